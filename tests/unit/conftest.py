@@ -1,0 +1,34 @@
+"""What every unit test shares."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import typing as t
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+Result = dict[str, t.Any]
+
+
+class RunModule(t.Protocol):
+    def __call__(self, name: str, args: dict[str, t.Any], *, check: bool = False, diff: bool = False) -> Result: ...
+
+
+@pytest.fixture
+def run_module(capfd: pytest.CaptureFixture[str]) -> RunModule:
+    """Run a module of this collection in this process, as Ansible would, and give its JSON result."""
+
+    def run(name: str, args: dict[str, t.Any], *, check: bool = False, diff: bool = False) -> Result:
+        module = importlib.import_module(f"ansible_collections.inference.fleet.plugins.modules.{name}")
+        capfd.readouterr()
+        with (
+            patch_module_args({**args, "_ansible_check_mode": check, "_ansible_diff": diff}),
+            pytest.raises(SystemExit),
+        ):
+            module.main()
+        result: Result = json.loads(capfd.readouterr().out)
+        return result
+
+    return run
