@@ -1,0 +1,41 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about a host's instances; the logic is in module_utils/_instances.py."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._instances import (
+    edge_services,
+    plan_instances,
+    wanted_ports,
+)
+
+
+def instances(
+    wanted: list[dict[str, t.Any]] | None,
+    engine: str,
+    gpu_count: int = 0,
+    gpus_per_instance: int = 1,
+    edge_port: int = 8000,
+) -> list[dict[str, t.Any]]:
+    """See instances.yml."""
+    try:
+        planned = plan_instances(
+            wanted,
+            engine=engine,
+            gpu_count=int(gpu_count),
+            gpus_per_instance=int(gpus_per_instance),
+            edge_port=int(edge_port),
+        )
+    except FleetError as error:
+        raise AnsibleFilterError(error.message) from error
+    return [instance.as_dict() for instance in planned]
+
+
+class FilterModule:
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"edge_services": edge_services, "instances": instances, "wanted_ports": wanted_ports}

@@ -1,0 +1,402 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The gate: what is asked of an engine, what counts as right, and the verdict.
+
+No file and no clock of its own: the client, the clock and the sleep come from outside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+import time
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils._chat import (
+    CHAT_PATH,
+    MODELS_PATH,
+    Answer,
+    ChatFailure,
+    ask,
+    ask_streamed,
+    model_ids,
+    question,
+    said,
+    status_of,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._golden import (
+    FINISHED,
+    MINIMUM_TOKENS,
+    Refusal,
+    figures_of,
+    judge,
+    require_usage,
+    rgb_of,
+    slowdown,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client, excerpt
+from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
+
+CHECKS = ("models", "text", "stream", "image", "speed", "wrong_key", "no_key")
+
+BACKOFF = (1.0, 2.0, 5.0)
+
+HINTS = {
+    "unreachable": "see whether the unit is active, its journal, and whether this is its port",
+    "timeout": "see the engine's journal and its running and waiting requests; where a first answer compiles, raise "
+    "timeout",
+    "deadline": "raise deadline, or ask fewer checks",
+    "status": "see the server's journal at this moment",
+    "unauthorized": "see that this key is a live one of a client on this host's edge, or for an engine's own port the "
+    "key of its environment file, unchanged since the engine started",
+    "key_accepted": "requests pass that must not: see that the edge or engine was started with its keys",
+    "model_missing": "set the served model name to one that the server lists, or start the right release",
+    "empty": "see that the chat template is the model's own; a model that reasons first needs more max_tokens",
+    "wrong_answer": "see that weights, revision, quantization and chat template belong together; for another model set "
+    "the prompt and its expected answers",
+    "repetition": "the weights or a kernel are wrong: see quantization, kv cache type, driver and the GPU's health",
+    "finish_reason": "the engine broke the answer off: see its journal",
+    "no_usage": "see that nothing between here and the engine removes usage from the answers",
+    "truncated": "see the engine's journal, and time limits of what is between here and the engine",
+    "malformed": "see that an OpenAI-compatible server, and nothing else, listens there",
+    "slow": "see what else uses the GPU, its clocks and temperature, and what the release changed; set max_slowdown "
+    "when slower is meant",
+    "no_data": "raise speed_tokens, or leave the check speed out",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one gate asks, of whom, and what it accepts. The attributes are the options of module chat_smoke."""
+
+    name: str
+    url: str
+    model: str
+    key: str | None
+    checks: tuple[str, ...]
+    prompt_text: str
+    expect_text: tuple[str, ...]
+    expect_text_regex: str | None
+    prompt_image: str
+    expect_image: dict[str, list[str]]
+    image_size: int
+    prompt_speed: str
+    speed_tokens: int
+    max_tokens: int
+    timeout: float
+    deadline: float
+    attempts: int
+    max_slowdown: float
+    slowdown_grace_ms: float
+    good: dict[str, t.Any] | None = None
+
+    def check(self) -> None:
+        """Refuse what could not be asked, or could not fail.
+
+        Raises:
+            FleetError: with the option and what is valid.
+        """
+        if not self.checks:
+            raise FleetError(
+                f"checks is empty: a gate that asks nothing proves nothing. Valid are: {', '.join(CHECKS)}."
+            )
+        unknown = [name for name in self.checks if name not in CHECKS]
+        if unknown:
+            raise FleetError(f"checks names {', '.join(unknown)}. Valid are: {', '.join(CHECKS)}.")
+        if not self.model:
+            raise FleetError("model is empty. Give the served model name, as /v1/models lists it.")
+        if self.expect_text_regex is not None:
+            try:
+                re.compile(self.expect_text_regex)
+            except re.error as error:
+                raise FleetError(f"expect_text_regex is {self.expect_text_regex!r}: {error}.") from error
+        if "image" in self.checks and not self.expect_image:
+            raise FleetError("expect_image is empty. Name a colour, or leave image out of checks for a text model.")
+        for colour in self.expect_image:
+            rgb_of(colour)
+        bounds = (
+            ("timeout", self.timeout, 0.1),
+            ("deadline", self.deadline, 0.1),
+            ("attempts", self.attempts, 1),
+            ("max_tokens", self.max_tokens, 1),
+            ("image_size", self.image_size, 1),
+            ("speed_tokens", self.speed_tokens, MINIMUM_TOKENS),
+            ("max_slowdown", self.max_slowdown, 0),
+            ("slowdown_grace_ms", self.slowdown_grace_ms, 0),
+        )
+        for option, value, least in bounds:
+            if value < least:
+                raise FleetError(f"{option} is {value}; it must be at least {least}.")
+        if 0 < self.max_slowdown < 1:
+            raise FleetError(f"max_slowdown is {self.max_slowdown}; it must be 0 (no limit) or at least 1.")
+
+
+class Gate:
+    """Asks the checks of one plan, in order, each with bounded retries, all within the deadline.
+
+    Args:
+        plan: what to ask.
+        client_for: gives a client that sends a key, or none.
+        clock: monotonic seconds.
+        sleep: waits.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        client_for: t.Callable[[str | None], Client],
+        clock: t.Callable[[], float] = time.monotonic,
+        sleep: t.Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._plan = plan
+        self._client_for = client_for
+        self._clock = clock
+        self._sleep = sleep
+        self._ends = 0.0
+        self._figures: dict[str, t.Any] | None = None
+        self._evidence: dict[str, t.Any] = {}
+        self._asks: dict[str, t.Callable[[], None]] = {
+            "models": self._ask_models,
+            "text": self._ask_text,
+            "stream": self._ask_stream,
+            "image": self._ask_image,
+            "speed": self._ask_speed,
+            "wrong_key": self._ask_wrong_key,
+            "no_key": self._ask_no_key,
+        }
+
+    def run(self) -> dict[str, t.Any]:
+        """The verdict with its evidence. A check that could not be made counts as failed."""
+        started = self._clock()
+        self._ends = started + self._plan.deadline
+        checks: list[dict[str, t.Any]] = []
+        silent = None
+        for name in self._plan.checks:
+            if silent is None:
+                checks.append(self._check(name))
+                # Whoever does not answer at all will not answer the next question either.
+                silent = name if checks[-1]["reason"] in ("unreachable", "timeout", "deadline") else None
+            else:
+                checks.append(_result(name, "not_asked", got=f"not asked, because {silent} got no answer"))
+        failed = [check for check in checks if not check["passed"] and not check["skipped"]]
+        passed = any(check["passed"] for check in checks) and not failed
+        return {
+            "name": self._plan.name,
+            "url": self._plan.url,
+            "model": self._plan.model,
+            "passed": passed,
+            "reason": None if passed else failed[0]["reason"] if failed else "no_data",
+            "message": self._message(checks, failed, passed),
+            "checks": checks,
+            "figures": self._figures,
+            "good": self._plan.good,
+            "attempts": sum(len(check["attempts"]) for check in checks),
+            "seconds": round(self._clock() - started, 3),
+        }
+
+    def _message(self, checks: list[dict[str, t.Any]], failed: list[dict[str, t.Any]], passed: bool) -> str:
+        where = f"{self._plan.name} ({self._plan.url})"
+        if passed:
+            count = sum(check["passed"] for check in checks)
+            return f"{where}: {count} of {len(checks)} checks passed. {described(self._figures)}".strip()
+        if not failed:
+            return f"The gate failed on {where}: none of its checks could be made without a key. Try: give api_key."
+        lines = [f"The gate failed on {where}: {len(failed)} of {len(checks)} checks."]
+        for check in failed:
+            if check["asked"] is None:
+                lines.append(f"{check['name']}: {check['got']}.")
+                continue
+            times = f" ({len(check['attempts'])} attempts)" if len(check["attempts"]) > 1 else ""
+            lines.append(f"{check['name']}: asked {check['asked']}.")
+            lines.append(f"  Came back{times}: {check['got']}.")
+            lines.append(f"  Try: {check['try']}.")
+        return "\n".join(lines)
+
+    def _check(self, name: str) -> dict[str, t.Any]:
+        if name in ("wrong_key", "no_key") and self._plan.key is None:
+            return _result(name, None, skipped=True, got="not asked: the gate was given no key")
+        attempts: list[dict[str, t.Any]] = []
+        while True:
+            self._evidence = {}
+            began = self._clock()
+            refusal = self._attempt(name)
+            attempts.append(
+                {
+                    "reason": refusal.reason if refusal else None,
+                    "got": refusal.got if refusal else None,
+                    "seconds": round(self._clock() - began, 3),
+                }
+            )
+            wait = self._wait(refusal, len(attempts))
+            if wait is None:
+                break
+            self._sleep(wait)
+        return _result(
+            name,
+            refusal.reason if refusal else None,
+            asked=self._asked(name),
+            got=attempts[-1]["got"],
+            attempts=attempts,
+            evidence=self._evidence,
+        )
+
+    def _attempt(self, name: str) -> Refusal | None:
+        limit = f"the deadline of {self._plan.deadline:g} s"
+        if self._left() <= 0:
+            return Refusal("deadline", f"nothing, {limit} was reached before")
+        try:
+            self._asks[name]()
+        except Refusal as refusal:
+            return refusal
+        except ChatFailure as failure:
+            if failure.reason == "timeout" and self._left() <= 0:
+                return Refusal("deadline", f"{failure.came_back}, which {limit} left")
+            return Refusal(failure.reason, failure.came_back, failure.transient, failure.wait)
+        return None
+
+    def _wait(self, refusal: Refusal | None, made: int) -> float | None:
+        """Seconds until the next attempt; None where there is to be none."""
+        if refusal is None or not refusal.transient or made >= self._plan.attempts:
+            return None
+        wait = BACKOFF[min(made, len(BACKOFF)) - 1] if refusal.wait is None else refusal.wait
+        return wait if wait < self._left() else None
+
+    def _left(self) -> float:
+        return self._ends - self._clock()
+
+    def _timeout(self) -> float:
+        return min(self._plan.timeout, max(self._left(), 0.001))
+
+    def _client(self) -> Client:
+        return self._client_for(self._plan.key)
+
+    def _ask_models(self) -> None:
+        ids = model_ids(self._client(), self._timeout())
+        self._evidence = {"models": ids}
+        if self._plan.model not in ids:
+            # SGLang answers to any model name: only this list says what it really serves.
+            raise Refusal("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
+
+    def _ask_text(self) -> None:
+        plan = self._plan
+        answer = ask(self._client(), self._question(plan.prompt_text), self._timeout())
+        self._keep(answer)
+        judge(answer, plan.expect_text, plan.expect_text_regex)
+
+    def _ask_stream(self) -> None:
+        plan = self._plan
+        answer = ask_streamed(self._client(), self._question(plan.prompt_text), self._timeout())
+        self._keep(answer)
+        judge(answer, plan.expect_text, plan.expect_text_regex)
+        self._figures = figures_of(answer) if self._figures is None else self._figures
+
+    def _ask_image(self) -> None:
+        plan = self._plan
+        squares = []
+        for colour, expect in plan.expect_image.items():
+            url = data_url(solid_square(rgb_of(colour), plan.image_size))
+            answer = ask(self._client(), self._question(plan.prompt_image, url), self._timeout())
+            self._keep(answer)
+            squares.append({"colour": colour, **self._evidence})
+            try:
+                judge(answer, expect)
+            except Refusal as refusal:
+                raise Refusal(refusal.reason, f"for the {colour} square {refusal.got}") from None
+        self._evidence = {"squares": squares}
+
+    def _ask_speed(self) -> None:
+        plan = self._plan
+        # The number keeps the prompt out of the prefix cache, so that every gate measures the same work.
+        prompt = f"{secrets.token_hex(4)}. {plan.prompt_speed}"
+        wanted = question(plan.model, prompt, plan.speed_tokens, ignore_eos=True)
+        answer = ask_streamed(self._client(), wanted, self._timeout())
+        self._keep(answer)
+        if answer.finish_reason not in FINISHED:
+            raise Refusal("finish_reason", f"an answer with finish_reason {answer.finish_reason}")
+        require_usage(answer)
+        figures = figures_of(answer)
+        if figures["ttft_ms"] is None or figures["tokens_per_second"] is None:
+            raise Refusal("no_data", f"{answer.completion_tokens} tokens, too few to measure a rate")
+        self._figures = figures
+        if plan.good is None or plan.max_slowdown == 0:
+            return
+        complaints = slowdown(figures, plan.good, plan.max_slowdown, plan.slowdown_grace_ms)
+        if complaints:
+            # A single measurement proves nothing: an engine is slow when it stays so.
+            raise Refusal("slow", f"{'; '.join(complaints)}; allowed is {plan.max_slowdown:g} times", transient=True)
+
+    def _ask_wrong_key(self) -> None:
+        self._expect_401(f"sk-wrong-{secrets.token_hex(16)}", "a key that was never made")
+
+    def _ask_no_key(self) -> None:
+        self._expect_401(None, "no key")
+
+    def _expect_401(self, key: str | None, how: str) -> None:
+        reply = status_of(self._client_for(key), self._question(self._plan.prompt_text), self._timeout())
+        self._evidence = {"status": reply.status}
+        if 200 <= reply.status < 300:
+            raise Refusal("key_accepted", f"{reply.status} with {how}; expected 401")
+        if reply.status != 401:
+            raise Refusal("status", f"{said(reply)} with {how}; expected 401")
+
+    def _question(self, prompt: str, image_url: str | None = None) -> dict[str, t.Any]:
+        return question(self._plan.model, prompt, self._plan.max_tokens, image_url)
+
+    def _keep(self, answer: Answer) -> None:
+        self._evidence = {
+            "answer": excerpt(answer.text, 200),
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            **figures_of(answer),
+        }
+
+    def _asked(self, name: str) -> str:
+        plan = self._plan
+        base = plan.url.rstrip("/")
+        if name == "models":
+            return f"GET {base}{MODELS_PATH} for the model {plan.model}"
+        prompt = {"image": plan.prompt_image, "speed": plan.prompt_speed}.get(name, plan.prompt_text)
+        how = {
+            "stream": ", streamed",
+            "speed": f", streamed, {plan.speed_tokens} tokens",
+            "image": f" with a square of {' and of '.join(plan.expect_image)}",
+            "wrong_key": " with a wrong key",
+            "no_key": " without a key",
+        }.get(name, "")
+        return f'POST {base}{CHAT_PATH} "{excerpt(prompt, 120)}"{how}, of the model {plan.model}'
+
+
+def _result(
+    name: str,
+    reason: str | None,
+    *,
+    got: str | None,
+    asked: str | None = None,
+    skipped: bool = False,
+    attempts: list[dict[str, t.Any]] | None = None,
+    evidence: dict[str, t.Any] | None = None,
+) -> dict[str, t.Any]:
+    return {
+        "name": name,
+        "passed": reason is None and not skipped,
+        "skipped": skipped,
+        "reason": reason,
+        "asked": asked,
+        "got": got,
+        "try": HINTS.get(reason or ""),
+        "attempts": attempts or [],
+        "evidence": evidence or {},
+    }
+
+
+def described(figures: dict[str, t.Any] | None) -> str:
+    """Figures in words; nothing where there are none."""
+    if figures is None or figures.get("ttft_ms") is None:
+        return ""
+    words = f"First token {figures['ttft_ms']:.0f} ms"
+    if figures.get("tokens_per_second") is not None:
+        words += f", {figures['tokens_per_second']:.1f} tokens/s"
+    return f"{words}."

@@ -1,0 +1,68 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Turns what was seen on a host into a verdict. Pure: no program, no file, no clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils import _gpu_rules_device, _gpu_rules_driver
+from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import DEGRADED, FAILED, NOTE, Reason, Wanted
+
+if t.TYPE_CHECKING:
+    from ansible_collections.inference.fleet.plugins.module_utils._nvidia_host import Observation
+
+_ORDER = (FAILED, DEGRADED, NOTE)
+
+
+def judge(seen: Observation, wanted: Wanted) -> tuple[str, list[Reason]]:
+    """Judge a host.
+
+    Returns:
+        The verdict (ok, degraded or failed), and the reasons, gravest first.
+    """
+    reasons = list(_gpu_rules_driver.answering(seen, wanted))
+    if seen.gpus:
+        for rule in (*_gpu_rules_driver.RULES, *_gpu_rules_device.RULES):
+            reasons.extend(rule(seen, wanted))
+    # Judged without GPUs too: it is the log that says why a GPU is gone.
+    reasons.extend(_gpu_rules_device.xids(seen, wanted))
+    reasons = [_addressed(reason) for reason in reasons]
+    reasons.sort(key=lambda reason: _ORDER.index(reason.severity))
+    worst = reasons[0].severity if reasons else NOTE
+    return ("ok" if worst == NOTE else worst), reasons
+
+
+def summarise(verdict: str, seen: Observation, reasons: t.Sequence[Reason]) -> str:
+    """One line about a host: verdict, GPUs, driver and the gravest reason."""
+    parts = [", ".join(f"{count} x {name}" for name, count in _kinds(seen).items()) or "no GPU"]
+    if seen.driver.version:
+        parts.append(f"driver {seen.driver.version}")
+    if seen.driver.cuda_version:
+        parts.append(f"CUDA {seen.driver.cuda_version}")
+    why = ""
+    if verdict != "ok":
+        first = reasons[0]
+        where = "" if first.gpu is None else f"GPU {first.gpu}: "
+        more = sum(1 for reason in reasons[1:] if reason.severity != NOTE)
+        why = f" ({first.check}: {where}found {first.found}; wanted {first.wanted}"
+        why += f"; and {more} more)" if more else ")"
+    return f"{verdict}: {', '.join(parts)}{why}"
+
+
+def _kinds(seen: Observation) -> dict[str, int]:
+    """How many GPUs there are of each name."""
+    kinds: dict[str, int] = {}
+    for gpu in seen.gpus:
+        name = gpu["name"] or "GPU without a name"
+        kinds[name] = kinds.get(name, 0) + 1
+    return kinds
+
+
+def _addressed(reason: Reason) -> Reason:
+    """The same finding with the GPU's index in the commands that it advises."""
+    if reason.gpu is None:
+        return reason
+    return dataclasses.replace(reason, advice=reason.advice.replace("-i INDEX", f"-i {reason.gpu}"))

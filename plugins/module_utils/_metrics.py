@@ -1,0 +1,101 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What an engine's /metrics says of its load. Pure: Prometheus text in, numbers out."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing as t
+
+METRICS_PATH = "/metrics"
+
+
+class Sample(t.NamedTuple):
+    """One line of an exposition."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class Load(t.NamedTuple):
+    """How busy an engine is: its requests, and the share (0 to 1) of its KV cache in use."""
+
+    engine: str
+    running: int
+    waiting: int
+    kv_usage: float | None
+
+
+class _Names(t.NamedTuple):
+    running: str
+    waiting: str
+    kv_usage: str
+
+
+NAMES = {
+    "vllm": _Names("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"),
+    "sglang": _Names("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage"),
+}
+
+# Ranks that work on the same requests: with tensor or pipeline parallelism each may report them again.
+_SHARED_RANKS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
+
+_LINE = re.compile(
+    r"""^(?P<name>[A-Za-z_:][\w:]*)
+        (?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?
+        [ \t]+(?P<value>\S+)""",
+    re.VERBOSE,
+)
+_LABEL = re.compile(r'([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def parse(text: str) -> list[Sample]:
+    """The samples of an exposition; lines that are none (comments, rubbish) are passed over."""
+    samples = []
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if not match:
+            continue
+        try:
+            value = float(match["value"])
+        except ValueError:
+            continue
+        labels = {name: _ESCAPE.sub(_unescaped, raw) for name, raw in _LABEL.findall(match["labels"] or "")}
+        samples.append(Sample(match["name"], labels, value))
+    return samples
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]
+
+
+def load(text: str) -> Load | None:
+    """The load of the engine whose exposition this is; None where running and waiting are not both in it."""
+    samples = parse(text)
+    for engine, names in NAMES.items():
+        running = _total(samples, names.running)
+        waiting = _total(samples, names.waiting)
+        if running is not None and waiting is not None:
+            usage = [sample.value for sample in samples if sample.name == names.kv_usage and _finite(sample)]
+            return Load(engine, round(running), round(waiting), max(usage) if usage else None)
+    return None
+
+
+def _total(samples: list[Sample], name: str) -> float | None:
+    """The sum over independent engines, each counted once."""
+    independent: dict[frozenset[tuple[str, str]], float] = {}
+    for sample in samples:
+        # SGLang repeats the total, which has an empty priority, by priority.
+        if sample.name != name or not _finite(sample) or sample.labels.get("priority"):
+            continue
+        key = frozenset((label, value) for label, value in sample.labels.items() if label not in _SHARED_RANKS)
+        independent[key] = max(independent.get(key, 0.0), sample.value)
+    return sum(independent.values()) if independent else None
+
+
+def _finite(sample: Sample) -> bool:
+    return math.isfinite(sample.value)

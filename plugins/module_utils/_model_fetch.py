@@ -1,0 +1,1119 @@
+#!/usr/bin/python3
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Bring the weights of a model to a host's disk, whole or not at all.
+
+This file is two things: what module model_snapshot imports, and the program that it installs on the host as
+``model_fetch.py``, for the units that download weights and bring them back after the disk was emptied. So it imports
+nothing of Ansible, and the libraries of a source (huggingface_hub, hf_xet, boto3) only where that source is used.
+
+Layout below a spec's root::
+
+    <slug>/<revision>/            a snapshot: complete, because it was renamed to this name last
+    <slug>/<revision>/.manifest.json
+    <slug>/<revision>.partial/    one that is being fetched; <file>.part grows, <file> is verified
+    <slug>/.lock                  held by whoever fetches
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+
+SPEC_DIRECTORY = "/etc/inference/models.d"
+RUN_DIRECTORY = "/run/inference-models"
+MANIFEST = ".manifest.json"
+JOURNAL = ".verified.json"
+PARTIAL = ".partial"
+PART = ".part"
+
+#: Read and written at once.
+BLOCK = 4 * 1024 * 1024
+#: Files up to this size come first: they tell whether the source is whole before gigabytes are spent on it.
+SMALL = 16 * 1024 * 1024
+#: Failures in a row, without one byte between them, after which a file is given up.
+ATTEMPTS = 6
+#: Copies with a wrong content after which a file is given up.
+WRONG_COPIES = 3
+#: Seconds without a byte after which the program ends, to be started anew.
+STALL = 300.0
+#: Seconds to wait for the disk to be mounted.
+MOUNT_PATIENCE = 120.0
+#: Kept free beyond what the model needs.
+MARGIN = 64 * 1024 * 1024
+
+
+class Problem(Exception):
+    """A failure that a person has to do something about; the message says what."""
+
+
+class Passing(Exception):
+    """A failure that may be gone at the next try."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file of a snapshot, and what its source says of its content.
+
+    Attributes:
+        path: below the snapshot, with slashes.
+        size: in bytes.
+        sha256: of the content; empty where the source does not tell.
+        git_sha1: git's name of the content, for small files of a hub.
+        md5: of the content, where S3's ETag is one.
+        etag: S3's, which pins the object.
+        xet: the file's name in Xet storage.
+    """
+
+    path: str
+    size: int
+    sha256: str = ""
+    git_sha1: str = ""
+    md5: str = ""
+    etag: str = ""
+    xet: str = ""
+
+    def __post_init__(self) -> None:
+        parts = self.path.split("/")
+        if self.path.startswith("/") or "\0" in self.path or any(part in ("", ".", "..") for part in parts):
+            raise Problem(f"The source names a file {self.path!r}, which would lie outside the snapshot. Refused.")
+
+    @property
+    def is_verifiable(self) -> bool:
+        return bool(self.sha256 or self.git_sha1 or self.md5)
+
+    def as_json(self) -> dict[str, t.Any]:
+        return {key: value for key, value in dataclasses.asdict(self).items() if value != "" or key == "path"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What a revision consists of.
+
+    Attributes:
+        revision: the directory's name; for a hub the commit.
+        requested: what was asked for: a branch, a tag, a commit, or nothing.
+        files: all of them.
+    """
+
+    revision: str
+    requested: str
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def as_json(self) -> dict[str, t.Any]:
+        return {
+            "revision": self.revision,
+            "requested": self.requested,
+            "size_bytes": self.size,
+            "files": [file.as_json() for file in self.files],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, t.Any]) -> Snapshot:
+        return cls(value["revision"], value["requested"], tuple(File(**file) for file in value["files"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a host needs to know to bring a model back without anybody's help.
+
+    Attributes:
+        slug: the model's directory name.
+        name: the model's name.
+        source: kind (hub, s3 or path) and where it is.
+        selection: patterns of what is fetched of it.
+        root: directory of all models.
+        mount: where the root's disk is mounted; nothing is written before it is.
+        python: the interpreter that has the source's libraries.
+        environment: for the download: proxies, certificates, AWS_*.
+        parallel: files at a time.
+        snapshots: the wanted one first, then those that releases still need.
+    """
+
+    slug: str
+    name: str
+    source: dict[str, t.Any]
+    selection: dict[str, list[str]]
+    root: str
+    mount: str
+    python: str
+    environment: dict[str, str]
+    parallel: int
+    snapshots: tuple[Snapshot, ...]
+
+    @property
+    def wanted(self) -> Snapshot:
+        return self.snapshots[0]
+
+    def directory(self, snapshot: Snapshot) -> str:
+        if self.source.get("in_place"):
+            return str(self.source["path"])
+        return os.path.join(self.root, self.slug, snapshot.revision)
+
+    def as_json(self) -> dict[str, t.Any]:
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"version": 1, **plain, "snapshots": [snapshot.as_json() for snapshot in self.snapshots]}
+
+    @classmethod
+    def from_json(cls, value: dict[str, t.Any]) -> Spec:
+        if value.get("version") != 1:
+            raise Problem(f"The spec of {value.get('slug')} has version {value.get('version')!r}; run site.yml again.")
+        plain = {field.name: value[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**plain, "snapshots": tuple(Snapshot.from_json(one) for one in value["snapshots"])})
+
+
+def human_size(count: float) -> str:
+    """Bytes for people, in binary units."""
+    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def read_document(path: str) -> dict[str, t.Any] | None:
+    """The JSON object in ``path``; None where there is none, or none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_document(path: str, value: dict[str, t.Any], durable: bool = True) -> None:
+    """Replace ``path`` by a JSON object, in one step."""
+    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    """Make renames in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def mount_of(path: str) -> str:
+    """The mount point of the disk that holds ``path``, or will."""
+    path = os.path.realpath(path)
+    while not os.path.ismount(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def existing_parent(path: str) -> str:
+    """The nearest directory above ``path`` that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def free_bytes(path: str) -> int:
+    """What an ordinary write below ``path`` may still take."""
+    return shutil.disk_usage(existing_parent(path)).free
+
+
+# What is on the disk ------------------------------------------------------------------------------------------------
+
+
+def unfinished(spec: Spec, snapshot: Snapshot) -> list[str]:
+    """The files that keep a snapshot from being complete, by name and size; all of them where it has no manifest."""
+    directory = spec.directory(snapshot)
+    names = [file.path for file in snapshot.files]
+    if not spec.source.get("in_place"):
+        manifest = read_document(os.path.join(directory, MANIFEST))
+        if manifest is None or manifest.get("revision") != snapshot.revision:
+            return names
+        if {one["path"]: one["size"] for one in manifest["files"]} != {one.path: one.size for one in snapshot.files}:
+            return names
+    return [file.path for file in snapshot.files if size_of(os.path.join(directory, file.path)) != file.size]
+
+
+def corrupted(spec: Spec, snapshot: Snapshot) -> list[str]:
+    """The files whose content is not what the manifest says. Reads everything."""
+    directory = spec.directory(snapshot)
+    manifest = read_document(os.path.join(directory, MANIFEST))
+    recorded = {one["path"]: one["sha256"] for one in manifest["files"]} if manifest else {}
+    known = {file.path: recorded.get(file.path) or file.sha256 for file in snapshot.files}
+
+    def differs(path: str) -> bool:
+        hasher = hashlib.sha256()
+        for block in blocks(os.path.join(directory, path)):
+            hasher.update(block)
+        return hasher.hexdigest() != known[path]
+
+    names = [path for path in known if known[path]]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        return [path for path, wrong in zip(names, pool.map(differs, names)) if wrong]
+
+
+def withdraw(spec: Spec, snapshot: Snapshot, wrong: t.Iterable[str]) -> None:
+    """Make a snapshot unfinished again: its name must not promise what it does not hold."""
+    directory = spec.directory(snapshot)
+    partial = directory + PARTIAL
+    if os.path.isdir(partial):
+        shutil.rmtree(partial)
+    os.rename(directory, partial)
+    for path in wrong:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(partial, path))
+    manifest = read_document(os.path.join(partial, MANIFEST))
+    if manifest is not None:
+        journal = {}
+        for one in manifest["files"]:
+            with contextlib.suppress(FileNotFoundError):
+                journal[one["path"]] = journal_entry(os.path.join(partial, one["path"]), one["sha256"])
+        write_document(os.path.join(partial, JOURNAL), journal)
+        os.unlink(os.path.join(partial, MANIFEST))
+    sync_directory(os.path.dirname(directory))
+
+
+def journal_entry(path: str, sha256: str) -> dict[str, t.Any]:
+    """What is remembered of a verified file, so that it is not read again."""
+    status = os.stat(path)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+
+
+def size_of(path: str) -> int:
+    """A file's size; -1 for none."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def fetched_bytes(spec: Spec, snapshot: Snapshot) -> int:
+    """How much of a snapshot's unfinished directory is already there."""
+    partial = spec.directory(snapshot) + PARTIAL
+    total = 0
+    for file in snapshot.files:
+        path = os.path.join(partial, file.path)
+        total += min(file.size, max(0, size_of(path), size_of(path + PART)))
+    return total
+
+
+def blocks(path: str) -> t.Iterator[bytes]:
+    with open(path, "rb") as file:
+        while True:
+            block = file.read(BLOCK)
+            if not block:
+                return
+            yield block
+
+
+def used_paths(engine_root: str, live: bool) -> set[str]:
+    """The model directories that releases name.
+
+    Args:
+        engine_root: where releases and instances are.
+        live: only those that an instance would start, or go back to.
+    """
+    instances = os.path.join(engine_root, "instances")
+    releases = os.path.join(engine_root, "releases")
+    if live:
+        found = [os.path.join(instances, one, link) for one in listed(instances) for link in ("current", "good")]
+    else:
+        found = [os.path.join(releases, one) for one in listed(releases)]
+    manifests = (read_document(os.path.join(directory, "manifest.json")) for directory in found)
+    return {os.path.realpath(str(one["model_path"])) for one in manifests if one and one.get("model_path")}
+
+
+def listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def check_parts(directory: str, names: t.Collection[str], where: str) -> None:
+    """Refuse a source whose own index names weights that it does not have.
+
+    Raises:
+        Problem: it does.
+    """
+    for name in names:
+        if not name.endswith(".index.json"):
+            continue
+        index = read_document(os.path.join(directory, name))
+        weights = index.get("weight_map") if index else None
+        if not isinstance(weights, dict):
+            continue
+        folder = name.rpartition("/")[0]
+        needed = {f"{folder}/{one}" if folder else str(one) for one in weights.values()}
+        missing = sorted(needed.difference(names))
+        if missing:
+            raise Problem(
+                f"{where} is not whole: its {name} names {len(needed)} files with weights, and {len(missing)} of them "
+                f"are not there ({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}). Complete the source, or "
+                "correct model_include and model_exclude."
+            )
+
+
+# Sources ------------------------------------------------------------------------------------------------------------
+
+
+class Source(t.Protocol):
+    """Where files come from."""
+
+    def read(self, file: File, offset: int) -> t.Iterator[bytes]:
+        """The content of ``file`` from ``offset`` on.
+
+        Raises:
+            Problem: it will not be had by trying again.
+            Passing: it may be.
+        """
+        ...
+
+
+class PathSource:
+    """A directory on the host, for example a network file system."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._path = str(spec.source["path"])
+
+    def read(self, file: File, offset: int) -> t.Iterator[bytes]:
+        try:
+            with open(os.path.join(self._path, file.path), "rb") as stream:
+                stream.seek(offset)
+                while True:
+                    block = stream.read(BLOCK)
+                    if not block:
+                        return
+                    yield block
+        except FileNotFoundError as error:
+            raise Problem(f"{error.filename} is gone; it was there when the copy was planned.") from error
+        except OSError as error:
+            raise Passing(f"{error.filename or self._path}: {error.strerror or error}") from error
+
+
+class HubSource:
+    """A Hugging Face hub or a mirror of one, through huggingface_hub and, where it offers that, Xet storage."""
+
+    def __init__(self, spec: Spec, revision: str) -> None:
+        # The library reads its settings when it is imported.
+        os.environ.setdefault("HF_HOME", os.path.join(RUN_DIRECTORY, "hub"))
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+        os.environ["HF_HUB_OFFLINE"] = "0"
+        import huggingface_hub
+        import huggingface_hub.utils
+
+        self._hub = huggingface_hub
+        self._utils = huggingface_hub.utils
+        self._endpoint = str(spec.source["endpoint"]).rstrip("/")
+        self._name = str(spec.source["repository"])
+        self._revision = revision
+        self._headers = self._utils.build_hf_headers(token=self._token(spec) or False, library_name="inference.fleet")
+        self._xet = bool(spec.source.get("xet"))
+        self._without_xet: set[str] = set()
+
+    @staticmethod
+    def _token(spec: Spec) -> str:
+        path = spec.source.get("token_file")
+        if not path:
+            return ""
+        try:
+            with open(str(path), encoding="utf-8") as file:
+                return file.read().strip()
+        except OSError as error:
+            raise Problem(f"The hub's token cannot be read: {error}. Run site.yml again.") from error
+
+    def read(self, file: File, offset: int) -> t.Iterator[bytes]:
+        if self._xet and file.xet and file.path not in self._without_xet:
+            try:
+                yield from self._read_xet(file, offset)
+            except Exception as error:
+                self._without_xet.add(file.path)
+                raise Passing(f"{file.path} from Xet storage: {one_line(error)}; going on over HTTP") from error
+            return
+        try:
+            yield from self._read_http(file, offset)
+        except Passing:
+            raise
+        except Exception as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            if status in (401, 403, 404, 410, 451):
+                raise Problem(
+                    f"{self._endpoint} answers {status} for {file.path} of {self._name} at {self._revision}: "
+                    f"{one_line(error)}. If the model is gated or private, give a token that may read it "
+                    "(model_token_file)."
+                ) from error
+            raise Passing(f"{file.path} from {self._endpoint}: {one_line(error)}") from error
+
+    def _read_http(self, file: File, offset: int) -> t.Iterator[bytes]:
+        url = self._hub.hf_hub_url(self._name, file.path, revision=self._revision, endpoint=self._endpoint)
+        headers = {**self._headers, "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        with self._hub.get_session().stream("GET", url, headers=headers, timeout=60) as response:
+            self._utils.hf_raise_for_status(response)
+            # A server may ignore the range and send all of it.
+            skip = offset if response.status_code == 200 else 0
+            for chunk in response.iter_raw(BLOCK):
+                if len(chunk) <= skip:
+                    skip -= len(chunk)
+                    continue
+                yield chunk[skip:]
+                skip = 0
+
+    def _read_xet(self, file: File, offset: int) -> t.Iterator[bytes]:
+        import hf_xet
+
+        authorization = {key: value for key, value in self._headers.items() if key.lower() == "authorization"}
+        group = hf_xet.XetSession().new_download_stream_group(
+            token_refresh_url=f"{self._endpoint}/api/models/{self._name}/xet-read-token/{self._revision}",
+            token_refresh_headers=authorization,
+        )
+        yield from group.download_stream(hf_xet.XetFileInfo(file.xet, file.size), start=offset or None)
+
+
+class S3Source:
+    """Objects below a prefix, with the credentials that boto3 finds: on EC2 the instance's role."""
+
+    def __init__(self, spec: Spec) -> None:
+        import boto3
+        import botocore.config
+
+        self._bucket, self._prefix = split_s3_url(str(spec.source["url"]))
+        # Retrying with what is already there is done here.
+        config = botocore.config.Config(
+            retries={"total_max_attempts": 2, "mode": "standard"}, max_pool_connections=64, read_timeout=60
+        )
+        self._client = boto3.client("s3", config=config)
+
+    def list_files(self) -> list[dict[str, t.Any]]:
+        """What is below the prefix, with what S3 knows of its content."""
+        found = []
+        with s3_errors(f"s3://{self._bucket}/{self._prefix}"):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for item in page.get("Contents", ()):
+                    if not item["Key"].endswith("/"):
+                        found.append(self._describe(item["Key"]))
+        return found
+
+    def _describe(self, key: str) -> dict[str, t.Any]:
+        head = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+        etag = head["ETag"].strip('"')
+        file = {"path": key[len(self._prefix) :], "size": head["ContentLength"], "etag": etag}
+        # An ETag is the content's MD5 only for an object that was put in one piece and is not encrypted with KMS.
+        if re.fullmatch(r"[0-9a-f]{32}", etag) and not head.get("ServerSideEncryption", "").startswith("aws:kms"):
+            file["md5"] = etag
+        checksum = head.get("ChecksumSHA256", "")
+        if checksum and "-" not in checksum:
+            file["sha256"] = base64.b64decode(checksum).hex()
+        return file
+
+    def get(self, path: str) -> bytes:
+        """The whole content of a small object."""
+        with s3_errors(f"s3://{self._bucket}/{self._prefix}{path}"):
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
+            return body
+
+    def read(self, file: File, offset: int) -> t.Iterator[bytes]:
+        more = {"Range": f"bytes={offset}-"} if offset else {}
+        with s3_errors(f"s3://{self._bucket}/{self._prefix}{file.path}"):
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=self._prefix + file.path, IfMatch=f'"{file.etag}"', **more
+            )
+            yield from answer["Body"].iter_chunks(BLOCK)
+
+
+@contextlib.contextmanager
+def s3_errors(where: str) -> t.Iterator[None]:
+    """Say what boto3's errors mean."""
+    import botocore.exceptions
+
+    try:
+        yield
+    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+        raise Problem(
+            f"There are no AWS credentials for {where}. Give the instance a role that may s3:ListBucket and s3:GetObject "
+            "there."
+        ) from error
+    except botocore.exceptions.ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in ("NoSuchBucket", "NoSuchKey", "404"):
+            raise Problem(f"There is no {where} ({code}). Correct model_s3_url.") from error
+        if code in ("PreconditionFailed", "412"):
+            raise Problem(
+                f"{where} was replaced after the fetch was planned. Run again with -e model_update=true to take what is "
+                "there now."
+            ) from error
+        if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+            raise Problem(
+                f"S3 refuses {where} ({code}). The instance's role needs s3:ListBucket on the bucket, s3:GetObject on "
+                "the objects, and kms:Decrypt where they are encrypted with a key of your own."
+            ) from error
+        raise Passing(f"{where}: {one_line(error)}") from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise Passing(f"{where}: {one_line(error)}") from error
+
+
+def split_s3_url(url: str) -> tuple[str, str]:
+    """Bucket and prefix, the latter empty or ending in a slash."""
+    bucket, _slash, prefix = url[len("s3://") :].partition("/")
+    prefix = prefix.strip("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one short line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def open_source(spec: Spec, snapshot: Snapshot) -> Source:
+    kind = spec.source["kind"]
+    if kind == "hub":
+        return HubSource(spec, snapshot.revision)
+    if kind == "s3":
+        return S3Source(spec)
+    return PathSource(spec)
+
+
+# Fetching -----------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Tells people (a line now and then) and programs (a file) how far a fetch is.
+
+    Args:
+        spec: what is fetched.
+        snapshot: which revision.
+        path: the file; rewritten once a second.
+        every: seconds between lines.
+    """
+
+    def __init__(self, spec: Spec, snapshot: Snapshot, path: str, every: float = 5.0) -> None:
+        self._label = f"{spec.name}@{snapshot.revision[:12]}"
+        self._path = path
+        self._every = every
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._done = 0
+        self._arrived = 0
+        self._last_byte = time.monotonic()
+        self._marks: list[tuple[float, int]] = []
+        self._document: dict[str, t.Any] = {
+            "slug": spec.slug,
+            "revision": snapshot.revision,
+            "total_bytes": snapshot.size,
+            "pid": os.getpid(),
+            "state": "starting",
+            "message": "",
+        }
+        self._total = snapshot.size
+        self._thread = threading.Thread(target=self._report, daemon=True)
+        self._thread.start()
+
+    def say(self, text: str) -> None:
+        print(f"{self._label}: {text}", flush=True)
+
+    def state(self, state: str, message: str = "") -> None:
+        with self._lock:
+            self._document.update(state=state, message=message)
+        self._write()
+
+    def have(self, count: int) -> None:
+        """Bytes that were there before, or, negative, that turned out to be wrong."""
+        with self._lock:
+            self._done += count
+            self._last_byte = time.monotonic()
+
+    def got(self, count: int) -> None:
+        """Bytes that arrived."""
+        with self._lock:
+            self._done += count
+            self._arrived += count
+            self._last_byte = time.monotonic()
+
+    @property
+    def arrived(self) -> int:
+        return self._arrived
+
+    def end(self, state: str, message: str = "") -> None:
+        self._ended.set()
+        self._thread.join()
+        self.state(state, message)
+
+    def _report(self) -> None:
+        spoken = time.monotonic()
+        while not self._ended.wait(1.0):
+            now = time.monotonic()
+            self._write()
+            if self._document["state"] == "fetching" and now - self._last_byte > STALL:
+                message = f"no byte arrived for {STALL:.0f} s; what is there is kept, and the next try goes on from it"
+                self.say(message)
+                self.state("failed", message)
+                # Threads that hang in a library cannot be ended in another way.
+                os._exit(1)
+            if now - spoken >= self._every and self._document["state"] == "fetching":
+                spoken = now
+                self.say(self.line())
+
+    def _rate(self) -> float:
+        now = time.monotonic()
+        with self._lock:
+            self._marks = [mark for mark in self._marks if now - mark[0] < 15] + [(now, self._arrived)]
+        first = self._marks[0]
+        return (self._arrived - first[1]) / (now - first[0]) if now > first[0] else 0.0
+
+    def line(self) -> str:
+        rate = self._rate()
+        percent = 100 * self._done // max(1, self._total)
+        left = f", {(self._total - self._done) / rate:.0f} s left" if rate > 1024 else ""
+        return f"{percent} % {human_size(self._done)} of {human_size(self._total)}, {human_size(rate)}/s{left}"
+
+    def _write(self) -> None:
+        rate = self._rate()
+        with self._lock:
+            document = {**self._document, "done_bytes": self._done, "fetched_bytes": self._arrived}
+        write_document(self._path, {**document, "rate": round(rate), "updated": time.time()}, durable=False)
+
+
+class Hasher:
+    """Everything that is known of a file's content, in one pass."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._more: dict[str, t.Any] = {}
+        if not file.sha256 and file.git_sha1:
+            # These are names that others gave to a content, not protection against an attacker: TLS and the commit are.
+            self._more["git_sha1"] = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+        elif not file.sha256 and file.md5:
+            self._more["md5"] = hashlib.md5(usedforsecurity=False)
+
+    def update(self, block: bytes) -> None:
+        self._sha256.update(block)
+        for hasher in self._more.values():
+            hasher.update(block)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def difference(self) -> str:
+        """What does not agree; empty when all does."""
+        found = {"sha256": self.sha256, **{name: hasher.hexdigest() for name, hasher in self._more.items()}}
+        for name, value in found.items():
+            expected = getattr(self._file, name)
+            if expected and expected != value:
+                return f"{name} {value[:16]}… instead of {expected[:16]}…"
+        return ""
+
+
+class Fetch:
+    """Completes one snapshot. Whoever calls holds the slug's lock.
+
+    Args:
+        spec: the model.
+        snapshot: the revision.
+        source: where its files come from; opened only if one is missing.
+        progress: who is told.
+    """
+
+    def __init__(
+        self, spec: Spec, snapshot: Snapshot, source: t.Callable[[], Source], progress: Progress, patience: float = 1.0
+    ) -> None:
+        self._spec = spec
+        self._snapshot = snapshot
+        self._open = source
+        self._progress = progress
+        self._patience = patience
+        self._final = spec.directory(snapshot)
+        self._partial = self._final + PARTIAL
+        self._journal: dict[str, t.Any] = {}
+        self._lock = threading.Lock()
+        self._given_up = threading.Event()
+
+    def run(self) -> None:
+        """Fetch what is missing and give the snapshot its name.
+
+        Raises:
+            Problem: it cannot be completed.
+        """
+        if os.path.isdir(self._final):
+            withdraw(self._spec, self._snapshot, ())
+        os.makedirs(self._partial, mode=0o755, exist_ok=True)
+        self._journal = read_document(os.path.join(self._partial, JOURNAL)) or {}
+        self._progress.state("verifying")
+        todo = [file for file in self._snapshot.files if not self._is_there(file)]
+        self._remove_strays()
+        if todo:
+            self._check_space()
+            self._progress.state("fetching")
+            self._progress.say(f"fetching {len(todo)} of {len(self._snapshot.files)} files; {self._progress.line()}")
+            source = self._open()
+            self._fetch_all(source, [file for file in todo if file.size <= SMALL])
+            check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
+            self._fetch_all(source, [file for file in todo if file.size > SMALL])
+        check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
+        self._publish()
+
+    def _is_there(self, file: File) -> bool:
+        """Whether a file was verified before, or can be now: somebody may have put it there."""
+        path = os.path.join(self._partial, file.path)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            known = self._journal.get(file.path)
+            if known and known == journal_entry(path, known["sha256"]):
+                self._progress.have(file.size)
+                return True
+            if size_of(path) == file.size and file.is_verifiable:
+                hasher = Hasher(file)
+                for block in blocks(path):
+                    hasher.update(block)
+                if not hasher.difference():
+                    self._remember(file, path, hasher)
+                    self._progress.have(file.size)
+                    return True
+            os.unlink(path)
+        self._progress.have(min(file.size, max(0, size_of(path + PART))))
+        return False
+
+    def _remember(self, file: File, path: str, hasher: Hasher) -> None:
+        with self._lock:
+            self._journal[file.path] = journal_entry(path, hasher.sha256)
+            write_document(os.path.join(self._partial, JOURNAL), self._journal)
+
+    def _remove_strays(self) -> None:
+        """Only what belongs to the snapshot may be in it."""
+        wanted = {file.path for file in self._snapshot.files}
+        wanted |= {f"{path}{PART}" for path in wanted} | {JOURNAL}
+        for directory, _directories, names in os.walk(self._partial):
+            for name in names:
+                path = os.path.join(directory, name)
+                if os.path.relpath(path, self._partial) not in wanted:
+                    os.unlink(path)
+
+    def _check_space(self) -> None:
+        need = self._snapshot.size - fetched_bytes(self._spec, self._snapshot)
+        free = free_bytes(self._partial)
+        if need + MARGIN > free:
+            raise Problem(too_small(self._spec, self._snapshot, need, free))
+
+    def _fetch_all(self, source: Source, files: list[File]) -> None:
+        largest_first = sorted(files, key=lambda file: file.size, reverse=True)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=self._spec.parallel) as pool:
+            running = [pool.submit(self._fetch_file, source, file) for file in largest_first]
+            try:
+                for done in concurrent.futures.as_completed(running):
+                    done.result()
+            except BaseException:
+                self._given_up.set()
+                for one in running:
+                    one.cancel()
+                raise
+
+    def _fetch_file(self, source: Source, file: File) -> None:
+        path = os.path.join(self._partial, file.path)
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        failures = wrong_copies = 0
+        while not self._given_up.is_set():
+            before = size_of(path + PART)
+            try:
+                hasher = self._complete_part(source, file, path + PART)
+            except Passing as error:
+                failures = 1 if size_of(path + PART) > before else failures + 1
+                if failures >= ATTEMPTS:
+                    raise Problem(f"{error} (given up after {failures} tries without a byte; run again to go on)") from error
+                pause = min(30.0, self._patience * 2 ** (failures - 1))
+                self._progress.say(f"{error}; next try in {pause:.0f} s")
+                self._given_up.wait(pause)
+                continue
+            difference = hasher.difference()
+            if not difference:
+                os.replace(path + PART, path)
+                sync_directory(os.path.dirname(path))
+                self._remember(file, path, hasher)
+                return
+            wrong_copies += 1
+            os.unlink(path + PART)
+            self._progress.have(-file.size)
+            if wrong_copies >= WRONG_COPIES:
+                raise Problem(
+                    f"{file.path} arrived {wrong_copies} times with another content than the source announces "
+                    f"({difference}). Something between the source and this host changes it, or the source is damaged."
+                )
+            self._progress.say(f"{file.path} has {difference}; fetching it again")
+
+    def _complete_part(self, source: Source, file: File, part: str) -> Hasher:
+        """Append what is missing to a file's part.
+
+        Raises:
+            Passing: the source stopped before the end.
+        """
+        if size_of(part) > file.size:
+            os.unlink(part)
+        hasher = Hasher(file)
+        offset = 0
+        if size_of(part) > 0:
+            for block in blocks(part):
+                hasher.update(block)
+                offset += len(block)
+                self._progress.have(0)
+        with open(part, "ab") as out:
+            if offset < file.size:
+                for chunk in source.read(file, offset):
+                    if self._given_up.is_set():
+                        raise Passing("another file failed")
+                    chunk = chunk[: file.size - offset]
+                    self._append(out, chunk)
+                    hasher.update(chunk)
+                    offset += len(chunk)
+                    self._progress.got(len(chunk))
+            out.flush()
+            os.fsync(out.fileno())
+        if offset < file.size:
+            raise Passing(f"{file.path}: the source ended after {human_size(offset)} of {human_size(file.size)}")
+        return hasher
+
+    def _append(self, out: t.BinaryIO, chunk: bytes) -> None:
+        try:
+            out.write(chunk)
+        except OSError as error:
+            need = self._snapshot.size - fetched_bytes(self._spec, self._snapshot)
+            raise Problem(
+                f"Failed to write {out.name}: {error.strerror}. "
+                + too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
+            ) from error
+
+    def _publish(self) -> None:
+        files = [
+            {"path": file.path, "size": file.size, "sha256": self._journal[file.path]["sha256"]}
+            for file in self._snapshot.files
+        ]
+        manifest = {
+            "version": 1,
+            "name": self._spec.name,
+            "revision": self._snapshot.revision,
+            "requested": self._snapshot.requested,
+            "source": {key: value for key, value in self._spec.source.items() if key != "token_file"},
+            "size_bytes": self._snapshot.size,
+            "completed": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "files": files,
+        }
+        for directory, _directories, _names in os.walk(self._partial):
+            sync_directory(directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._partial, JOURNAL))
+        write_document(os.path.join(self._partial, MANIFEST), manifest)
+        os.rename(self._partial, self._final)
+        sync_directory(os.path.dirname(self._final))
+
+
+def too_small(spec: Spec, snapshot: Snapshot, need: int, free: int) -> str:
+    """The disk is too small, with the numbers."""
+    mount = mount_of(existing_parent(spec.root))
+    return (
+        f"{spec.name} at {snapshot.revision} needs {human_size(need)} more in {spec.root} "
+        f"({human_size(snapshot.size)} in all, and {human_size(MARGIN)} stay free); the disk mounted on {mount} has "
+        f"{human_size(free)} free"
+    )
+
+
+@contextlib.contextmanager
+def sole_fetcher(spec: Spec, patience: float | None = None) -> t.Iterator[None]:
+    """Hold the slug's lock; a second fetch waits here until the first has ended."""
+    directory = os.path.join(spec.root, spec.slug)
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    descriptor = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def wait_for_mount(spec: Spec, say: t.Callable[[str], None], patience: float) -> None:
+    """Wait for the disk: what is written below its mount point before it is mounted lands on the wrong one.
+
+    Raises:
+        Problem: it is not mounted in time.
+    """
+    until = time.monotonic() + patience
+    told = False
+    while not os.path.ismount(spec.mount):
+        if time.monotonic() > until:
+            raise Problem(
+                f"{spec.mount} is not mounted, where the models are kept. Mount it (on a Deep Learning AMI: systemctl "
+                "start dlami-nvme), or set model_root to another directory and run site.yml."
+            )
+        if not told:
+            say(f"waiting for {spec.mount} to be mounted")
+            told = True
+        time.sleep(0.5)
+
+
+def fetch(spec: Spec, snapshot: Snapshot, run_directory: str, mount_patience: float = MOUNT_PATIENCE) -> None:
+    """Make sure that a snapshot is on the disk, complete.
+
+    Raises:
+        Problem: it cannot be.
+    """
+    os.makedirs(run_directory, mode=0o755, exist_ok=True)
+
+    def say(text: str) -> None:
+        print(f"{spec.name}@{snapshot.revision[:12]}: {text}", flush=True)
+
+    wait_for_mount(spec, say, mount_patience)
+    if spec.source.get("in_place"):
+        missing = unfinished(spec, snapshot)
+        if missing:
+            raise Problem(f"{spec.source['path']} lacks {', '.join(missing[:3])}, or it is not the file it was.")
+        return
+    with sole_fetcher(spec):
+        if not unfinished(spec, snapshot):
+            say("complete")
+            return
+        started = time.monotonic()
+        progress = Progress(spec, snapshot, os.path.join(run_directory, f"{spec.slug}.json"))
+        try:
+            Fetch(spec, snapshot, lambda: open_source(spec, snapshot), progress).run()
+        except Problem as error:
+            progress.end("failed", str(error))
+            raise
+        except BaseException as error:
+            progress.end("failed", f"{type(error).__name__}: {one_line(error)}")
+            raise
+        progress.end("complete")
+        say(f"complete: {human_size(progress.arrived)} fetched in {time.monotonic() - started:.0f} s")
+
+
+# The program --------------------------------------------------------------------------------------------------------
+
+
+def load_spec(directory: str, slug: str) -> Spec:
+    """The spec of a model on this host.
+
+    Raises:
+        Problem: there is none.
+    """
+    value = read_document(os.path.join(directory, f"{slug}.json"))
+    if value is None:
+        raise Problem(f"There is no readable {directory}/{slug}.json. Run site.yml.")
+    return Spec.from_json(value)
+
+
+def load_specs(directory: str) -> list[Spec]:
+    """Every spec that can be read."""
+    specs = []
+    for name in listed(directory):
+        if name.endswith(".json"):
+            try:
+                specs.append(load_spec(directory, name[: -len(".json")]))
+            except (Problem, KeyError, TypeError) as error:
+                print(f"{directory}/{name} is skipped: {one_line(error)}", flush=True)
+    return specs
+
+
+def needed(specs: list[Spec], engine_root: str) -> list[tuple[Spec, Snapshot]]:
+    """What has to be on the disk for the instances to start; everything that is wanted where no instance says so."""
+    live = used_paths(engine_root, live=True)
+    every = [(spec, snapshot) for spec in specs for snapshot in spec.snapshots]
+    used = [(spec, snapshot) for spec, snapshot in every if os.path.realpath(spec.directory(snapshot)) in live]
+    return used or [(spec, spec.wanted) for spec in specs]
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Bring back what instances need, and go on until all of it is there: nothing else on the host could help."""
+    pause = 5.0
+    while True:
+        pairs = needed(load_specs(options.spec_directory), options.engine_root)
+        failed = [f"{spec.name}@{one.revision[:12]}" for spec, one in pairs if not restore_one(options, spec, one)]
+        if not failed:
+            return 0
+        print(f"not complete: {', '.join(failed)}; next try in {pause:.0f} s", flush=True)
+        time.sleep(pause)
+        pause = min(300.0, pause * 2)
+
+
+def restore_one(options: argparse.Namespace, spec: Spec, snapshot: Snapshot) -> bool:
+    # Looked at here first: an engine's every start comes by, and an interpreter more costs a tenth of a second.
+    if os.path.ismount(spec.mount) and not unfinished(spec, snapshot):
+        return True
+    words = ["--spec-directory", options.spec_directory, "--run-directory", options.run_directory]
+    command = [spec.python, os.path.abspath(__file__), *words, "fetch", spec.slug, "--revision", snapshot.revision]
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def fetch_command(options: argparse.Namespace) -> int:
+    spec = load_spec(options.spec_directory, options.slug)
+    # The units start this with the system's Python; the libraries are in another.
+    if os.path.realpath(os.path.dirname(spec.python)) != os.path.realpath(os.path.dirname(sys.executable)):
+        os.execv(spec.python, [spec.python, os.path.abspath(__file__), *sys.argv[1:]])  # noqa: S606 - the same program
+    os.environ.update(spec.environment)
+    for snapshot in spec.snapshots:
+        if snapshot.revision == (options.revision or spec.wanted.revision):
+            fetch(spec, snapshot, options.run_directory)
+            return 0
+    raise Problem(f"The spec of {spec.name} has no revision {options.revision}.")
+
+
+def list_command(options: argparse.Namespace) -> int:
+    source = S3Source(Spec("", "", {"kind": "s3", "url": options.url}, {}, "", "", "", {}, 1, ()))
+    files = source.list_files()
+    manifest = None
+    if any(file["path"] == MANIFEST for file in files):
+        manifest = json.loads(source.get(MANIFEST))
+    print(json.dumps({"files": files, "manifest": manifest}))
+    return 0
+
+
+def main() -> int:
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda *_signal: os._exit(143))
+    parser = argparse.ArgumentParser(description="Bring models to this host's disk, whole or not at all.")
+    parser.add_argument("--spec-directory", default=SPEC_DIRECTORY)
+    parser.add_argument("--run-directory", default=RUN_DIRECTORY)
+    parser.add_argument("--engine-root", default="/opt/inference")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("fetch", help="complete one model")
+    one.add_argument("slug")
+    one.add_argument("--revision", default="")
+    one.set_defaults(run=fetch_command)
+    commands.add_parser("restore", help="complete what instances need, however long it takes").set_defaults(run=restore)
+    listing = commands.add_parser("list-s3", help="what is below an S3 URL, as JSON")
+    listing.add_argument("url")
+    listing.set_defaults(run=list_command)
+    options = parser.parse_args()
+    try:
+        return int(options.run(options))
+    except (Problem, Passing) as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Releases: everything that decides what an instance runs, immutable, in a directory named after its content.
+
+Layout under the root (``/opt/inference``)::
+
+    releases/<engine>-<hash>/   config.yaml  environment  manifest.json  runtime -> ../../runtimes/<id>
+    instances/<i>/current       the release that the unit starts
+    instances/<i>/good          the last one that passed its gate
+    instances/<i>/previous      the good one before that, for a rollback by hand
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils._engines import (
+    ENGINES,
+    explain_refused_options,
+    render_config,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
+
+LINKS = ("current", "good", "previous")
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What one instance is to run.
+
+    Attributes:
+        index: the instance's.
+        engine: ``vllm`` or ``sglang``.
+        version: the engine's.
+        runtime: the runtime's directory name.
+        model: its name on the hub, for people.
+        model_path: its directory on the host.
+        revision: the model's.
+        served_name: what clients call it.
+        options: the engine's options, as in its config file.
+        environment: of the engine's process.
+        unit_sha256: of the unit file, because it decides how the process runs.
+    """
+
+    index: int
+    engine: str
+    version: str
+    runtime: str
+    model: str
+    model_path: str
+    revision: str
+    served_name: str
+    options: dict[str, t.Any]
+    environment: dict[str, str]
+    unit_sha256: str
+
+    @property
+    def name(self) -> str:
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return f"{self.engine}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @property
+    def config(self) -> str:
+        return render_config(self.engine, self.options)
+
+    @property
+    def described(self) -> str:
+        """The release as one text, for a diff."""
+        return _described(dataclasses.asdict(self), self.config, self.environment_file)
+
+    @property
+    def environment_file(self) -> str:
+        return "".join(f'{name}="{_quoted(value)}"\n' for name, value in sorted(self.environment.items()))
+
+
+def _described(manifest: dict[str, t.Any], config: str, environment: str) -> str:
+    head = "".join(f"# {key}: {manifest[key]}\n" for key in ("version", "runtime", "model_path") if key in manifest)
+    return f"{head}{config}{environment}"
+
+
+def _quoted(value: str) -> str:
+    if "\n" in value:
+        raise FleetError(f"A value in the engine's environment has a line break: {value!r}. Remove it.")
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+class Releases:
+    """The releases and instances of one host.
+
+    Args:
+        root: ``/opt/inference`` on a real host.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def path(self, name: str) -> str:
+        return os.path.join(self._root, "releases", name)
+
+    def exists(self, name: str) -> bool:
+        """Whether a release is there, whole: the manifest is written last."""
+        return os.path.exists(os.path.join(self.path(name), "manifest.json"))
+
+    def manifest(self, name: str | None) -> dict[str, t.Any]:
+        """What a release is; empty for none."""
+        return read_json(os.path.join(self.path(name), "manifest.json")) or {} if name else {}
+
+    def linked(self, index: int, link: str) -> str | None:
+        """The release that an instance's ``current``, ``good`` or ``previous`` names."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return os.path.basename(os.readlink(os.path.join(self._root, "instances", str(index), link)))
+        return None
+
+    def described(self, name: str | None) -> str:
+        """The files of a release as one text, for a diff."""
+        if not name:
+            return ""
+        files = (read_text(os.path.join(self.path(name), file)) or "" for file in ("config.yaml", "environment"))
+        return _described(self.manifest(name), *files)
+
+    def stage(self, release: Release, check_options: bool = True) -> None:
+        """Write a release; an instance that runs is not touched.
+
+        Raises:
+            FleetError: the engine's own parser refuses the options.
+        """
+        os.makedirs(os.path.join(self._root, "releases"), mode=0o755, exist_ok=True)
+        self._remove_unfinished()
+        temporary = tempfile.mkdtemp(dir=os.path.join(self._root, "releases"), prefix=".staging-")
+        try:
+            os.chmod(temporary, 0o755)  # noqa: S103 - the engines run as a user of their own
+            runtime = os.path.join("..", "..", "runtimes", release.runtime)
+            os.symlink(runtime, os.path.join(temporary, "runtime"))
+            write_atomically(os.path.join(temporary, "config.yaml"), release.config)
+            write_atomically(os.path.join(temporary, "environment"), release.environment_file)
+            if check_options:
+                self.check_options(release, os.path.join(temporary, "config.yaml"))
+            created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            manifest = {"release": release.name, "created": created, **dataclasses.asdict(release)}
+            write_atomically(os.path.join(temporary, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
+            if os.path.isdir(self.path(release.name)):
+                shutil.rmtree(self.path(release.name))
+            os.rename(temporary, self.path(release.name))
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def check_options(self, release: Release, config_path: str | None = None) -> None:
+        """Let the engine's own parser judge the options.
+
+        Args:
+            release: the release.
+            config_path: its config file, where it is already written.
+
+        Raises:
+            FleetError: refused, with the engine's reason and the nearest known option.
+        """
+        python = os.path.join(self._root, "runtimes", release.runtime, "bin", "python")
+        with tempfile.TemporaryDirectory() as home:
+            if config_path is None:
+                config_path = os.path.join(home, "config.yaml")
+                write_atomically(config_path, release.config)
+            done = subprocess.run(
+                [python, "-c", ENGINES[release.engine].check_program, config_path],
+                env={"PATH": os.environ.get("PATH", os.defpath), **release.environment, "HOME": home},
+                cwd=home,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            known: list[str] = []
+            with contextlib.suppress(ValueError, IndexError):
+                known = json.loads(done.stdout.strip().splitlines()[-1])
+            raise FleetError(explain_refused_options(release.engine, release.version, done.stderr, known))
+
+    def _remove_unfinished(self) -> None:
+        releases = os.path.join(self._root, "releases")
+        for name in os.listdir(releases):
+            if name.startswith(".staging-"):
+                shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
+
+    def point(self, index: int, link: str, name: str) -> bool:
+        """Let an instance's link name a release; True when it did not already."""
+        if self.linked(index, link) == name:
+            return False
+        directory = os.path.join(self._root, "instances", str(index))
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        temporary = os.path.join(directory, f".{link}.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(os.path.join("..", "..", "releases", name), temporary)
+        os.replace(temporary, os.path.join(directory, link))
+        return True
+
+    def activate(self, index: int, name: str) -> bool:
+        """Make a release the one that the instance's next start runs.
+
+        Raises:
+            FleetError: there is no such release.
+        """
+        if not self.exists(name):
+            raise FleetError(f"There is no complete release {name} under {self._root}/releases. Run site.yml again.")
+        return self.point(index, "current", name)
+
+    def mark_good(self, index: int) -> bool:
+        """Remember that the current release passed its gate."""
+        current, good = self.linked(index, "current"), self.linked(index, "good")
+        if current is None or current == good:
+            return False
+        if good is not None:
+            self.point(index, "previous", good)
+        return self.point(index, "good", current)
+
+    def restorable(self, index: int) -> str | None:
+        """The last good release; None when there is none other than the current one."""
+        good = self.linked(index, "good")
+        return None if good == self.linked(index, "current") or good is None or not self.exists(good) else good
+
+    def prune(self, keep: int, dry_run: bool = False) -> list[str]:
+        """Remove releases that nothing names beyond the newest ``keep``, and runtimes that no release uses.
+
+        Returns:
+            The paths that were removed, or would be.
+        """
+        releases = self._directories("releases")
+        named = set()
+        for instance in self._directories("instances"):
+            named |= {self.linked(int(instance), link) for link in LINKS}
+        newest_first = sorted(
+            (name for name in releases if name not in named),
+            key=lambda name: str(self.manifest(name).get("created", "")),
+            reverse=True,
+        )
+        old = newest_first[keep:]
+        used = {self.manifest(name).get("runtime") for name in releases if name not in old}
+        gone = [self.path(name) for name in old]
+        gone += [
+            os.path.join(self._root, "runtimes", name) for name in self._directories("runtimes") if name not in used
+        ]
+        if not dry_run:
+            for path in gone:
+                shutil.rmtree(path)
+        return gone
+
+    def _directories(self, kind: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(e.name for e in os.scandir(os.path.join(self._root, kind)) if e.is_dir() and e.name[0] != ".")
+        return []

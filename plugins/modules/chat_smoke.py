@@ -1,0 +1,512 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: chat_smoke
+short_description: Gate an LLM server on real chat completions
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+description:
+  - Asks an OpenAI-compatible server a few questions whose answers are known, and fails unless all of them are right.
+  - It looks at streamed and whole text, an image, finish reasons, usage, speed, and that wrong keys are refused.
+    C(/health) is never asked, because it says nothing of answers.
+  - It fails when it learns nothing. No answer, no usage, no checks are failures.
+  - A server that is not ready (no connection, no answer in time, 408, 425, 429, 502, 503, 504) is asked again, at most
+    O(attempts) times and within O(deadline); C(Retry-After) is honoured up to 30 seconds.
+  - After a wrong answer, a broken stream or a 500 it is not asked again. Half of the clients would meet the other half.
+attributes:
+  check_mode:
+    description: The questions are asked in check mode too; O(record) is not written.
+    support: full
+  diff_mode:
+    description: Nothing is ever changed.
+    support: none
+options:
+  url:
+    description:
+      - Base URL of the server, with or without C(/v1).
+      - Needed unless O(targets) or O(instances) is given.
+    type: str
+  name:
+    description: What the server is called in messages.
+    type: str
+    default: gate
+  model:
+    description: The served model name.
+    type: str
+    required: true
+  api_key:
+    description:
+      - The key to send. With neither this nor O(api_key_file) the checks V(wrong_key) and V(no_key) are skipped.
+    type: str
+  api_key_file:
+    description: A file on the host with the key, bare or as C(ENGINE_API_KEY=...).
+    type: path
+  checks:
+    description:
+      - What to ask, in this order.
+      - V(models) wants O(model) in the list of models, because SGLang answers to any model name.
+      - V(text) and V(stream) ask O(prompt_text), whole and streamed.
+      - V(image) asks O(prompt_image) about a square of each colour in O(expect_image). Leave it out for text models.
+      - V(speed) streams O(speed_tokens) tokens and measures; see O(max_slowdown).
+      - V(wrong_key) and V(no_key) want a 401.
+    type: list
+    elements: str
+    choices: [models, text, stream, image, speed, wrong_key, no_key]
+    default: [models, text, stream, image, speed, wrong_key, no_key]
+  prompt_text:
+    description: The question of the checks V(text) and V(stream).
+    type: str
+    default: What is the capital of France? Answer with one word.
+  expect_text:
+    description:
+      - Right answers to O(prompt_text); case, punctuation and spaces do not matter.
+      - With none and no O(expect_text_regex), any answer that is not empty and does not repeat itself is right.
+    type: list
+    elements: str
+    default: [Paris]
+  expect_text_regex:
+    description: A regular expression that a right answer to O(prompt_text) matches somewhere, regardless of case.
+    type: str
+  prompt_image:
+    description: The question about each square.
+    type: str
+    default: What colour is the square? Answer with one word.
+  expect_image:
+    description:
+      - For each colour to show, the right answers; an empty list takes any.
+      - A colour is V(red), V(green), V(blue), V(yellow), V(black), V(white) or C(#rrggbb). More than one, because an
+        engine that does not look at its images may guess one.
+    type: dict
+    default: {red: [red], blue: [blue]}
+  image_size:
+    description: The edge of the square in pixels.
+    type: int
+    default: 64
+  prompt_speed:
+    description: The request of the check V(speed).
+    type: str
+    default: Count without end.
+  speed_tokens:
+    description: How many tokens the check V(speed) generates.
+    type: int
+    default: 64
+  max_tokens:
+    description: Limit of every other answer.
+    type: int
+    default: 32
+  timeout:
+    description: Seconds for one request, all of it.
+    type: float
+    default: 60
+  deadline:
+    description: Seconds for all checks of one server, with their retries.
+    type: float
+    default: 300
+  attempts:
+    description: How often a check is asked while the server is not ready, or too slow.
+    type: int
+    default: 3
+  max_slowdown:
+    description:
+      - How many times slower than the last good figures the check V(speed) may be, in time to the first token and in
+        tokens per second. V(0) disables the comparison.
+      - It is measured again, up to O(attempts) times, before it fails.
+    type: float
+    default: 2.0
+  slowdown_grace_ms:
+    description: A time to the first token that grew by no more than this is not slow, whatever the ratio.
+    type: float
+    default: 200
+  baseline:
+    description:
+      - The last good figures, as C(ttft_ms) and C(tokens_per_second) in a dictionary, or the path on the host of a JSON
+        file with them, such as a O(record).
+      - Defaults to O(record). A file that does not exist yet, or has figures of another model, is no baseline.
+    type: raw
+  record:
+    description:
+      - A path on the host where the result is written as JSON, atomically, with the last good figures; its directory is
+        made. Writing it does not count as a change.
+      - Not written in check mode or with O(expect_failure=true).
+    type: path
+  expect_failure:
+    description: Succeed when the gate fails, and fail when it passes. Shows that the gate can fail.
+    type: bool
+    default: false
+  expect_reason:
+    description: With O(expect_failure=true), a RV(targets[].checks[].reason) that the failure must have.
+    type: str
+  targets:
+    description:
+      - Several servers, asked one after the other. Each takes what it does not set from the module's own options.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: What the server is called in messages.
+        type: str
+        required: true
+      url:
+        description: Base URL of the server.
+        type: str
+        required: true
+      model:
+        description: The served model name.
+        type: str
+      api_key:
+        description: The key to send. Sets aside the module's O(api_key) and O(api_key_file).
+        type: str
+      api_key_file:
+        description: A file on the host with the key. Sets aside the module's O(api_key) and O(api_key_file).
+        type: path
+      checks:
+        description: What to ask.
+        type: list
+        elements: str
+        choices: [models, text, stream, image, speed, wrong_key, no_key]
+      baseline:
+        description: The last good figures.
+        type: raw
+      record:
+        description: Where the result is written.
+        type: path
+      expect_failure:
+        description: Succeed when the gate fails.
+        type: bool
+      expect_reason:
+        description: A reason that the failure must have.
+        type: str
+  instances:
+    description:
+      - Engine instances on this host, as the filter P(inference.fleet.instances#filter) lists them. Each becomes a
+        target at its C(engine_port) on the loopback interface, named and recorded by its C(name).
+    type: list
+    elements: dict
+  record_dir:
+    description: Directory on the host for the records of O(instances).
+    type: path
+  ca_path:
+    description: PEM file on the host with the certificates to trust for https; the system's by default.
+    type: path
+  validate_certs:
+    description: Whether a certificate has to be valid.
+    type: bool
+    default: true
+seealso:
+  - module: inference.fleet.fleet_status
+"""
+
+EXAMPLES = r"""
+- name: Gate a host through its edge
+  inference.fleet.chat_smoke:
+    name: edge
+    url: http://127.0.0.1:8000
+    model: Qwen/Qwen3-VL-8B-Instruct
+    api_key: "{{ gate_api_key }}"
+    record: /var/lib/inference/gate/edge.json
+
+- name: Gate a text model, whose answers are not known
+  inference.fleet.chat_smoke:
+    url: http://127.0.0.1:8000
+    model: some/text-model
+    api_key: "{{ gate_api_key }}"
+    checks: [models, text, stream, speed, wrong_key, no_key]
+    prompt_text: Say hello.
+    expect_text: []
+
+- name: Gate every instance of a host
+  inference.fleet.chat_smoke:
+    instances: "{{ engine_instances }}"
+    model: Qwen/Qwen3-VL-8B-Instruct
+    api_key_file: /etc/inference/engine_key.env
+    record_dir: /var/lib/inference/gate
+
+- name: Show that the gate can fail
+  inference.fleet.chat_smoke:
+    model: Qwen/Qwen3-VL-8B-Instruct
+    attempts: 1
+    expect_failure: true
+    targets:
+      - name: wrong key
+        url: http://127.0.0.1:8000
+        api_key: sk-this-key-was-never-made
+        expect_reason: unauthorized
+      - name: dead port
+        url: http://127.0.0.1:9
+        expect_reason: unreachable
+"""
+
+RETURN = r"""
+passed:
+  description: Whether every target did what was wanted of it.
+  returned: always
+  type: bool
+targets:
+  description: One result for each target.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The target's name.
+      type: str
+    url:
+      description: Its URL.
+      type: str
+    model:
+      description: The model that was asked for.
+      type: str
+    passed:
+      description: Whether the gate passed, before O(expect_failure) is looked at.
+      type: bool
+    reason:
+      description: The first failed check's reason.
+      type: str
+    message:
+      description: What was asked, what came back, and what to try.
+      type: str
+    figures:
+      description:
+        - C(ttft_ms) (to the first token), C(tokens_per_second) (after it), C(total_ms) and C(completion_tokens).
+      type: dict
+    good:
+      description: The figures that they were compared with.
+      type: dict
+    attempts:
+      description: Requests made, retries included.
+      type: int
+    seconds:
+      description: How long it took.
+      type: float
+    checks:
+      description: The evidence, check by check.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The check.
+          type: str
+        passed:
+          description: Whether it passed.
+          type: bool
+        skipped:
+          description: Whether it was left out, because the gate has no key.
+          type: bool
+        reason:
+          description:
+            - Why it failed. One of C(unreachable), C(timeout), C(deadline), C(status), C(unauthorized),
+              C(key_accepted), C(model_missing), C(empty), C(wrong_answer), C(repetition), C(finish_reason), C(no_usage), C(truncated),
+              C(malformed), C(slow), C(no_data), C(not_asked).
+          type: str
+        asked:
+          description: The request, in words.
+          type: str
+        got:
+          description: What came back.
+          type: str
+        try:
+          description: What to do about it.
+          type: str
+        attempts:
+          description: Each attempt's reason, what came back, and its seconds.
+          type: list
+          elements: dict
+        evidence:
+          description: The answer with its finish reason, usage and times, the models, or the status.
+          type: dict
+checks:
+  description: As in RV(targets), when there is one target.
+  returned: one target
+  type: list
+  elements: dict
+figures:
+  description: As in RV(targets), when there is one target.
+  returned: one target
+  type: dict
+attempts:
+  description: Requests made, retries included, for all targets.
+  returned: always
+  type: int
+"""
+
+import datetime
+import json
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils._gate import CHECKS, Gate, Plan
+from ansible_collections.inference.fleet.plugins.module_utils._gate_record import (
+    checked_key,
+    good_figures,
+    key_in,
+    record_of,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._gate_targets import answers_of, shortcoming, targets_of
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client
+
+
+def key_of(options: dict[str, t.Any]) -> str | None:
+    """The key to send to a target.
+
+    Raises:
+        FleetError: it was promised but is not there.
+    """
+    if options["api_key"] is not None and options["api_key_file"] is not None:
+        raise FleetError(f"{options['name']} has both api_key and api_key_file. Give one of them.")
+    if options["api_key"] is not None:
+        return checked_key(options["api_key"], "api_key")
+    path = options["api_key_file"]
+    if path is None:
+        return None
+    text = read_text(path)
+    if text is None:
+        raise FleetError(f"api_key_file is {path}, which does not exist. Run site.yml on this host first: it makes it.")
+    return key_in(text, path)
+
+
+def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
+    """The gate of one target.
+
+    Raises:
+        FleetError: an option or the baseline is wrong.
+    """
+    baseline = options["record"] if options["baseline"] is None else options["baseline"]
+    document = read_json(baseline) if isinstance(baseline, str) else baseline
+    same = {name: options[name] for name in Plan.__dataclass_fields__ if name in options}
+    same.update(
+        key=key,
+        good=good_figures(document, options["model"]),
+        checks=tuple(options["checks"]),
+        expect_text=tuple(options["expect_text"]),
+        expect_image=answers_of(options["expect_image"]),
+    )
+    plan = Plan(**same)
+    plan.check()
+    return plan
+
+
+def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t.Any]:
+    """Gate one target and record it."""
+
+    def client_for(key: str | None) -> Client:
+        return Client(plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
+
+    result = Gate(plan, client_for).run()
+    if options["record"] and not check_mode and not options["expect_failure"]:
+        write_record(options["record"], result)
+    return result
+
+
+def write_record(path: str, result: dict[str, t.Any]) -> None:
+    """Replace the record of the last gate.
+
+    Raises:
+        FleetError: it cannot be written.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        content = json.dumps(record_of(result, read_json(path), now), indent=1) + "\n"
+        write_atomically(path, content)
+    except OSError as error:
+        raise FleetError(
+            f"Failed to write the record {path}: {error.strerror}. Make room or correct record."
+        ) from error
+
+
+def run(module: AnsibleModule) -> t.NoReturn:
+    prepared = []
+    for options in targets_of(module.params):
+        key = key_of(options)
+        if key is not None:
+            # What came from a file is as secret as what came from an option.
+            module.no_log_values.add(key)
+        prepared.append((options, plan_of(options, key)))
+    results = [(options, gate(options, plan, module.check_mode)) for options, plan in prepared]
+    wrong = [message for options, result in results if (message := shortcoming(options, result))]
+    output: dict[str, t.Any] = {
+        "passed": not wrong,
+        "targets": [result for _options, result in results],
+        "attempts": sum(result["attempts"] for _options, result in results),
+    }
+    if len(results) == 1:
+        output.update(checks=results[0][1]["checks"], figures=results[0][1]["figures"])
+    if wrong:
+        module.fail_json(msg="\n".join(wrong), **output)
+    module.exit_json(changed=False, msg="\n".join(result["message"] for _options, result in results), **output)
+
+
+def argument_spec() -> dict[str, t.Any]:
+    checks = {"type": "list", "elements": "str", "choices": list(CHECKS)}
+    key = {"type": "str", "no_log": True}
+    key_file = {"type": "path", "no_log": False}
+    return {
+        "url": {"type": "str"},
+        "name": {"type": "str", "default": "gate"},
+        "model": {"type": "str", "required": True},
+        "api_key": key,
+        "api_key_file": key_file,
+        "checks": {**checks, "default": list(CHECKS)},
+        "prompt_text": {"type": "str", "default": "What is the capital of France? Answer with one word."},
+        "expect_text": {"type": "list", "elements": "str", "default": ["Paris"]},
+        "expect_text_regex": {"type": "str"},
+        "prompt_image": {"type": "str", "default": "What colour is the square? Answer with one word."},
+        "expect_image": {"type": "dict", "default": {"red": ["red"], "blue": ["blue"]}},
+        "image_size": {"type": "int", "default": 64},
+        "prompt_speed": {"type": "str", "default": "Count without end."},
+        "speed_tokens": {"type": "int", "default": 64, "no_log": False},
+        "max_tokens": {"type": "int", "default": 32, "no_log": False},
+        "timeout": {"type": "float", "default": 60},
+        "deadline": {"type": "float", "default": 300},
+        "attempts": {"type": "int", "default": 3},
+        "max_slowdown": {"type": "float", "default": 2.0},
+        "slowdown_grace_ms": {"type": "float", "default": 200},
+        "baseline": {"type": "raw"},
+        "record": {"type": "path"},
+        "expect_failure": {"type": "bool", "default": False},
+        "expect_reason": {"type": "str"},
+        "targets": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                "name": {"type": "str", "required": True},
+                "url": {"type": "str", "required": True},
+                "model": {"type": "str"},
+                "api_key": key,
+                "api_key_file": key_file,
+                "checks": checks,
+                "baseline": {"type": "raw"},
+                "record": {"type": "path"},
+                "expect_failure": {"type": "bool"},
+                "expect_reason": {"type": "str"},
+            },
+        },
+        "instances": {"type": "list", "elements": "dict"},
+        "record_dir": {"type": "path"},
+        "ca_path": {"type": "path"},
+        "validate_certs": {"type": "bool", "default": True},
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        mutually_exclusive=[("api_key", "api_key_file"), ("url", "targets"), ("url", "instances")],
+        supports_check_mode=True,
+    )
+    try:
+        run(module)
+    except FleetError as error:
+        module.fail_json(msg=error.message, passed=False, targets=[], attempts=0, **error.details)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stage, activate, confirm and restore the releases of a host's instances."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_release
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Stage, activate, confirm and restore releases of engine instances
+description:
+  - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.
+  - O(state=staged) writes releases and lets the engine's own parser judge the options; nothing that runs is touched.
+  - O(state=active) lets the next start of the unit run a release, O(state=good) remembers that it passed its gate and
+    prunes old ones, O(state=restored) goes back to the last good one.
+  - This module starts and stops nothing.
+attributes:
+  check_mode:
+    support: full
+    description: Also in check mode the engine's parser judges the options, where the runtime is already there.
+  diff_mode:
+    support: full
+    description: Shows the config file and environment of the current release against the staged one.
+options:
+  state:
+    description: What to do.
+    type: str
+    choices: [staged, active, good, restored]
+    required: true
+  root:
+    description: The directory of runtimes, releases and instances.
+    type: path
+    default: /opt/inference
+  instances:
+    description: The instances that this is about.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      index:
+        description: The instance's index.
+        type: int
+        required: true
+      release:
+        description: The release's name, for O(state=active).
+        type: str
+      options:
+        description: The engine's options, for O(state=staged). Null leaves one out.
+        type: dict
+        default: {}
+      environment:
+        description: Environment of the engine's process, for O(state=staged).
+        type: dict
+        default: {}
+  engine:
+    description: The engine, for O(state=staged).
+    type: str
+    choices: [vllm, sglang]
+  version:
+    description: The engine's version, for O(state=staged).
+    type: str
+  runtime:
+    description: The runtime's directory name, for O(state=staged).
+    type: str
+  model:
+    description: The model's name, for people; for O(state=staged).
+    type: str
+  model_path:
+    description: The model's directory on the host, for O(state=staged).
+    type: path
+  revision:
+    description: The model's revision, for O(state=staged).
+    type: str
+    default: ""
+  served_name:
+    description: What clients call the model, for O(state=staged).
+    type: str
+  unit:
+    description: The text of the unit file, for O(state=staged). A changed unit makes another release.
+    type: str
+    default: ""
+  keep:
+    description: How many releases to keep beside the current, the good and the previous one of each instance.
+    type: int
+    default: 3
+"""
+
+EXAMPLES = r"""
+- name: Stage what instance 0 is to run
+  inference.fleet.engine_release:
+    state: staged
+    engine: vllm
+    version: 0.32.0
+    runtime: vllm-0.32.0-cuda-1f0c9a2e
+    model: Qwen/Qwen3-VL-8B-Instruct
+    model_path: /opt/dlami/nvme/models/Qwen--Qwen3-VL-8B-Instruct/0123abc
+    served_name: Qwen/Qwen3-VL-8B-Instruct
+    instances:
+      - index: 0
+        options: {max-model-len: 32768, port: 8100}
+
+- name: Go back to the last good release
+  inference.fleet.engine_release:
+    state: restored
+    instances:
+      - index: 0
+"""
+
+RETURN = r"""
+instances:
+  description: One entry per instance.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    index:
+      description: The instance's index.
+      type: int
+    release:
+      description: The release that this run was about.
+      type: str
+    current:
+      description: The release that the next start runs.
+      type: str
+    good:
+      description: The last release that passed its gate.
+      type: str
+    running:
+      description: The release that the process runs; empty when none does.
+      type: str
+    pending:
+      description: Why the instance must be deployed; empty when it runs the release and passed its gate with it.
+      type: str
+pruned:
+  description: Directories that were removed.
+  returned: when O(state=good)
+  type: list
+  elements: str
+"""
+
+import hashlib
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
+from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._releases import Release, Releases
+from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
+from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
+
+RUN_DIRECTORY = "/run/inference"
+
+_DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "revision", "served_name")
+
+
+def running_release(index: int) -> str:
+    """The release that an instance's process was started with; empty when no process runs."""
+    if not any(unit_state(f"{engine}@{index}.service").is_running for engine in ENGINES):
+        return ""
+    return (read_text(os.path.join(RUN_DIRECTORY, str(index), "release")) or "").strip()
+
+
+def pending_reason(releases: Releases, index: int, release: str, running: str) -> str:
+    """Why an instance must be deployed; empty when nothing has to be done."""
+    if not running:
+        return "it does not run" if releases.linked(index, "current") else "it is new"
+    if running != release:
+        return f"its release changes from {running} to {release}"
+    if releases.linked(index, "good") != release:
+        return f"its release {release} has not passed the gate"
+    return ""
+
+
+def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """Write the releases that are not there, and say which instances differ."""
+    params = module.params
+    changed = False
+    results = []
+    before, after = [], []
+    for item in params["instances"]:
+        index = item["index"]
+        release = Release(
+            index=index,
+            environment={key: str(value) for key, value in item["environment"].items()},
+            options=item["options"],
+            unit_sha256=hashlib.sha256(params["unit"].encode()).hexdigest(),
+            **{key: params[key] or "" for key in _DESCRIPTION},
+        )
+        if not releases.exists(release.name):
+            changed = True
+            runtime_is_there = is_complete(os.path.join(params["root"], "runtimes", release.runtime))
+            if not module.check_mode:
+                releases.stage(release)
+            elif runtime_is_there:
+                releases.check_options(release)
+        current = releases.linked(index, "current")
+        if current != release.name:
+            before.append(releases.described(current))
+            after.append(release.described)
+        running = running_release(index)
+        results.append(
+            {
+                **_links(releases, index),
+                "release": release.name,
+                "running": running,
+                "pending": pending_reason(releases, index, release.name, running),
+            }
+        )
+    result: dict[str, t.Any] = {"changed": changed, "instances": results}
+    if module._diff and before:
+        result["diff"] = [{"before": b, "after": a} for b, a in zip(before, after)]
+    return result
+
+
+def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """Activate, confirm or restore."""
+    state = module.params["state"]
+    changed = False
+    results = []
+    for item in module.params["instances"]:
+        index, name = item["index"], item["release"]
+        if state == "active":
+            if not name:
+                raise FleetError(f"state active needs the release of instance {index}.")
+            if module.check_mode:
+                changed |= releases.linked(index, "current") != name
+            else:
+                changed |= releases.activate(index, name)
+        elif state == "good":
+            name = releases.linked(index, "current")
+            if module.check_mode:
+                changed |= name != releases.linked(index, "good")
+            else:
+                changed |= releases.mark_good(index)
+        else:
+            name = releases.restorable(index)
+            if name and not module.check_mode:
+                releases.point(index, "current", name)
+            changed |= name is not None
+        results.append({**_links(releases, index), "release": name or "", "running": "", "pending": ""})
+    result: dict[str, t.Any] = {"changed": changed, "instances": results}
+    if state == "good":
+        result["pruned"] = releases.prune(module.params["keep"], dry_run=module.check_mode)
+        result["changed"] = changed or bool(result["pruned"])
+    return result
+
+
+def _links(releases: Releases, index: int) -> dict[str, t.Any]:
+    return {
+        "index": index,
+        "current": releases.linked(index, "current") or "",
+        "good": releases.linked(index, "good") or "",
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["staged", "active", "good", "restored"], "required": True},
+            "root": {"type": "path", "default": "/opt/inference"},
+            "instances": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "index": {"type": "int", "required": True},
+                    "release": {"type": "str"},
+                    "options": {"type": "dict", "default": {}},
+                    "environment": {"type": "dict", "default": {}},
+                },
+            },
+            "engine": {"type": "str", "choices": list(ENGINES)},
+            "version": {"type": "str"},
+            "runtime": {"type": "str"},
+            "model": {"type": "str"},
+            "model_path": {"type": "path"},
+            "revision": {"type": "str", "default": ""},
+            "served_name": {"type": "str"},
+            "unit": {"type": "str", "default": ""},
+            "keep": {"type": "int", "default": 3, "no_log": False},
+        },
+        required_if=[
+            ("state", "staged", ("engine", "version", "runtime", "model", "model_path", "served_name")),
+        ],
+        supports_check_mode=True,
+    )
+    releases = Releases(module.params["root"])
+    try:
+        result = (staged if module.params["state"] == "staged" else linked)(module, releases)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+import yaml
+from ansible_collections.inference.fleet.plugins.module_utils._engines import (
+    RESERVED_OPTIONS,
+    engine_options,
+    engine_problems,
+    explain_refused_options,
+    render_config,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+LOCKS: dict[str, dict[str, t.Any]] = {
+    "vllm-0.32.0-cuda": {"engine": "vllm", "version": "0.32.0", "accelerator": "cuda"},
+    "vllm-0.32.0-cpu": {"engine": "vllm", "version": "0.32.0", "accelerator": "cpu"},
+}
+
+
+def test_the_config_is_yaml_that_says_what_was_set() -> None:
+    text = render_config(
+        "vllm",
+        {"max_model_len": 4096, "limit-mm-per-prompt": {"image": 4}, "served-model-name": ["a: b"], "dtype": "auto"},
+    )
+    assert yaml.safe_load(text) == {
+        "max-model-len": 4096,
+        "limit-mm-per-prompt": {"image": 4},
+        "served-model-name": ["a: b"],
+        "dtype": "auto",
+    }
+
+
+def test_null_is_left_out_because_vllm_would_read_the_word_none() -> None:
+    assert render_config("vllm", {"quantization": None}) == ""
+
+
+def test_false_is_written_in_the_form_that_vllm_does_not_drop() -> None:
+    assert yaml.safe_load(render_config("vllm", {"enable-prefix-caching": False})) == {"no-enable-prefix-caching": True}
+
+
+def test_false_of_a_plain_switch_is_its_absence_for_sglang() -> None:
+    assert render_config("sglang", {"enable-metrics": False}) == ""
+
+
+def test_the_order_of_the_options_does_not_matter() -> None:
+    assert render_config("vllm", {"a": 1, "b": 2}) == render_config("vllm", {"b": 2, "a": 1})
+
+
+def test_two_spellings_that_disagree_are_refused() -> None:
+    with pytest.raises(FleetError, match="max-num-seqs is set twice, to 8 and to 16"):
+        render_config("vllm", {"max-num-seqs": 8, "max_num_seqs": 16})
+
+
+@pytest.mark.parametrize("name", ["", "max model len", "a: b", "Ä"])
+def test_what_cannot_be_an_option_is_refused(name: str) -> None:
+    with pytest.raises(FleetError, match="cannot be the name"):
+        render_config("vllm", {name: 1})
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_OPTIONS))
+def test_an_option_of_the_collection_cannot_be_set_by_hand(name: str) -> None:
+    problems = engine_problems({name.replace("-", "_"): "x"}, "vllm", "0.32.0", "cpu", LOCKS)
+    assert len(problems) == 1
+    assert f"vllm_extra_args sets {name}" in problems[0]
+
+
+def test_an_unknown_version_names_those_that_there_are() -> None:
+    [problem] = engine_problems({}, "vllm", "0.1.0", "cuda", LOCKS)
+    assert "vllm_version is '0.1.0'" in problem
+    assert "Valid are: 0.32.0" in problem
+
+
+def test_nothing_is_wrong_with_nothing() -> None:
+    assert engine_problems({}, "vllm", "0.32.0", "cuda", LOCKS) == []
+
+
+def test_a_misspelt_option_is_told_the_nearest() -> None:
+    stderr = "usage: vllm serve ...\nvllm serve: error: unrecognized arguments: --max-modle-len 4096\n"
+    message = explain_refused_options("vllm", "0.32.0", stderr, ["max-model-len", "dtype"])
+    assert "does not know the option max-modle-len (did you mean max-model-len?)" in message
+    assert "nothing was stopped" in message
+
+
+def test_a_refused_value_is_told_in_the_parsers_words() -> None:
+    stderr = "usage: …\nvllm serve: error: argument --dtype: invalid choice: 'int3' (choose from auto)\n"
+    message = explain_refused_options("vllm", "0.32.0", stderr, ["dtype"])
+    assert "argument --dtype: invalid choice: 'int3'" in message
+
+
+def test_a_parser_that_raises_is_told_by_its_exception() -> None:
+    stderr = "Traceback (most recent call last):\n  File ...\nValueError: Cannot set both a and b\n"
+    assert "Cannot set both a and b" in explain_refused_options("vllm", "0.32.0", stderr, [])
+
+
+def test_each_instance_has_its_port_and_its_gpus() -> None:
+    instances = [{"index": 1, "engine_port": 8101, "gpus": [2, 3]}, {"index": 2, "engine_port": 8102, "gpus": []}]
+    assert engine_options(instances, {"dtype": "auto"}, {"A": "1"}) == [
+        {
+            "index": 1,
+            "options": {"dtype": "auto", "port": 8101},
+            "environment": {"A": "1", "CUDA_VISIBLE_DEVICES": "2,3"},
+        },
+        {"index": 2, "options": {"dtype": "auto", "port": 8102}, "environment": {"A": "1"}},
+    ]

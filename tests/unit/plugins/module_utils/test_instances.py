@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._instances import edge_services, plan_instances
+
+
+def test_a_host_gets_one_instance_per_gpu() -> None:
+    planned = plan_instances(None, engine="vllm", gpu_count=4)
+    assert [(i.unit, i.gpus, i.port, i.engine_port) for i in planned] == [
+        ("vllm@0.service", (0,), 8000, 8100),
+        ("vllm@1.service", (1,), 8000, 8101),
+        ("vllm@2.service", (2,), 8000, 8102),
+        ("vllm@3.service", (3,), 8000, 8103),
+    ]
+
+
+def test_tensor_parallelism_groups_the_gpus() -> None:
+    planned = plan_instances([], engine="sglang", gpu_count=4, gpus_per_instance=2)
+    assert [i.gpus for i in planned] == [(0, 1), (2, 3)]
+
+
+def test_a_host_without_gpus_runs_one_instance() -> None:
+    assert [i.gpus for i in plan_instances(None, engine="vllm", gpu_count=0)] == [()]
+
+
+def test_two_engines_share_a_host_on_two_ports() -> None:
+    planned = plan_instances(
+        [{"gpus": [0]}, {"engine": "sglang", "gpus": [1], "port": 8001}], engine="vllm", gpu_count=2
+    )
+    assert edge_services([i.as_dict() for i in planned]) == [
+        {"port": 8000, "instances": [{"name": "vllm-0", "index": 0, "port": 8100}]},
+        {"port": 8001, "instances": [{"name": "sglang-1", "index": 1, "port": 8101}]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "options", "message"),
+    [
+        (None, {"engine": "tgi"}, r"engine is 'tgi', which is no engine. Valid are: vllm, sglang"),
+        ([{"engine": "vlm"}], {}, r"fleet_instances\[0\].engine is 'vlm'"),
+        ([{"gpu": [0]}], {}, r"unknown key gpu. Valid are: engine, gpus, port"),
+        ([{"gpus": [1]}], {"gpu_count": 1}, r"names GPU 1, but the host has 1"),
+        ([{"gpus": [0]}, {"gpus": [0]}], {"gpu_count": 2}, r"both name GPU 0"),
+        ([{"port": 99999}], {}, r"a port is 1 to 65535"),
+        ([{"port": "http"}], {}, r"must be a whole number"),
+        (["vllm"], {}, r"must be a dictionary"),
+        (None, {"gpu_count": 4, "gpus_per_instance": 3}, r"4 GPUs cannot be shared out in groups of 3"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_place(
+    wanted: list[t.Any] | None, options: dict[str, t.Any], message: str
+) -> None:
+    with pytest.raises(FleetError, match=message):
+        plan_instances(wanted, **{"engine": "vllm", "gpu_count": 0, **options})
