@@ -8,6 +8,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._instance_types import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils._instances import (
     edge_services,
     plan_instances,
@@ -36,6 +37,22 @@ def instances(
     return [instance.as_dict() for instance in planned]
 
 
+def gpu_count(instance_type: str, count: int | None = None) -> int:
+    """See gpu_count.yml."""
+    known = expected_hardware(instance_type, int(count) if count else None).count
+    if known is None:
+        raise AnsibleFilterError(
+            f"How many GPUs the instance type {instance_type!r} has is not known. Set fleet_gpu_count for the host, or "
+            "fleet_accelerator: cpu when it has none."
+        )
+    return known
+
+
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"edge_services": edge_services, "instances": instances, "wanted_ports": wanted_ports}
+        return {
+            "edge_services": edge_services,
+            "gpu_count": gpu_count,
+            "instances": instances,
+            "wanted_ports": wanted_ports,
+        }

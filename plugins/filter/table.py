@@ -64,16 +64,17 @@ def table(rows: t.Iterable[Mapping[str, t.Any]], columns: t.Iterable[str | Mappi
     if not wanted:
         raise AnsibleFilterError("inference.fleet.table: columns is empty. Name at least one column.")
     lines = [[column["title"] for column in wanted]]
-    numeric = [True] * len(wanted)
+    cells: list[list[t.Any]] = []
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise AnsibleFilterError(f"inference.fleet.table: row {number} is {row!r}. Every row must be a dict.")
         values = [_lookup(row, column["key"]) for column in wanted]
-        numeric = [old and _is_number(value) for old, value in zip(numeric, values)]
+        cells.append(values)
         lines.append([_shorten(_text(value), column["width"]) for value, column in zip(values, wanted)])
     widths = [max(_width(line[index]) for line in lines) for index in range(len(wanted))]
     right = [
-        (column["align"] or ("right" if numbers else "left")) == "right" for column, numbers in zip(wanted, numeric)
+        (column["align"] or ("right" if _are_numbers([values[index] for values in cells]) else "left")) == "right"
+        for index, column in enumerate(wanted)
     ]
     return [
         _GAP.join(_pad(cell, width, to_right) for cell, width, to_right in zip(line, widths, right)).rstrip()
@@ -107,9 +108,10 @@ def _lookup(row: Mapping[str, t.Any], key: str) -> t.Any:
     return value
 
 
-def _is_number(value: t.Any) -> bool:
-    """Whether a value keeps its column a column of numbers; a missing one does."""
-    return value is None or value == "" or (isinstance(value, (int, float)) and not isinstance(value, bool))
+def _are_numbers(values: t.Iterable[t.Any]) -> bool:
+    """Whether a column holds numbers and nothing else; missing values do not count."""
+    present = [value for value in values if value is not None and value != ""]
+    return bool(present) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present)
 
 
 def _text(value: t.Any) -> str:

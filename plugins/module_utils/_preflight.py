@@ -12,7 +12,10 @@ import re
 import subprocess
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
+
 _LISTENER = re.compile(r"^\S+\s+\S+\s+\S+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+\s*(?P<users>.*)$")
+_CLIENT = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 _PID = re.compile(r'"(?P<name>[^"]+)",pid=(?P<pid>\d+)')
 
 
@@ -85,6 +88,42 @@ def system_problems(init: str, machine: str, os_release: dict[str, str], support
     if version not in supported.get(name, []):
         valid = ", ".join(f"{distribution} {v}" for distribution in supported for v in supported[distribution])
         problems.append(f"The system is {name} {version}; tested are {valid}. Set preflight_systems to add others.")
+    return problems
+
+
+def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any, groups: list[str]) -> list[str]:
+    """What is wrong with a host's variables, each with the variable, the value and what is valid.
+
+    Args:
+        clients: ``fleet_clients``.
+        engine: the host's engine.
+        accelerator: ``fleet_accelerator``.
+        groups: the host's groups.
+    """
+    problems = []
+    if engine not in ENGINES:
+        problems.append(
+            f"engine is {engine!r}; valid are {', '.join(ENGINES)}. It comes from -e engine=…, else the host's tag "
+            "inference:engine, else from fleet_engine."
+        )
+    if accelerator not in ("cuda", "cpu"):
+        problems.append(f"fleet_accelerator is {accelerator!r}; valid are cuda, cpu.")
+    rings = sorted(set(groups) & {"ring_canary", "ring_stable"})
+    if len(rings) != 1:
+        problems.append(
+            f"The host is in {'both rings' if rings else 'no ring'}; it must be in one of the groups ring_canary and "
+            "ring_stable. On AWS the tag inference:ring puts it there: canary, or stable (the default)."
+        )
+    names = [client.get("name", "") if isinstance(client, dict) else client for client in clients]
+    for name in names:
+        if not isinstance(name, str) or not _CLIENT.match(name):
+            problems.append(
+                f"fleet_clients has the name {name!r}; a client's name is lower case letters, digits, dots, dashes "
+                "and underscores."
+            )
+    twice = sorted({name for name in names if isinstance(name, str) and names.count(name) > 1})
+    if twice:
+        problems.append(f"fleet_clients has {', '.join(twice)} more than once; each client needs a name of its own.")
     return problems
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import typing as t
+
+import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._preflight import (
     Listener,
     parse_listeners,
     port_problems,
     system_problems,
+    variable_problems,
 )
 
 SS = """\
@@ -53,3 +57,28 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     problems = system_problems("tini", "aarch64", {"ID": "fedora", "VERSION_ID": "41"}, {"debian": ["12"]})
     assert [problem.split()[0] for problem in problems] == ["Process", "The", "The"]
     assert "fedora 41; tested are debian 12" in problems[2]
+
+
+RIGHT: dict[str, t.Any] = {"engine": "vllm", "accelerator": "cuda", "groups": ["inference", "ring_stable"]}
+
+
+def test_nothing_is_wrong_with_a_right_host() -> None:
+    assert variable_problems([{"name": "gate"}, {"name": "team-a"}], **RIGHT) == []
+
+
+@pytest.mark.parametrize(
+    ("clients", "change", "says"),
+    [
+        ([], {"engine": "tgi"}, "engine is 'tgi'; valid are vllm, sglang"),
+        ([], {"accelerator": "rocm"}, "fleet_accelerator is 'rocm'; valid are cuda, cpu"),
+        ([], {"groups": ["inference"]}, "The host is in no ring"),
+        ([], {"groups": ["ring_canary", "ring_stable"]}, "The host is in both rings"),
+        ([{"models": []}], {}, "fleet_clients has the name ''"),
+        ([{"name": "Team A"}], {}, "fleet_clients has the name 'Team A'"),
+        (["gate", 7], {}, "fleet_clients has the name 7"),
+        ([{"name": "a"}, {"name": "a"}], {}, "fleet_clients has a more than once"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_value(clients: list[t.Any], change: dict[str, t.Any], says: str) -> None:
+    [problem] = variable_problems(clients, **{**RIGHT, **change})
+    assert says in problem

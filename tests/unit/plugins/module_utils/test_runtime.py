@@ -53,7 +53,7 @@ def spec(tmp_path: Path) -> RuntimeSpec:
         python=PYTHON,
         uv_requirement="uv",
         environment={
-            "UV_NO_INDEX": "1",
+            "UV_OFFLINE": "1",
             "UV_CACHE_DIR": str(tmp_path / "cache"),
             # The interpreter of this test alone: a machine may have others, and shims that lead nowhere.
             "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin",

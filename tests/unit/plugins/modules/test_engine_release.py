@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.inference.fleet.plugins.modules import engine_release
+
+from tests.unit.conftest import Result, RunModule
+
+
+class Host:
+    """A host with one instance: its directories, and a systemd that says what the test wants."""
+
+    def __init__(self, tmp_path: Path, run_module: RunModule) -> None:
+        self.root = tmp_path / "opt"
+        self.run_directory = tmp_path / "run"
+        self.systemctl = tmp_path / "bin" / "systemctl"
+        self.systemctl.parent.mkdir()
+        self._run = run_module
+        self.stop()
+        runtime = self.root / "runtimes" / "vllm-1" / "bin"
+        runtime.mkdir(parents=True)
+        (runtime / "python").write_text("#!/bin/sh\nexit 0\n")
+        (runtime / "python").chmod(0o755)
+        (runtime.parent / ".complete.json").write_text("{}")
+
+    def _systemd_says(self, state: str) -> None:
+        self.systemctl.write_text(f"#!/bin/sh\ncase $4 in vllm@0.service) echo ActiveState={state};; esac\n")
+        self.systemctl.chmod(0o755)
+
+    def start(self, release: str) -> None:
+        self._systemd_says("active")
+        (self.run_directory / "0").mkdir(parents=True, exist_ok=True)
+        (self.run_directory / "0" / "release").write_text(release + "\n")
+
+    def stop(self) -> None:
+        self._systemd_says("inactive")
+
+    def release(self, state: str, *, check: bool = False, diff: bool = False, **options: t.Any) -> Result:
+        stage = {
+            "engine": "vllm",
+            "version": "0.32.0",
+            "runtime": "vllm-1",
+            "model": "m",
+            "model_path": "/srv/model",
+            "served_name": "m",
+        }
+        instance = {"index": 0, **options}
+        arguments = {"state": state, "root": str(self.root), "instances": [instance]}
+        return self._run(
+            "engine_release", {**arguments, **(stage if state == "staged" else {})}, check=check, diff=diff
+        )
+
+
+@pytest.fixture
+def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> Host:
+    made = Host(tmp_path, run_module)
+    monkeypatch.setenv("PATH", f"{made.systemctl.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(engine_release, "RUN_DIRECTORY", str(made.run_directory))
+    return made
+
+
+def test_the_life_of_a_release(host: Host) -> None:
+    staged = host.release("staged", options={"dtype": "auto"})
+    name = staged["instances"][0]["release"]
+    assert staged["changed"]
+    assert staged["instances"][0]["pending"] == "it is new"
+
+    assert host.release("active", release=name)["changed"]
+    assert host.release("staged", options={"dtype": "auto"})["instances"][0]["pending"] == "it does not run"
+
+    host.start(name)
+    again = host.release("staged", options={"dtype": "auto"})
+    assert not again["changed"]
+    assert again["instances"][0]["pending"] == f"its release {name} has not passed the gate"
+
+    assert host.release("good")["changed"]
+    assert host.release("staged", options={"dtype": "auto"})["instances"][0]["pending"] == ""
+    assert not host.release("active", release=name)["changed"]
+    assert not host.release("good")["changed"]
+
+
+def test_a_changed_option_is_pending_with_the_reason_and_a_diff(host: Host) -> None:
+    first = host.release("staged", options={"dtype": "auto"})["instances"][0]["release"]
+    host.release("active", release=first)
+    host.start(first)
+    host.release("good")
+    changed = host.release("staged", options={"dtype": "bfloat16"}, diff=True)
+    second = changed["instances"][0]["release"]
+    assert changed["instances"][0]["pending"] == f"its release changes from {first} to {second}"
+    assert 'dtype: "auto"' in changed["diff"][0]["before"]
+    assert 'dtype: "bfloat16"' in changed["diff"][0]["after"]
+
+
+def test_check_mode_says_the_same_and_writes_nothing(host: Host) -> None:
+    predicted = host.release("staged", check=True, options={"dtype": "auto"})
+    assert predicted["changed"]
+    assert not (host.root / "releases").exists()
+    assert host.release("staged", options={"dtype": "auto"})["instances"] == predicted["instances"]
+
+
+def test_options_are_judged_in_check_mode_too(host: Host) -> None:
+    python = host.root / "runtimes" / "vllm-1" / "bin" / "python"
+    python.write_text("#!/bin/sh\necho 'vllm: error: unrecognized arguments: --x' >&2\nexit 2\n")
+    result = host.release("staged", check=True, options={"x": 1})
+    assert result["failed"]
+    assert "does not know the option x" in result["msg"]
+
+
+def test_going_back_needs_a_good_release(host: Host) -> None:
+    first = host.release("staged", options={"a": 1})["instances"][0]["release"]
+    second = host.release("staged", options={"a": 2})["instances"][0]["release"]
+    host.release("active", release=first)
+    assert host.release("restored")["instances"][0]["release"] == ""
+    host.release("good")
+    host.release("active", release=second)
+    assert host.release("restored", check=True)["instances"][0]["release"] == first
+    back = host.release("restored")
+    assert back["changed"]
+    assert back["instances"][0]["current"] == first

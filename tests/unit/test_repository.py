@@ -1,0 +1,115 @@
+"""What must agree between files of this repository."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
+
+
+def load(path: Path) -> t.Any:
+    return yaml.safe_load(path.read_text())
+
+
+def tracked() -> list[Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_argument_specs_agree(role: str) -> None:
+    defaults = load(ROOT / "roles" / role / "defaults" / "main.yml") or {}
+    specs = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    documented: dict[str, t.Any] = {}
+    for entry, spec in specs.items():
+        for name, option in spec.get("options", {}).items():
+            assert option.get("description"), f"{role}/{entry}: {name} has no description"
+            if not option.get("required"):
+                assert name in defaults, f"{role}/{entry}: {name} is in argument_specs but not in defaults"
+                assert option.get("default") == defaults[name], f"{role}/{entry}: the defaults of {name} differ"
+            documented[name] = option
+    assert set(defaults) <= set(documented), f"{role}: not in argument_specs: {set(defaults) - set(documented)}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_of_a_role_has_its_prefix(role: str) -> None:
+    for kind, prefix in (("defaults", f"{role}_"), ("vars", f"__{role}_")):
+        path = ROOT / "roles" / role / kind / "main.yml"
+        if path.exists():
+            assert [name for name in load(path) or {} if not name.startswith(prefix)] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_a_spec(role: str) -> None:
+    specs = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    included = set()
+    for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("molecule/**/*.yml")]:
+        text = path.read_text()
+        for match in re.finditer(rf"name: inference\.fleet\.{role}\n\s+tasks_from: (\w+)", text):
+            included.add(match[1])
+    assert included <= set(specs)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_a_readme_and_a_scenario(role: str) -> None:
+    assert (ROOT / "roles" / role / "README.md").exists()
+    assert any(f"inference.fleet.{role}" in path.read_text() for path in ROOT.glob("molecule/*/converge.yml")), (
+        f"no molecule scenario converges role {role}"
+    )
+
+
+def test_the_action_group_lists_every_module() -> None:
+    assert load(ROOT / "meta" / "runtime.yml")["action_groups"]["fleet"] == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_a_unit_test(module: str) -> None:
+    assert (ROOT / "tests" / "unit" / "plugins" / "modules" / f"test_{module}.py").exists()
+
+
+def test_modules_on_hosts_use_the_standard_library_only() -> None:
+    allowed = re.compile(r"^(ansible\.|ansible_collections\.inference\.fleet\.)")
+    foreign: set[str] = set()
+    for path in [*ROOT.glob("plugins/modules/*.py"), *ROOT.glob("plugins/module_utils/*.py")]:
+        for match in re.finditer(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE):
+            name = match[1]
+            if allowed.match(name) or name.split(".")[0] in sys.stdlib_module_names:
+                continue
+            foreign.add(f"{path.name}: {name}")
+    assert foreign == set()
+
+
+def test_no_file_names_a_path_of_one_machine() -> None:
+    words = re.compile(r"(?<![\w.])/(?:work|root|home/[a-z]+)/\w")
+    found = []
+    for path in tracked():
+        if path == Path(__file__) or path.suffix in {".safetensors", ".png"}:
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if words.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert found == []
+
+
+def test_every_lock_has_hashes_and_no_addresses() -> None:
+    for path in [*ROOT.glob("requirements/*.txt"), *ROOT.glob("roles/*/files/locks/*.txt")]:
+        text = path.read_text()
+        assert "://" not in text, path
+        requirements = re.split(r"\n(?=[a-zA-Z0-9])", text)
+        assert all("--hash=sha256:" in requirement for requirement in requirements if requirement.strip()), path
+
+
+def test_the_readme_names_every_playbook_role_and_module() -> None:
+    for readme in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / readme).read_text()
+        names = [*ROLES, *MODULES, *(path.name for path in ROOT.glob("playbooks/*.yml"))]
+        assert [name for name in names if name not in text] == [], readme
