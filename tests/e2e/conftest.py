@@ -1,0 +1,123 @@
+"""The fleet of the end-to-end test: a lab of its own, made by the very commands that the README gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import openai
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+LAB = "e2e"
+SUBNET = "10.217.0.0/24"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a command did."""
+
+    code: int
+    output: str
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        """Ansible's last lines: for each host how many tasks were ok, changed, failed, …"""
+        lines = self.output.partition("PLAY RECAP")[2].splitlines()
+        found = (re.match(r"(\S+)\s+: (ok=.*)", line) for line in lines)
+        return {
+            match[1]: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", match[2])}
+            for match in found
+            if match
+        }
+
+    @property
+    def text(self) -> str:
+        """The output on one line, for messages that Ansible wraps."""
+        return re.sub(r"\s+", " ", self.output)
+
+
+class Fleet:
+    """Runs the project's commands on the lab of this test."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+
+    def run(self, *command: str, timeout: float = 1200) -> Run:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        print(f"$ {shlex.join(command)}\n{done.stdout}")
+        return Run(done.returncode, done.stdout)
+
+    def playbook(self, *words: str) -> Run:
+        return self.run("ansible-playbook", *words)
+
+    def lab(self, *words: str) -> Run:
+        return self.run(sys.executable, "-m", "lab", *words)
+
+    def on(self, host: str, command: str) -> str:
+        """What a command on a host prints."""
+        done = self.lab("ssh", "--name", LAB, host, "--", command)
+        assert done.code == 0, done.output
+        return done.output.strip()
+
+    def process(self, host: str, unit: str = "vllm@0.service") -> str:
+        return self.on(host, f"systemctl show --value --property MainPID {unit}")
+
+    @property
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=self.environment["OPENAI_BASE_URL"], api_key=self.environment["OPENAI_API_KEY"], max_retries=0
+        )
+
+
+@pytest.fixture(scope="session")
+def fleet() -> t.Iterator[Fleet]:
+    """The lab, bare; it goes when the tests end, whatever became of them."""
+    environment = {
+        **os.environ,
+        "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "INFERENCE_FLEET_LAB": LAB,
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    made = Fleet(environment)
+    made.lab("down", "--name", LAB)
+    try:
+        up = made.lab("up", "--name", LAB, "--subnet", SUBNET, "--hosts", "2")
+        assert up.code == 0, up.output
+        yield made
+    finally:
+        down = made.run("script/demo", "down")
+        assert down.code == 0, down.output
+        left = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
+        assert LAB not in left
+
+
+@pytest.fixture(scope="session")
+def demo(fleet: Fleet) -> Run:
+    """`script/demo` on the bare lab; afterwards the fleet serves, and the environment is that of `script/demo env`."""
+    run = fleet.run("script/demo", timeout=1800)
+    assert run.code == 0, run.output[-6000:]
+    exports = fleet.run("script/demo", "env")
+    assert exports.code == 0, exports.output
+    for line in exports.output.splitlines():
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").partition("=")
+            fleet.environment[name] = shlex.split(value)[0]
+    return run
