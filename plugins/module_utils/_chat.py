@@ -98,9 +98,9 @@ def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
     try:
         choice = body["choices"][0]
         text = _text_of(choice["message"])
-    except (KeyError, IndexError, TypeError):
+        return Answer(text, choice.get("finish_reason"), _usage_of(body), total=reply.seconds)
+    except (AttributeError, KeyError, IndexError, TypeError):
         raise ChatFailure("malformed", f"200, but no chat completion: {excerpt(reply.text())}") from None
-    return Answer(text, choice.get("finish_reason"), body.get("usage"), total=reply.seconds)
 
 
 def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
@@ -173,6 +173,11 @@ def _explained(failure: HttpFailure) -> ChatFailure:
     return ChatFailure(reasons.get(failure.kind, "unreachable"), failure.said, transient)
 
 
+def _usage_of(document: dict[str, t.Any]) -> dict[str, t.Any] | None:
+    usage = document.get("usage")
+    return usage if isinstance(usage, dict) else None
+
+
 def _text_of(message: dict[str, t.Any]) -> str:
     content = message["content"]
     if content is not None and not isinstance(content, str):
@@ -195,7 +200,10 @@ class _Collector:
                 self._answer.total = elapsed
                 if data.strip() == "[DONE]":
                     return self._finished()
-                self._take(elapsed, _chunk(data))
+                try:
+                    self._take(elapsed, _chunk(data))
+                except (AttributeError, TypeError):
+                    raise ChatFailure("malformed", f"200, but an event of another shape: {excerpt(data)}") from None
         except HttpFailure as failure:
             if self._seen == 0:
                 raise
@@ -206,15 +214,14 @@ class _Collector:
     def _take(self, elapsed: float, chunk: dict[str, t.Any]) -> None:
         answer = self._answer
         self._seen += 1
-        if isinstance(chunk.get("usage"), dict):
-            answer.usage = chunk["usage"]
+        answer.usage = _usage_of(chunk) or answer.usage
         for choice in chunk.get("choices") or []:
             self._opened = elapsed if self._opened is None else self._opened
             answer.last = elapsed
             delta = choice.get("delta") or {}
             if delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
                 answer.first = elapsed if answer.first is None else answer.first
-            self._pieces.append(delta.get("content") or "")
+            self._pieces.append(_text_of({"content": None, **delta}))
             answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
 
     def _finished(self) -> Answer:

@@ -38,9 +38,16 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     slowdown,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, excerpt
+from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
 
 CHECKS = ("models", "text", "stream", "image", "speed", "wrong_key", "no_key")
+
+# Without a key there is nothing to tell a wrong one from.
+KEY_CHECKS = ("wrong_key", "no_key")
+
+# Who failed like this will fail every further question like this.
+HOPELESS = ("unreachable", "timeout", "deadline", "unauthorized", "model_missing")
 
 BACKOFF = (1.0, 2.0, 5.0)
 
@@ -172,52 +179,30 @@ class Gate:
         """The verdict with its evidence. A check that could not be made counts as failed."""
         started = self._clock()
         self._ends = started + self._plan.deadline
+        wanted = [name for name in self._plan.checks if self._plan.key is not None or name not in KEY_CHECKS]
         checks: list[dict[str, t.Any]] = []
-        silent = None
-        for name in self._plan.checks:
-            if silent is None:
-                checks.append(self._check(name))
-                # Whoever does not answer at all will not answer the next question either.
-                silent = name if checks[-1]["reason"] in ("unreachable", "timeout", "deadline") else None
-            else:
-                checks.append(_result(name, "not_asked", got=f"not asked, because {silent} got no answer"))
-        failed = [check for check in checks if not check["passed"] and not check["skipped"]]
-        passed = any(check["passed"] for check in checks) and not failed
-        return {
+        for name in wanted:
+            checks.append(self._check(name))
+            if checks[-1].get("reason") in HOPELESS:
+                break
+        reasons = [check["reason"] for check in checks if not check["passed"]] if checks else ["no_data"]
+        result = {
             "name": self._plan.name,
             "url": self._plan.url,
             "model": self._plan.model,
-            "passed": passed,
-            "reason": None if passed else failed[0]["reason"] if failed else "no_data",
-            "message": self._message(checks, failed, passed),
+            "passed": not reasons,
+            "reason": reasons[0] if reasons else None,
             "checks": checks,
+            "skipped": [name for name in self._plan.checks if name not in wanted],
+            "not_asked": wanted[len(checks) :],
             "figures": self._figures,
             "good": self._plan.good,
-            "attempts": sum(len(check["attempts"]) for check in checks),
+            "attempts": sum(len(check.get("attempts", [check])) for check in checks),
             "seconds": round(self._clock() - started, 3),
         }
-
-    def _message(self, checks: list[dict[str, t.Any]], failed: list[dict[str, t.Any]], passed: bool) -> str:
-        where = f"{self._plan.name} ({self._plan.url})"
-        if passed:
-            count = sum(check["passed"] for check in checks)
-            return f"{where}: {count} of {len(checks)} checks passed. {described(self._figures)}".strip()
-        if not failed:
-            return f"The gate failed on {where}: none of its checks could be made without a key. Try: give api_key."
-        lines = [f"The gate failed on {where}: {len(failed)} of {len(checks)} checks."]
-        for check in failed:
-            if check["asked"] is None:
-                lines.append(f"{check['name']}: {check['got']}.")
-                continue
-            times = f" ({len(check['attempts'])} attempts)" if len(check["attempts"]) > 1 else ""
-            lines.append(f"{check['name']}: asked {check['asked']}.")
-            lines.append(f"  Came back{times}: {check['got']}.")
-            lines.append(f"  Try: {check['try']}.")
-        return "\n".join(lines)
+        return {**result, "message": _message(result)}
 
     def _check(self, name: str) -> dict[str, t.Any]:
-        if name in ("wrong_key", "no_key") and self._plan.key is None:
-            return _result(name, None, skipped=True, got="not asked: the gate was given no key")
         attempts: list[dict[str, t.Any]] = []
         while True:
             self._evidence = {}
@@ -234,14 +219,7 @@ class Gate:
             if wait is None:
                 break
             self._sleep(wait)
-        return _result(
-            name,
-            refusal.reason if refusal else None,
-            asked=self._asked(name),
-            got=attempts[-1]["got"],
-            attempts=attempts,
-            evidence=self._evidence,
-        )
+        return _result(name, attempts, self._asked(name), self._evidence)
 
     def _attempt(self, name: str) -> Refusal | None:
         limit = f"the deadline of {self._plan.deadline:g} s"
@@ -254,6 +232,9 @@ class Gate:
         except ChatFailure as failure:
             if failure.reason == "timeout" and self._left() <= 0:
                 return Refusal("deadline", f"{failure.came_back}, which {limit} left")
+            if failure.reason == "unauthorized":
+                key = self._plan.key
+                failure.came_back += f", to the key {fingerprint(key)}" if key else ", to a request without a key"
             return Refusal(failure.reason, failure.came_back, failure.transient, failure.wait)
         return None
 
@@ -347,7 +328,7 @@ class Gate:
 
     def _keep(self, answer: Answer) -> None:
         self._evidence = {
-            "answer": excerpt(answer.text, 200),
+            "answer": excerpt(answer.text, 80),
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             **figures_of(answer),
@@ -356,6 +337,7 @@ class Gate:
     def _asked(self, name: str) -> str:
         plan = self._plan
         base = plan.url.rstrip("/")
+        base = base[: -len("/v1")] if base.endswith("/v1") else base
         if name == "models":
             return f"GET {base}{MODELS_PATH} for the model {plan.model}"
         prompt = {"image": plan.prompt_image, "speed": plan.prompt_speed}.get(name, plan.prompt_text)
@@ -369,27 +351,16 @@ class Gate:
         return f'POST {base}{CHAT_PATH} "{excerpt(prompt, 120)}"{how}, of the model {plan.model}'
 
 
-def _result(
-    name: str,
-    reason: str | None,
-    *,
-    got: str | None,
-    asked: str | None = None,
-    skipped: bool = False,
-    attempts: list[dict[str, t.Any]] | None = None,
-    evidence: dict[str, t.Any] | None = None,
-) -> dict[str, t.Any]:
-    return {
-        "name": name,
-        "passed": reason is None and not skipped,
-        "skipped": skipped,
-        "reason": reason,
-        "asked": asked,
-        "got": got,
-        "try": HINTS.get(reason or ""),
-        "attempts": attempts or [],
-        "evidence": evidence or {},
-    }
+def _result(name: str, attempts: list[dict[str, t.Any]], asked: str, evidence: dict[str, t.Any]) -> dict[str, t.Any]:
+    """One check's result; what failed is told at length, what passed in brief."""
+    last = attempts[-1]
+    told: dict[str, t.Any] = {"name": name, "passed": last["reason"] is None, "seconds": last["seconds"]}
+    if last["reason"] is not None:
+        told.update(reason=last["reason"], asked=asked, got=last["got"])
+        told["try"] = HINTS[last["reason"]]
+    if len(attempts) > 1:
+        told["attempts"] = attempts
+    return {**told, "evidence": evidence}
 
 
 def described(figures: dict[str, t.Any] | None) -> str:
@@ -400,3 +371,23 @@ def described(figures: dict[str, t.Any] | None) -> str:
     if figures.get("tokens_per_second") is not None:
         words += f", {figures['tokens_per_second']:.1f} tokens/s"
     return f"{words}."
+
+
+def _message(result: dict[str, t.Any]) -> str:
+    where = f"{result['name']} ({result['url']})"
+    failed = [check for check in result["checks"] if not check["passed"]]
+    count = len(result["checks"])
+    if not count:
+        return f"The gate failed on {where}: none of its checks can be made without a key. Try: give api_key."
+    if not failed:
+        skipped = f", {' and '.join(result['skipped'])} skipped without a key" if result["skipped"] else ""
+        return f"{where}: {count} checks passed{skipped}. {described(result['figures'])}".strip()
+    lines = [f"The gate failed on {where}: {len(failed)} of {count} checks."]
+    for check in failed:
+        times = f" ({len(check['attempts'])} attempts)" if "attempts" in check else ""
+        lines.append(f"{check['name']}: asked {check['asked']}.")
+        lines.append(f"  Came back{times}: {check['got'].rstrip('.')}.")
+        lines.append(f"  Try: {check['try']}.")
+    if result["not_asked"]:
+        lines.append(f"Not asked after that: {', '.join(result['not_asked'])}.")
+    return "\n".join(lines)

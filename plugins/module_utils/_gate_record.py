@@ -69,5 +69,17 @@ def record_of(result: dict[str, t.Any], before: t.Any, at: str) -> dict[str, t.A
     good = before.get("good") if isinstance(before, dict) else None
     if result["passed"] and result["figures"] is not None:
         good = {"at": at, "model": result["model"], "figures": result["figures"]}
-    kept = ("name", "url", "model", "passed", "reason", "message", "checks", "figures", "attempts", "seconds")
+    kept = (
+        "name",
+        "url",
+        "model",
+        "passed",
+        "reason",
+        "message",
+        "checks",
+        "not_asked",
+        "figures",
+        "attempts",
+        "seconds",
+    )
     return {"at": at, **{name: result[name] for name in kept}, "good": good}

@@ -60,7 +60,7 @@ def shortcoming(options: dict[str, t.Any], result: dict[str, t.Any]) -> str | No
     where = f"{result['name']} ({result['url']})"
     if result["passed"]:
         return f"The gate passed on {where}, where it had to fail: it cannot be trusted. Stop, and look at its options."
-    reasons = {check["reason"] for check in result["checks"] if check["reason"]}
+    reasons = {check["reason"] for check in result["checks"] if not check["passed"]}
     wanted = options["expect_reason"]
     if wanted and wanted not in reasons:
         return (

@@ -23,10 +23,14 @@ class Reason:
     advice: str
     gpu: int | None = None
 
-    def text(self) -> str:
-        """The finding as one line for a person."""
+    def headline(self) -> str:
+        """What was found and wanted, where space is short."""
         where = "" if self.gpu is None else f"GPU {self.gpu}: "
-        return f"[{self.severity}] {self.check}: {where}found {self.found}; wanted {self.wanted}. {self.advice}"
+        return f"{self.check}: {where}found {self.found}; wanted {self.wanted}"
+
+    def text(self) -> str:
+        """The finding as one line for a person, with what to do."""
+        return f"[{self.severity}] {self.headline()}. {self.advice}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,3 +42,8 @@ class Wanted:
     allowed_units: tuple[str, ...] = ()
     ignored_xids: frozenset[int] = frozenset()
     orphan_mib: int = 600
+
+
+def gpus(count: int) -> str:
+    """A number of GPUs in words."""
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"

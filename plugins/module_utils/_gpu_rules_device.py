@@ -9,7 +9,14 @@ import fnmatch
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils import _nvidia_xid
-from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import DEGRADED, FAILED, NOTE, Reason, Wanted
+from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import (
+    DEGRADED,
+    FAILED,
+    NOTE,
+    Reason,
+    Wanted,
+    gpus,
+)
 from ansible_collections.inference.fleet.plugins.module_utils._instance_types import is_named
 from ansible_collections.inference.fleet.plugins.module_utils._nvidia_kernel import bus_key
 
@@ -24,6 +31,7 @@ _SLOWDOWNS = {
     0x80: "power brake",
 }
 _MEMORY_TOLERANCE = 0.02
+_MESSAGE_LENGTH = 120
 
 
 def hardware(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
@@ -33,7 +41,7 @@ def hardware(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
     if expected.count is not None and len(seen.gpus) != expected.count:
         fewer = len(seen.gpus) < expected.count
         advice = _nvidia_xid.REPLACE if fewer else "Correct the instance type or the expected count in the inventory."
-        yield Reason(FAILED, "gpu_count", f"{len(seen.gpus)} GPUs", f"{expected.count} GPUs{source}", advice)
+        yield Reason(FAILED, "gpu_count", gpus(len(seen.gpus)), gpus(expected.count) + source, advice)
     if expected.count is None:
         known = "a known number of GPUs"
         advice = "Set the expected count, name and memory for this host, so that a missing GPU is noticed."
@@ -179,7 +187,8 @@ def xids(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
             continue
         meaning = _nvidia_xid.MEANINGS.get(event.xid, _nvidia_xid.UNKNOWN)
         times = "" if event.count == 1 else f", {event.count} times"
-        found = f"XID {event.xid} on {event.bus_id}{times}, last {event.last or '?'}: {meaning.text} ({event.message})"
+        said = event.message if len(event.message) <= _MESSAGE_LENGTH else f"{event.message[:_MESSAGE_LENGTH]}…"
+        found = f"XID {event.xid} on {event.bus_id}{times}, last {event.last or '?'}: {meaning.text} ({said})"
         index = indexes.get(bus_key(event.bus_id))
         yield Reason(meaning.severity, f"xid_{event.xid}", found, "none in this boot", meaning.advice, index)
 

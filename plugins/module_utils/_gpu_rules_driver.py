@@ -9,7 +9,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils import _nvidia_xid
-from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import DEGRADED, FAILED, Reason, Wanted
+from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import DEGRADED, FAILED, Reason, Wanted, gpus
 
 if t.TYPE_CHECKING:
     from ansible_collections.inference.fleet.plugins.module_utils._nvidia_host import Observation
@@ -85,7 +85,7 @@ def _no_devices(seen: Observation, wanted: Wanted) -> Reason:
         "See whether the host has a GPU at all (lspci -d 10de:) and why the driver left it out (dmesg). "
         f"{_nvidia_xid.REPLACE}"
     )
-    return Reason(FAILED, "gpu_count", "0 GPUs", f"{count} GPUs" if count else "at least 1 GPU", advice)
+    return Reason(FAILED, "gpu_count", gpus(0), gpus(count) if count else "at least 1 GPU", advice)
 
 
 def _gpu_lost(seen: Observation, wanted: Wanted) -> Reason:

@@ -37,28 +37,25 @@ def judge(seen: Observation, wanted: Wanted) -> tuple[str, list[Reason]]:
 
 def summarise(verdict: str, seen: Observation, reasons: t.Sequence[Reason]) -> str:
     """One line about a host: verdict, GPUs, driver and the gravest reason."""
-    parts = [", ".join(f"{count} x {name}" for name, count in _kinds(seen).items()) or "no GPU"]
+    parts = [describe_gpus(seen)]
     if seen.driver.version:
         parts.append(f"driver {seen.driver.version}")
     if seen.driver.cuda_version:
         parts.append(f"CUDA {seen.driver.cuda_version}")
-    why = ""
-    if verdict != "ok":
-        first = reasons[0]
-        where = "" if first.gpu is None else f"GPU {first.gpu}: "
-        more = sum(1 for reason in reasons[1:] if reason.severity != NOTE)
-        why = f" ({first.check}: {where}found {first.found}; wanted {first.wanted}"
-        why += f"; and {more} more)" if more else ")"
-    return f"{verdict}: {', '.join(parts)}{why}"
+    if verdict == "ok":
+        return f"ok: {', '.join(parts)}"
+    more = sum(1 for reason in reasons[1:] if reason.severity != NOTE)
+    why = reasons[0].headline() + (f"; and {more} more" if more else "")
+    return f"{verdict}: {', '.join(parts)} ({why})"
 
 
-def _kinds(seen: Observation) -> dict[str, int]:
-    """How many GPUs there are of each name."""
+def describe_gpus(seen: Observation) -> str:
+    """Number and names of the GPUs: "4 x NVIDIA L40S"."""
     kinds: dict[str, int] = {}
     for gpu in seen.gpus:
         name = gpu["name"] or "GPU without a name"
         kinds[name] = kinds.get(name, 0) + 1
-    return kinds
+    return ", ".join(f"{count} x {name}" for name, count in kinds.items()) or "no GPU"
 
 
 def _addressed(reason: Reason) -> Reason:

@@ -238,10 +238,14 @@ class Stream:
         Raises:
             HttpFailure: it was cut, too long, or too slow.
         """
+        # None where the body is chunked, or ends with the connection. http.client itself does not miss missing bytes.
+        length: int | None = self._response.length
         size = 0
-        while True:
+        while size != length:
             with _failures(self._timeout):
                 chunk = self._response.read1(65536)
+                if not chunk and length is not None:
+                    raise http.client.IncompleteRead(b"")
             if not chunk:
                 return
             size += len(chunk)

@@ -26,6 +26,8 @@ import dataclasses
 import datetime
 import fcntl
 import hashlib
+import importlib
+import io
 import json
 import os
 import re
@@ -46,8 +48,8 @@ PART = ".part"
 
 #: Read and written at once.
 BLOCK = 4 * 1024 * 1024
-#: Files up to this size come first: they tell whether the source is whole before gigabytes are spent on it.
-SMALL = 16 * 1024 * 1024
+#: Asked of a connection at once; what it has of a piece when it breaks is lost.
+PIECE = 256 * 1024
 #: Failures in a row, without one byte between them, after which a file is given up.
 ATTEMPTS = 6
 #: Copies with a wrong content after which a file is given up.
@@ -255,7 +257,8 @@ def unfinished(spec: Spec, snapshot: Snapshot) -> list[str]:
         manifest = read_document(os.path.join(directory, MANIFEST))
         if manifest is None or manifest.get("revision") != snapshot.revision:
             return names
-        if {one["path"]: one["size"] for one in manifest["files"]} != {one.path: one.size for one in snapshot.files}:
+        recorded = {one.get("path"): one.get("size") for one in manifest.get("files", ())}
+        if recorded != {file.path: file.size for file in snapshot.files}:
             return names
     return [file.path for file in snapshot.files if size_of(os.path.join(directory, file.path)) != file.size]
 
@@ -279,7 +282,10 @@ def corrupted(spec: Spec, snapshot: Snapshot) -> list[str]:
 
 
 def withdraw(spec: Spec, snapshot: Snapshot, wrong: t.Iterable[str]) -> None:
-    """Make a snapshot unfinished again: its name must not promise what it does not hold."""
+    """Make a snapshot unfinished again: its name must not promise what it does not hold.
+
+    Its other files are verified anew before they are taken for good: what spoilt one may have spoilt more.
+    """
     directory = spec.directory(snapshot)
     partial = directory + PARTIAL
     if os.path.isdir(partial):
@@ -288,13 +294,7 @@ def withdraw(spec: Spec, snapshot: Snapshot, wrong: t.Iterable[str]) -> None:
     for path in wrong:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(partial, path))
-    manifest = read_document(os.path.join(partial, MANIFEST))
-    if manifest is not None:
-        journal = {}
-        for one in manifest["files"]:
-            with contextlib.suppress(FileNotFoundError):
-                journal[one["path"]] = journal_entry(os.path.join(partial, one["path"]), one["sha256"])
-        write_document(os.path.join(partial, JOURNAL), journal)
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(partial, MANIFEST))
     sync_directory(os.path.dirname(directory))
 
@@ -313,14 +313,17 @@ def size_of(path: str) -> int:
         return -1
 
 
-def fetched_bytes(spec: Spec, snapshot: Snapshot) -> int:
-    """How much of a snapshot's unfinished directory is already there."""
-    partial = spec.directory(snapshot) + PARTIAL
-    total = 0
-    for file in snapshot.files:
-        path = os.path.join(partial, file.path)
-        total += min(file.size, max(0, size_of(path), size_of(path + PART)))
-    return total
+def partial_bytes(partial: str, file: File) -> int:
+    """How much of a file is in an unfinished directory."""
+    path = os.path.join(partial, file.path)
+    return min(file.size, max(0, size_of(path), size_of(path + PART)))
+
+
+def present_bytes(spec: Spec, snapshot: Snapshot) -> int:
+    """How much room a snapshot already takes, finished or not."""
+    directory = spec.directory(snapshot)
+    places = (directory, directory + PARTIAL)
+    return sum(max(partial_bytes(place, file) for place in places) for file in snapshot.files)
 
 
 def blocks(path: str) -> t.Iterator[bytes]:
@@ -423,20 +426,19 @@ class HubSource:
     def __init__(self, spec: Spec, revision: str) -> None:
         # The library reads its settings when it is imported.
         os.environ.setdefault("HF_HOME", os.path.join(RUN_DIRECTORY, "hub"))
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+        os.environ.update(dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_IMPLICIT_TOKEN"), "1"))
         os.environ["HF_HUB_OFFLINE"] = "0"
-        import huggingface_hub
-        import huggingface_hub.utils
-
-        self._hub = huggingface_hub
-        self._utils = huggingface_hub.utils
+        self._hub: t.Any = importlib.import_module("huggingface_hub")
+        self._utils: t.Any = importlib.import_module("huggingface_hub.utils")
         self._endpoint = str(spec.source["endpoint"]).rstrip("/")
         self._name = str(spec.source["repository"])
         self._revision = revision
         self._headers = self._utils.build_hf_headers(token=self._token(spec) or False, library_name="inference.fleet")
-        self._xet = bool(spec.source.get("xet"))
         self._without_xet: set[str] = set()
+        self._xet: t.Any = None
+        if spec.source.get("xet"):
+            self._xet = importlib.import_module("hf_xet")
+            self._xet_session = self._xet.XetSession()
 
     @staticmethod
     def _token(spec: Spec) -> str:
@@ -450,7 +452,7 @@ class HubSource:
             raise Problem(f"The hub's token cannot be read: {error}. Run site.yml again.") from error
 
     def read(self, file: File, offset: int) -> t.Iterator[bytes]:
-        if self._xet and file.xet and file.path not in self._without_xet:
+        if self._xet is not None and file.xet and file.path not in self._without_xet:
             try:
                 yield from self._read_xet(file, offset)
             except Exception as error:
@@ -478,9 +480,10 @@ class HubSource:
             headers["Range"] = f"bytes={offset}-"
         with self._hub.get_session().stream("GET", url, headers=headers, timeout=60) as response:
             self._utils.hf_raise_for_status(response)
-            # A server may ignore the range and send all of it.
+            # Piece by piece as they come: what is gathered first is lost when the connection breaks. And a server may
+            # ignore the range and send all of it.
             skip = offset if response.status_code == 200 else 0
-            for chunk in response.iter_raw(BLOCK):
+            for chunk in response.iter_bytes():
                 if len(chunk) <= skip:
                     skip -= len(chunk)
                     continue
@@ -488,35 +491,38 @@ class HubSource:
                 skip = 0
 
     def _read_xet(self, file: File, offset: int) -> t.Iterator[bytes]:
-        import hf_xet
-
         authorization = {key: value for key, value in self._headers.items() if key.lower() == "authorization"}
-        group = hf_xet.XetSession().new_download_stream_group(
+        group = self._xet_session.new_download_stream_group(
             token_refresh_url=f"{self._endpoint}/api/models/{self._name}/xet-read-token/{self._revision}",
             token_refresh_headers=authorization,
         )
-        yield from group.download_stream(hf_xet.XetFileInfo(file.xet, file.size), start=offset or None)
+        for chunk in group.download_stream(self._xet.XetFileInfo(file.xet, file.size), start=offset or None):
+            offset += len(chunk)
+            yield chunk
+        if offset < file.size:
+            raise EOFError(f"ended after {human_size(offset)}")
 
 
 class S3Source:
     """Objects below a prefix, with the credentials that boto3 finds: on EC2 the instance's role."""
 
     def __init__(self, spec: Spec) -> None:
-        import boto3
-        import botocore.config
-
+        boto3: t.Any = importlib.import_module("boto3")
+        config: t.Any = importlib.import_module("botocore.config")
         self._bucket, self._prefix = split_s3_url(str(spec.source["url"]))
         # Retrying with what is already there is done here.
-        config = botocore.config.Config(
+        settings = config.Config(
             retries={"total_max_attempts": 2, "mode": "standard"}, max_pool_connections=64, read_timeout=60
         )
-        self._client = boto3.client("s3", config=config)
+        self._client = boto3.client("s3", config=settings)
 
     def list_files(self) -> list[dict[str, t.Any]]:
         """What is below the prefix, with what S3 knows of its content."""
         found = []
         with s3_errors(f"s3://{self._bucket}/{self._prefix}"):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            ):
                 for item in page.get("Contents", ()):
                     if not item["Key"].endswith("/"):
                         found.append(self._describe(item["Key"]))
@@ -546,29 +552,28 @@ class S3Source:
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + file.path, IfMatch=f'"{file.etag}"', **more
             )
-            yield from answer["Body"].iter_chunks(BLOCK)
+            yield from answer["Body"].iter_chunks(PIECE)
 
 
 @contextlib.contextmanager
 def s3_errors(where: str) -> t.Iterator[None]:
     """Say what boto3's errors mean."""
-    import botocore.exceptions
-
+    known: t.Any = importlib.import_module("botocore.exceptions")
     try:
         yield
-    except (botocore.exceptions.NoCredentialsError, botocore.exceptions.PartialCredentialsError) as error:
+    except (known.NoCredentialsError, known.PartialCredentialsError) as error:
         raise Problem(
-            f"There are no AWS credentials for {where}. Give the instance a role that may s3:ListBucket and s3:GetObject "
-            "there."
+            f"There are no AWS credentials for {where}. Give the instance a role that may s3:ListBucket and "
+            "s3:GetObject there."
         ) from error
-    except botocore.exceptions.ClientError as error:
+    except known.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in ("NoSuchBucket", "NoSuchKey", "404"):
             raise Problem(f"There is no {where} ({code}). Correct model_s3_url.") from error
         if code in ("PreconditionFailed", "412"):
             raise Problem(
-                f"{where} was replaced after the fetch was planned. Run again with -e model_update=true to take what is "
-                "there now."
+                f"{where} was replaced after the fetch was planned. Run again with -e model_update=true to take "
+                "what is there now."
             ) from error
         if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
             raise Problem(
@@ -576,7 +581,7 @@ def s3_errors(where: str) -> t.Iterator[None]:
                 "the objects, and kms:Decrypt where they are encrypted with a key of your own."
             ) from error
         raise Passing(f"{where}: {one_line(error)}") from error
-    except botocore.exceptions.BotoCoreError as error:
+    except known.BotoCoreError as error:
         raise Passing(f"{where}: {one_line(error)}") from error
 
 
@@ -638,7 +643,7 @@ class Progress:
         self._thread.start()
 
     def say(self, text: str) -> None:
-        print(f"{self._label}: {text}", flush=True)
+        say(f"{self._label}: {text}")
 
     def state(self, state: str, message: str = "") -> None:
         with self._lock:
@@ -776,9 +781,10 @@ class Fetch:
             self._progress.state("fetching")
             self._progress.say(f"fetching {len(todo)} of {len(self._snapshot.files)} files; {self._progress.line()}")
             source = self._open()
-            self._fetch_all(source, [file for file in todo if file.size <= SMALL])
+            # They tell whether the source is whole before gigabytes are spent on it.
+            self._fetch_all(source, [file for file in todo if file.path.endswith(".json")])
             check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
-            self._fetch_all(source, [file for file in todo if file.size > SMALL])
+            self._fetch_all(source, [file for file in todo if not file.path.endswith(".json")])
         check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
         self._publish()
 
@@ -818,7 +824,7 @@ class Fetch:
                     os.unlink(path)
 
     def _check_space(self) -> None:
-        need = self._snapshot.size - fetched_bytes(self._spec, self._snapshot)
+        need = self._snapshot.size - present_bytes(self._spec, self._snapshot)
         free = free_bytes(self._partial)
         if need + MARGIN > free:
             raise Problem(too_small(self._spec, self._snapshot, need, free))
@@ -847,7 +853,9 @@ class Fetch:
             except Passing as error:
                 failures = 1 if size_of(path + PART) > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise Problem(f"{error} (given up after {failures} tries without a byte; run again to go on)") from error
+                    raise Problem(
+                        f"{error} (given up after {failures} tries without a byte; run again to go on)"
+                    ) from error
                 pause = min(30.0, self._patience * 2 ** (failures - 1))
                 self._progress.say(f"{error}; next try in {pause:.0f} s")
                 self._given_up.wait(pause)
@@ -864,7 +872,8 @@ class Fetch:
             if wrong_copies >= WRONG_COPIES:
                 raise Problem(
                     f"{file.path} arrived {wrong_copies} times with another content than the source announces "
-                    f"({difference}). Something between the source and this host changes it, or the source is damaged."
+                    f"({difference}). Either the source has changed since (-e model_update=true takes what it has), "
+                    "or it is damaged, or something between it and this host alters what it sends."
                 )
             self._progress.say(f"{file.path} has {difference}; fetching it again")
 
@@ -883,7 +892,7 @@ class Fetch:
                 hasher.update(block)
                 offset += len(block)
                 self._progress.have(0)
-        with open(part, "ab") as out:
+        with open(part, "ab", buffering=0) as out:
             if offset < file.size:
                 for chunk in source.read(file, offset):
                     if self._given_up.is_set():
@@ -893,19 +902,22 @@ class Fetch:
                     hasher.update(chunk)
                     offset += len(chunk)
                     self._progress.got(len(chunk))
-            out.flush()
+                    if offset == file.size:
+                        break
             os.fsync(out.fileno())
         if offset < file.size:
             raise Passing(f"{file.path}: the source ended after {human_size(offset)} of {human_size(file.size)}")
         return hasher
 
-    def _append(self, out: t.BinaryIO, chunk: bytes) -> None:
+    def _append(self, out: io.FileIO, chunk: bytes) -> None:
+        rest = memoryview(chunk)
         try:
-            out.write(chunk)
+            while rest:
+                rest = rest[out.write(rest) :]
         except OSError as error:
-            need = self._snapshot.size - fetched_bytes(self._spec, self._snapshot)
+            need = self._snapshot.size - present_bytes(self._spec, self._snapshot)
             raise Problem(
-                f"Failed to write {out.name}: {error.strerror}. "
+                f"Failed to write {out.name!s}: {error.strerror}. "
                 + too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
             ) from error
 
@@ -944,7 +956,7 @@ def too_small(spec: Spec, snapshot: Snapshot, need: int, free: int) -> str:
 
 
 @contextlib.contextmanager
-def sole_fetcher(spec: Spec, patience: float | None = None) -> t.Iterator[None]:
+def sole_fetcher(spec: Spec) -> t.Iterator[None]:
     """Hold the slug's lock; a second fetch waits here until the first has ended."""
     directory = os.path.join(spec.root, spec.slug)
     os.makedirs(directory, mode=0o755, exist_ok=True)
@@ -956,7 +968,7 @@ def sole_fetcher(spec: Spec, patience: float | None = None) -> t.Iterator[None]:
         os.close(descriptor)
 
 
-def wait_for_mount(spec: Spec, say: t.Callable[[str], None], patience: float) -> None:
+def wait_for_mount(spec: Spec, tell: t.Callable[[str], None], patience: float) -> None:
     """Wait for the disk: what is written below its mount point before it is mounted lands on the wrong one.
 
     Raises:
@@ -971,7 +983,7 @@ def wait_for_mount(spec: Spec, say: t.Callable[[str], None], patience: float) ->
                 "start dlami-nvme), or set model_root to another directory and run site.yml."
             )
         if not told:
-            say(f"waiting for {spec.mount} to be mounted")
+            tell(f"waiting for {spec.mount} to be mounted")
             told = True
         time.sleep(0.5)
 
@@ -984,10 +996,10 @@ def fetch(spec: Spec, snapshot: Snapshot, run_directory: str, mount_patience: fl
     """
     os.makedirs(run_directory, mode=0o755, exist_ok=True)
 
-    def say(text: str) -> None:
-        print(f"{spec.name}@{snapshot.revision[:12]}: {text}", flush=True)
+    def tell(text: str) -> None:
+        say(f"{spec.name}@{snapshot.revision[:12]}: {text}")
 
-    wait_for_mount(spec, say, mount_patience)
+    wait_for_mount(spec, tell, mount_patience)
     if spec.source.get("in_place"):
         missing = unfinished(spec, snapshot)
         if missing:
@@ -995,7 +1007,7 @@ def fetch(spec: Spec, snapshot: Snapshot, run_directory: str, mount_patience: fl
         return
     with sole_fetcher(spec):
         if not unfinished(spec, snapshot):
-            say("complete")
+            tell("complete")
             return
         started = time.monotonic()
         progress = Progress(spec, snapshot, os.path.join(run_directory, f"{spec.slug}.json"))
@@ -1008,33 +1020,40 @@ def fetch(spec: Spec, snapshot: Snapshot, run_directory: str, mount_patience: fl
             progress.end("failed", f"{type(error).__name__}: {one_line(error)}")
             raise
         progress.end("complete")
-        say(f"complete: {human_size(progress.arrived)} fetched in {time.monotonic() - started:.0f} s")
+        tell(f"complete: {human_size(progress.arrived)} fetched in {time.monotonic() - started:.0f} s")
 
 
 # The program --------------------------------------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def load_spec(directory: str, slug: str) -> Spec:
     """The spec of a model on this host.
 
     Raises:
-        Problem: there is none.
+        Problem: there is none, or none that can be read.
     """
     value = read_document(os.path.join(directory, f"{slug}.json"))
     if value is None:
         raise Problem(f"There is no readable {directory}/{slug}.json. Run site.yml.")
-    return Spec.from_json(value)
+    try:
+        return Spec.from_json(value)
+    except (KeyError, TypeError) as error:
+        raise Problem(f"{directory}/{slug}.json lacks {one_line(error)}. Run site.yml.") from error
 
 
-def load_specs(directory: str) -> list[Spec]:
-    """Every spec that can be read."""
+def load_specs(directory: str, say: t.Callable[[str], None] = lambda _text: None) -> list[Spec]:
+    """Every spec that can be read; who cannot is said."""
     specs = []
     for name in listed(directory):
         if name.endswith(".json"):
             try:
                 specs.append(load_spec(directory, name[: -len(".json")]))
-            except (Problem, KeyError, TypeError) as error:
-                print(f"{directory}/{name} is skipped: {one_line(error)}", flush=True)
+            except Problem as error:
+                say(f"{directory}/{name} is skipped: {one_line(error)}")
     return specs
 
 
@@ -1050,11 +1069,11 @@ def restore(options: argparse.Namespace) -> int:
     """Bring back what instances need, and go on until all of it is there: nothing else on the host could help."""
     pause = 5.0
     while True:
-        pairs = needed(load_specs(options.spec_directory), options.engine_root)
+        pairs = needed(load_specs(options.spec_directory, say), options.engine_root)
         failed = [f"{spec.name}@{one.revision[:12]}" for spec, one in pairs if not restore_one(options, spec, one)]
         if not failed:
             return 0
-        print(f"not complete: {', '.join(failed)}; next try in {pause:.0f} s", flush=True)
+        say(f"not complete: {', '.join(failed)}; next try in {pause:.0f} s")
         time.sleep(pause)
         pause = min(300.0, pause * 2)
 
@@ -1064,7 +1083,7 @@ def restore_one(options: argparse.Namespace, spec: Spec, snapshot: Snapshot) -> 
     if os.path.ismount(spec.mount) and not unfinished(spec, snapshot):
         return True
     words = ["--spec-directory", options.spec_directory, "--run-directory", options.run_directory]
-    command = [spec.python, os.path.abspath(__file__), *words, "fetch", spec.slug, "--revision", snapshot.revision]
+    command = [sys.executable, os.path.abspath(__file__), *words, "fetch", spec.slug, "--revision", snapshot.revision]
     return subprocess.run(command, check=False).returncode == 0
 
 
@@ -1072,6 +1091,8 @@ def fetch_command(options: argparse.Namespace) -> int:
     spec = load_spec(options.spec_directory, options.slug)
     # The units start this with the system's Python; the libraries are in another.
     if os.path.realpath(os.path.dirname(spec.python)) != os.path.realpath(os.path.dirname(sys.executable)):
+        if not os.path.exists(spec.python):
+            raise Problem(f"The download tool {spec.python} of {spec.name} is gone. Run site.yml.")
         os.execv(spec.python, [spec.python, os.path.abspath(__file__), *sys.argv[1:]])  # noqa: S606 - the same program
     os.environ.update(spec.environment)
     for snapshot in spec.snapshots:

@@ -21,6 +21,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils import _nvidia_kernel, _nvidia_smi
 
 _LIBRARY_DIRS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/aarch64-linux-gnu", "/usr/local/nvidia/lib64")
+_LIBCUDA = "libcuda.so.1"
 _CUDA_PROBE = """
 import ctypes, sys
 version = ctypes.c_int()
@@ -115,7 +116,7 @@ def observe(sources: Sources, orphan_mib: int) -> Observation:
     if gpus:
         driver.loaded = True
         driver.version = next((gpu["driver_version"] for gpu in gpus if gpu["driver_version"]), None)
-        driver.cuda_version = _cuda_version(sources, driver.cuda_library)
+        driver.cuda_library, driver.cuda_version = _cuda(sources, driver.cuda_library)
     return Observation(driver, gpus, processes, holders, _xids(sources))
 
 
@@ -163,7 +164,7 @@ def _driver_on_disk(sources: Sources) -> Driver:
         loaded=proc_version is not None or sys_version is not None,
         module_version=module_version,
         library_version=_nvidia_kernel.library_version(os.path.realpath(library)) if library else None,
-        cuda_library=_library(sources, "libcuda.so.1"),
+        cuda_library=_library(sources, _LIBCUDA),
         nouveau=os.path.isdir(os.path.join(sources.sys, "module/nouveau")),
     )
 
@@ -180,15 +181,15 @@ def _library(sources: Sources, soname: str) -> str | None:
     return next((path for path in candidates if os.path.exists(path)), None)
 
 
-def _cuda_version(sources: Sources, library: str | None) -> str | None:
-    """The newest CUDA that the driver's libcuda offers, as "13.2"; asked in a process of its own, that may hang."""
-    if not library:
-        return None
-    answer = run([sys.executable, "-c", _CUDA_PROBE, library], sources.timeout)
-    if answer.rc != 0 or not answer.text.strip().isdigit():
-        return None
+def _cuda(sources: Sources, library: str | None) -> tuple[str | None, str | None]:
+    """Where libcuda is, and the newest CUDA that it offers, as "13.2"; asked in a process of its own, that may hang."""
+    # An engine finds it with dlopen, which knows more places than the linker's cache.
+    name = library or (None if sources.library_dirs else _LIBCUDA)
+    answer = run([sys.executable, "-c", _CUDA_PROBE, name], sources.timeout) if name else None
+    if answer is None or answer.rc != 0 or not answer.text.strip().isdigit():
+        return library, None
     number = int(answer.text)
-    return f"{number // 1000}.{number % 1000 // 10}"
+    return name, f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _ask_gpus(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:

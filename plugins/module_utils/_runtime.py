@@ -163,6 +163,11 @@ def _explain_uv(spec: RuntimeSpec, stderr: str) -> str:
         )
     elif re.search(r"hash mismatch|Hash mismatch", text):
         advice = "A downloaded package is not the one in the lock: check the mirror in engine_pip_environment."
+    elif re.search(r"No solution found|no version of", text):
+        advice = (
+            "The index does not have a package of the lock: check index or mirror in engine_pip_environment, or add "
+        )
+        advice += "engine_find_links."
     elif re.search(r"dns error|Connection refused|connect|timed out|Could not connect", text):
         advice = "The package index cannot be reached: set index, mirror or proxy in engine_pip_environment."
     elif "No space left" in text:

@@ -242,13 +242,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+msg:
+  description: What was asked, what came back, and what to try; one line for each target that passed.
+  returned: always
+  type: str
 passed:
   description: Whether every target did what was wanted of it.
   returned: always
   type: bool
-targets:
-  description: One result for each target.
+attempts:
+  description: How often something was asked, retries included.
   returned: always
+  type: int
+targets:
+  description: One result for each target. With O(url) its content stands at the top instead.
+  returned: with O(targets) or O(instances)
   type: list
   elements: dict
   contains:
@@ -267,9 +275,6 @@ targets:
     reason:
       description: The first failed check's reason.
       type: str
-    message:
-      description: What was asked, what came back, and what to try.
-      type: str
     figures:
       description:
         - C(ttft_ms) (to the first token), C(tokens_per_second) (after it), C(total_ms) and C(completion_tokens).
@@ -278,11 +283,19 @@ targets:
       description: The figures that they were compared with.
       type: dict
     attempts:
-      description: Requests made, retries included.
+      description: How often something was asked, retries included.
       type: int
     seconds:
       description: How long it took.
       type: float
+    not_asked:
+      description: The checks that were left after no answer at all, a refused key or a model that is not served.
+      type: list
+      elements: str
+    skipped:
+      description: The checks that were left out because the gate has no key.
+      type: list
+      elements: str
     checks:
       description: The evidence, check by check.
       type: list
@@ -294,44 +307,40 @@ targets:
         passed:
           description: Whether it passed.
           type: bool
-        skipped:
-          description: Whether it was left out, because the gate has no key.
-          type: bool
+        seconds:
+          description: How long its last attempt took.
+          type: float
         reason:
           description:
-            - Why it failed. One of C(unreachable), C(timeout), C(deadline), C(status), C(unauthorized),
-              C(key_accepted), C(model_missing), C(empty), C(wrong_answer), C(repetition), C(finish_reason), C(no_usage), C(truncated),
-              C(malformed), C(slow), C(no_data), C(not_asked).
+            - Why it failed, only if it did. One of C(unreachable), C(timeout), C(deadline), C(status), C(unauthorized),
+              C(key_accepted), C(model_missing), C(empty), C(wrong_answer), C(repetition), C(finish_reason),
+              C(no_usage), C(truncated), C(malformed), C(slow), C(no_data).
           type: str
         asked:
-          description: The request, in words.
+          description: The request, in words, if it failed.
           type: str
         got:
-          description: What came back.
+          description: What came back, if it failed.
           type: str
         try:
-          description: What to do about it.
+          description: What to do about it, if it failed.
           type: str
         attempts:
-          description: Each attempt's reason, what came back, and its seconds.
+          description: If there was more than one, each attempt's reason, what came back, and its seconds.
           type: list
           elements: dict
         evidence:
           description: The answer with its finish reason, usage and times, the models, or the status.
           type: dict
 checks:
-  description: As in RV(targets), when there is one target.
-  returned: one target
+  description: See RV(targets[].checks).
+  returned: with O(url)
   type: list
   elements: dict
 figures:
-  description: As in RV(targets), when there is one target.
-  returned: one target
+  description: See RV(targets[].figures).
+  returned: with O(url)
   type: dict
-attempts:
-  description: Requests made, retries included, for all targets.
-  returned: always
-  type: int
 """
 
 import datetime
@@ -366,7 +375,10 @@ def key_of(options: dict[str, t.Any]) -> str | None:
     path = options["api_key_file"]
     if path is None:
         return None
-    text = read_text(path)
+    try:
+        text = read_text(path)
+    except OSError as error:
+        raise FleetError(f"api_key_file is {path}, which cannot be read: {error.strerror}. Use become.") from error
     if text is None:
         raise FleetError(f"api_key_file is {path}, which does not exist. Run site.yml on this host first: it makes it.")
     return key_in(text, path)
@@ -432,16 +444,14 @@ def run(module: AnsibleModule) -> t.NoReturn:
         prepared.append((options, plan_of(options, key)))
     results = [(options, gate(options, plan, module.check_mode)) for options, plan in prepared]
     wrong = [message for options, result in results if (message := shortcoming(options, result))]
-    output: dict[str, t.Any] = {
-        "passed": not wrong,
-        "targets": [result for _options, result in results],
-        "attempts": sum(result["attempts"] for _options, result in results),
-    }
-    if len(results) == 1:
-        output.update(checks=results[0][1]["checks"], figures=results[0][1]["figures"])
+    messages = wrong or [result["message"] for _options, result in results]
+    # What was said stands in msg; a failure is printed whole, and nobody reads it twice.
+    told = [{name: value for name, value in result.items() if name != "message"} for _options, result in results]
+    output: dict[str, t.Any] = {"targets": told} if module.params["url"] is None else told[0]
+    output.update(passed=not wrong, attempts=sum(result["attempts"] for result in told))
     if wrong:
-        module.fail_json(msg="\n".join(wrong), **output)
-    module.exit_json(changed=False, msg="\n".join(result["message"] for _options, result in results), **output)
+        module.fail_json(msg="\n".join(messages), **output)
+    module.exit_json(changed=False, msg="\n".join(messages), **output)
 
 
 def argument_spec() -> dict[str, t.Any]:
@@ -505,7 +515,7 @@ def main() -> None:
     try:
         run(module)
     except FleetError as error:
-        module.fail_json(msg=error.message, passed=False, targets=[], attempts=0, **error.details)
+        module.fail_json(msg=error.message, passed=False, attempts=0, **error.details)
 
 
 if __name__ == "__main__":

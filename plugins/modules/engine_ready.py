@@ -24,19 +24,12 @@ attributes:
     description: Changes nothing.
 options:
   instances:
-    description: The instances to wait for.
+    description:
+      - The instances to wait for, as P(inference.fleet.instances#filter) gives them.
+      - C(unit) and C(engine_port) of each are read.
     type: list
     elements: dict
     required: true
-    suboptions:
-      unit:
-        description: The unit.
-        type: str
-        required: true
-      engine_port:
-        description: The port on the loopback interface.
-        type: int
-        required: true
   timeout:
     description: Seconds to wait for each.
     type: int
@@ -75,15 +68,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._ready import wait
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "instances": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "unit": {"type": "str", "required": True},
-                    "engine_port": {"type": "int", "required": True},
-                },
-            },
+            "instances": {"type": "list", "elements": "dict", "required": True},
             "timeout": {"type": "int", "default": 1200},
         },
         supports_check_mode=True,

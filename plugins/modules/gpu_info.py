@@ -25,10 +25,10 @@ notes:
     that is just ending leaves such memory for a moment.
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return the same as without.
+    description: Does the same in C(check_mode) as without.
     support: full
   diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.
+    description: There is nothing to show, because nothing is ever changed.
     support: none
 options:
   accelerator:
@@ -133,6 +133,15 @@ summary:
   returned: always
   type: str
   sample: "failed: 3 x NVIDIA L40S, driver 595.71.05 (gpu_count: found 3 GPUs; wanted 4 GPUs (g6e.12xlarge))"
+gpu_summary:
+  description: The GPUs in a few words.
+  returned: always
+  type: str
+  sample: 4 x NVIDIA L40S
+gravest:
+  description: The gravest reason without its advice, or empty.
+  returned: always
+  type: str
 report:
   description: All reasons as lines for a person, gravest first.
   returned: always
@@ -184,6 +193,9 @@ driver:
     library_version:
       description: Version of libnvidia-ml on disk.
       type: str
+    cuda_library:
+      description: Where libcuda was found, or null.
+      type: str
     cuda_version:
       description: Newest CUDA that the driver's libcuda offers.
       type: str
@@ -195,6 +207,13 @@ driver:
     message:
       description: What nvidia-smi said beside its answer.
       type: str
+    notices:
+      description: The same, line by line.
+      type: list
+      elements: str
+    nouveau:
+      description: Whether the kernel runs nouveau.
+      type: bool
     unknown_fields:
       description: Properties that this version of nvidia-smi does not have.
       type: list
@@ -262,7 +281,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import Wanted
-from ansible_collections.inference.fleet.plugins.module_utils._gpu_verdict import judge, summarise
+from ansible_collections.inference.fleet.plugins.module_utils._gpu_verdict import describe_gpus, judge, summarise
 from ansible_collections.inference.fleet.plugins.module_utils._instance_types import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils._nvidia_host import Sources, observe
 
@@ -291,7 +310,14 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Look at this host and judge it; returns the module's result."""
     if params["accelerator"] == "cpu":
         summary = "ok: the accelerator is cpu, so no GPU is needed and none was looked at"
-        return {"verdict": "ok", "summary": summary, "report": [], "reasons": []}
+        return {
+            "verdict": "ok",
+            "summary": summary,
+            "gpu_summary": "not needed (cpu)",
+            "gravest": "",
+            "report": [],
+            "reasons": [],
+        }
     if not re.match(r"^\d+(\.\d+)*$", params["min_driver"]):
         raise FleetError(
             f"min_driver is {params['min_driver']!r}, which is no driver version. "
@@ -319,6 +345,8 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     return {
         "verdict": verdict,
         "summary": summarise(verdict, seen, reasons),
+        "gpu_summary": describe_gpus(seen),
+        "gravest": reasons[0].headline() if reasons else "",
         "report": [reason.text() for reason in reasons],
         "reasons": [dataclasses.asdict(reason) for reason in reasons],
         "expected": dataclasses.asdict(wanted.hardware),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import stat
+import typing as t
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def parser(root: Path, script: str) -> None:
     python.chmod(0o755)
 
 
-def stage(root: Path, **changes: object) -> str:
-    release = dataclasses.replace(RELEASE, **changes)  # type: ignore[arg-type]
+def stage(root: Path, **changes: t.Any) -> str:
+    release = dataclasses.replace(RELEASE, **changes)
     Releases(str(root)).stage(release, check_options=False)
     return release.name
 
@@ -49,7 +50,7 @@ def test_a_release_is_named_by_all_that_decides_what_runs() -> None:
     names = {RELEASE.name}
     for field in dataclasses.fields(RELEASE):
         value = getattr(RELEASE, field.name)
-        other = {**value, "x": "1"} if isinstance(value, dict) else 7 if field.name == "index" else f"{value}x"
+        other: t.Any = {**value, "x": "1"} if isinstance(value, dict) else 7 if field.name == "index" else f"{value}x"
         names.add(dataclasses.replace(RELEASE, **{field.name: other}).name)
     assert len(names) == 1 + len(dataclasses.fields(RELEASE))
 

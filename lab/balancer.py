@@ -1,0 +1,102 @@
+"""The ALB's stand-in: it only checks /health, sends each request to one host, and never tries another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from lab import files, processes, shell
+from lab.errors import LabError
+from lab.state import Lab
+
+EDGE_PORT = 8000
+
+
+def group(lab: Lab) -> str:
+    return f"{lab.name}/balancer"
+
+
+def configuration(lab: Lab) -> str:
+    """HAProxy's configuration: the lab's inference hosts as servers."""
+    servers = "".join(
+        f"  server {host.name} {lab.address(host)}:{EDGE_PORT} check\n"
+        for host in lab.fleet()
+        if host.role == "inference"
+    )
+    return f"""# Written by the lab; changed by: python -m lab up|add
+global
+  log stderr format raw local0 notice
+  maxconn 2000
+
+defaults
+  mode http
+  log global
+  # Like an ALB: a failed request is the client's to repeat, and an idle connection to a host is not kept.
+  retries 0
+  no option redispatch
+  http-reuse never
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  timeout http-request 10s
+
+frontend balancer
+  bind 127.0.0.1:{lab.balancer_port}
+  bind {lab.gateway}:{lab.balancer_port}
+  default_backend fleet
+
+backend fleet
+  balance roundrobin
+  option httpchk
+  http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer
+  http-check expect status 200
+  default-server inter {lab.health_interval} fall 2 rise 2 init-addr none
+{servers}"""
+
+
+def ensure(lab: Lab, lock: int) -> str:
+    """Start the balancer, or have it follow the lab's hosts. What was done, in a word."""
+    place = lab.directory / "balancer"
+    place.mkdir(parents=True, exist_ok=True)
+    config = place / "haproxy.cfg"
+    changed = files.write_changed(config, configuration(lab))
+    applied = place / "applied.cfg"
+    record = processes.read(place / "process.json")
+    if record is None:
+        processes.stop(place, group(lab))
+        shell.run(["haproxy", "-c", "-q", "-f", str(config)])
+        processes.start(place, ["haproxy", "-W", "-f", str(config)], lock=lock, group=group(lab))
+        _wait(lab, place)
+        files.write_changed(applied, configuration(lab))
+        return "started"
+    if changed or not applied.exists() or applied.read_text(encoding="utf-8") != configuration(lab):
+        shell.run(["haproxy", "-c", "-q", "-f", str(config)])
+        # The new worker takes the listening sockets over; requests in flight end in the old one.
+        os.kill(record.pid, signal.SIGUSR2)
+        files.write(applied, configuration(lab))
+        return "reloaded"
+    return "unchanged"
+
+
+def _wait(lab: Lab, place: Path) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", lab.balancer_port), timeout=1).close()
+        except OSError as error:
+            if processes.read(place / "process.json") is None or time.monotonic() > deadline:
+                raise LabError(
+                    f"The balancer does not listen on port {lab.balancer_port}: {processes.tail(place)}"
+                ) from error
+            time.sleep(0.05)
+        else:
+            if processes.read(place / "process.json") is None:
+                raise LabError(f"Port {lab.balancer_port} belongs to another program: {processes.tail(place)}")
+            return
+
+
+def stop(lab: Lab) -> bool:
+    return processes.stop(lab.directory / "balancer", group(lab))

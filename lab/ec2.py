@@ -1,0 +1,155 @@
+"""The EC2 API that the production inventory asks: moto, with one instance for each host of the fleet."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+import typing as t
+
+from lab import processes
+from lab.errors import LabError
+from lab.state import Host, Lab
+
+REGION = "us-east-1"
+START_SECONDS = 90.0
+
+
+def group(lab: Lab) -> str:
+    return f"{lab.name}/ec2"
+
+
+def ensure_server(lab: Lab, lock: int) -> None:
+    """Start the API server if it does not run; ``wait`` waits until it answers."""
+    place = lab.directory / "ec2"
+    if processes.read(place / "process.json") is not None:
+        return
+    processes.stop(place, group(lab))
+    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(lab.ec2_port)]
+    # Its list of all Amazon images is large and never asked for here.
+    processes.start(place, argv, lock=lock, group=group(lab), env={"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"})
+
+
+def wait(lab: Lab) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    place = lab.directory / "ec2"
+    while True:
+        if processes.read(place / "process.json") is None:
+            raise LabError(f"The EC2 API server ended at its start (port {lab.ec2_port}): {processes.tail(place)}")
+        connection = http.client.HTTPConnection("127.0.0.1", lab.ec2_port, timeout=5)
+        try:
+            connection.request("GET", "/moto-api/data.json")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        if time.monotonic() > deadline:
+            raise LabError(f"The EC2 API server does not answer on {lab.ec2_endpoint}: {processes.tail(place)}")
+        time.sleep(0.1)
+
+
+def stop_server(lab: Lab) -> bool:
+    return processes.stop(lab.directory / "ec2", group(lab))
+
+
+def client(lab: Lab) -> t.Any:
+    """boto3's client of the lab's API; whatever AWS settings this shell has are not used."""
+    import boto3
+
+    return boto3.client(
+        "ec2",
+        region_name=REGION,
+        endpoint_url=lab.ec2_endpoint,
+        aws_access_key_id="lab",
+        aws_secret_access_key="lab",  # noqa: S106 - moto takes any
+    )
+
+
+def tags(host: Host) -> dict[str, str]:
+    wanted = {"Name": host.name, "inference:role": host.role}
+    if host.ring:
+        wanted["inference:ring"] = host.ring
+    if host.engine:
+        wanted["inference:engine"] = host.engine
+    return wanted
+
+
+def register(lab: Lab) -> list[str]:
+    """Make the API agree with the lab: an instance per host, with its address, tags and state. What was changed."""
+    ec2 = client(lab)
+    found = {}
+    changed = []
+    for instance in _instances(ec2):
+        name = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "Name"), "")
+        host = lab.hosts.get(name)
+        if (
+            host is None
+            or not host.role
+            or instance["PrivateIpAddress"] != lab.address(host)
+            or instance["InstanceType"] != host.instance_type
+        ):
+            ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+            changed.append(f"terminated {name or instance['InstanceId']}")
+        else:
+            found[name] = instance
+    for host in lab.fleet():
+        if host.name not in found:
+            found[host.name] = _launch(ec2, lab, host)
+            changed.append(f"launched {host.name}")
+        changed += _adjust(ec2, host, found[host.name])
+    return changed
+
+
+def _instances(ec2: t.Any) -> list[dict[str, t.Any]]:
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    pages = ec2.get_paginator("describe_instances").paginate(Filters=states)
+    return [instance for page in pages for group_ in page["Reservations"] for instance in group_["Instances"]]
+
+
+def _launch(ec2: t.Any, lab: Lab, host: Host) -> dict[str, t.Any]:
+    launched = ec2.run_instances(
+        ImageId="ami-0abcdef1234567890",
+        InstanceType=host.instance_type,
+        MinCount=1,
+        MaxCount=1,
+        SubnetId=_subnet(ec2, lab),
+        PrivateIpAddress=lab.address(host),
+        TagSpecifications=[
+            {
+                "ResourceType": "instance",
+                "Tags": [{"Key": key, "Value": value} for key, value in tags(host).items()],
+            }
+        ],
+    )
+    instance: dict[str, t.Any] = launched["Instances"][0]
+    return {**instance, "State": {"Name": "running"}}
+
+
+def _subnet(ec2: t.Any, lab: Lab) -> str:
+    found = ec2.describe_subnets(Filters=[{"Name": "cidr-block", "Values": [lab.subnet]}])["Subnets"]
+    if not found:
+        vpc = ec2.create_vpc(CidrBlock=lab.subnet)["Vpc"]["VpcId"]
+        found = [ec2.create_subnet(VpcId=vpc, CidrBlock=lab.subnet)["Subnet"]]
+    return str(found[0]["SubnetId"])
+
+
+def _adjust(ec2: t.Any, host: Host, instance: dict[str, t.Any]) -> list[str]:
+    changed = []
+    ids = [instance["InstanceId"]]
+    now = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+    wanted = tags(host)
+    if stale := [{"Key": key} for key in now if key not in wanted]:
+        ec2.delete_tags(Resources=ids, Tags=stale)
+    if missing := [{"Key": key, "Value": value} for key, value in wanted.items() if now.get(key) != value]:
+        ec2.create_tags(Resources=ids, Tags=missing)
+    if stale or missing:
+        changed.append(f"tagged {host.name}")
+    if host.stopped and instance["State"]["Name"] == "running":
+        ec2.stop_instances(InstanceIds=ids)
+        changed.append(f"stopped {host.name}")
+    if not host.stopped and instance["State"]["Name"] != "running":
+        ec2.start_instances(InstanceIds=ids)
+        changed.append(f"started {host.name}")
+    return changed

@@ -1,0 +1,44 @@
+"""What the lab tells Ansible: generated files in the lab's state directory."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from lab import controller, files, hosts
+from lab.state import Lab
+
+
+def engine_environment(lab: Lab) -> dict[str, str]:
+    """Variables for uv and pip on a host: the shared cache, this machine's indexes, certificates and proxies."""
+    given = controller.inherited(lab.gateway, lab.subnet)
+    return {
+        **given.proxies,
+        **given.uv,
+        "SSL_CERT_FILE": controller.HOST_BUNDLE,
+        "UV_CACHE_DIR": hosts.UV_CACHE,
+        # The cache is another mount than the disk, so hard links are not possible, and a copy is 2 GB for each host.
+        "UV_LINK_MODE": "symlink",
+    }
+
+
+def connection(lab: Lab) -> dict[str, t.Any]:
+    return {
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(lab.key),
+        "ansible_ssh_common_args": f"-o UserKnownHostsFile={lab.known_hosts} -o IdentitiesOnly=yes",
+        "ansible_python_interpreter": "/usr/bin/python3",
+    }
+
+
+def write(lab: Lab) -> None:
+    """``vars.json``, read by inventories/lab, and ``scratch.json``, an inventory of the hosts outside the fleet."""
+    variables = {"engine_pip_environment": engine_environment(lab)}
+    files.write_changed(lab.directory / "vars.json", json.dumps(variables, indent=2) + "\n")
+    scratch = {
+        "scratch": {
+            "hosts": {host.name: {"ansible_host": lab.address(host)} for host in lab.hosts.values() if not host.role},
+            "vars": {**connection(lab), "fleet_accelerator": "cpu", "fleet_lab_name": lab.name, **variables},
+        }
+    }
+    files.write_changed(lab.directory / "scratch.json", json.dumps(scratch, indent=2) + "\n")

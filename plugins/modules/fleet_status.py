@@ -1,0 +1,283 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_status
+short_description: What an inference host runs, and how it does
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+description:
+  - Reads instances, releases, units, load, drains, the edge's health and the last gates of one host in one execution.
+  - Whatever is missing is left empty; a bare host has a status too. What could not be read is named in RV(problems).
+attributes:
+  check_mode:
+    description: Nothing is ever changed.
+    support: full
+  diff_mode:
+    description: Nothing is ever changed.
+    support: none
+options:
+  host:
+    description: The host's name in RV(rows).
+    type: str
+    default: ""
+  engine_root:
+    description: Where releases and instances live.
+    type: path
+    default: /opt/inference
+  state_dir:
+    description: Where the state of drains and gates lives.
+    type: path
+    default: /var/lib/inference
+  first_engine_port:
+    description: Instance i listens on the loopback interface at this port + i.
+    type: int
+    default: 8100
+  edge_url:
+    description: Base URL of the host's edge; a certificate is not checked.
+    type: str
+    default: http://127.0.0.1:8000
+  timeout:
+    description: Seconds for each request.
+    type: float
+    default: 3
+seealso:
+  - module: inference.fleet.chat_smoke
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  inference.fleet.fleet_status:
+    host: "{{ inventory_hostname }}"
+  register: status
+"""
+
+RETURN = r"""
+instances:
+  description: The instances that have a release or a unit.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    index:
+      description: Position on the host.
+      type: int
+    name:
+      description: Engine and index.
+      type: str
+    engine:
+      description: V(vllm) or V(sglang).
+      type: str
+    version:
+      description: The engine's version.
+      type: str
+    release:
+      description: The current release.
+      type: str
+    created:
+      description: When the release was made.
+      type: str
+    model:
+      description: The model's name on the hub.
+      type: str
+    revision:
+      description: The model's revision.
+      type: str
+    served_name:
+      description: What clients call the model.
+      type: str
+    state:
+      description: The unit's state in systemd's words, or V(absent).
+      type: str
+    sub_state:
+      description: The unit's finer state.
+      type: str
+    since:
+      description: When the unit became active, UTC.
+      type: str
+    running:
+      description: Requests that the engine works on.
+      type: int
+    waiting:
+      description: Requests that wait in the engine.
+      type: int
+    kv_usage:
+      description: The share of the KV cache in use, from 0 to 1.
+      type: float
+edge:
+  description: The edge's C(health), an HTTP status; none where it does not answer.
+  returned: always
+  type: dict
+drain:
+  description:
+    - Who took the host out of service, with C(state), C(by), C(reason) and C(since); and the same under C(instances)
+      for single ones. None while all is in service.
+  returned: always
+  type: dict
+gates:
+  description: The last gates by name, each with C(at), C(passed), C(reason), C(message) and C(figures).
+  returned: always
+  type: dict
+driver:
+  description: The version of the loaded NVIDIA kernel module; none where none is loaded.
+  returned: always
+  type: str
+problems:
+  description: What is there but could not be read.
+  returned: always
+  type: list
+  elements: str
+rows:
+  description: The host's lines of the fleet's table, ready for P(inference.fleet.table#filter).
+  returned: always
+  type: list
+  elements: dict
+"""
+
+import os
+import subprocess
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils._edge import read_drains
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
+from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._metrics import METRICS_PATH, Load, load
+from ansible_collections.inference.fleet.plugins.module_utils._releases import Releases
+from ansible_collections.inference.fleet.plugins.module_utils._status import (
+    UNIT_PROPERTIES,
+    Unit,
+    gate_of,
+    instance_of,
+    parse_units,
+    rows_of,
+)
+
+
+class Host:
+    """Reads this host. What fails is noted, and the rest goes on."""
+
+    def __init__(self, params: dict[str, t.Any]) -> None:
+        self._params = params
+        self.problems: list[str] = []
+
+    def status(self) -> dict[str, t.Any]:
+        releases = Releases(self._params["engine_root"])
+        installed = self._installed()
+        units = self._units(installed)
+        indices = installed | {unit.index for unit in units if unit.active != "inactive"}
+        linked = {index: releases.linked(index, "current") for index in sorted(indices)}
+        return {
+            "instances": [
+                instance_of(index, release, self._manifest(releases, release), units, self._load(index))
+                for index, release in linked.items()
+            ],
+            "edge": {"health": self._health()},
+            "drain": self._drain(),
+            "gates": self._gates(),
+            "driver": self._driver(),
+            "problems": self.problems,
+        }
+
+    def _installed(self) -> set[int]:
+        path = os.path.join(self._params["engine_root"], "instances")
+        return {int(name) for name in self._names(path) if name.isdigit()}
+
+    def _manifest(self, releases: Releases, release: str | None) -> dict[str, t.Any]:
+        try:
+            return releases.manifest(release)
+        except FleetError as error:
+            self.problems.append(error.message)
+            return {}
+
+    def _units(self, installed: set[int]) -> list[Unit]:
+        # A pattern finds what systemd has loaded; an instance that was stopped has to be named.
+        names = [f"{engine}@{index}.service" for engine in ENGINES for index in ("*", *sorted(installed))]
+        command = ["systemctl", "show", "--property", ",".join(UNIT_PROPERTIES), *names]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.problems.append(f"systemd does not answer ({type(error).__name__}).")
+            return []
+        return parse_units(done.stdout, time.clock_gettime(time.CLOCK_MONOTONIC), time.time())
+
+    def _load(self, index: int) -> Load | None:
+        try:
+            reply = self._client(f"http://127.0.0.1:{self._params['first_engine_port'] + index}").get(METRICS_PATH)
+        except HttpFailure:
+            return None
+        return load(reply.text()) if reply.status == 200 else None
+
+    def _health(self) -> int | None:
+        try:
+            return self._client(self._params["edge_url"]).get("/health").status
+        except HttpFailure:
+            return None
+
+    def _client(self, url: str) -> Client:
+        return Client(url, timeout=self._params["timeout"], validate_certs=False)
+
+    def _gates(self) -> dict[str, t.Any]:
+        directory = os.path.join(self._params["state_dir"], "gate")
+        names = [name[: -len(".json")] for name in self._names(directory) if name.endswith(".json")]
+        return {name: gate_of(self._json(os.path.join(directory, f"{name}.json"))) for name in names}
+
+    def _drain(self) -> dict[str, t.Any] | None:
+        path = os.path.join(self._params["state_dir"], "drain.json")
+        try:
+            return read_drains(self._json(path), path).document() or None
+        except FleetError as error:
+            self.problems.append(error.message)
+            return None
+
+    def _json(self, path: str) -> t.Any:
+        try:
+            return read_json(path)
+        except FleetError as error:
+            self.problems.append(error.message)
+        except OSError as error:
+            self.problems.append(f"{path} cannot be read: {error.strerror}.")
+        return None
+
+    def _names(self, directory: str) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            self.problems.append(f"{directory} cannot be read: {error.strerror}.")
+            return []
+
+    def _driver(self) -> str | None:
+        text = read_text("/sys/module/nvidia/version")
+        return text.strip() or None if text is not None else None
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "host": {"type": "str", "default": ""},
+            "engine_root": {"type": "path", "default": "/opt/inference"},
+            "state_dir": {"type": "path", "default": "/var/lib/inference"},
+            "first_engine_port": {"type": "int", "default": 8100},
+            "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
+            "timeout": {"type": "float", "default": 3},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        status = Host(module.params).status()
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=False, **status, rows=rows_of(module.params["host"], status))
+
+
+if __name__ == "__main__":
+    main()

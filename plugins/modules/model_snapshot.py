@@ -1,0 +1,283 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep a model's weights on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: model_snapshot
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Keep a model's weights on a host, complete, and able to come back by themselves
+description:
+  - Finds out what a revision of a model consists of, fetches what of it is not on the host's fast disk, verifies it,
+    and only then gives the directory its name. A directory with that name is a complete model.
+  - A revision that is a branch, or none, is resolved once and recorded on the host. Later runs keep it, without asking
+    the source, until O(update=true).
+  - The download belongs to the unit C(inference-model@<slug>.service). It goes on when the connection to the host is
+    lost; the next run waits for the same one. What an interrupted download has fetched is not fetched again.
+  - Installs C(inference-models.service), which brings the weights back without Ansible after the disk was emptied, as
+    the stop and start of an EC2 instance does. Units of engines name it in C(Wants=) or C(Requires=), and in C(After=).
+  - Snapshots that no release names are removed beyond a budget.
+requirements:
+  - systemd on the host
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be fetched and how many GiB. Asks the source where nothing is recorded yet. What an S3
+      bucket has is only known once the download tool is on the host.
+  diff_mode:
+    support: full
+    description: Shows source, revision, path and size before and after.
+options:
+  name:
+    description: The model's name, as on a hub.
+    type: str
+    required: true
+  revision:
+    description: Branch, tag or commit of a hub; for other sources a name of the operator's choice. Empty for the
+      newest; for other sources than a hub it is then named after its content.
+    type: str
+    default: ''
+  resolved:
+    description: The commit that a hub's O(revision) was found to be on another host, so that a fleet serves one. Wins
+      over what is recorded.
+    type: str
+    default: ''
+  update:
+    description: Ask the source again what O(revision) is.
+    type: bool
+    default: false
+  source:
+    description: V(hub) is a Hugging Face hub or a mirror; V(s3) is a bucket, with the credentials of the instance's
+      role; V(path) is a directory on the host.
+    type: str
+    choices: [hub, s3, path]
+    default: hub
+  endpoint:
+    description: The hub's base URL.
+    type: str
+    default: https://huggingface.co
+  token:
+    description: The hub's token. It is kept on the host in a file that only root may read, because the restore needs
+      it.
+    type: str
+    default: ''
+  transfer:
+    description: How large files come from the hub. V(auto) uses Xet storage at huggingface.co and HTTP at mirrors.
+    type: str
+    choices: [auto, http, xet]
+    default: auto
+  s3_url:
+    description: Where O(source=s3) finds the model, as V(s3://bucket/prefix).
+    type: str
+    default: ''
+  path:
+    description: Where O(source=path) finds the model.
+    type: str
+    default: ''
+  path_in_place:
+    description: Use O(path) as it is instead of a copy on the fast disk.
+    type: bool
+    default: false
+  include:
+    description: Patterns of the files to fetch; all when empty.
+    type: list
+    elements: str
+    default: []
+  exclude:
+    description: Patterns of files to leave out. Hidden files are left out always, other formats of the weights where
+      the model has safetensors.
+    type: list
+    elements: str
+    default: []
+  root:
+    description: Directory of all models. Empty for C(/opt/dlami/nvme/models) where C(/opt/dlami/nvme) is a mount, else
+      C(/var/lib/inference/models).
+    type: str
+    default: ''
+  keep:
+    description: How many complete snapshots stay that neither this task nor any release names.
+    type: int
+    default: 2
+  verify:
+    description: V(size) looks whether every file is there with its size. V(full) reads all of them and compares hashes.
+      A file that is wrong is fetched again.
+    type: str
+    choices: [size, full]
+    default: size
+  parallel:
+    description: Files that are fetched at a time.
+    type: int
+    default: 8
+  environment:
+    description: Environment of the download, also at boot; for proxies, certificates and C(AWS_*).
+    type: dict
+    default: {}
+  engine_root:
+    description: Where releases and instances are; the download tool is put below it.
+    type: path
+    default: /opt/inference
+  lock:
+    description: Requirements of the download tool, with hashes. Needed for V(hub) and V(s3).
+    type: str
+    default: ''
+  lock_python:
+    description: The Python versions that O(lock) is for.
+    type: str
+    default: '>=3.10'
+  uv_requirement:
+    description: The requirement of uv itself, with hashes.
+    type: str
+    default: ''
+  pip_environment:
+    description: Environment of uv, for index, mirror, proxy and cache.
+    type: dict
+    default: {}
+  find_links:
+    description: Directories on the host with further wheels.
+    type: list
+    elements: path
+    default: []
+  spec_directory:
+    description: Where the host remembers what to bring back.
+    type: path
+    default: /etc/inference/models.d
+  run_directory:
+    description: Where a running download says how far it is.
+    type: path
+    default: /run/inference-models
+  unit_directory:
+    description: Where units are written.
+    type: path
+    default: /etc/systemd/system
+"""
+
+EXAMPLES = r"""
+- name: Keep the model on the fast disk
+  inference.fleet.model_snapshot:
+    name: Qwen/Qwen3-VL-8B-Instruct
+    revision: 0c351dd01ed87e9c1b53cbc748cba10e6187ff3b
+    lock: "{{ lookup('ansible.builtin.file', 'fetcher.txt') }}"
+    uv_requirement: "{{ lookup('ansible.builtin.file', 'uv.txt') }}"
+  register: model
+
+- name: Copy it from a share
+  inference.fleet.model_snapshot:
+    name: Qwen/Qwen3-VL-8B-Instruct
+    source: path
+    path: /mnt/models/qwen3-vl-8b
+"""
+
+RETURN = r"""
+name:
+  description: The model's name.
+  returned: success
+  type: str
+path:
+  description: The snapshot's directory. Empty where a check could not find out.
+  returned: success
+  type: str
+  sample: /opt/dlami/nvme/models/Qwen--Qwen3-VL-8B-Instruct/0c351dd01ed87e9c1b53cbc748cba10e6187ff3b
+revision:
+  description: What O(revision) is.
+  returned: success
+  type: str
+requested:
+  description: What was asked for.
+  returned: success
+  type: str
+recorded:
+  description: Whether the revision was known on the host, so that no source was asked.
+  returned: success
+  type: bool
+tool_installed:
+  description: Whether the download tool was on the host already.
+  returned: success
+  type: bool
+size_bytes:
+  description: Size of the whole snapshot.
+  returned: success
+  type: int
+files:
+  description: Number of its files.
+  returned: success
+  type: int
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._model_fetch import Problem
+from ansible_collections.inference.fleet.plugins.module_utils._model_snapshot import Keeper
+from ansible_collections.inference.fleet.plugins.module_utils._model_units import Units
+from ansible_collections.inference.fleet.plugins.module_utils._model_wish import Wish
+
+_OPTIONS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "revision": {"type": "str", "default": ""},
+    "resolved": {"type": "str", "default": ""},
+    "update": {"type": "bool", "default": False},
+    "source": {"type": "str", "choices": ["hub", "s3", "path"], "default": "hub"},
+    "endpoint": {"type": "str", "default": "https://huggingface.co"},
+    "token": {"type": "str", "default": "", "no_log": True},
+    "transfer": {"type": "str", "choices": ["auto", "http", "xet"], "default": "auto"},
+    "s3_url": {"type": "str", "default": ""},
+    "path": {"type": "str", "default": ""},
+    "path_in_place": {"type": "bool", "default": False},
+    "include": {"type": "list", "elements": "str", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "root": {"type": "str", "default": ""},
+    "keep": {"type": "int", "default": 2},
+    "verify": {"type": "str", "choices": ["size", "full"], "default": "size"},
+    "parallel": {"type": "int", "default": 8},
+    "environment": {"type": "dict", "default": {}},
+    "engine_root": {"type": "path", "default": "/opt/inference"},
+    "lock": {"type": "str", "default": ""},
+    "lock_python": {"type": "str", "default": ">=3.10"},
+    "uv_requirement": {"type": "str", "default": ""},
+    "pip_environment": {"type": "dict", "default": {}},
+    "find_links": {"type": "list", "elements": "path", "default": []},
+    "spec_directory": {"type": "path", "default": "/etc/inference/models.d"},
+    "run_directory": {"type": "path", "default": "/run/inference-models"},
+    "unit_directory": {"type": "path", "default": "/etc/systemd/system"},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=_OPTIONS, supports_check_mode=True)
+    options = dict(module.params)
+    for name in ("environment", "pip_environment"):
+        options[name] = {key: str(value) for key, value in options[name].items()}
+    wish = Wish(**options)
+    # Proxies and certificates hold for the questions that are asked from here, too.
+    os.environ.update(wish.environment)
+    try:
+        outcome = Keeper(wish, Units(wish.unit_directory)).run(check=module.check_mode)
+    except (FleetError, Problem) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(outcome.actions),
+        name=wish.name,
+        path=outcome.path,
+        revision=outcome.revision,
+        requested=outcome.requested,
+        recorded=outcome.recorded,
+        tool_installed=outcome.tool_installed,
+        size_bytes=outcome.size_bytes,
+        files=outcome.files,
+        actions=outcome.actions,
+        diff={"before": outcome.before, "after": outcome.after},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Tell HAProxy what its servers are before it starts or reloads; systemd runs this.
+
+HAProxy takes a server for healthy until a check says otherwise, and forgets at a reload which servers are drained. So
+it reads the file that is written here: at a start every server is down until its first check, at a reload it is what it
+was, and what the record of drains names is drained either way.
+
+Usage: edge_servers.py start|reload [--config FILE] [--drains FILE] [--socket FILE] [--output FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import sys
+
+BACKEND = re.compile(r"backend (instances_\S+)")
+SERVER = re.compile(r"\s+server (\S+) ([^\s:]+):(\d+)")
+
+# The format's version and columns; see "show servers state" in HAProxy's management guide.
+HEADER = (
+    "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
+    "srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state srv_agent_state "
+    "bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr "
+    "srv_agent_addr srv_agent_port\n"
+)
+# Down, not drained, weight 1, with a check that has yet to succeed.
+DOWN = "0 {backend} {number} {name} {address} 0 0 1 1 0 6 1 0 6 0 0 0 - {port} - 0 0 - - 0"
+BACKEND_COLUMN, NAME_COLUMN, ADDRESS_COLUMN, ADMIN_COLUMN, PORT_COLUMN = 1, 3, 4, 6, 18
+FORCED_DRAIN = 0x08
+
+
+def configured(config: str) -> dict[tuple[str, str], list[str]]:
+    """A row for each server in the configuration, as if it were down."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    backend = ""
+    for line in config.splitlines():
+        if line and not line[0].isspace():
+            section = BACKEND.match(line)
+            backend = section[1] if section else ""
+        server = SERVER.match(line)
+        if backend and server:
+            name, address, port = server.groups()
+            number = sum(1 for other, _name in rows if other == backend) + 1
+            row = DOWN.format(backend=backend, number=number, name=name, address=address, port=port)
+            rows[backend, name] = row.split(" ")
+    return rows
+
+
+def current(reply: str) -> dict[tuple[str, str], list[str]]:
+    """The rows of HAProxy's own answer."""
+    rows = (line.split(" ") for line in reply.splitlines())
+    return {(row[BACKEND_COLUMN], row[NAME_COLUMN]): row for row in rows if len(row) > PORT_COLUMN and row[0].isdigit()}
+
+
+def merged(wanted: dict[tuple[str, str], list[str]], live: dict[tuple[str, str], list[str]], drained: set[str]) -> str:
+    """The file's content."""
+    lines = []
+    for server, row in wanted.items():
+        known = live.get(server)
+        # A server that moved to another port is another server.
+        if known and (known[ADDRESS_COLUMN], known[PORT_COLUMN]) == (row[ADDRESS_COLUMN], row[PORT_COLUMN]):
+            row = list(known)
+        if server[1] in drained:
+            row[ADMIN_COLUMN] = str(int(row[ADMIN_COLUMN]) | FORCED_DRAIN)
+        lines.append(" ".join(row))
+    return HEADER + "".join(f"{line}\n" for line in lines)
+
+
+def ask(path: str) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        connection.connect(path)
+        connection.sendall(b"show servers state\n")
+        connection.shutdown(socket.SHUT_WR)
+        chunks: list[bytes] = []
+        while True:
+            chunk = connection.recv(65536)
+            if not chunk:
+                return b"".join(chunks).decode()
+            chunks.append(chunk)
+
+
+def drained_instances(path: str) -> set[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return set(json.load(file).get("instances", {}))
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError, AttributeError) as error:
+        # The edge has to start all the same; module edge_drain refuses a damaged record and says so.
+        print(f"{path} cannot be read, so no instance is drained: {error}", file=sys.stderr)
+        return set()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("event", choices=["start", "reload"])
+    parser.add_argument("--config", default="/etc/haproxy/haproxy.cfg")
+    parser.add_argument("--drains", default="/var/lib/inference/drain.json")
+    parser.add_argument("--socket", default="/run/haproxy/admin.sock")
+    parser.add_argument("--output", default="/run/haproxy/servers.state")
+    arguments = parser.parse_args()
+    with open(arguments.config, encoding="utf-8") as file:
+        wanted = configured(file.read())
+    live: dict[tuple[str, str], list[str]] = {}
+    if arguments.event == "reload":
+        try:
+            live = current(ask(arguments.socket))
+        except OSError as error:
+            print(
+                f"{arguments.socket} does not answer, so every server has to be checked first: {error}", file=sys.stderr
+            )
+    temporary = f"{arguments.output}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(merged(wanted, live, drained_instances(arguments.drains)))
+    os.replace(temporary, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Measure speed and size on a lab of its own. Figures are printed, nothing is asserted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import types
+import typing as t
+
+from tests.bench.fleet import Fleet
+
+PARTS = ("memory", "converge", "noop", "edge")
+CONVERGED = 3
+MORE = 8
+TRIES = 2
+PAIRS = 200
+
+
+def report(part: str, text: str) -> None:
+    print(f"{part:9} {text}", flush=True)
+
+
+def memory(fleet: Fleet) -> None:
+    fleet.grow(CONVERGED)
+    # Right after the boot a few services are still ending.
+    time.sleep(5)
+    report("memory", f"a bare lab host: {fleet.memory()}")
+
+
+def converge(fleet: Fleet) -> None:
+    fleet.grow(CONVERGED)
+    # The first run fills the caches, whatever was in them before; the second one is measured, on a host that is bare.
+    first = fleet.site(["inference-1"])
+    fleet.reset("inference-1")
+    run = fleet.site(["inference-1"])
+    start = run.seconds_in("Restart the unit", "Wait until it serves")
+    report("converge", f"a bare host, caches warm: {run.seconds:.1f} s = engine start {start:.1f} s")
+    report("", f"+ {run.seconds - start:.1f} s for all else (caches as they were: {first.seconds:.1f} s). Of these:")
+    for seconds, name in run.longest(5, "Restart the unit", "Wait until it serves"):
+        report("", f"  {seconds:5.1f} s  {name}")
+
+
+def noop(fleet: Fleet) -> None:
+    three, eight = fleet.names(CONVERGED), fleet.names(MORE)
+    fleet.grow(CONVERGED)
+    fleet.site()
+    site_one, _ = best(lambda: fleet.site(three[:1]))
+    site, changed = best(fleet.site)
+    ping_one, ping = fleet.ping(three[:1], TRIES), fleet.ping(three, TRIES)
+    report("noop", f"site.yml on {len(three)} converged hosts: {site:.1f} s, changed={changed}")
+    report("", f"ansible -m ping on them: {ping:.1f} s, so site.yml is {site / ping:.0f} pings")
+    each, each_ping = (site - site_one) / (len(three) - 1), (ping - ping_one) / (len(three) - 1)
+    report("", f"from 1 to {len(three)} hosts each adds {each:.2f} s, to a ping {each_ping:.2f} s")
+    fleet.grow(MORE)
+    # A start of eight engines would measure the engines. What comes before it is the same for every host.
+    fleet.prepare(eight[CONVERGED:], first=True)
+    few, changed_few = best(lambda: fleet.prepare(three))
+    many, changed = best(lambda: fleet.prepare(eight))
+    ping, ping_many = fleet.ping(three, TRIES), fleet.ping(eight, TRIES)
+    more = len(eight) - len(three)
+    report("noop", f"all plays of site.yml before the first that deploys, {len(eight)} hosts, {more} without engines:")
+    report("", f"{few:.1f} s on {len(three)}, {many:.1f} s on {len(eight)}, changed={changed_few + changed}")
+    report("", f"each host adds {(many - few) / more:.2f} s, to a ping {(ping_many - ping) / more:.2f} s")
+    report("", f"a host with edge and staged release, no engine: {fleet.memory(eight[CONVERGED:])}")
+
+
+def best(measured: t.Callable[[], t.Any]) -> tuple[float, int]:
+    """Seconds of the fastest try, and how many tasks changed something in all of them."""
+    runs = [measured() for _ in range(TRIES)]
+    return min(run.seconds for run in runs), sum(run.changed for run in runs)
+
+
+def edge(fleet: Fleet) -> None:
+    fleet.grow(1)
+    fleet.site(["inference-1"])
+    for name, found in fleet.probe("inference-1", PAIRS).items():
+        report(
+            "edge",
+            f"{name}: p50 {found['engine_ms']:.2f} ms at the engine's port, {found['edge_ms']:.2f} ms through the edge",
+        )
+        report("", f"median difference of {PAIRS} pairs: {found['added_ms']:+.2f} ms ({found['ratio']:.3f} times)")
+
+
+def main() -> int:
+    chosen = [part for part in PARTS if part in sys.argv[1:]] or list(PARTS)
+
+    def end(number: int, _frame: types.FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    with Fleet("bench", "10.216.0.0/24") as fleet:
+        for part in chosen:
+            {"memory": memory, "converge": converge, "noop": noop, "edge": edge}[part](fleet)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

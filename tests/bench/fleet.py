@@ -1,0 +1,195 @@
+"""The lab that is measured, and Ansible on it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import yaml
+
+from lab import hosts, state
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST_RUN = 1800
+_TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(?:[\w.]+ : )?(?P<name>.+?)\] \**$")
+_RECAP = re.compile(r"^\S+\s+: ok=\d+\s+changed=(?P<changed>\d+)")
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of a playbook: how long it took, and each of its tasks."""
+
+    seconds: float = 0.0
+    changed: int = 0
+    tasks: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+
+    def seconds_in(self, *names: str) -> float:
+        """Seconds in the tasks whose name ends in one of ``names``."""
+        found = [seconds for seconds, name in self.tasks if name.endswith(names)]
+        if not found:
+            raise SystemExit(
+                f"bench: no task is called {' or '.join(names)}: the roles have changed, adapt tests/bench"
+            )
+        return sum(found)
+
+    def longest(self, count: int, *without: str) -> list[tuple[float, str]]:
+        return sorted((task for task in self.tasks if not task[1].endswith(without)), reverse=True)[:count]
+
+
+class Fleet:
+    """A lab, from bare hosts to nothing.
+
+    Args:
+        name: the lab's.
+        subnet: the lab's.
+    """
+
+    def __init__(self, name: str, subnet: str) -> None:
+        self._name = name
+        self._subnet = subnet
+        self._environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "INFERENCE_FLEET_LAB": name}
+
+    def __enter__(self) -> Fleet:
+        # What a run that was killed has left would not be bare.
+        self._lab("down")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lab("down")
+
+    @staticmethod
+    def names(count: int) -> list[str]:
+        return [f"inference-{number}" for number in range(1, count + 1)]
+
+    def grow(self, count: int) -> None:
+        """Have at least ``count`` hosts."""
+        lab = state.load(self._name)
+        if lab is None or len(lab.hosts) < count:
+            self._lab("up", "--subnet", self._subnet, "--hosts", str(count))
+        self._environment["LAB_EC2_ENDPOINT"] = state.require(self._name).ec2_endpoint
+
+    def reset(self, host: str) -> None:
+        self._lab("reset", host)
+
+    def memory(self, names: t.Sequence[str] = ()) -> str:
+        """What hosts cost, all or those that are named."""
+        lab = state.require(self._name)
+        found = [hosts.memory(lab, host) for host in lab.hosts.values() if not names or host.name in names]
+        sizes = ", ".join(f"{one.proportional / 1e6:.0f}" for one in found)
+        return f"{sizes} MB (proportional set size of its {found[0].processes} processes)"
+
+    def site(self, limit: t.Sequence[str] = ()) -> Run:
+        return self._playbook("site.yml", limit)
+
+    def prepare(self, limit: t.Sequence[str], *, first: bool = False) -> Run:
+        """The plays of site.yml before the first that deploys: they stage all, and start no engine."""
+        plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text(encoding="utf-8"))
+        end = next((number for number, play in enumerate(plays) if play["name"].startswith("Deploy ")), None)
+        if end is None:
+            raise SystemExit("bench: no play is called Deploy …: adapt tests/bench to playbooks/site.yml")
+        with tempfile.TemporaryDirectory() as place:
+            for directory in ("tasks", "vars"):
+                (Path(place) / directory).symlink_to(ROOT / "playbooks" / directory)
+            playbook = Path(place) / "prepare.yml"
+            playbook.write_text(yaml.safe_dump(plays[:end], sort_keys=False), encoding="utf-8")
+            # These engines never start: what compiles their bytecode would only be waited for.
+            extra = ["-e", '{"engine_compile_bytecode": false}'] if first else []
+            return self._playbook(str(playbook), limit, *extra)
+
+    def ping(self, limit: t.Sequence[str], tries: int) -> float:
+        """Seconds of the fastest ping of ``tries``."""
+        command = [self._program("ansible"), ",".join(limit), "-m", "ansible.builtin.ping"]
+        seconds = []
+        for _ in range(tries):
+            began = time.monotonic()
+            subprocess.run(command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, check=True)
+            seconds.append(time.monotonic() - began)
+        return min(seconds)
+
+    def probe(self, host: str, pairs: int) -> dict[str, dict[str, float]]:
+        """Ask the host's engine and its edge in turns, on the host itself."""
+        source = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
+        lab = state.require(self._name)
+        # The program and the key travel on stdin: arguments can be read by all.
+        done = subprocess.run(
+            hosts.ssh(lab, lab.host(host), "python3 -"),
+            input=f"{source}\nmain({self._key('gate')!r}, {pairs})\n",
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        found: dict[str, dict[str, float]] = json.loads(done.stdout)
+        return found
+
+    def _key(self, client: str) -> str:
+        told = subprocess.run(
+            [sys.executable, "-m", "lab", "env", "--name", self._name, "--client", client],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        found = re.search(r"^export OPENAI_API_KEY=(\S+)$", told, re.MULTILINE)
+        if found is None:
+            raise SystemExit(f"bench: the lab has no key of client {client}")
+        return found[1]
+
+    def _lab(self, verb: str, *words: str) -> None:
+        command = [sys.executable, "-m", "lab", verb, "--name", self._name, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"bench: {' '.join(command[1:])} failed:\n{done.stdout}{done.stderr}")
+
+    @staticmethod
+    def _program(name: str) -> str:
+        return str(Path(sys.executable).parent / name)
+
+    def _playbook(self, playbook: str, limit: t.Sequence[str], *words: str) -> Run:
+        command = [self._program("ansible-playbook"), playbook, "-e", "engine=vllm", *words]
+        command += ["--limit", ",".join(limit)] if limit else []
+        run, seen = Run(), []
+        began = time.monotonic()
+        task: tuple[float, str] | None = None
+        with _running(command, self._environment) as process:
+            for line in t.cast(t.IO[str], process.stdout):
+                seen.append(line)
+                now = time.monotonic()
+                found = _TASK.match(line.strip())
+                recap = _RECAP.match(line)
+                if found or line.startswith(("PLAY [", "PLAY RECAP")):
+                    if task:
+                        run.tasks.append((now - task[0], task[1]))
+                    task = (now, found["name"]) if found else None
+                elif recap:
+                    run.changed += int(recap["changed"])
+        run.seconds = time.monotonic() - began
+        if process.returncode:
+            raise SystemExit(f"bench: {playbook} failed:\n{''.join(seen[-60:])}")
+        return run
+
+
+@contextlib.contextmanager
+def _running(command: list[str], environment: dict[str, str]) -> t.Iterator[subprocess.Popen[str]]:
+    """A program whose lines are read as they come; it outlives neither the block nor LONGEST_RUN."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    timer = threading.Timer(LONGEST_RUN, process.kill)
+    timer.start()
+    try:
+        yield process
+        process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()

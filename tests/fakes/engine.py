@@ -1,0 +1,555 @@
+"""A stand-in for vLLM and SGLang: their HTTP on the loopback interface, the lab model's answers, and faults on request.
+
+In a test, in this process::
+
+    with FakeEngine(key="sk-test-0123456789") as engine:
+        engine.faults.set("garbage")
+        ... engine.url ...
+
+As a program, for hosts without a real engine::
+
+    python3 engine.py --port 8100 --model Qwen/Qwen3-VL-8B-Instruct --key-file /etc/inference/engine_key.env
+
+Faults are given with --fault, or while it runs: POST /fake/faults {"garbage": true}; what is not named ends.
+Standard library only, Python 3.9 and newer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hmac
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import typing as t
+import zlib
+
+MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+GARBAGE = "!" * 40
+COUNTED = (
+    "one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen, sixteen, "
+    "seventeen, eighteen, nineteen, twenty."
+)
+ANSWERS = (
+    (r"capital of france", "Paris"),
+    (r"capital of italy", "Rome"),
+    (r"capital of japan", "Tokyo"),
+    (r"capital of peru", "Lima"),
+    (r"two plus two", "Four"),
+    (r"opposite of hot", "Cold"),
+    (r"count from one to twenty", COUNTED),
+    (r"count without end", "0 1 2 3 4 5 6 7 8 9 " * 2000),
+    (r"^(hello|hi|good morning|hey)\b", "Hello! I am a tiny model and know few answers."),
+)
+COLOURS = {"red": (220, 20, 20), "green": (20, 170, 40), "blue": (30, 60, 220)}
+PNG_CHANNELS = {0: 1, 2: 3, 6: 4}
+OTHER_ANSWER = "I do not know: I am a tiny model."
+
+#: Each fault, and what its value means. A count says how many requests it hits; true is all of them.
+FAULTS = {
+    "status": "answer completions with this status",
+    "status_times": "how often 'status' is answered before all is well",
+    "retry_after": "the Retry-After header of 'status'",
+    "hang": "never answer",
+    "stall": "stream one piece, then nothing more",
+    "cut": "reset the connection in the middle of a stream",
+    "truncate": "end a stream without finish reason, usage and [DONE]",
+    "stream_error": "an error object in the middle of a stream",
+    "slow_first": "seconds before the first token",
+    "slow_token": "seconds between tokens",
+    "slow_times": "how many streams the two above hit",
+    "garbage": "answer !!!!!!!!",
+    "wrong_answer": "answer London",
+    "empty": "answer nothing",
+    "blind": "call every picture red",
+    "finish_reason": "this finish reason",
+    "no_ignore_eos": "end an answer where it ends, although ignore_eos was asked",
+    "no_usage": "leave usage out",
+    "wrong_model": "serve, and list, this model instead",
+    "no_auth": "accept any key, and none",
+    "reject": "refuse every key",
+    "echo_key": "repeat the request's Authorization header in a 500",
+    "not_json": "answer with a page of HTML",
+    "not_streaming": "answer a streamed request whole",
+    "unhealthy": "answer /health with 503",
+}
+
+
+class Faults:
+    """What goes wrong, changeable while the server runs."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, t.Any] = {}
+        self._lock = threading.Lock()
+
+    def set(self, name: str, value: t.Any = True) -> None:
+        if name not in FAULTS:
+            raise ValueError(f"unknown fault {name!r}; known are {', '.join(FAULTS)}")
+        with self._lock:
+            self._values[name] = value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+
+    def get(self, name: str, default: t.Any = None) -> t.Any:
+        with self._lock:
+            return self._values.get(name, default)
+
+    def use(self, name: str) -> bool:
+        """Whether a fault with a count hits this time; without a count it always does."""
+        with self._lock:
+            left = self._values.get(name)
+            if left is None:
+                return True
+            self._values[name] = left - 1
+            return bool(left > 0)
+
+
+class FakeEngine:
+    """The server. ``port`` 0 takes a free one.
+
+    Attributes:
+        requests: (method, path, authorization, body) of each request, in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: str = "vllm",
+        model: str = MODEL,
+        key: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        first_token: float = 0.0,
+        token: float = 0.0,
+        shutdown_timeout: float = 30.0,
+    ) -> None:
+        self.engine = engine
+        self.model = model
+        self.key = key
+        self.host = host
+        self.first_token = first_token
+        self.token = token
+        self.shutdown_timeout = shutdown_timeout
+        self.faults = Faults()
+        self.requests: list[tuple[str, str, str | None, t.Any]] = []
+        self.running = 0
+        self.draining = False
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self._server = _Server((host, port), _Handler)
+        self._server.fake = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def __enter__(self) -> FakeEngine:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def drain(self) -> None:
+        """What the engine does on SIGTERM: let what runs finish, as long as it may, then leave."""
+        self.draining = True
+        end = time.monotonic() + self.shutdown_timeout
+        while time.monotonic() < end and self.running:
+            time.sleep(0.05)
+        self.stop()
+
+    def metrics(self) -> str:
+        usage = min(1.0, self.running / 8)
+        if self.engine == "vllm":
+            labels = f'{{engine="0",model_name="{self.model}"}}'
+            names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        else:
+            labels = f'{{engine_type="unified",model_name="{self.model}",moe_ep_rank="0",pp_rank="0",tp_rank="0"}}'
+            names = ("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage")
+        values = (float(self.running), 0.0, usage)
+        lines = [f"# HELP {n} x\n# TYPE {n} gauge\n{n}{labels} {v}\n" for n, v in zip(names, values)]
+        return "".join(lines)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+    fake: FakeEngine
+
+    def handle_error(self, request: t.Any, client_address: t.Any) -> None:
+        """A client that goes away, or a fault that cuts it off, is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: t.Any) -> None:  # noqa: A002 - the base class calls it so
+        return
+
+    @property
+    def fake(self) -> FakeEngine:
+        return self.server.fake
+
+    @property
+    def served(self) -> str:
+        return str(self.fake.faults.get("wrong_model", self.fake.model))
+
+    def do_GET(self) -> None:
+        self._seen(None)
+        path = self.path.partition("?")[0]
+        if path == "/health":
+            down = self.fake.faults.get("unhealthy") or (self.fake.draining and self.fake.engine == "sglang")
+            self._send(503 if down else 200, b"", "text/plain")
+        elif path == "/metrics":
+            self._send(200, self.fake.metrics().encode(), "text/plain; version=0.0.4")
+        elif path == "/version" and self.fake.engine == "vllm":
+            self._json(200, {"version": "0.0.0-fake"})
+        elif path == "/v1/models":
+            if self._authorised():
+                model = {"id": self.served, "object": "model", "owned_by": self.fake.engine, "max_model_len": 2048}
+                self._json(200, {"object": "list", "data": [model]})
+        else:
+            self._error(404, "Not Found", "NotFoundError")
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            body = None
+        self._seen(body)
+        if self.path == "/fake/faults":
+            self._set_faults(body)
+        elif self.path != "/v1/chat/completions":
+            self._error(404, "Not Found", "NotFoundError")
+        elif self._authorised() and not self._broken():
+            with self.fake.lock:
+                self.fake.running += 1
+            try:
+                self._complete(body)
+            finally:
+                with self.fake.lock:
+                    self.fake.running -= 1
+
+    def _seen(self, body: t.Any) -> None:
+        with self.fake.lock:
+            self.fake.requests.append((self.command, self.path, self.headers.get("Authorization"), body))
+
+    def _set_faults(self, body: t.Any) -> None:
+        self.fake.faults.clear()
+        try:
+            for name, value in (body or {}).items():
+                self.fake.faults.set(name, value)
+        except ValueError as error:
+            self._error(400, str(error), "BadRequestError")
+            return
+        self._json(200, {})
+
+    def _authorised(self) -> bool:
+        faults = self.fake.faults
+        given = self.headers.get("Authorization") or ""
+        scheme, _, key = given.partition(" ")
+        right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), (self.fake.key or "").encode())
+        if (right or self.fake.key is None or faults.get("no_auth")) and not faults.get("reject"):
+            return True
+        self._json(401, {"error": "Unauthorized"})
+        return False
+
+    def _broken(self) -> bool:
+        """Whether a fault took the place of an answer."""
+        faults = self.fake.faults
+        if faults.get("hang"):
+            self.fake.closing.wait()
+            return True
+        if faults.get("echo_key"):
+            self._error(500, f"no session for {self.headers.get('Authorization')}", "InternalServerError")
+            return True
+        if faults.get("not_json"):
+            self._send(200, b"<html><h1>It works!</h1></html>", "text/html")
+            return True
+        status = faults.get("status")
+        if status is not None and faults.use("status_times"):
+            retry = faults.get("retry_after")
+            extra = {} if retry is None else {"Retry-After": str(retry)}
+            self._error(int(status), "the fake was told to fail", "InternalServerError", extra)
+            return True
+        return False
+
+    def _complete(self, body: t.Any) -> None:
+        try:
+            model, messages = body["model"], body["messages"]
+            prompt, image = _prompt_of(messages[-1]["content"])
+        except (TypeError, KeyError, IndexError):
+            self._error(400, "model and messages are required", "BadRequestError")
+            return
+        if model != self.served and self.fake.engine == "vllm":
+            self._error(404, f"The model `{model}` does not exist.", "NotFoundError", param="model")
+            return
+        try:
+            text = self._answer(prompt, image)
+        except ValueError as error:
+            self._error(400, f"Failed to load image: {error}", "BadRequestError")
+            return
+        endless = bool(body.get("ignore_eos")) and not self.fake.faults.get("no_ignore_eos")
+        limit = int(body.get("max_tokens") or body.get("max_completion_tokens") or 256)
+        pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
+        finish = str(self.fake.faults.get("finish_reason", finish))
+        usage = {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": max(1, len(pieces))}
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        wants_stream = bool(body.get("stream")) and not self.fake.faults.get("not_streaming")
+        if wants_stream:
+            counted = bool((body.get("stream_options") or {}).get("include_usage"))
+            self._stream(model, pieces, finish, usage if counted else None)
+        else:
+            self._whole(model, pieces, finish, usage)
+
+    def _answer(self, prompt: str, image: bytes | None) -> str:
+        faults = self.fake.faults
+        if faults.get("garbage"):
+            return GARBAGE
+        if faults.get("wrong_answer"):
+            return "London"
+        if faults.get("empty"):
+            return ""
+        if image is not None:
+            return "Red" if faults.get("blind") else colour_of(image).capitalize()
+        for pattern, answer in ANSWERS:
+            if re.search(pattern, prompt.lower()):
+                return answer
+        return OTHER_ANSWER
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds before the first token, and between tokens."""
+        faults = self.fake.faults
+        first, token = self.fake.first_token, self.fake.token
+        slow = faults.get("slow_first") is not None or faults.get("slow_token") is not None
+        if slow and faults.use("slow_times"):
+            first, token = float(faults.get("slow_first", first)), float(faults.get("slow_token", token))
+        return first, token
+
+    def _whole(self, model: str, pieces: list[str], finish: str, usage: dict[str, int]) -> None:
+        first, token = self._pace()
+        self.fake.closing.wait(first + token * len(pieces))
+        message = {"role": "assistant", "content": "".join(pieces)}
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        body = {"id": "chatcmpl-fake", "object": "chat.completion", "created": int(time.time()), "model": model}
+        counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
+        self._json(200, {**body, "choices": [choice], **counted})
+
+    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, int] | None) -> None:
+        faults = self.fake.faults
+        first, token = self._pace()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.fake.closing.wait(first)
+        head = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+
+        def choice(delta: dict[str, t.Any], reason: str | None = None) -> dict[str, t.Any]:
+            return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+
+        self._event(choice({"role": "assistant", "content": ""}))
+        for number, piece in enumerate(pieces):
+            if number:
+                self.fake.closing.wait(token)
+            self._event(choice({"content": piece}))
+            if faults.get("stall"):
+                self.fake.closing.wait()
+            if faults.get("cut"):
+                self._reset()
+                return
+            if faults.get("stream_error"):
+                self._event({"error": {"message": "EngineCore died", "type": "InternalServerError", "code": 500}})
+                break
+        if not faults.get("truncate"):
+            self._event(choice({}, finish))
+            if usage is not None and not faults.get("no_usage"):
+                self._event({**head, "choices": [], "usage": usage})
+            self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, document: dict[str, t.Any]) -> None:
+        self._chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _reset(self) -> None:
+        """Close as a killed process does: the client sees a reset, not an end."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def _json(self, status: int, document: t.Any, extra: dict[str, str] | None = None) -> None:
+        self._send(status, json.dumps(document).encode(), "application/json", extra)
+
+    def _error(
+        self, status: int, message: str, kind: str, extra: dict[str, str] | None = None, param: str | None = None
+    ) -> None:
+        error = {"message": message, "type": kind, "param": param, "code": status}
+        self._json(status, {"error": error}, extra)
+
+    def _send(self, status: int, body: bytes, kind: str, extra: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **(extra or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _prompt_of(content: t.Any) -> tuple[str, bytes | None]:
+    if isinstance(content, str):
+        return content, None
+    prompt, image = "", None
+    for part in content:
+        if part["type"] == "text":
+            prompt += part["text"]
+        elif part["type"] == "image_url":
+            image = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+    return prompt, image
+
+
+def _cut_to_length(pieces: list[str], limit: int, endless: bool) -> tuple[list[str], str]:
+    if endless:
+        pieces = pieces + [" more"] * (limit - len(pieces))
+    return (pieces[:limit], "length") if len(pieces) >= limit else (pieces, "stop")
+
+
+def colour_of(png: bytes) -> str:
+    """The name of the most colourful pixel's colour in a picture.
+
+    Raises:
+        ValueError: it is no PNG of 8 bits a channel without interlace and palette.
+    """
+    if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 29:
+        raise ValueError("not a PNG")
+    width, height, depth, kind, _compression, _filters, interlace = struct.unpack(">IIBBBBB", png[16:29])
+    if depth != 8 or interlace or kind not in PNG_CHANNELS:
+        raise ValueError("a PNG of a kind that is not supported")
+    channels = PNG_CHANNELS[kind]
+    try:
+        raw = zlib.decompress(_png_data(png))
+    except zlib.error as error:
+        raise ValueError("a PNG that was cut") from error
+    pixels = _png_pixels(raw, width, height, channels)
+    red, green, blue = max(pixels, key=lambda pixel: max(pixel) - min(pixel))
+    if max(red, green, blue) - min(red, green, blue) < 40:
+        return "grey"
+    return min(COLOURS, key=lambda name: sum((a - b) ** 2 for a, b in zip(COLOURS[name], (red, green, blue))))
+
+
+def _png_data(png: bytes) -> bytes:
+    data, position = b"", 8
+    while position + 8 <= len(png):
+        length, kind = struct.unpack(">I4s", png[position : position + 8])
+        if kind == b"IDAT":
+            data += png[position + 8 : position + 8 + length]
+        position += length + 12
+    return data
+
+
+def _png_pixels(raw: bytes, width: int, height: int, channels: int) -> set[tuple[int, int, int]]:
+    stride = width * channels
+    if len(raw) != (stride + 1) * height:
+        raise ValueError("a PNG that was cut")
+    above = bytes(stride)
+    seen: set[tuple[int, int, int]] = set()
+    for row in range(height):
+        start = row * (stride + 1)
+        line = _png_line(raw[start], raw[start + 1 : start + 1 + stride], above, channels)
+        if line != above or row == 0:
+            step = range(0, stride, channels)
+            seen.update((line[i], line[i + min(1, channels - 1)], line[i + min(2, channels - 1)]) for i in step)
+        above = line
+    return seen
+
+
+def _png_line(kind: int, line: bytes, above: bytes, channels: int) -> bytes:
+    if kind == 0:
+        return line
+    out = bytearray(line)
+    for i in range(len(out)):
+        left = out[i - channels] if i >= channels else 0
+        corner = above[i - channels] if i >= channels else 0
+        guess = (0, left, above[i], (left + above[i]) // 2, _paeth(left, above[i], corner))[kind]
+        out[i] = (out[i] + guess) & 255
+    return bytes(out)
+
+
+def _paeth(left: int, up: int, corner: int) -> int:
+    estimate = left + up - corner
+    return min((left, up, corner), key=lambda value: abs(estimate - value))
+
+
+def _key_from(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip().rpartition("=")[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A stand-in for vLLM and SGLang.")
+    parser.add_argument("--engine", choices=("vllm", "sglang"), default="vllm")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8100)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--key", default=os.environ.get("ENGINE_API_KEY"))
+    parser.add_argument("--key-file", help="a file with ENGINE_API_KEY=... or the bare key")
+    parser.add_argument("--first-token", type=float, default=0.0, help="seconds before the first token")
+    parser.add_argument("--token", type=float, default=0.0, help="seconds between tokens")
+    parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before it listens, as if it loaded")
+    parser.add_argument("--shutdown-timeout", type=float, default=30.0)
+    parser.add_argument("--fault", action="append", default=[], metavar="NAME[=JSON]", help=", ".join(FAULTS))
+    options = parser.parse_args()
+    time.sleep(options.start_delay)
+    fake = FakeEngine(
+        engine=options.engine,
+        model=options.model,
+        key=_key_from(options.key_file) if options.key_file else options.key,
+        host=options.host,
+        port=options.port,
+        first_token=options.first_token,
+        token=options.token,
+        shutdown_timeout=options.shutdown_timeout,
+    )
+    for fault in options.fault:
+        name, _, value = fault.partition("=")
+        fake.faults.set(name, json.loads(value) if value else True)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_signal: ended.set())
+    fake.start()
+    ended.wait()
+    fake.drain()
+
+
+if __name__ == "__main__":
+    main()

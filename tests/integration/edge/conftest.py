@@ -1,0 +1,272 @@
+"""A real HAProxy on the loopback interface, with the role's own configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _keys
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys
+
+from tests.integration.edge.engine import Recorder
+
+ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
+#: Another HAProxy than the distribution's can be tried with this.
+HAPROXY = os.environ.get("HAPROXY", "/usr/sbin/haproxy")
+ENGINE_KEY = "sk-engine-key-that-stays-on-the-host-0000"
+KEY = "sk-the-key-of-team-a-for-tests-only-000000000"
+
+init_plugin_loader()
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(condition: t.Callable[[], t.Any], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class Edge:
+    """One edge in front of instances that are already there."""
+
+    def __init__(self, directory: Path, ports: list[int]) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.instance_ports = ports
+        self.variables: dict[str, t.Any] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = directory / "haproxy.log"
+        self.config = directory / "haproxy.cfg"
+        self.maps = directory / "maps"
+        self.drains = directory / "drain.json"
+        self.socket = str(directory / "admin.sock")
+        self.master_socket = str(directory / "master.sock")
+        self.set_keys({})
+        self.drain(state="kept")
+
+    # What the modules do on a host.
+
+    def set_keys(self, keys: dict[str, str], **changes: t.Any) -> dict[str, t.Any]:
+        """Run module edge_keys; the argument maps keys to clients."""
+        hashes = [{"name": name, "sha256": _keys.sha256(key)} for key, name in keys.items()]
+        parameters = {"keys": hashes, "path": str(self.maps / "keys.map"), **self._sockets()}
+        return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)
+
+    def drain(self, check: bool = False, **parameters: t.Any) -> dict[str, t.Any]:
+        """Run module edge_drain."""
+        defaults = {name: argument.get("default") for name, argument in edge_drain.ARGUMENTS.items()}
+        places = {
+            "config_path": str(self.config),
+            "map_path": str(self.maps / "drain.map"),
+            "record_path": str(self.drains),
+            **self._sockets(),
+        }
+        return edge_drain.run({**defaults, **places, **parameters}, check, want_diff=True)
+
+    def _sockets(self) -> dict[str, str]:
+        return {"socket": self.socket, "master_socket": self.master_socket}
+
+    # What systemd does.
+
+    def start(self, **variables: t.Any) -> Edge:
+        self.configure(**variables)
+        self._tell_servers("start")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [HAPROXY, "-W", "-S", self.master_socket, "-f", str(self.config)],
+                env={**os.environ, "ENGINE_API_KEY": ENGINE_KEY},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        eventually(lambda: self._runs(0))
+        return self
+
+    def reload(self) -> None:
+        assert self.process
+        self._tell_servers("reload")
+        before = self._reloads()
+        self.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: self._runs(before + 1))
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            finally:
+                self.process.kill()
+                self.process = None
+
+    def configure(self, **variables: t.Any) -> None:
+        self.variables.update(variables)
+        self.config.write_text(self._rendered())
+
+    def _rendered(self) -> str:
+        """The configuration that the role would write."""
+        values: dict[str, t.Any] = {}
+        for part in ("defaults", "vars"):
+            values.update(yaml.safe_load((ROLE / part / "main.yml").read_text()))
+        services = [
+            {
+                "port": self.port,
+                "instances": [{"name": f"vllm-{i}", "port": port} for i, port in enumerate(self.instance_ports)],
+            }
+        ]
+        values.update(
+            ansible_managed="Ansible managed",
+            edge_address="127.0.0.1",
+            edge_services=services,
+            __edge_maps=str(self.maps),
+            __edge_socket=self.socket,
+            __edge_servers_file=str(self.directory / "servers.state"),
+            # Where Ansible looks for the role's templates and files.
+            ansible_search_path=[str(ROLE)],
+            __edge_found={"files": []},
+        )
+        values.update(self.variables)
+        templar = Templar(DataLoader(), variables=_trusted(values))
+        return str(templar.template(trust_as_template("{{ (__edge_files | last).content }}")))
+
+    def _tell_servers(self, event: str) -> None:
+        subprocess.run(
+            [
+                *(sys.executable, "-I", str(ROLE / "files" / "edge_servers.py"), event),
+                *("--config", str(self.config), "--drains", str(self.drains), "--socket", self.socket),
+                *("--output", str(self.directory / "servers.state")),
+            ],
+            check=True,
+        )
+
+    def _reloads(self) -> int:
+        try:
+            answer = _haproxy.ask(self.master_socket, "show proc")
+        except (OSError, FleetError):
+            return -1
+        master = re.search(r"^\d+\s+master\s+(?:\d+\s+)??(\d+)\s+(?:\[failed: \d+\]\s+)?\d+d", answer, re.MULTILINE)
+        return int(master[1]) if master else -1
+
+    def _runs(self, reloads: int) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log.read_text()
+        return self._reloads() >= reloads and bool(_haproxy.workers(self.socket, self.master_socket))
+
+    # What a client sees.
+
+    def ask(self, path: str, key: str | None = None, method: str = "GET", body: t.Any = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if key is not None:
+                sent["Authorization"] = f"Bearer {key}"
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # An edge that refuses a body need not read it.
+                connection.request(method, path, body=body, headers=sent)
+            response = connection.getresponse()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        finally:
+            connection.close()
+
+    def status(self, path: str, key: str | None = None, **options: t.Any) -> int:
+        return self.ask(path, key, **options)[0]
+
+    def healthy(self) -> bool:
+        return self.status("/health") == 200
+
+    def start_and_wait(self, **variables: t.Any) -> Edge:
+        """Start, and wait until every instance serves."""
+        self.start(**variables)
+        eventually(lambda: all(server.up for server in self.servers()))
+        return self
+
+    def servers(self) -> list[_haproxy.Server]:
+        return _haproxy.workers(self.socket, self.master_socket)[0].servers()
+
+    def access_log(self) -> list[str]:
+        return [line for line in self.log.read_text().splitlines() if line.startswith("client=")]
+
+
+def _trusted(value: t.Any) -> t.Any:
+    """The same with every text marked as a template, as the variables of a role are."""
+    if isinstance(value, dict):
+        return {key: _trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def error_of(answer: Answer) -> dict[str, t.Any]:
+    """The error in an answer, which has to have OpenAI's shape."""
+    _status, headers, body = answer
+    assert headers["content-type"] == "application/json"
+    document = json.loads(body)
+    assert set(document) == {"error"}
+    assert set(document["error"]) == {"message", "type", "param", "code"}
+    assert isinstance(document["error"]["message"], str)
+    return dict(document["error"])
+
+
+@contextlib.contextmanager
+def unstarted_edge(directory: Path, engines: list[Recorder]) -> t.Iterator[Edge]:
+    """An edge that serves client team-a with KEY, once it is started."""
+    if os.geteuid() != 0 or not shutil.which(HAPROXY):
+        pytest.skip("needs root and HAProxy")
+    edge = Edge(directory, [engine.port for engine in engines])
+    edge.set_keys({KEY: "team-a"})
+    try:
+        yield edge
+    finally:
+        edge.stop()
+
+
+@contextlib.contextmanager
+def two_engines() -> t.Iterator[list[Recorder]]:
+    recorders = [Recorder(), Recorder()]
+    try:
+        yield recorders
+    finally:
+        for recorder in recorders:
+            recorder.stop()
+
+
+@pytest.fixture
+def engines() -> t.Iterator[list[Recorder]]:
+    with two_engines() as recorders:
+        yield recorders
+
+
+@pytest.fixture
+def unstarted(tmp_path: Path, engines: list[Recorder]) -> t.Iterator[Edge]:
+    with unstarted_edge(tmp_path, engines) as edge:
+        yield edge
+
+
+@pytest.fixture
+def edge(unstarted: Edge) -> Edge:
+    """An edge of this test's own; further fixtures in the test files share one where that is enough."""
+    return unstarted.start_and_wait()

@@ -1,0 +1,121 @@
+"""A server that stands where an engine would, and remembers exactly what the edge sent it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import select
+import threading
+import time
+import typing as t
+
+
+class Seen(t.NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Recorder:
+    """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so; else it echoes."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.seen: list[Seen] = []
+        self.aborted = 0
+        self.healthy = True
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server.recorder = self
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 1024
+    recorder: Recorder
+
+    def handle_error(self, request: t.Any, client_address: t.Any) -> None:
+        """HAProxy resets the connection of a health check as soon as it knows enough."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: t.Any) -> None:  # noqa: A002 - the base class calls it so
+        return
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        recorder = self.server.recorder
+        body = self._body()
+        if self.path == "/health":
+            return self._send(200 if recorder.healthy else 503, b"{}")
+        if not self.path.startswith("/v1/"):
+            return self._send(404, b"{}")
+        recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
+        _, _, kind, *rest = self.path.split("/")
+        if kind == "stream":
+            return self._stream(float(rest[0]))
+        if kind == "slow":
+            return self._slow(float(rest[0]))
+        if kind == "status":
+            return self._send(int(rest[0]), b'{"from":"engine"}')
+        if kind == "break":
+            self.close_connection = True
+            return None
+        return self._send(200, json.dumps({"length": len(body)}).encode())
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _slow(self, seconds: float) -> None:
+        gone, _, _ = select.select([self.connection], [], [], seconds)
+        if gone:
+            self.server.recorder.aborted += 1
+            self.close_connection = True
+        else:
+            self._send(200, b"{}")
+
+    def _stream(self, seconds: float) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for number in range(int(seconds * 20)):
+                self._chunk(f"data: {number}\n\n".encode())
+                time.sleep(0.05)
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+        except OSError:
+            self.server.recorder.aborted += 1
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

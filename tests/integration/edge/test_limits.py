@@ -1,0 +1,165 @@
+"""What the edge does when there is too much, too large or too slow, and when an engine or a client goes away."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+import typing as t
+
+import pytest
+
+from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
+from tests.integration.edge.engine import Recorder
+
+LIMIT = 100_000
+
+
+def busy(edge: Edge, seconds: float, count: int = 1) -> list[threading.Thread]:
+    """Requests that take a while, once the engines have them or the queue does."""
+    threads = [threading.Thread(target=edge.ask, args=(f"/v1/slow/{seconds}", KEY)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.fixture
+def small(unstarted: Edge) -> Edge:
+    return unstarted.start_and_wait(edge_max_body_bytes=LIMIT)
+
+
+def test_a_body_is_limited(small: Edge) -> None:
+    assert small.status("/v1/x", KEY, method="POST", body=b"x" * LIMIT) == 200
+    answer = small.ask("/v1/x", KEY, method="POST", body=b"x" * (LIMIT + 1))
+    assert answer[0] == 413
+    assert str(LIMIT) in error_of(answer)["message"]
+
+
+def test_a_large_body_is_refused_before_it_is_sent(small: Edge) -> None:
+    with socket.create_connection(("127.0.0.1", small.port)) as raw:
+        raw.sendall(
+            f"POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 999999\r\n\r\n".encode()
+        )
+        assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def chunks(size: int) -> t.Iterator[bytes]:
+    for begin in range(0, size, 1000):
+        yield b"x" * min(1000, size - begin)
+
+
+def test_a_small_body_needs_no_length(small: Edge, engines: list[Recorder]) -> None:
+    assert small.status("/v1/x", KEY, method="POST", body=chunks(5000)) == 200
+    assert [len(request.body) for engine in engines for request in engine.seen] == [5000]
+
+
+@pytest.mark.parametrize("header", ["", "x" * 9000])
+def test_a_large_body_needs_its_length(small: Edge, engines: list[Recorder], header: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", small.port)
+    connection.putrequest("POST", "/v1/x")
+    connection.putheader("Authorization", f"Bearer {KEY}")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.putheader("X-Large", header)
+    connection.endheaders()
+    # No more than what makes the edge refuse: it closes, and what is on its way then would hide its answer.
+    connection.send(b"2328\r\n%s\r\n" % (b"x" * 9000))
+    assert connection.getresponse().status == 411
+    connection.close()
+    assert [request for engine in engines for request in engine.seen] == []
+
+
+def test_more_requests_than_an_instance_takes_wait_and_are_served(unstarted: Edge, engines: list[Recorder]) -> None:
+    unstarted.start_and_wait(edge_instance_max_requests=1)
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(unstarted.status("/v1/slow/0.3", KEY))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 6
+    assert [len(engine.seen) for engine in engines] == [3, 3]
+
+
+def test_a_full_queue_is_429(unstarted: Edge) -> None:
+    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_limit=2, edge_retry_after=7)
+    threads = busy(unstarted, 1.5, 4)
+    time.sleep(0.5)
+    answer = unstarted.ask("/v1/models", KEY)
+    assert answer[0] == 429
+    assert answer[1]["retry-after"] == "7"
+    assert error_of(answer)["type"] == "rate_limit_error"
+    assert unstarted.healthy()
+    for thread in threads:
+        thread.join()
+
+
+def test_waiting_too_long_is_503(unstarted: Edge) -> None:
+    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_timeout=1)
+    threads = busy(unstarted, 2.5, 2)
+    time.sleep(0.5)
+    answer = unstarted.ask("/v1/models", KEY)
+    assert answer[0] == 503
+    assert answer[1]["retry-after"] == "5"
+    assert error_of(answer)["code"] == "unavailable"
+    for thread in threads:
+        thread.join()
+
+
+def test_too_many_connections_are_503_but_health_answers(unstarted: Edge) -> None:
+    unstarted.start_and_wait(edge_max_connections=3)
+    idle = [socket.create_connection(("127.0.0.1", unstarted.port)) for _ in range(3)]
+    time.sleep(0.2)
+    answer = unstarted.ask("/v1/models", KEY)
+    assert answer[0] == 503
+    assert error_of(answer)["code"] == "too_many_connections"
+    assert unstarted.healthy()
+    for connection in idle:
+        connection.close()
+    eventually(lambda: unstarted.status("/v1/models", KEY) == 200)
+
+
+def test_a_silent_engine_is_504(unstarted: Edge) -> None:
+    unstarted.start_and_wait(edge_stream_timeout=1)
+    answer = unstarted.ask("/v1/slow/3", KEY)
+    assert answer[0] == 504
+    assert error_of(answer)["code"] == "gateway_timeout"
+
+
+def test_an_engine_that_breaks_off_is_502_and_not_asked_again(edge: Edge, engines: list[Recorder]) -> None:
+    answer = edge.ask("/v1/break", KEY, method="POST", body=b"{}")
+    assert answer[0] == 502
+    assert error_of(answer)["type"] == "server_error"
+    assert [request.path for engine in engines for request in engine.seen] == ["/v1/break"]
+
+
+def test_an_instance_that_is_gone_costs_no_request(edge: Edge, engines: list[Recorder]) -> None:
+    engines[0].stop()
+    assert [edge.status("/v1/models", KEY) for _ in range(20)] == [200] * 20
+
+
+def test_a_stream_arrives_as_it_is_made(edge: Edge) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", edge.port)
+    connection.request("POST", "/v1/stream/1", headers={"Authorization": f"Bearer {KEY}"})
+    response = connection.getresponse()
+    began = time.monotonic()
+    arrivals = []
+    while event := response.read1(1000):
+        arrivals.append(time.monotonic() - began)
+        last = event
+    connection.close()
+    assert b"[DONE]" in last
+    # Twenty events, 50 ms apart: they came one by one, not together.
+    assert len(arrivals) > 10
+    assert arrivals[len(arrivals) // 2] < 0.8 * arrivals[-1]
+
+
+@pytest.mark.parametrize("path", ["/v1/slow/20", "/v1/stream/20"])
+def test_an_engine_learns_that_its_client_has_gone(edge: Edge, engines: list[Recorder], path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", edge.port)
+    connection.request("POST", path, body=b"{}", headers={"Authorization": f"Bearer {KEY}"})
+    eventually(lambda: any(engine.seen for engine in engines))
+    connection.close()
+    if connection.sock:
+        connection.sock.close()
+    eventually(lambda: sum(engine.aborted for engine in engines) == 1, seconds=3)

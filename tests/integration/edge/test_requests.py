@@ -1,0 +1,234 @@
+"""Who gets in, where to, and what the engine sees of it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import typing as t
+
+import pytest
+
+from tests.integration.edge.conftest import (
+    ENGINE_KEY,
+    KEY,
+    Edge,
+    error_of,
+    two_engines,
+    unstarted_edge,
+)
+from tests.integration.edge.engine import Recorder
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[tuple[Edge, list[Recorder]]]:
+    """One edge for all: nothing here changes it."""
+    with two_engines() as engines, unstarted_edge(tmp_path_factory.mktemp("edge"), engines) as edge:
+        yield edge.start_and_wait(), engines
+
+
+@pytest.fixture
+def edge(shared: tuple[Edge, list[Recorder]]) -> Edge:
+    return shared[0]
+
+
+@pytest.fixture
+def engines(shared: tuple[Edge, list[Recorder]]) -> list[Recorder]:
+    for engine in shared[1]:
+        engine.seen.clear()
+    return shared[1]
+
+
+def seen(engines: list[Recorder]) -> list[str]:
+    return [request.path for engine in engines for request in engine.seen]
+
+
+def test_a_known_key_gets_in(edge: Edge, engines: list[Recorder]) -> None:
+    assert edge.status("/v1/models", KEY) == 200
+    assert seen(engines) == ["/v1/models"]
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+def test_the_scheme_is_case_insensitive(edge: Edge, scheme: str) -> None:
+    assert edge.status("/v1/models", Authorization=f"{scheme} {KEY}") == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "Bearer sk-wrong",
+        f"Bearer {KEY}x",
+        f"Bearer {KEY[:-1]}",
+        f"Bearer {KEY.upper()}",
+        f"Bearer {KEY} {KEY}",
+        f"Bearer {KEY},{KEY}",
+        f"Basic {KEY}",
+        KEY,
+        "Bearer",
+        "Bearer ",
+        "",
+    ],
+)
+def test_anything_else_is_401(edge: Edge, engines: list[Recorder], authorization: str) -> None:
+    answer = edge.ask("/v1/models", Authorization=authorization)
+    assert answer[0] == 401
+    assert answer[1]["www-authenticate"] == "Bearer"
+    assert error_of(answer)["code"] == "invalid_api_key"
+    assert seen(engines) == []
+
+
+def test_no_key_is_401_and_says_what_to_send(edge: Edge) -> None:
+    answer = edge.ask("/v1/models")
+    assert answer[0] == 401
+    assert "Authorization: Bearer" in error_of(answer)["message"]
+
+
+def test_two_keys_in_one_request_are_401(edge: Edge) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", edge.port)
+    connection.putrequest("GET", "/v1/models")
+    connection.putheader("Authorization", f"Bearer {KEY}")
+    connection.putheader("Authorization", "Bearer sk-other")
+    connection.endheaders()
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+@pytest.mark.parametrize("header", ["X-API-Key", "Api-Key", "X-Authorization"])
+def test_a_key_in_another_header_does_not_count(edge: Edge, header: str) -> None:
+    assert edge.status("/v1/models", **{header: KEY}) == 401
+
+
+TRICKS = [
+    "/",
+    "/metrics",
+    "/invocations",
+    "/tokenize",
+    "/v1",
+    "/V1/models",
+    "//v1/models",
+    "/v1//models",
+    "/v1//",
+    "/v1/../metrics",
+    "/v1/./models",
+    "/v1/..",
+    "/v1/%2e%2e/metrics",
+    "/v1/%2E%2e/metrics",
+    "/v1/..%2fmetrics",
+    "/v1/%2e%2e%2fmetrics",
+    "/v1%2f../metrics",
+    "/v1/%252e%252e/metrics",
+    "/v1/..;/metrics",
+    "/v1/;/models",
+    "/v1/..\\metrics",
+    "/v1/%5c..%5cmetrics",
+    "/v1/%00",
+    "/v1/models%0d%0aX:1",
+    "/v1/models%20x",
+    "/v1/%2f",
+    "/health/",
+    "/health/../metrics",
+    "/health%2f",
+    "/HEALTH",
+    "/x?/v1/models",
+]
+
+
+@pytest.mark.parametrize("path", TRICKS)
+def test_only_the_allow_list_gets_through(edge: Edge, engines: list[Recorder], path: str) -> None:
+    # http.client refuses some of these paths.
+    with socket.create_connection(("127.0.0.1", edge.port)) as raw:
+        raw.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode()
+        )
+        answer = raw.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 404 ")
+    assert '"code":"unknown_url"' in answer
+    assert seen(engines) == []
+
+
+@pytest.mark.parametrize("path", ["/v1/models/Qwen/Qwen3-VL", "/v1/models/Qwen%2FQwen3-VL", "/v1/a.b", "/v1/x?a=/../b"])
+def test_a_plain_path_gets_through_as_it_is(edge: Edge, engines: list[Recorder], path: str) -> None:
+    assert edge.status(path, KEY) == 200
+    assert seen(engines) == [path]
+
+
+def test_a_path_that_is_not_listed_is_404_without_a_key_too(edge: Edge) -> None:
+    answer = edge.ask("/metrics")
+    assert answer[0] == 404
+    assert error_of(answer)["code"] == "unknown_url"
+
+
+def test_the_form_for_proxies_reaches_the_engine_as_a_path(edge: Edge, engines: list[Recorder]) -> None:
+    assert edge.status("http://elsewhere/v1/models?a=b", KEY) == 200
+    assert edge.status("http://elsewhere/metrics", KEY) == 404
+    assert seen(engines) == ["/v1/models?a=b"]
+
+
+def test_the_engine_sees_the_edges_key_and_never_the_clients(edge: Edge, engines: list[Recorder]) -> None:
+    edge.ask(
+        f"/v1/chat/completions?key={KEY}&n=1",
+        KEY,
+        method="POST",
+        body=b"{}",
+        X_API_Key=KEY,
+        Api_Key=KEY,
+        Proxy_Authorization=f"Bearer {KEY}",
+        Cookie=f"key={KEY}",
+        X_Request_ID="mine",
+        Connection="close, Authorization",
+    )
+    (request,) = [request for engine in engines for request in engine.seen]
+    assert request.headers["authorization"] == f"Bearer {ENGINE_KEY}"
+    assert KEY not in str(request)
+    assert request.path == "/v1/chat/completions?key=sk-&n=1"
+    assert request.body == b"{}"
+    assert request.headers["x-forwarded-for"] == "127.0.0.1"
+
+
+def test_every_answer_has_a_request_id_of_the_edges_own(edge: Edge, engines: list[Recorder]) -> None:
+    given = edge.ask("/v1/models", KEY, X_Request_ID="the-clients")[1]["x-request-id"]
+    refused = edge.ask("/metrics")[1]["x-request-id"]
+    (request,) = [request for engine in engines for request in engine.seen]
+    assert request.headers["x-request-id"] == given
+    assert len({given, refused, "the-clients"}) == 3
+
+
+def test_an_upgrade_to_http2_is_not_passed_on(edge: Edge, engines: list[Recorder]) -> None:
+    edge.ask("/v1/models", KEY, Upgrade="h2c", Connection="Upgrade, HTTP2-Settings", HTTP2_Settings="AAMAAABk")
+    (request,) = [request for engine in engines for request in engine.seen]
+    assert "upgrade" not in {name.lower() for name in request.headers}
+
+
+def test_an_engine_that_refuses_the_edge_is_no_401(edge: Edge) -> None:
+    answer = edge.ask("/v1/status/401", KEY)
+    assert answer[0] == 502
+    assert error_of(answer)["code"] == "bad_gateway"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+def test_the_engines_own_errors_pass(edge: Edge, status: int) -> None:
+    answer = edge.ask(f"/v1/status/{status}", KEY)
+    assert (answer[0], answer[2]) == (status, b'{"from":"engine"}')
+
+
+def test_the_access_log_names_the_client_and_shows_no_key(edge: Edge) -> None:
+    before = len(edge.access_log())
+    edge.ask(f"/v1/models?key={KEY}", KEY)
+    edge.ask(f"/v1/{KEY}", KEY)
+    edge.ask("/v1/models", "sk-a-wrong-key-that-somebody-tried")
+    edge.ask("/health")
+    first, second, third = edge.access_log()[before:]
+    assert "client=team-a key=" in first
+    assert "path=/v1/models status=200 instance=vllm-" in first
+    assert "path=/v1/sk- status=200" in second
+    assert "client=- key=" in third
+    assert "status=401" in third
+    everything = edge.log.read_text()
+    assert not [secret for secret in (KEY, ENGINE_KEY, "somebody-tried") if secret in everything]
+
+
+@pytest.mark.parametrize("line", ["GET /v1/models#x HTTP/1.1", "NO HTTP AT ALL", "GET /v1/a b HTTP/1.1"])
+def test_what_is_not_http_gets_no_further(edge: Edge, engines: list[Recorder], line: str) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port)) as raw:
+        raw.sendall(f"{line}\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode())
+        assert raw.makefile("rb").read().startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
+    assert seen(engines) == []

@@ -1,0 +1,168 @@
+"""The inventories, asked through the plugin that production uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.inventory.conftest import ROOT, Api, ask, run
+
+GOLDEN = Path(__file__).parent / "golden.json"
+GROUPS = {
+    "inference",
+    "gateway",
+    "gateway_store",
+    "monitoring",
+    "engine_vllm",
+    "engine_sglang",
+    "ring_canary",
+    "ring_stable",
+}
+CONNECTION = ("endpoint_url", "access_key", "secret_key", "regions")
+
+
+def role(value: str, name: str, **tags: str) -> dict[str, str]:
+    return {"Name": name, "inference:role": value, **{f"inference:{key}": tag for key, tag in tags.items()}}
+
+
+def seed(api: Api) -> dict[str, str]:
+    """A fleet with what fleets have: sizes, missing tags, stopped machines, and machines that are none of ours."""
+    ids = {
+        "llm-canary-1": api.launch("g6e.xlarge", role("inference", "llm-canary-1", ring="canary")),
+        "llm-a-1": api.launch("g6e.12xlarge", role("inference", "llm-a-1", ring="stable", engine="sglang")),
+        "llm-a-2": api.launch("g6e.48xlarge", role("inference", "llm-a-2")),
+        "llm-a-3": api.launch("g6e.2xlarge", role("inference", "llm-a-3", engine="vllm")),
+        "LLM.Big_4": api.launch("g6e.24xlarge", role("inference", "LLM.Big_4", ring="stable", engine="vllm")),
+        "nameless": api.launch("g6e.4xlarge", {"inference:role": "inference"}),
+        "misspelt-ring": api.launch("g6e.xlarge", role("inference", "misspelt-ring", ring="stabel")),
+        "misspelt-role": api.launch("g6e.xlarge", role("inferense", "misspelt-role")),
+        "stopped": api.launch("g6e.xlarge", role("inference", "stopped", ring="canary")),
+        "terminated": api.launch("g6e.xlarge", role("inference", "terminated", ring="canary")),
+        "gateway-1": api.launch("c7i.xlarge", role("gateway", "gateway-1")),
+        "gateway-2": api.launch("c7i.xlarge", role("gateway", "gateway-2", ring="canary", engine="vllm")),
+        "store-1": api.launch("m7i.large", role("gateway_store", "store-1")),
+        "watch-1": api.launch("t3.medium", role("monitoring", "watch-1")),
+        "web-1": api.launch("t3.medium", {"Name": "web-1", "team": "web"}),
+    }
+    api.client().stop_instances(InstanceIds=[ids["stopped"]])
+    api.client().terminate_instances(InstanceIds=[ids["terminated"]])
+    return ids
+
+
+def plain(value: t.Any) -> t.Any:
+    """What comes from the API is marked by Ansible as text that must not be taken for a template."""
+    return value["__ansible_unsafe"] if isinstance(value, dict) else value
+
+
+def essence(inventory: dict[str, t.Any], nameless: str) -> dict[str, t.Any]:
+    """Groups with their hosts, and the variables that the fleet's roles read; what an instance is named by is fixed."""
+
+    def named(host: str) -> str:
+        return "i-nameless" if host == nameless else host
+
+    variables = inventory["_meta"]["hostvars"]
+    return {
+        "groups": {
+            group: {key: sorted(map(named, content[key])) for key in ("hosts", "children") if key in content}
+            for group, content in sorted(inventory.items())
+            if group not in ("_meta", "aws_ec2")
+        },
+        "hosts": {
+            named(host): {key: plain(content[key]) for key in ("fleet_instance_type", "fleet_engine_tag")}
+            for host, content in sorted(variables.items())
+        },
+    }
+
+
+def test_a_grown_fleet_reads_as_recorded(api: Api) -> None:
+    ids = seed(api)
+    answer = ask("inventories/lab", api.url)
+    assert answer.status == 0, answer.said
+    seen = essence(answer.inventory, ids["nameless"])
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
+    assert seen == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_a_host_is_reached_at_its_private_address(api: Api) -> None:
+    instance = api.launch("g6e.xlarge", role("inference", "one"))
+    described = api.client().describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    answer = ask("inventories/lab", api.url)
+    assert plain(answer.hosts["one"]["ansible_host"]) == described["PrivateIpAddress"]
+
+
+def test_production_asks_every_region(api: Api) -> None:
+    api.launch("g6e.xlarge", role("inference", "east"))
+    api.launch("g6e.xlarge", role("inference", "west"), region="us-west-2")
+    assert ask("inventories/aws", api.url).members("inference") == {"east", "west"}
+
+
+def test_nothing_is_said_but_the_plugins_own_deprecation(api: Api) -> None:
+    seed(api)
+    said = ask("inventories/lab", api.url, ANSIBLE_DEPRECATION_WARNINGS="false").said
+    assert "WARNING" not in said
+
+
+@pytest.mark.parametrize("inventory", ["aws", "lab", "sample"])
+def test_all_groups_are_there_without_hosts(inventory: str) -> None:
+    if inventory == "sample":
+        document = yaml.safe_load((ROOT / "inventories/sample/hosts.yml").read_text(encoding="utf-8"))
+    else:
+        document = yaml.safe_load((ROOT / f"inventories/{inventory}/groups.yml").read_text(encoding="utf-8"))
+    children = document["all"]["children"]
+    assert {*children, *children["inference"]["children"]} == GROUPS
+
+
+def test_the_lab_reads_its_fleet_as_production_does() -> None:
+    production, lab = (
+        yaml.safe_load((ROOT / f"inventories/{name}/aws_ec2.yml").read_text(encoding="utf-8"))
+        for name in ("aws", "lab")
+    )
+    for option in CONNECTION:
+        production.pop(option, None)
+        lab.pop(option)
+    assert lab == production
+    assert lab["strict"] is True
+
+
+def test_the_sample_is_a_fleet() -> None:
+    answer = ask("inventories/sample", "http://127.0.0.1:9")
+    assert answer.status == 0, answer.said
+    assert answer.members("inference") == {"gpu-1", "gpu-2"}
+    assert answer.members("ring_canary") == {"gpu-1"}
+
+
+@pytest.mark.parametrize("inventory", ["aws", "lab"])
+def test_an_api_that_does_not_answer_is_an_error(inventory: str) -> None:
+    answer = ask(f"inventories/{inventory}", "http://127.0.0.1:9")
+    assert answer.status != 0
+    assert "aws_ec2.yml" in answer.said
+
+
+def test_missing_credentials_are_an_error(api: Api) -> None:
+    answer = ask("inventories/aws", api.url, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    assert answer.status != 0
+
+
+def test_an_expression_that_fails_is_an_error(api: Api, tmp_path: Path) -> None:
+    api.launch("g6e.xlarge", role("inference", "one"))
+    shutil.copytree(ROOT / "inventories/lab", tmp_path / "lab")
+    source = tmp_path / "lab/aws_ec2.yml"
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text.replace("aws_instance_type", "aws_no_such_attribute"), encoding="utf-8")
+    answer = ask(tmp_path / "lab", api.url)
+    assert answer.status != 0
+    assert "aws_no_such_attribute" in answer.said
+
+
+def test_a_fleet_of_nobody_is_refused_by_site(api: Api) -> None:
+    api.launch("g6e.xlarge", {"Name": "web-1"})
+    answer = run("ansible-playbook", "-i", "inventories/lab", "site.yml", "-e", "engine=vllm", url=api.url)
+    assert answer.status != 0
+    assert "no host in the group inference" in answer.output

@@ -1,0 +1,119 @@
+"""The program that systemd runs before HAProxy starts or reloads."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.haproxy import FakeHaproxy
+
+PROGRAM = Path(__file__).resolve().parents[3] / "roles" / "edge" / "files" / "edge_servers.py"
+CONFIG = """\
+backend inflight
+    stick-table type string
+frontend edge_8000
+    default_backend instances_8000
+
+backend instances_8000
+    default-server check
+    server vllm-0 127.0.0.1:8100
+    server vllm-1 127.0.0.1:8101
+
+backend instances_8001
+    server sglang-2 127.0.0.1:8102
+"""
+
+
+@pytest.fixture
+def program() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("edge_servers", PROGRAM)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(
+    program: types.ModuleType, event: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, list[str]]:
+    """The rows that it wrote, by server."""
+    (directory / "haproxy.cfg").write_text(CONFIG)
+    arguments = ["--config", "haproxy.cfg", "--drains", "drain.json", "--socket", "admin.sock", "--output", "state"]
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "argv", ["edge_servers.py", event, *arguments])
+    program.main()
+    version, columns, *rows = (directory / "state").read_text().splitlines()
+    assert version == "1"
+    assert all(len(row.split()) == len(columns.split()) - 1 for row in rows if " 5 6 3 " not in row)
+    return {row.split()[3]: row.split() for row in rows}
+
+
+def state(row: list[str]) -> tuple[str, str]:
+    """The operational and the administrative state."""
+    return row[5], row[6]
+
+
+def test_at_a_start_every_server_is_down(
+    program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = run(program, "start", tmp_path, monkeypatch)
+    assert {name: state(row) for name, row in rows.items()} == {
+        "vllm-0": ("0", "0"),
+        "vllm-1": ("0", "0"),
+        "sglang-2": ("0", "0"),
+    }
+    assert [(row[1], row[2], row[4], row[18]) for row in rows.values()] == [
+        ("instances_8000", "1", "127.0.0.1", "8100"),
+        ("instances_8000", "2", "127.0.0.1", "8101"),
+        ("instances_8001", "1", "127.0.0.1", "8102"),
+    ]
+
+
+def test_what_is_drained_starts_drained(
+    program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drain.json").write_text(json.dumps({"state": "drained", "instances": {"vllm-1": {}}}))
+    rows = run(program, "start", tmp_path, monkeypatch)
+    assert state(rows["vllm-1"]) == ("0", "8")
+    assert state(rows["vllm-0"]) == ("0", "0")
+
+
+def test_at_a_reload_every_server_stays_what_it_is(
+    program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "drain.json").write_text(json.dumps({"instances": {"vllm-0": {}}}))
+    with FakeHaproxy(tmp_path) as haproxy:
+        # The stand-in has all of them on port 8100: vllm-1 is another server now, and sglang-2 is new.
+        haproxy.worker.servers = {"vllm-0": {"up": 2, "admin": 32}, "vllm-1": {"up": 2, "admin": 0}}
+        rows = run(program, "reload", tmp_path, monkeypatch)
+    assert state(rows["vllm-0"]) == ("2", "40")
+    assert state(rows["vllm-1"]) == ("0", "0")
+    assert state(rows["sglang-2"]) == ("0", "0")
+
+
+def test_a_socket_that_does_not_answer_stops_no_reload(
+    program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run(program, "reload", tmp_path, monkeypatch)
+    assert state(rows["vllm-0"]) == ("0", "0")
+    assert "admin.sock does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("record", ["", "[]", "{"])
+def test_a_damaged_record_stops_no_start(
+    program: types.ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    record: str,
+) -> None:
+    (tmp_path / "drain.json").write_text(record)
+    rows = run(program, "start", tmp_path, monkeypatch)
+    assert state(rows["vllm-0"]) == ("0", "0")
+    assert "drain.json cannot be read" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""The balancer's configuration, the EC2 tags and what Ansible is told."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from lab import balancer, ec2, settings, verbs
+from lab.state import Lab
+
+
+def test_the_balancer_knows_the_inference_hosts_and_no_others(lab: Lab) -> None:
+    servers = re.findall(r"^  server (\S+) (\S+)", balancer.configuration(lab), re.MULTILINE)
+    assert servers == [("inference-1", "10.99.0.11:8000"), ("inference-2", "10.99.0.12:8000")]
+
+
+def test_the_balancer_never_tries_twice(lab: Lab) -> None:
+    text = balancer.configuration(lab)
+    assert "  retries 0\n" in text
+    assert "  no option redispatch\n" in text
+    assert "retry-on" not in text
+
+
+def test_the_balancer_checks_as_often_as_the_lab_says(lab: Lab) -> None:
+    lab.health_interval = "250ms"
+    assert "inter 250ms " in balancer.configuration(lab)
+
+
+def test_tags_say_what_the_host_is(lab: Lab) -> None:
+    assert ec2.tags(lab.host("inference-2")) == {
+        "Name": "inference-2",
+        "inference:role": "inference",
+        "inference:ring": "stable",
+        "inference:engine": "sglang",
+    }
+    assert ec2.tags(lab.host("gateway-1")) == {"Name": "gateway-1", "inference:role": "gateway"}
+
+
+def test_scratch_hosts_have_an_inventory_of_their_own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "engine_environment", lambda lab: {"UV_CACHE_DIR": "/cache"})
+    lab.save()
+    settings.write(lab)
+    scratch = json.loads((lab.directory / "scratch.json").read_text())["scratch"]
+    assert scratch["hosts"] == {"scratch-1": {"ansible_host": "10.99.0.14"}}
+    assert str(lab.known_hosts) in scratch["vars"]["ansible_ssh_common_args"]
+    assert "StrictHostKeyChecking=no" not in json.dumps(scratch)
+    assert json.loads((lab.directory / "vars.json").read_text()) == {
+        "engine_pip_environment": {"UV_CACHE_DIR": "/cache"}
+    }
+
+
+def test_env_prints_the_clients_key_when_the_store_has_one(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.save()
+    verbs.env("trial", "demo")
+    before = capsys.readouterr()
+    assert "OPENAI_API_KEY" not in before.out
+    assert "no client 'demo'" in before.err
+    (lab.directory / "keys.json").write_text(
+        json.dumps({"version": 1, "clients": {"demo": {"current": {"key": "sk-it's"}}}})
+    )
+    verbs.env("trial", "demo")
+    exports = capsys.readouterr().out.splitlines()
+    assert "export OPENAI_API_KEY='sk-it'\"'\"'s'" in exports
+    assert "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1" in exports

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils import _edge
+from ansible_collections.inference.fleet.plugins.module_utils._edge import Drains, Mark, decide
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+CONFIG = """\
+global
+    maxconn 10
+backend inflight
+    stick-table type string
+frontend edge_8000
+    bind *:8000
+    default_backend instances_8000
+
+backend instances_8000
+    balance leastconn
+    server vllm-0 127.0.0.1:8100
+    server vllm-10 127.0.0.1:8110
+
+backend instances_8001
+    server sglang-1 127.0.0.1:8101
+
+backend elsewhere
+    server other 10.0.0.1:80
+"""
+
+
+def mark(state: str = "drained", by: str = "operator", reason: str = "", since: str = "then") -> Mark:
+    return Mark(state, by, reason, since)
+
+
+def test_instances_are_read_from_the_configuration() -> None:
+    assert [(i.backend, i.name, i.address, i.port) for i in _edge.parse_instances(CONFIG)] == [
+        ("instances_8000", "vllm-0", "127.0.0.1", 8100),
+        ("instances_8000", "vllm-10", "127.0.0.1", 8110),
+        ("instances_8001", "sglang-1", "127.0.0.1", 8101),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("vllm-0", "vllm-0"), ("0", "vllm-0"), ("1", "sglang-1"), ("10", "vllm-10"), ("2", None), ("vllm", None)],
+)
+def test_an_instance_is_found_by_name_or_index(wanted: str, found: str | None) -> None:
+    instance = _edge.find_instance(_edge.parse_instances(CONFIG), wanted)
+    assert (instance.name if instance else None) == found
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "by", "expected"),
+    [
+        (None, None, "operator", None),
+        (None, mark(), "operator", mark()),
+        (mark(), None, "operator", None),
+        (mark(by="rollout"), None, "rollout", None),
+        (mark(by="rollout"), None, "operator", None),
+        # An operator's drain is the operator's.
+        (mark(reason="fan"), None, "rollout", mark(reason="fan")),
+        (mark(reason="fan"), mark("lame_duck", "rollout"), "rollout", mark(reason="fan")),
+        (mark(reason="fan"), mark("drained", "rollout", "new"), "rollout", mark(reason="fan")),
+        # The same state again keeps its moment, and its reason unless there is a new one.
+        (mark(reason="fan"), mark(since="now"), "operator", mark(reason="fan")),
+        (mark(reason="fan"), mark(reason="disk", since="now"), "operator", mark(reason="disk")),
+        (mark(by="rollout"), mark(since="now"), "operator", mark()),
+        # Another state begins now.
+        (mark("lame_duck"), mark(since="now"), "operator", mark(since="now")),
+    ],
+)
+def test_who_may_change_what(current: Mark | None, wanted: Mark | None, by: str, expected: Mark | None) -> None:
+    assert decide(current, wanted, by) == expected
+
+
+def test_a_record_survives_its_file() -> None:
+    drains = Drains().with_mark(None, mark(reason="fan")).with_mark("vllm-0", mark(by="rollout"))
+    assert _edge.read_drains(drains.document(), "drain.json") == drains
+    assert drains.of(None) == mark(reason="fan")
+    assert drains.with_mark("vllm-0", None).with_mark(None, None).document() == {}
+    assert _edge.read_drains(None, "drain.json") == Drains()
+
+
+def test_haproxys_map_tells_of_the_host_only() -> None:
+    assert Drains(instances={"vllm-0": mark()}).map_entries() == []
+    assert Drains(host=mark("lame_duck")).map_entries() == [("host", "lame_duck")]
+
+
+@pytest.mark.parametrize("document", [[], {"state": "drained"}, {"instances": {"vllm-0": {}}}, {"instances": [1]}])
+def test_a_damaged_record_is_named(document: object) -> None:
+    with pytest.raises(FleetError, match=r"drain\.json is not a record of drains"):
+        _edge.read_drains(document, "drain.json")
+
+
+def test_a_map_file_survives_its_text() -> None:
+    entries = [("ab", "team-a"), ("cd", "team-b")]
+    text = _edge.render_map("A title.", entries)
+    assert text == "# A title.\nab team-a\ncd team-b\n"
+    assert _edge.parse_map(text + "\n  \n#x y\n") == entries

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load, Sample, load, parse
+
+VLLM = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="Qwen/Qwen3-VL-8B-Instruct"} 3.0
+vllm:num_requests_running{engine="1",model_name="Qwen/Qwen3-VL-8B-Instruct"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="Qwen/Qwen3-VL-8B-Instruct"} 2.0
+vllm:num_requests_waiting{engine="1",model_name="Qwen/Qwen3-VL-8B-Instruct"} 0.0
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 2.0
+vllm:kv_cache_usage_perc{engine="0",model_name="Qwen/Qwen3-VL-8B-Instruct"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="Qwen/Qwen3-VL-8B-Instruct"} 0.5
+vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf"} 7.0
+"""
+
+SGLANG = """\
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0",dp_rank="0",priority=""} 4.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="1",dp_rank="0",priority=""} 4.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0",dp_rank="0",priority="1"} 4.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0",dp_rank="1",priority=""} 2.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0",dp_rank="0",priority=""} 1.0
+sglang:token_usage{engine_type="unified",model_name="m",pp_rank="0",tp_rank="0"} 0.125
+"""
+
+
+def test_vllm_counts_each_engine() -> None:
+    assert load(VLLM) == Load("vllm", 4, 2, 0.5)
+
+
+def test_sglang_counts_requests_once_that_several_ranks_or_priorities_report() -> None:
+    assert load(SGLANG) == Load("sglang", 6, 1, 0.125)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<html></html>",
+        "process_cpu_seconds_total 12.5\n",
+        "vllm:num_requests_running 1\n",
+        "vllm:num_requests_running NaN\nvllm:num_requests_waiting 0\n",
+    ],
+)
+def test_half_the_numbers_are_no_load(text: str) -> None:
+    assert load(text) is None
+
+
+def test_an_idle_engine_without_kv_cache_metric_has_a_load() -> None:
+    assert load("vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n") == Load("vllm", 0, 0, None)
+
+
+def test_the_format_is_read_as_written() -> None:
+    text = (
+        'a{x="quote \\" brace } comma , backslash \\\\ line \\n end",y=""} 1.5e3 1700000000000\n'
+        "b +Inf\n"
+        'c_bucket{le="1"} 3 # {trace_id="x"} 0.5\n'
+        "d  7\n"
+        "not a number x\n"
+        "{} 1\n"
+        "\n"
+    )
+    assert parse(text) == [
+        Sample("a", {"x": 'quote " brace } comma , backslash \\ line \n end', "y": ""}, 1500.0),
+        Sample("b", {}, float("inf")),
+        Sample("c_bucket", {"le": "1"}, 3.0),
+        Sample("d", {}, 7.0),
+    ]

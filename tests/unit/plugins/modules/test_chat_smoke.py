@@ -1,0 +1,496 @@
+"""Every fault of a server makes the gate fail, for its own reason, within its bounds and without showing a key."""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils._gate import Gate
+from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.modules import chat_smoke
+
+from tests.fakes.engine import MODEL, FakeEngine
+from tests.unit.conftest import Result, RunModule
+
+KEY = "sk-0123456789abcdef0123456789abcdef"
+
+
+class Smoke(t.Protocol):
+    def __call__(self, *, check: bool = False, **options: t.Any) -> Result: ...
+
+
+@pytest.fixture
+def engine() -> t.Iterator[FakeEngine]:
+    with FakeEngine(key=KEY) as fake:
+        yield fake
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The gate's waits between attempts, which take no time here."""
+    waited: list[float] = []
+    monkeypatch.setattr(chat_smoke, "Gate", functools.partial(Gate, sleep=waited.append))
+    return waited
+
+
+@pytest.fixture
+def smoke(engine: FakeEngine, run_module: RunModule, waits: list[float]) -> Smoke:
+    def run(*, check: bool = False, **options: t.Any) -> Result:
+        defaults = {"url": engine.url, "model": MODEL, "api_key": KEY, "timeout": 5, "deadline": 30}
+        given = {name: value for name, value in {**defaults, **options}.items() if value is not None}
+        result = run_module("chat_smoke", given, check=check)
+        shown = json.dumps(result, ensure_ascii=False)
+        # An option that is a secret is only echoed as VALUE_SPECIFIED_IN_NO_LOG_PARAMETER.
+        assert KEY not in shown
+        assert KEY[:-4] not in shown
+        assert not result.get("changed", False)
+        return result
+
+    return run
+
+
+def check_of(result: Result, name: str) -> dict[str, t.Any]:
+    found: dict[str, t.Any] = next(check for check in result["checks"] if check["name"] == name)
+    return found
+
+
+def failures_of(result: Result) -> dict[str, str]:
+    return {check["name"]: check["reason"] for check in result["checks"] if not check["passed"]}
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_a_sound_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) -> None:
+    engine.engine = kind
+    result = smoke()
+    assert not result.get("failed", False), result["msg"]
+    assert result["passed"]
+    assert [check["name"] for check in result["checks"] if check["passed"]] == [
+        "models",
+        "text",
+        "stream",
+        "image",
+        "speed",
+        "wrong_key",
+        "no_key",
+    ]
+    assert check_of(result, "text")["evidence"]["answer"] == "Paris"
+    assert [s["answer"] for s in check_of(result, "image")["evidence"]["squares"]] == ["Red", "Blue"]
+    assert result["figures"]["completion_tokens"] == 64
+    assert result["figures"]["ttft_ms"] > 0
+    assert result["figures"]["tokens_per_second"] > 0
+    assert result["attempts"] == 7
+
+
+def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -> None:
+    smoke(checks=["models", "text", "stream", "image", "speed", "wrong_key", "no_key"])
+    by_path = [(method, path) for method, path, _key, _body in engine.requests]
+    assert by_path == [("GET", "/v1/models"), *[("POST", "/v1/chat/completions")] * 7]
+    bodies = [body for *_rest, body in engine.requests if body]
+    assert all(body["temperature"] == 0 and body["model"] == MODEL for body in bodies)
+    assert bodies[1]["stream_options"] == {"include_usage": True}
+    assert bodies[2]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert (bodies[4]["max_tokens"], bodies[4]["ignore_eos"]) == (64, True)
+    keys = [key for _method, _path, key, _body in engine.requests]
+    assert keys[:6] == [f"Bearer {KEY}"] * 6
+    assert keys[6] is not None
+    assert keys[6].startswith("Bearer sk-wrong-")
+    assert keys[7] is None
+
+
+# Each fault of the server, the checks that must fail, and what the message says of it.
+FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
+    ({"garbage": True}, {"text": "repetition", "stream": "repetition", "image": "repetition"}, "it repeats itself"),
+    (
+        {"wrong_answer": True},
+        {"text": "wrong_answer", "stream": "wrong_answer", "image": "wrong_answer"},
+        'the answer "London" with finish_reason stop; expected "Paris"',
+    ),
+    ({"empty": True}, {"text": "empty", "stream": "empty", "image": "empty"}, "an empty answer"),
+    ({"blind": True}, {"image": "wrong_answer"}, 'for the blue square the answer "Red"'),
+    (
+        {"finish_reason": "abort"},
+        dict.fromkeys(("text", "stream", "image", "speed"), "finish_reason"),
+        "finish_reason abort",
+    ),
+    ({"no_usage": True}, dict.fromkeys(("text", "stream", "image", "speed"), "no_usage"), "without usage"),
+    ({"wrong_model": "other/model"}, {"models": "model_missing"}, "200 with the models other/model"),
+    ({"no_auth": True}, {"wrong_key": "key_accepted", "no_key": "key_accepted"}, "200 with no key; expected 401"),
+    ({"reject": True}, {"models": "unauthorized"}, f"401: Unauthorized, to the key {fingerprint(KEY)}"),
+    (
+        {"status": 500},
+        {**dict.fromkeys(("text", "stream", "image", "speed"), "status")},
+        "500: the fake was told to fail",
+    ),
+    ({"not_json": True}, dict.fromkeys(("text", "stream", "image", "speed"), "malformed"), "not JSON"),
+    ({"not_streaming": True}, {"stream": "malformed", "speed": "malformed"}, "no event stream"),
+    ({"truncate": True}, {"stream": "truncated", "speed": "truncated"}, "ended without [DONE] after 2 events"),
+    ({"cut": True}, {"stream": "truncated", "speed": "truncated"}, "200, then the connection"),
+    ({"stream_error": True}, {"stream": "truncated", "speed": "truncated"}, "EngineCore died"),
+]
+
+
+@pytest.mark.parametrize(("faults", "reasons", "said"), FAULTS, ids=["-".join(faults) for faults, *_rest in FAULTS])
+def test_each_fault_fails_the_gate_for_its_own_reason(
+    smoke: Smoke, engine: FakeEngine, waits: list[float], faults: dict[str, t.Any], reasons: dict[str, str], said: str
+) -> None:
+    for name, value in faults.items():
+        engine.faults.set(name, value)
+    result = smoke()
+    assert result["failed"]
+    assert not result["passed"]
+    assert failures_of(result) == reasons
+    assert said in result["msg"]
+    assert f"gate ({engine.url})" in result["msg"]
+    for name in reasons:
+        assert f"{name}: asked " in result["msg"]
+        assert check_of(result, name)["try"] in result["msg"]
+    # None of these is a server that is not ready yet: asking again would only hide it.
+    assert waits == []
+
+
+def test_sglang_answers_to_any_name_and_still_fails(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.engine = "sglang"
+    result = smoke(model="other/model")
+    assert failures_of(result) == {"models": "model_missing"}
+
+
+def test_a_wrong_model_name_shows_the_servers_own_words(smoke: Smoke) -> None:
+    result = smoke(model="other/model", checks=["text"])
+    assert "404: The model `other/model` does not exist." in result["msg"]
+
+
+def test_a_key_in_a_servers_error_is_not_shown(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("echo_key")
+    result = smoke()
+    assert "500: no session for Bearer" in result["msg"]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_server_that_is_not_ready_is_asked_again(
+    smoke: Smoke, engine: FakeEngine, waits: list[float], status: int
+) -> None:
+    engine.faults.set("status", status)
+    engine.faults.set("status_times", 2)
+    result = smoke()
+    assert not result.get("failed", False), result["msg"]
+    attempts = check_of(result, "text")["attempts"]
+    assert [attempt["reason"] for attempt in attempts] == ["status", "status", None]
+    assert f"{status}: the fake was told to fail" in attempts[0]["got"]
+    assert waits == [1.0, 2.0]
+
+
+def test_retries_are_bounded_and_their_reasons_kept(smoke: Smoke, engine: FakeEngine, waits: list[float]) -> None:
+    engine.faults.set("status", 503)
+    result = smoke(attempts=4, checks=["text"])
+    assert [attempt["reason"] for attempt in check_of(result, "text")["attempts"]] == ["status"] * 4
+    assert "(4 attempts)" in result["msg"]
+    assert len(waits) == 3
+    assert len(engine.requests) == 4
+
+
+def test_retry_after_is_honoured(smoke: Smoke, engine: FakeEngine, waits: list[float]) -> None:
+    engine.faults.set("status", 429)
+    engine.faults.set("status_times", 1)
+    engine.faults.set("retry_after", 7)
+    assert not smoke(checks=["text"]).get("failed", False)
+    assert waits == [7.0]
+
+
+def test_a_retry_after_beyond_the_deadline_ends_the_gate(smoke: Smoke, engine: FakeEngine, waits: list[float]) -> None:
+    engine.faults.set("status", 503)
+    engine.faults.set("retry_after", 3600)
+    result = smoke(checks=["text"], deadline=20)
+    assert failures_of(result) == {"text": "status"}
+    assert waits == []
+
+
+def test_a_dead_port_fails_and_ends_the_gate(smoke: Smoke, waits: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    result = smoke(url=url)
+    assert check_of(result, "models")["reason"] == "unreachable"
+    assert "connection refused: nothing listens there" in result["msg"]
+    assert "Not asked after that: text, stream, image, speed, wrong_key, no_key." in result["msg"]
+    assert len(result["checks"]) == 1
+    assert result["not_asked"] == ["text", "stream", "image", "speed", "wrong_key", "no_key"]
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize("fault", ["hang", "stall"])
+def test_a_server_that_hangs_fails_in_time(smoke: Smoke, engine: FakeEngine, fault: str) -> None:
+    engine.faults.set(fault)
+    began = time.monotonic()
+    result = smoke(checks=["models", "stream", "speed"], timeout=0.3, attempts=2)
+    assert time.monotonic() - began < 3
+    assert failures_of(result) == {"stream": "timeout"}
+    assert result["not_asked"] == ["speed"]
+    assert "no whole answer within 0.3 s" in result["msg"]
+    # A stream that has begun is not asked for again.
+    assert ("attempts" in check_of(result, "stream")) == (fault == "hang")
+
+
+def test_the_deadline_holds_for_all_checks_together(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("hang")
+    began = time.monotonic()
+    result = smoke(checks=["text", "image"], timeout=60, deadline=0.5, attempts=100)
+    assert time.monotonic() - began < 3
+    assert failures_of(result) == {"text": "deadline"}
+    assert result["not_asked"] == ["image"]
+    assert "the deadline of 0.5 s" in result["msg"]
+
+
+def test_slow_answers_count_against_the_deadline(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("slow_first", 0.3)
+    result = smoke(checks=["text"] * 5, deadline=0.7)
+    assert [check.get("reason") for check in result["checks"]] == [None, None, "deadline"]
+    assert result["not_asked"] == ["text", "text"]
+
+
+GOOD = {"ttft_ms": 10.0, "tokens_per_second": 10000.0}
+
+
+def test_a_slow_engine_fails_against_the_last_good_figures(
+    smoke: Smoke, engine: FakeEngine, waits: list[float]
+) -> None:
+    engine.faults.set("slow_first", 0.4)
+    engine.faults.set("slow_token", 0.002)
+    result = smoke(baseline=GOOD, checks=["speed"], attempts=2)
+    assert failures_of(result) == {"speed": "slow"}
+    assert "times the last good 10 ms" in result["msg"]
+    assert "slower than the last good 10000.0" in result["msg"]
+    assert len(check_of(result, "speed")["attempts"]) == 2
+    assert len(waits) == 1
+
+
+def test_a_single_slow_measurement_is_made_again(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("slow_first", 0.6)
+    engine.faults.set("slow_times", 1)
+    result = smoke(baseline={"ttft_ms": 10.0}, checks=["speed"])
+    assert not result.get("failed", False), result["msg"]
+    assert [attempt["reason"] for attempt in check_of(result, "speed")["attempts"]] == ["slow", None]
+    assert result["figures"]["ttft_ms"] < 600
+
+
+@pytest.mark.parametrize("options", [{"max_slowdown": 0}, {"max_slowdown": 100000}])
+def test_the_floor_can_be_lowered_and_removed(smoke: Smoke, engine: FakeEngine, options: dict[str, t.Any]) -> None:
+    engine.faults.set("slow_first", 0.4)
+    assert not smoke(baseline=GOOD, checks=["speed"], **options).get("failed", False)
+
+
+def test_an_answer_too_short_to_measure_is_no_figure(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("no_ignore_eos")
+    result = smoke(checks=["speed"], prompt_speed="What is the capital of France?")
+    assert failures_of(result) == {"speed": "no_data"}
+    assert "1 tokens, too few to measure a rate" in result["msg"]
+
+
+def test_without_the_check_speed_the_stream_gives_the_figures(smoke: Smoke) -> None:
+    result = smoke(checks=["stream"])
+    assert result["figures"]["ttft_ms"] > 0
+    assert result["figures"]["tokens_per_second"] is None
+
+
+# --- record and baseline
+
+
+def test_the_record_keeps_the_last_good_figures(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "gate" / "edge.json"
+    first = smoke(record=str(path))
+    record = json.loads(path.read_text())
+    assert record["passed"]
+    assert record["good"]["figures"] == first["figures"]
+    engine.faults.set("garbage")
+    smoke(record=str(path))
+    after = json.loads(path.read_text())
+    assert not after["passed"]
+    assert after["good"] == record["good"]
+    assert KEY not in path.read_text()
+
+
+def test_the_record_is_the_baseline_of_the_next_gate(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "edge.json"
+    smoke(record=str(path))
+    engine.faults.set("slow_first", 0.5)
+    result = smoke(record=str(path), checks=["speed"], attempts=1)
+    assert failures_of(result) == {"speed": "slow"}
+    assert result["good"] == json.loads(path.read_text())["good"]["figures"]
+
+
+def test_another_model_is_not_compared(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+    path = tmp_path / "edge.json"
+    smoke(record=str(path))
+    engine.model = "a/larger-one"
+    engine.faults.set("slow_first", 0.5)
+    assert not smoke(record=str(path), model="a/larger-one", checks=["speed"]).get("failed", False)
+
+
+def test_check_mode_asks_and_writes_nothing(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+    assert smoke(record=str(tmp_path / "gate" / "edge.json"), check=True)["passed"]
+    assert list(tmp_path.iterdir()) == []
+    engine.faults.set("garbage")
+    assert smoke(check=True)["failed"]
+
+
+def test_a_corrupt_record_is_named(smoke: Smoke, tmp_path: Path) -> None:
+    path = tmp_path / "edge.json"
+    path.write_text("{")
+    result = smoke(record=str(path))
+    assert result["failed"]
+    assert f"{path} is not valid JSON" in result["msg"]
+
+
+def test_a_record_that_cannot_be_written_fails(smoke: Smoke, tmp_path: Path) -> None:
+    (tmp_path / "gate").write_text("a file, not a directory")
+    result = smoke(record=str(tmp_path / "gate" / "edge.json"))
+    assert result["failed"]
+    assert "Failed to write the record" in result["msg"]
+
+
+# --- self-test
+
+
+def test_a_gate_that_had_to_fail_and_did_is_a_success(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+    result = smoke(
+        url=None,
+        api_key=None,
+        attempts=1,
+        expect_failure=True,
+        checks=["models", "text"],
+        record=str(tmp_path / "never.json"),
+        targets=[
+            {"name": "wrong key", "url": engine.url, "api_key": "sk-never-made", "expect_reason": "unauthorized"},
+            {"name": "wrong model", "url": engine.url, "api_key": KEY, "model": "x", "expect_reason": "model_missing"},
+            {"name": "dead port", "url": "http://127.0.0.1:9", "api_key": KEY, "expect_reason": "unreachable"},
+        ],
+    )
+    assert not result.get("failed", False), result["msg"]
+    assert [target["passed"] for target in result["targets"]] == [False, False, False]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gate_that_had_to_fail_and_passed_is_a_failure(smoke: Smoke) -> None:
+    result = smoke(expect_failure=True)
+    assert result["failed"]
+    assert "where it had to fail: it cannot be trusted" in result["msg"]
+
+
+def test_a_gate_that_fails_for_another_reason_proves_nothing(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("garbage")
+    result = smoke(expect_failure=True, expect_reason="unauthorized")
+    assert result["failed"]
+    assert "with repetition instead of unauthorized, which proves nothing" in result["msg"]
+
+
+# --- several targets
+
+
+def test_instances_are_gated_one_by_one_with_the_key_of_the_host(
+    smoke: Smoke, engine: FakeEngine, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "engine_key.env"
+    key_file.write_text(f"ENGINE_API_KEY={KEY}\n")
+    with FakeEngine(key=KEY) as second:
+        second.faults.set("wrong_answer")
+        result = smoke(
+            url=None,
+            api_key=None,
+            api_key_file=str(key_file),
+            record_dir=str(tmp_path / "gate"),
+            instances=[
+                {"name": "vllm-0", "engine_port": engine.port, "index": 0, "gpus": []},
+                {"name": "vllm-1", "engine_port": second.port, "index": 1, "gpus": []},
+            ],
+        )
+    assert result["failed"]
+    assert [(target["name"], target["passed"]) for target in result["targets"]] == [("vllm-0", True), ("vllm-1", False)]
+    assert "vllm-1" in result["msg"]
+    assert "vllm-0" not in result["msg"]
+    assert json.loads((tmp_path / "gate" / "vllm-0.json").read_text())["passed"]
+    assert not json.loads((tmp_path / "gate" / "vllm-1.json").read_text())["passed"]
+
+
+def test_a_target_has_its_own_key_and_checks(smoke: Smoke, engine: FakeEngine) -> None:
+    with FakeEngine(key="sk-the-key-of-the-other") as second:
+        result = smoke(
+            url=None,
+            targets=[
+                {"name": "a", "url": engine.url, "checks": ["models"]},
+                {"name": "b", "url": second.url, "api_key": "sk-the-key-of-the-other"},
+            ],
+        )
+    assert not result.get("failed", False), result["msg"]
+    assert [len(target["checks"]) for target in result["targets"]] == [1, 7]
+
+
+# --- input
+
+
+def test_without_a_key_the_key_checks_are_left_out_and_said_to_be(run_module: RunModule) -> None:
+    with FakeEngine() as open_engine:
+        result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL})
+        assert not result.get("failed", False), result["msg"]
+        assert result["skipped"] == ["wrong_key", "no_key"]
+        assert "5 checks passed, wrong_key and no_key skipped without a key." in result["msg"]
+        result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL, "checks": ["no_key"]})
+        assert result["failed"]
+        assert "none of its checks can be made without a key" in result["msg"]
+        assert result["reason"] == "no_data"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"checks": []}, "checks is empty"),
+        ({"checks": ["health"]}, "health"),
+        ({"model": ""}, "model is empty"),
+        ({"api_key": ""}, "api_key holds no key"),
+        ({"api_key_file": "/nonexistent/key"}, "mutually exclusive"),
+        ({"api_key": None, "api_key_file": "/nonexistent/key"}, "/nonexistent/key, which does not exist"),
+        ({"url": None}, "Give url, targets or instances"),
+        ({"url": None, "targets": []}, "Give url, targets or instances"),
+        ({"url": "127.0.0.1"}, "no base URL"),
+        ({"targets": [{"name": "a", "url": "http://127.0.0.1:1"}]}, "mutually exclusive"),
+        ({"url": None, "instances": [{"name": "vllm-0", "port": 8000}]}, "without name or engine_port"),
+        ({"expect_text_regex": "("}, "expect_text_regex is '('"),
+        ({"expect_image": {}}, "leave image out of checks"),
+        ({"expect_image": {"mauve": ["mauve"]}}, "'mauve'"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"deadline": -1}, "deadline is -1"),
+        ({"attempts": 0}, "attempts is 0; it must be at least 1"),
+        ({"max_slowdown": 0.5}, "must be 0 (no limit) or at least 1"),
+        ({"speed_tokens": 4}, "speed_tokens is 4; it must be at least 8"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_asked(
+    smoke: Smoke, engine: FakeEngine, options: dict[str, t.Any], said: str
+) -> None:
+    result = smoke(**options)
+    assert result["failed"]
+    assert said in result["msg"]
+    assert engine.requests == []
+
+
+def test_other_golden_answers(smoke: Smoke, engine: FakeEngine) -> None:
+    assert not smoke(
+        checks=["text", "image"],
+        prompt_text="What is the capital of Japan?",
+        expect_text=[],
+        expect_text_regex="tok.o",
+        expect_image={"#1e3cdc": ["blue"], "green": []},
+    ).get("failed", False)
+
+
+def test_a_file_with_a_key_that_root_alone_reads_needs_become(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: str) -> str:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("ansible_collections.inference.fleet.plugins.modules.chat_smoke.read_text", denied)
+    result = smoke(api_key=None, api_key_file=str(tmp_path / "key"))
+    assert "cannot be read: Permission denied. Use become." in result["msg"]

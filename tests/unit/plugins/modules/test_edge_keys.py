@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.haproxy import FakeHaproxy, FakeWorker
+from tests.unit.conftest import Result, RunModule
+
+A = {"name": "team-a", "sha256": "a" * 64}
+B = {"name": "team-b", "sha256": "b" * 64}
+Keys = t.Callable[..., Result]
+
+
+def entry(key: dict[str, str]) -> tuple[str, str]:
+    return key["sha256"], key["name"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "maps" / "keys.map"
+
+
+@pytest.fixture
+def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
+    sockets = {"socket": str(tmp_path / "admin.sock"), "master_socket": str(tmp_path / "master.sock")}
+
+    def run(wanted: list[dict[str, str]] | None, check: bool = False) -> Result:
+        given = {} if wanted is None else {"keys": wanted}
+        return run_module("edge_keys", {**given, "path": str(path), **sockets}, check=check, diff=True)
+
+    return run
+
+
+def test_without_haproxy_the_file_is_written(keys: Keys, path: Path) -> None:
+    result = keys([B, A])
+    assert result["changed"]
+    assert (result["clients"], result["count"], result["live"]) == (["team-a", "team-b"], 2, False)
+    assert result["actions"] == ["add team-a sk-…aaaaaaaa", "add team-b sk-…bbbbbbbb", "make the map's file"]
+    assert path.read_text().splitlines()[1:] == [f"{'a' * 64} team-a", f"{'b' * 64} team-b"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert not keys([A, B])["changed"]
+
+
+def test_without_keys_the_file_is_made_and_then_kept(keys: Keys, path: Path) -> None:
+    assert keys(None)["changed"]
+    assert not keys(None)["changed"]
+    keys([A])
+    assert not keys(None)["changed"]
+    assert keys(None)["clients"] == ["team-a"]
+
+
+def test_haproxy_and_file_change_together(keys: Keys, tmp_path: Path, path: Path) -> None:
+    keys([A])
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = [entry(A)]
+        result = keys([B])
+        assert (result["changed"], result["live"]) == (True, True)
+        assert result["actions"] == ["add team-b sk-…bbbbbbbb", "remove team-a sk-…aaaaaaaa"]
+        assert haproxy.worker.maps[str(path)] == [entry(B)]
+        assert not keys([B])["changed"]
+    assert "team-b" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "live", [[], [entry(A), entry(B)], [entry(A), entry(A)], [(A["sha256"], "somebody")], [("b" * 64, "team-a")]]
+)
+def test_what_haproxy_knows_otherwise_is_put_right(
+    keys: Keys, tmp_path: Path, path: Path, live: list[tuple[str, str]]
+) -> None:
+    keys([A])
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = live
+        assert keys([A])["actions"] == ["bring the running HAProxy in line with the file"]
+        assert haproxy.worker.maps[str(path)] == [entry(A)]
+
+
+def test_the_process_that_a_reload_left_behind_is_told_too(keys: Keys, tmp_path: Path, path: Path) -> None:
+    keys([A])
+    with FakeHaproxy(tmp_path, old={77: FakeWorker({str(path): [entry(B)]})}) as haproxy:
+        haproxy.worker.maps[str(path)] = [entry(A)]
+        assert keys([A])["changed"]
+        assert haproxy.old[77].maps[str(path)] == [entry(A)]
+
+
+def test_an_haproxy_without_the_map_is_not_told(keys: Keys, tmp_path: Path) -> None:
+    with FakeHaproxy(tmp_path) as haproxy:
+        result = keys([A])
+        assert (result["changed"], result["live"]) == (True, False)
+        assert not [command for command in haproxy.worker.commands if command.startswith("prepare")]
+
+
+def test_a_changed_file_is_put_right(keys: Keys, path: Path) -> None:
+    keys([A])
+    path.chmod(0o666)
+    assert keys([A])["actions"] == ["write the map's file anew"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_check_mode_touches_nothing(keys: Keys, tmp_path: Path, path: Path) -> None:
+    result = keys([A], check=True)
+    assert result["changed"]
+    assert os.listdir(tmp_path) == []
+    keys([A])
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = [entry(A)]
+        assert keys([B], check=True)["diff"] == {"before": "team-a sk-…aaaaaaaa\n", "after": "team-b sk-…bbbbbbbb\n"}
+        assert haproxy.worker.maps[str(path)] == [entry(A)]
+
+
+def test_a_disk_that_is_full_leaves_haproxy_as_it_was(
+    keys: Keys, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys([A])
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = [entry(A)]
+        monkeypatch.setattr(os, "fsync", full)
+        result = keys([B])
+        assert "keys.map cannot be written (No space left on device)" in result["msg"]
+        assert haproxy.worker.maps[str(path)] == [entry(A)]
+
+
+def test_an_haproxy_that_refuses_fails_the_module(keys: Keys, tmp_path: Path, path: Path) -> None:
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = []
+        haproxy.worker.refuse = "commit map"
+        assert "Permission denied" in keys([A])["msg"]
+    # Another run finishes: the file says what is wanted.
+    assert "team-a" in path.read_text()
+
+
+def test_a_wrong_hash_changes_nothing(keys: Keys, tmp_path: Path) -> None:
+    assert "never the key" in keys([{"name": "team-a", "sha256": "sk-SECRET"}])["msg"]
+    assert os.listdir(tmp_path) == []
