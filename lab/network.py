@@ -24,7 +24,7 @@ def ensure(lab: Lab) -> None:
     mtu = _mtu()
     length = ipaddress.ip_network(lab.subnet).prefixlen
     if not _exists(lab.bridge):
-        _refuse_overlap(lab)
+        refuse_overlap(lab.subnet)
     batch = [] if _exists(lab.bridge) else [f"link add {lab.bridge} type bridge"]
     # A fixed address: by default a bridge takes its ports' lowest, and changes it as they come and go.
     octets = zlib.crc32(lab.bridge.encode()).to_bytes(4, "big")
@@ -54,15 +54,14 @@ def _interfaces() -> list[str]:
     return sorted(name for _, name in socket.if_nameindex())
 
 
-def _refuse_overlap(lab: Lab) -> None:
-    network = ipaddress.ip_network(lab.subnet)
+def refuse_overlap(subnet: str) -> None:
+    """An error where this machine already reaches a part of ``subnet`` in another way."""
+    network = ipaddress.ip_network(subnet)
     for route in json.loads(shell.run(["ip", "-json", "-4", "route", "show"]).stdout or "[]"):
-        if route["dst"] == "default" or route.get("dev") == lab.bridge:
-            continue
-        if network.overlaps(ipaddress.ip_network(route["dst"])):
+        if route["dst"] != "default" and network.overlaps(ipaddress.ip_network(route["dst"])):
             raise LabError(
-                f"Subnet {lab.subnet} of lab {lab.name} overlaps {route['dst']}, which this machine reaches by "
-                f"{route.get('dev')}. Give a free one: python -m lab up --name {lab.name} --subnet …"
+                f"Subnet {subnet} overlaps {route['dst']}, which this machine reaches by {route.get('dev')}. "
+                "Give the lab a free one with --subnet."
             )
 
 

@@ -179,14 +179,20 @@ def _free(port: int) -> bool:
     return True
 
 
-def create(name: str, subnet: str, *, bare: bool) -> Lab:
-    """A new lab, with ports that no other lab has. The default ports stay reserved for the default name."""
+def check_subnet(subnet: str) -> str:
+    """``subnet``, if a lab fits into it."""
     try:
         network = ipaddress.ip_network(subnet)
     except ValueError as error:
         raise LabError(f"--subnet {subnet}: {error}. Give a network such as {DEFAULT_SUBNET}.") from error
     if network.version != 4 or network.num_addresses < 32:
         raise LabError(f"--subnet {subnet}: give an IPv4 network of /27 or larger, such as {DEFAULT_SUBNET}.")
+    return subnet
+
+
+def create(name: str, subnet: str, *, bare: bool) -> Lab:
+    """A new lab, with ports that no other lab has. The default ports stay reserved for the default name."""
+    network = ipaddress.ip_network(check_subnet(subnet))
     others = every_lab()
     for other in others:
         if network.overlaps(ipaddress.ip_network(other.subnet)):

@@ -57,8 +57,11 @@ def up(
 def _open(name: str, subnet: str | None, *, bare: bool) -> Lab:
     lab = state.load(name)
     if lab is None:
+        subnet = state.check_subnet(subnet or state.DEFAULT_SUBNET)
+        # Before anything is written down: the next try may name another subnet.
+        network.refuse_overlap(subnet)
         with files.locked(state.state_root() / ".machine.lock"):
-            return state.create(name, subnet or state.DEFAULT_SUBNET, bare=bare)
+            return state.create(name, subnet, bare=bare)
     if subnet not in (None, lab.subnet):
         raise LabError(
             f"Lab {name} has the subnet {lab.subnet}, not {subnet}: take it down before it can have another."

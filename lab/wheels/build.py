@@ -26,8 +26,8 @@ DEFAULT_OUTPUT = Path("/var/cache/inference-fleet/wheelhouse")
 VLLM, TORCH, TORCHVISION = "0.32.0", "2.13.0", "0.28.0"
 # pip, and not uv, because uv installs wheels and cannot hand one over.
 PIP = "26.3"
-# Where PyTorch's project publishes its CPU builds; asked last.
-TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+# The index of CPU builds that PyTorch's installation page names, or a mirror of it; asked last.
+TORCH_INDEX = os.environ.get("LAB_TORCH_INDEX", "")
 TARGET = ("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64")
 
 
@@ -122,8 +122,9 @@ def _torch(wheel: Wheel, folder: Path, find_links: t.Sequence[str], torch_index:
             reasons.append(str(error))
     raise BuildError(
         f"{wheel.name} is in none of the places that pip looks in. Put the file into a folder and name it with "
-        "`--find-links FOLDER` or PIP_FIND_LINKS, or name an index that has PyTorch's CPU builds with "
-        f"`--torch-index URL` or PIP_EXTRA_INDEX_URL. Its sha256 is {wheel.sha256}. pip said: {reasons[0]}"
+        "`--find-links FOLDER` or PIP_FIND_LINKS, or name an index that has PyTorch's CPU builds (PyTorch's "
+        f"installation page names one) with LAB_TORCH_INDEX or PIP_EXTRA_INDEX_URL. Its sha256 is {wheel.sha256}. "
+        f"pip said: {reasons[0]}"
     )
 
 

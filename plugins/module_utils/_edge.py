@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
 DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
+ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
 DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"
 
 #: How the names of the backends begin that lead to instances; see the role's template.

@@ -182,6 +182,23 @@ def engine_problems(
     return problems
 
 
+def typed(value: t.Any) -> t.Any:
+    """A value of ``-e name=value``, which is always text, as what it says: 4, 0.92, true.
+
+    Otherwise the same setting from the command line and from a file would make two releases, and ``false`` would count
+    as true.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if re.fullmatch(r"-?(0|[1-9]\d*)", value):
+        return int(value)
+    if re.fullmatch(r"-?(0|[1-9]\d*)\.\d+", value):
+        return float(value)
+    return value
+
+
 def engine_options(
     instances: list[dict[str, t.Any]], options: dict[str, t.Any], environment: dict[str, t.Any]
 ) -> list[dict[str, t.Any]]:
@@ -193,6 +210,7 @@ def engine_options(
         environment: what they share.
     """
     result = []
+    options = {name: typed(value) for name, value in options.items()}
     for instance in instances:
         own = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance["gpus"])} if instance["gpus"] else {}
         result.append(

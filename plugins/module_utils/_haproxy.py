@@ -89,6 +89,10 @@ class Worker:
         if reply:
             raise FleetError(f"HAProxy refused {command.splitlines()[0]!r}: {reply}")
 
+    def environment(self, name: str) -> str:
+        """A variable of the process's environment, as NAME=VALUE."""
+        return self.ask(f"show env {name}").strip()
+
     def map_entries(self, path: str) -> list[tuple[str, str]] | None:
         """Keys and values of a map in HAProxy's order; None where its configuration has no such map."""
         reply = self.ask(f"show map {path}")

@@ -137,7 +137,7 @@ def _environment(spec: RuntimeSpec) -> dict[str, str]:
     return {
         **inherited,
         "UV_NO_CONFIG": "1",
-        # A mirror or proxy with a certificate of the organisation's own is trusted as by every other program of the host.
+        # The certificates that the host trusts count, also those of an organisation's own mirror or proxy.
         "UV_SYSTEM_CERTS": "1",
         "UV_PYTHON_INSTALL_DIR": os.path.join(os.path.dirname(spec.root), "python"),
         **spec.environment,

@@ -17,7 +17,7 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Changes nothing. A key that would be made has no hash yet.
+    description: Changes nothing. The hash and fingerprint of a key that would be made are those of a key that never is.
   diff_mode:
     support: full
     description: Shows clients' names and keys' fingerprints.
@@ -173,17 +173,10 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     shown = sorted(after) if state == "info" and not names else [name for name in names if name in after]
     if state == "info":
         _demand(names, after, params["path"])
-    # In check mode a key that is not made yet is none that an edge could be told.
-    known = before if check else after
     result: dict[str, t.Any] = {
         "changed": bool(changes),
         "clients": [_summary(name, after[name]) for name in shown],
-        "hashes": [
-            {"name": name, "sha256": _keys.sha256(key.key)}
-            for name in shown
-            if name in known
-            for key in known[name].live()
-        ],
+        "hashes": [{"name": name, "sha256": _keys.sha256(key.key)} for name in shown for key in after[name].live()],
         "actions": _actions(before, changes),
     }
     if reveal:

@@ -43,6 +43,10 @@ options:
     description: The map's file.
     type: path
     default: /etc/haproxy/maps/keys.map
+  engine_key_path:
+    description: The file with the key that the edge shows to the engines, which HAProxy reads when it starts.
+    type: path
+    default: /etc/inference/engine_key.env
   socket:
     description: HAProxy's stats socket.
     type: path
@@ -76,6 +80,10 @@ live:
   description: Whether a running HAProxy has the map; if not, only the file was written.
   returned: success
   type: bool
+engine_key_stale:
+  description: Whether the running HAProxy has another key for the engines than the file, and has to be restarted.
+  returned: success
+  type: bool
 actions:
   description: What was done, or in check mode would be.
   returned: success
@@ -92,7 +100,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked
+from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text
 
 TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys."
 
@@ -105,6 +113,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         "options": {"name": {"type": "str", "required": True}, "sha256": {"type": "str", "required": True}},
     },
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
+    "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
     "socket": {"type": "path", "default": _haproxy.SOCKET},
     "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
 }
@@ -131,11 +140,18 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         "clients": sorted({name for _digest, name in wanted}),
         "count": len(wanted),
         "live": bool(live),
+        "engine_key_stale": bool(live) and _stale(workers[0], params["engine_key_path"]),
         "actions": actions,
     }
     if want_diff and changed:
         result["diff"] = {"before": _shown(before or []), "after": _shown(wanted)}
     return result
+
+
+def _stale(worker: _haproxy.Worker, path: str) -> bool:
+    """Whether HAProxy was started with another key than the file has now."""
+    wanted = read_text(path)
+    return wanted is not None and worker.environment("ENGINE_API_KEY") != wanted.strip()
 
 
 def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:

@@ -61,7 +61,8 @@ def check_gpus(visible: str) -> None:
     for uuid, gpu, mib in query(visible, "--query-gpu=uuid,index,memory.used"):
         if mib.isdigit() and int(mib) > ORPHAN_MIB:
             who = ", ".join(f"pid {pid} {name}" for held, pid, name in holders if held == uuid) or "no living process"
-            sys.exit(f"GPU {gpu} holds {mib} MiB that belong to no engine ({who}); the start is refused until it is free")
+            why = f"GPU {gpu} holds {mib} MiB that belong to no engine ({who})"
+            sys.exit(f"{why}; the start is refused until it is free")
 
 
 def query(gpus: str, what: str) -> list[list[str]]:

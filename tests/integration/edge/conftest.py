@@ -74,7 +74,8 @@ class Edge:
     def set_keys(self, keys: dict[str, str], **changes: t.Any) -> dict[str, t.Any]:
         """Run module edge_keys; the argument maps keys to clients."""
         hashes = [{"name": name, "sha256": _keys.sha256(key)} for key, name in keys.items()]
-        parameters = {"keys": hashes, "path": str(self.maps / "keys.map"), **self._sockets()}
+        places = {"path": str(self.maps / "keys.map"), "engine_key_path": str(self.directory / "engine_key.env")}
+        parameters = {"keys": hashes, **places, **self._sockets()}
         return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)
 
     def drain(self, check: bool = False, **parameters: t.Any) -> dict[str, t.Any]:

@@ -107,7 +107,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Machine]:
     """A lab of two hosts that the tests of a module share."""
     made = Machine(f"m{os.getpid() % 1000000}", tmp_path_factory.mktemp("lab") / "state")
     try:
-        made("up", "--subnet", "10.217.1.0/24")
+        made("up", "--subnet", "10.216.1.0/24")
         yield made
     finally:
         made("down")

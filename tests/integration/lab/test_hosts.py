@@ -55,7 +55,7 @@ def test_hosts_see_only_their_own_network(running: Machine) -> None:
 
 
 def test_hosts_reach_each_other(running: Machine) -> None:
-    running.ssh("inference-1", "ping -c 1 -W 2 10.217.1.12")
+    running.ssh("inference-1", "ping -c 1 -W 2 10.216.1.12")
 
 
 def test_reset_forgets_all_and_is_still_known(running: Machine) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.lab.conftest import ROOT, Machine, gone, traces
 
-SUBNET = "10.217.0.0/24"
+SUBNET = "10.216.0.0/24"
 
 
 def test_up_twice_then_down_leaves_nothing(machine: Machine) -> None:
@@ -61,17 +61,18 @@ def test_killed_and_taken_down_at_once_leaves_nothing(machine: Machine) -> None:
 def test_a_second_lab_beside_the_first(machine: Machine, running: Machine, tmp_path: Path) -> None:
     machine("up", "--subnet", SUBNET, "--hosts", "1")
     first, second = (one.ansible("inference", "-m", "command", "-a", "hostname -I") for one in (running, machine))
-    assert "10.217.1.11" in first
-    assert "10.217.0.11" in second
-    assert "10.217.1." not in second
+    assert "10.216.1.11" in first
+    assert "10.216.0.11" in second
+    assert "10.216.1." not in second
     machine("down")
     assert gone(machine)
     assert running.ansible("inference", "-m", "ping").count("pong") == 2
 
 
 def test_a_network_in_use_is_refused(machine: Machine, running: Machine) -> None:
-    said = machine("up", "--subnet", "10.217.1.0/25", fails=True)
-    assert "overlaps 10.217.1.0/24" in said
+    said = machine("up", "--subnet", "10.216.1.0/25", fails=True)
+    assert "overlaps 10.216.1.0/24" in said
+    machine("add", "--subnet", SUBNET, "only")
 
 
 def test_the_fleet_grows_and_shrinks(machine: Machine) -> None:

@@ -24,16 +24,16 @@ ip address add 198.51.100.2/24 dev uplink
 ip link set uplink mtu 1400 up
 ip -n outside address add 198.51.100.1/24 dev eth0
 ip -n outside link set eth0 up
-ip -n outside route add 10.217.0.0/24 via 198.51.100.2
+ip -n outside route add 10.216.0.0/24 via 198.51.100.2
 ip route add default via 198.51.100.1
 eval "$3"
 iptables-save > "$1.before"
-$lab add --subnet 10.217.0.0/24 one
+$lab add --subnet 10.216.0.0/24 one
 $lab add two
 reach() { $lab ssh one -- ping -q -c 1 -W 3 "$1" > /dev/null; }
 reach 198.51.100.1 || { echo "no way out"; exit 1; }
-reach 10.217.0.12 || { echo "no way to a neighbour"; exit 1; }
-knock='import socket; socket.create_connection(("10.217.0.11", 22), timeout=2)'
+reach 10.216.0.12 || { echo "no way to a neighbour"; exit 1; }
+knock='import socket; socket.create_connection(("10.216.0.11", 22), timeout=2)'
 if ip netns exec outside "$2" -c "$knock" 2> /dev/null; then echo "a way in"; exit 1; fi
 test "$($lab ssh one -- cat /sys/class/net/host0/mtu)" = 1400
 # A second run adds no rule twice.

@@ -7,8 +7,8 @@ from ansible_collections.inference.fleet.plugins.module_utils._engine_log import
 LOGS = [
     (
         "ValueError: To serve at least one request with the model's max seq len (262144), (36.0 GiB KV cache is "
-        "needed, which is larger than the available KV cache memory (6.94 GiB). Based on the available memory, the estimated "
-        "maximum model length is 50512. Try increasing `gpu_memory_utilization`",
+        "needed, which is larger than the available KV cache memory (6.94 GiB). Based on the available memory, the "
+        "estimated maximum model length is 50512. Try increasing `gpu_memory_utilization`",
         "max_model_len",
         ["262144 needs 36.0 GiB", "6.94 GiB are left", "vllm_max_model_len to 50512"],
     ),

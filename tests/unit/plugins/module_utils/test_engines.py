@@ -94,6 +94,25 @@ def test_a_parser_that_raises_is_told_by_its_exception() -> None:
     assert "Cannot set both a and b" in explain_refused_options("vllm", "0.32.0", stderr, [])
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("4", 4),
+        ("-1", -1),
+        ("0.92", 0.92),
+        ("true", True),
+        ("False", False),
+        ("auto", "auto"),
+        ("0123", "0123"),
+        (4, 4),
+    ],
+)
+def test_the_command_line_means_what_a_file_means(said: t.Any, meant: t.Any) -> None:
+    [instance] = engine_options([{"index": 0, "engine_port": 8100, "gpus": []}], {"x": said}, {})
+    assert instance["options"]["x"] == meant
+    assert type(instance["options"]["x"]) is type(meant)
+
+
 def test_each_instance_has_its_port_and_its_gpus() -> None:
     instances = [{"index": 1, "engine_port": 8101, "gpus": [2, 3]}, {"index": 2, "engine_port": 8102, "gpus": []}]
     assert engine_options(instances, {"dtype": "auto"}, {"A": "1"}) == [

@@ -114,10 +114,10 @@ def test_every_live_key_has_its_hash(api_key: ApiKey, path: Path) -> None:
     ]
 
 
-def test_check_mode_makes_no_key_and_names_no_hash_of_one(api_key: ApiKey, tmp_path: Path) -> None:
+def test_check_mode_makes_no_key_but_says_who_would_have_one(api_key: ApiKey, tmp_path: Path) -> None:
     result = api_key("team-a", check=True)
     assert result["changed"]
-    assert result["hashes"] == []
+    assert [key["name"] for key in result["hashes"]] == ["team-a"]
     assert os.listdir(tmp_path) == []
 
 

@@ -26,7 +26,11 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
-    sockets = {"socket": str(tmp_path / "admin.sock"), "master_socket": str(tmp_path / "master.sock")}
+    sockets = {
+        "socket": str(tmp_path / "admin.sock"),
+        "master_socket": str(tmp_path / "master.sock"),
+        "engine_key_path": str(tmp_path / "engine_key.env"),
+    }
 
     def run(wanted: list[dict[str, str]] | None, check: bool = False) -> Result:
         given = {} if wanted is None else {"keys": wanted}
@@ -134,6 +138,20 @@ def test_an_haproxy_that_refuses_fails_the_module(keys: Keys, tmp_path: Path, pa
         assert "Permission denied" in keys([A])["msg"]
     # Another run finishes: the file says what is wanted.
     assert "team-a" in path.read_text()
+
+
+def test_a_key_for_the_engines_that_haproxy_has_not_read_yet_is_noticed(keys: Keys, tmp_path: Path, path: Path) -> None:
+    file = tmp_path / "engine_key.env"
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = []
+        assert not keys([A])["engine_key_stale"]
+        file.write_text("ENGINE_API_KEY=sk-engine\n")
+        assert not keys([A])["engine_key_stale"]
+        file.write_text("ENGINE_API_KEY=sk-another\n")
+        result = keys([A])
+        assert result["engine_key_stale"]
+        assert "sk-another" not in str(result)
+    assert not keys([A])["engine_key_stale"]
 
 
 def test_a_wrong_hash_changes_nothing(keys: Keys, tmp_path: Path) -> None:
