@@ -142,6 +142,8 @@ class Edge:
         values.update(
             ansible_managed="Ansible managed",
             edge_address="127.0.0.1",
+            # What a test machine's limit on open files allows.
+            edge_max_connections=1000,
             edge_services=services,
             __edge_maps=str(self.maps),
             __edge_socket=self.socket,

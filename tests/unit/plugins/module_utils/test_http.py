@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -108,7 +109,7 @@ def server(talk: t.Callable[[socket.socket], None]) -> t.Iterator[str]:
             while True:
                 connection, _address = listener.accept()
                 with connection, contextlib.suppress(OSError):
-                    connection.recv(65536)
+                    read_request(connection)
                     talk(connection)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -117,6 +118,26 @@ def server(talk: t.Callable[[socket.socket], None]) -> t.Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.close()
+
+
+def read_request(connection: socket.socket) -> None:
+    """Take a request with all of its body: what is left unread resets the connection when it is closed."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        part = connection.recv(65536)
+        if not part:
+            return
+        received += part
+        if received.startswith(b"\x16"):  # a TLS handshake, which has no end of headers
+            return
+    start, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", start, re.IGNORECASE)
+    wanted = int(length[1]) if length else 0
+    while len(body) < wanted:
+        part = connection.recv(65536)
+        if not part:
+            return
+        body += part
 
 
 def head(extra: str = "", status: str = "200 OK") -> bytes:
