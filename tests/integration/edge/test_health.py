@@ -9,6 +9,7 @@ import time
 
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
+from tests.integration.edge.traffic import Stream, Traffic
 
 
 def test_health_needs_no_key_and_is_not_logged(edge: Edge) -> None:
@@ -68,6 +69,16 @@ def test_a_reload_closes_no_idle_connection_under_a_balancer(edge: Edge) -> None
     # The process that is left behind says that this was the last one.
     assert response.headers["connection"] == "close"
     connection.close()
+
+
+def test_no_request_fails_while_it_reloads(edge: Edge) -> None:
+    stream = Stream(edge, KEY, 3)
+    with Traffic(edge, [KEY] * 4) as traffic:
+        for _ in range(3):
+            edge.reload()
+            time.sleep(0.3)
+    assert set(traffic.answers) == {"200"}
+    assert stream.finished_whole()
 
 
 def test_a_configuration_that_is_refused_leaves_the_former_one_in_service(edge: Edge) -> None:
