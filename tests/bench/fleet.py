@@ -57,7 +57,12 @@ class Fleet:
     def __init__(self, name: str, subnet: str) -> None:
         self._name = name
         self._subnet = subnet
-        self._environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "INFERENCE_FLEET_LAB": name}
+        self._environment = {
+            **os.environ,
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_DEPRECATION_WARNINGS": "false",
+            "INFERENCE_FLEET_LAB": name,
+        }
 
     def __enter__(self) -> Fleet:
         # What a run that was killed has left would not be bare.

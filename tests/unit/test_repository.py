@@ -117,3 +117,9 @@ def test_the_readme_names_every_playbook_role_and_module() -> None:
         text = (ROOT / readme).read_text()
         names = [*ROLES, *MODULES, *(path.name for path in ROOT.glob("playbooks/*.yml"))]
         assert [name for name in names if name not in text] == [], readme
+
+
+def test_the_driver_that_is_demanded_is_the_one_that_the_locks_need() -> None:
+    locks = [lock for path in ROOT.glob("roles/*/files/locks/locks.yml") for lock in load(path).values()]
+    needed = max(int(lock["min_driver"]) for lock in locks if "min_driver" in lock)
+    assert int(load(ROOT / "roles" / "gpu_driver" / "defaults" / "main.yml")["gpu_driver_min_version"]) == needed
