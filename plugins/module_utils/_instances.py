@@ -16,6 +16,9 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 #: The engines that this collection can run. A host's ``engine`` is one of these.
 ENGINES = ("vllm", "sglang")
 
+#: Those of them that have a role.
+INSTALLABLE = ("vllm",)
+
 #: Instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
 FIRST_ENGINE_PORT = 8100
 
