@@ -104,7 +104,7 @@ def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any
     if engine not in INSTALLABLE:
         why = ", for which there is no role yet" if engine in ENGINES else ""
         problems.append(
-            f"engine is {engine!r}{why}; valid are {', '.join(INSTALLABLE)}. It comes from -e engine=…, else the host's tag "
+            f"engine is {engine!r}{why}; valid are {', '.join(INSTALLABLE)}. It comes from -e engine=…, else the tag "
             "inference:engine, else from fleet_engine."
         )
     if accelerator not in ("cuda", "cpu"):

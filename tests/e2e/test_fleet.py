@@ -224,6 +224,27 @@ def test_a_changed_option_restarts_and_is_kept(demo: Run, fleet: Fleet) -> None:
     assert ask(fleet.client) == "Paris"
 
 
+def test_a_host_that_an_operator_drained_is_left_out(demo: Run, fleet: Fleet) -> None:
+    before = fleet.process("inference-2")
+    assert fleet.playbook("playbooks/drain.yml", "-l", "inference-2").code == 0
+    try:
+        done = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm", "-e", "vllm_max_num_seqs=2")
+        assert done.code == 0, done.output
+        assert "inference-2 is left out: an operator has drained it" in done.text
+        assert fleet.process("inference-2") == before
+        assert ask(fleet.client) == "Paris"
+    finally:
+        assert fleet.playbook("playbooks/undrain.yml", "-l", "inference-2").code == 0
+
+
+def test_a_host_that_a_broken_run_left_drained_comes_back(demo: Run, fleet: Fleet) -> None:
+    drain = ("ansible", "inference-2", "-m", "inference.fleet.edge_drain", "-a", "state=drained by=rollout")
+    assert fleet.run(*drain).code == 0
+    done = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm")
+    assert done.code == 0, done.output
+    assert fleet.on("inference-2", "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health") == "200"
+
+
 def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
     before = fleet.process("inference-2")
     fleet.on("inference-2", f"kill -9 {before}")
