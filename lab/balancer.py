@@ -42,6 +42,8 @@ defaults
   timeout client 600s
   timeout server 600s
   timeout http-request 10s
+  # An ALB's idle timeout.
+  timeout http-keep-alive 60s
 
 frontend balancer
   bind 127.0.0.1:{lab.balancer_port}

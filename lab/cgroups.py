@@ -15,6 +15,10 @@ from pathlib import Path
 
 PARENT = "inference-fleet"
 
+#: What all labs together weigh against one process of the machine (1024), where control groups are of version 1: there
+#: every other process counts as much as a whole group, and one busy program would take half of the fleet's time.
+WEIGHT = 6144
+
 
 def systemd_runs() -> bool:
     """Whether systemd is this machine's init."""
@@ -49,6 +53,9 @@ def join(group: str) -> None:
                 if (hierarchy / "cpuset.cpu_exclusive").exists() and not file.read_text(encoding="ascii").strip():
                     file.write_text((directory.parent / name).read_text(encoding="ascii"), encoding="ascii")
         (directory / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        weight = hierarchy / PARENT / "cpu.shares"
+        if weight.exists():
+            weight.write_text(str(WEIGHT), encoding="ascii")
 
 
 def _tree(group: str) -> t.Iterator[Path]:

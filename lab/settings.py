@@ -34,7 +34,8 @@ def connection(lab: Lab) -> dict[str, t.Any]:
 def write(lab: Lab) -> None:
     """``vars.json``, read by inventories/lab, and ``scratch.json``, an inventory of the hosts outside the fleet."""
     variables = {"engine_pip_environment": engine_environment(lab)}
-    files.write_changed(lab.directory / "vars.json", json.dumps(variables, indent=2) + "\n")
+    fleet = {**variables, "fleet_url": f"{lab.balancer_url}/v1"}
+    files.write_changed(lab.directory / "vars.json", json.dumps(fleet, indent=2) + "\n")
     scratch = {
         "scratch": {
             "hosts": {host.name: {"ansible_host": lab.address(host)} for host in lab.hosts.values() if not host.role},

@@ -31,6 +31,8 @@ ROLLOUT = "rollout"
 
 Entries = list[tuple[str, str]]
 
+_CLASSES = ("2xx", "4xx", "5xx")
+
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
@@ -167,3 +169,22 @@ def parse_map(text: str) -> Entries:
         if key and not key.startswith("#"):
             entries.append((key, value.strip()))
     return entries
+
+
+def responses(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
+    """How many answers of each class the instances' clients got since the edge's process began.
+
+    Args:
+        rows: HAProxy's statistics. What the edge refuses by itself (keys, drained) is not among them.
+    """
+    backends = [row for row in rows if row.get("svname") == "BACKEND" and row["pxname"].startswith(BACKEND_PREFIX)]
+    return {name: sum(int(row.get(f"hrsp_{name}") or 0) for row in backends) for name in _CLASSES}
+
+
+def request_limits(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
+    """How many requests at once the edge gives each instance, where it has a bound."""
+    return {row["svname"]: int(row["slim"]) for row in rows if row["pxname"].startswith(BACKEND_PREFIX) and _bound(row)}
+
+
+def _bound(row: t.Mapping[str, str]) -> bool:
+    return row["svname"] not in ("FRONTEND", "BACKEND") and (row.get("slim") or "").isdigit()

@@ -28,6 +28,9 @@ class Engine:
         check_program: Python that lets the engine's own parser judge a config file; gets its path as argument.
         negatable: whether ``false`` is written as ``no-<option>: true``. vLLM drops ``<option>: false`` without a
             word (its top-level parser does not know the negative form when it reads the file).
+        limit_option: the option that bounds the requests that it works on at once.
+        default_limit: that bound where nobody sets it. vLLM: 256 below 70 GiB of GPU memory; SGLang works it out from
+            the memory, and this is what it comes to at most in practice.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Engine:
     subcommand: tuple[str, ...]
     check_program: str
     negatable: bool
+    limit_option: str
+    default_limit: int
 
 
 # The parsers print to stderr and leave with 2 on an error; the last line then lists every option that they know, so
@@ -65,8 +70,10 @@ finally:
 """
 
 ENGINES: dict[str, Engine] = {
-    "vllm": Engine("vllm", "bin/vllm", ("serve",), _VLLM_CHECK, negatable=True),
-    "sglang": Engine("sglang", "bin/python", ("-m", "sglang.launch_server"), _SGLANG_CHECK, negatable=False),
+    "vllm": Engine("vllm", "bin/vllm", ("serve",), _VLLM_CHECK, True, "max-num-seqs", 256),
+    "sglang": Engine(
+        "sglang", "bin/python", ("-m", "sglang.launch_server"), _SGLANG_CHECK, False, "max-running-requests", 256
+    ),
 }
 
 #: Options that the collection sets itself; setting them elsewhere would take an instance out of the edge's reach or
@@ -109,6 +116,22 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
             raise FleetError(f"The engine option {name} is set twice, to {rendered[name]!r} and to {value!r}.")
         rendered[name] = value
     return "".join(f"{name}: {json.dumps(rendered[name], sort_keys=True)}\n" for name in sorted(rendered))
+
+
+def request_limit(engine: str | None, options: t.Mapping[str, t.Any], edge_limit: int | None) -> int:
+    """How many requests an instance works on at once.
+
+    Args:
+        engine: ``vllm`` or ``sglang``; None where nothing is known, which is no room at all.
+        options: the engine's.
+        edge_limit: how many the edge gives it at once; None where that is not known.
+    """
+    if engine not in ENGINES:
+        return 0
+    given = {str(name).replace("_", "-"): value for name, value in options.items()}
+    wanted = given.get(ENGINES[engine].limit_option)
+    limit = int(wanted) if wanted else ENGINES[engine].default_limit
+    return min(limit, edge_limit) if edge_limit else limit
 
 
 def reserved_options(options: dict[str, t.Any]) -> dict[str, str]:

@@ -126,6 +126,12 @@ class Worker:
                 found.append(Server(fields[1], fields[3], up=fields[5] != "0", draining=bool(admin & _FORCED_DRAIN)))
         return found
 
+    def statistics(self) -> list[dict[str, str]]:
+        """The rows of its statistics: frontends, backends and servers, by the names of HAProxy's columns."""
+        header, *rows = self.ask("show stat").lstrip("# ").splitlines()
+        names = header.split(",")
+        return [dict(zip(names, row.split(","))) for row in rows if row]
+
     def set_draining(self, server: Server, draining: bool) -> None:
         """Let a server take new requests, or no more of them."""
         self._tell(f"set server {server.backend}/{server.name} state {'drain' if draining else 'ready'}")

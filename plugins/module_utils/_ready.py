@@ -1,19 +1,22 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Waiting for an instance to serve, and saying why when it does not.
+"""Waiting for an instance to serve, and saying what it is doing, or why it does not.
 
 The clock, systemd, the journal and HTTP are handed in, so that the decisions can be tested without them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import time
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils import _engine_progress
 from ansible_collections.inference.fleet.plugins.module_utils._engine_log import explain
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._processes import started_at
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import UnitState, journal, unit_state
 
 #: Seconds between two looks.
@@ -58,19 +61,117 @@ def wait_until_ready(
     """
     began = now()
     wall = time.time()
-    first = state_of(unit)
-    if first.load == "not-found":
-        raise FleetError(f"There is no unit {unit} on the host. Run site.yml, which installs it.")
+    first = _existing(unit, state_of(unit))
     while True:
         state = state_of(unit)
-        if state.restarts > first.restarts or state.active not in ("active", "activating", "reloading"):
+        if _has_ended(state, first.restarts):
             raise _ended(unit, state, journal_of(unit, since=wall - 20))
-        # The port may still be answered by another process while this one starts: only an active unit counts.
-        if state.is_running and health_of(port) == 200:
+        if _serves(state, port, health_of):
             return now() - began
         if now() - began > timeout:
             raise _late(unit, timeout, journal_of(unit, since=wall - timeout - 60))
         wait(INTERVAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """How far some units have come by the end of a slice of time.
+
+    Attributes:
+        since: Unix time at which the first slice began.
+        restarts: how often each unit had been restarted when it was first looked at.
+        seconds: by unit, from ``since`` until it was seen to serve.
+        progress: unit, phase, text, percent and seconds of each, in the order given.
+    """
+
+    since: float
+    restarts: dict[str, int]
+    seconds: dict[str, float]
+    progress: list[dict[str, t.Any]]
+
+
+def wait_a_slice(
+    ports: t.Mapping[str, int],
+    timeout: float,
+    length: float,
+    since: float | None = None,
+    restarts: t.Mapping[str, int] | None = None,
+    *,
+    state_of: t.Callable[[str], UnitState] = unit_state,
+    health_of: t.Callable[[int], int | None] = health_status,
+    journal_of: t.Callable[..., list[str]] = journal,
+    started: t.Callable[[int], float | None] = started_at,
+    now: t.Callable[[], float] = time.time,
+    wait: t.Callable[[float], None] = time.sleep,
+) -> Slice:
+    """Wait for units like wait_until_ready(), for all at once, but no longer than a slice of time.
+
+    Args:
+        ports: the instance's port, by unit.
+        timeout: seconds, counted from the beginning of the first slice.
+        length: seconds that the slice lasts at most.
+        since, restarts: from the first slice; None in the first.
+
+    Raises:
+        FleetError: a unit ended or restarted since the first slice, or the time is over.
+    """
+    entered = now()
+    began = entered if since is None else since
+    first = dict(restarts or {})
+    seconds: dict[str, float] = {}
+    while True:
+        states = {unit: _existing(unit, state_of(unit)) for unit in ports}
+        for unit, state in states.items():
+            if _has_ended(state, first.setdefault(unit, state.restarts)):
+                raise _ended(unit, state, journal_of(unit, since=began - 20))
+            if unit not in seconds and _serves(state, ports[unit], health_of):
+                seconds[unit] = now() - began
+        waiting = [unit for unit in ports if unit not in seconds]
+        elapsed = now() - began
+        if waiting and elapsed > timeout:
+            raise _late(waiting[0], timeout, journal_of(waiting[0], since=began - 60))
+        left = entered + length - now()
+        if not waiting or left <= 0:
+            break
+        wait(min(INTERVAL, left))
+    progress = []
+    for unit, state in states.items():
+        doing = _SERVING if unit in seconds else _doing(unit, state, journal_of, started)
+        progress.append({"unit": unit, **dataclasses.asdict(doing), "seconds": round(now() - began, 1)})
+    return Slice(began, first, seconds, progress)
+
+
+_SERVING = _engine_progress.Progress(_engine_progress.SERVING, "serves", 100)
+
+
+def _doing(
+    unit: str,
+    state: UnitState,
+    journal_of: t.Callable[..., list[str]],
+    started: t.Callable[[int], float | None],
+) -> _engine_progress.Progress:
+    # systemd has no main process while it runs what has to go before it.
+    began = started(state.pid) if state.pid else None
+    if began is None:
+        return _engine_progress.Progress(_engine_progress.PREPARING, f"systemd: {state.active} ({state.sub})")
+    # The unit's earlier processes have ended before this one began: what they wrote is not looked at.
+    found = _engine_progress.progress(journal_of(unit, since=began - 0.1))
+    return found or _engine_progress.Progress(_engine_progress.PREPARING, "nothing in its journal yet")
+
+
+def _existing(unit: str, state: UnitState) -> UnitState:
+    if state.load == "not-found":
+        raise FleetError(f"There is no unit {unit} on the host. Run site.yml, which installs it.")
+    return state
+
+
+def _has_ended(state: UnitState, restarts: int) -> bool:
+    return state.restarts > restarts or state.active not in ("active", "activating", "reloading")
+
+
+def _serves(state: UnitState, port: int, health_of: t.Callable[[int], int | None]) -> bool:
+    # The port may still be answered by another process while this one starts: only an active unit counts.
+    return state.is_running and health_of(port) == 200
 
 
 def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:

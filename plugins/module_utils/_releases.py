@@ -8,7 +8,9 @@ Layout under the root (``/opt/inference``)::
     releases/<engine>-<hash>/   config.yaml  environment  manifest.json  runtime -> ../../runtimes/<id>
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
-    instances/<i>/previous      the good one before that, for a rollback by hand
+    instances/<i>/previous      the good one before that, for playbooks/rollback.yml
+
+An instance's unit file is that of its release, ``<engine>@<i>.service`` beside the template ``<engine>@.service``.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from ansible_collections.inference.fleet.plugins.module_utils._engines import (
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
 
 LINKS = ("current", "good", "previous")
+UNIT_DIRECTORY = "/etc/systemd/system"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Release:
         served_name: what clients call it.
         options: the engine's options, as in its config file.
         environment: of the engine's process.
-        unit_sha256: of the unit file, because it decides how the process runs.
+        unit: the text of the unit file, because it decides how the process runs; empty for none of its own.
     """
 
     index: int
@@ -63,7 +67,7 @@ class Release:
     served_name: str
     options: dict[str, t.Any]
     environment: dict[str, str]
-    unit_sha256: str
+    unit: str
 
     @property
     def name(self) -> str:
@@ -100,10 +104,12 @@ class Releases:
 
     Args:
         root: ``/opt/inference`` on a real host.
+        unit_directory: where the units of the instances are written.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, unit_directory: str = UNIT_DIRECTORY) -> None:
         self._root = root
+        self._unit_directory = unit_directory
 
     def path(self, name: str) -> str:
         return os.path.join(self._root, "releases", name)
@@ -205,28 +211,61 @@ class Releases:
         return True
 
     def activate(self, index: int, name: str) -> bool:
-        """Make a release the one that the instance's next start runs.
+        """Make a release the one that the instance's next start runs, with the unit that belongs to it.
 
         Raises:
             FleetError: there is no such release.
         """
         if not self.exists(name):
             raise FleetError(f"There is no complete release {name} under {self._root}/releases. Run site.yml again.")
-        return self.point(index, "current", name)
+        written = self._write_unit(index, name)
+        return self.point(index, "current", name) or written
 
-    def mark_good(self, index: int) -> bool:
-        """Remember that the current release passed its gate."""
+    def _write_unit(self, index: int, name: str) -> bool:
+        manifest = self.manifest(name)
+        unit = manifest.get("unit") or ""
+        path = os.path.join(self._unit_directory, f"{manifest.get('engine')}@{index}.service")
+        if not unit or read_text(path) == unit:
+            return False
+        write_atomically(path, unit)
+        return True
+
+    def mark_good(self, index: int, forget_previous: bool = False) -> bool:
+        """Remember that the current release passed its gate.
+
+        Args:
+            index: the instance's.
+            forget_previous: the good one until now was left on purpose, so nobody should go back to it.
+        """
         current, good = self.linked(index, "current"), self.linked(index, "good")
         if current is None or current == good:
             return False
-        if good is not None:
+        if forget_previous:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._root, "instances", str(index), "previous"))
+        elif good is not None:
             self.point(index, "previous", good)
         return self.point(index, "good", current)
 
     def restorable(self, index: int) -> str | None:
-        """The last good release; None when there is none other than the current one."""
+        """The last good release, which may be the current one; None when there is none."""
         good = self.linked(index, "good")
-        return None if good == self.linked(index, "current") or good is None or not self.exists(good) else good
+        return good if good is not None and self.exists(good) else None
+
+    def earlier(self, index: int) -> str | None:
+        """The release that a rollback by hand goes to: the last good one, or the one before where that is current."""
+        good = self.linked(index, "good")
+        name = self.linked(index, "previous") if good == self.linked(index, "current") else good
+        return name if name is not None and self.exists(name) else None
+
+    def missing(self, name: str) -> str:
+        """What a release needs that is no longer on the host; empty when it is whole."""
+        manifest = self.manifest(name)
+        runtime = os.path.join(self._root, "runtimes", str(manifest.get("runtime")))
+        if not is_complete(runtime):
+            return f"its runtime {runtime}"
+        weights = str(manifest.get("model_path"))
+        return "" if os.path.exists(os.path.join(weights, "config.json")) else f"its model under {weights}"
 
     def prune(self, keep: int, dry_run: bool = False) -> list[str]:
         """Remove releases that nothing names beyond the newest ``keep``, and runtimes that no release uses.

@@ -10,6 +10,7 @@ import datetime
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._engines import request_limit
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load
 
 UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
@@ -50,7 +51,12 @@ def parse_units(shown: str, monotonic: float, now: float) -> list[Unit]:
 
 
 def instance_of(
-    index: int, release: str | None, manifest: dict[str, t.Any], units: list[Unit], load: Load | None
+    index: int,
+    release: str | None,
+    manifest: dict[str, t.Any],
+    units: list[Unit],
+    load: Load | None,
+    edge_limits: t.Mapping[str, int],
 ) -> dict[str, t.Any]:
     """All that is known of one instance; None where nothing is."""
     own = [unit for unit in units if unit.index == index]
@@ -59,9 +65,10 @@ def instance_of(
     chosen = [unit for unit in own if unit.engine == engine] or sorted(own, key=lambda unit: unit.active != "active")
     unit = chosen[0] if chosen else None
     engine = engine or (unit.engine if unit else None)
+    name = f"{engine}-{index}" if engine else str(index)
     return {
         "index": index,
-        "name": f"{engine}-{index}" if engine else str(index),
+        "name": name,
         "engine": engine,
         "version": manifest.get("version"),
         "release": release,
@@ -75,6 +82,7 @@ def instance_of(
         "running": load.running if load else None,
         "waiting": load.waiting if load else None,
         "kv_usage": load.kv_usage if load else None,
+        "limit": request_limit(engine, manifest.get("options") or {}, edge_limits.get(name)),
     }
 
 

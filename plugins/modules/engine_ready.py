@@ -15,6 +15,8 @@ description:
   - When the engine ends instead, fails at once with the reason that its journal holds (memory, context length, a bad
     argument, the driver, …) and what to do about it.
   - Readiness is no proof that the instance answers well; M(inference.fleet.chat_smoke) is.
+  - An action plugin of the same name runs it. With O(journal) it waits in slices, and writes down after each what the
+    engines are doing.
 attributes:
   check_mode:
     support: full
@@ -31,9 +33,29 @@ options:
     elements: dict
     required: true
   timeout:
-    description: Seconds to wait for each.
+    description:
+      - Seconds to wait for each.
+      - With O(journal) or O(slice), all are waited for at once.
     type: int
     default: 1200
+  journal:
+    description:
+      - A rollout's journal on the controller. Every few seconds an event C(progress) of each instance is added to it.
+      - Empty for none.
+    type: str
+    default: ""
+  slice:
+    description:
+      - Return after about this many seconds with RV(ready=false) and RV(progress), instead of waiting to the end.
+      - V(0) waits until the instances serve, one has ended, or O(timeout) is over.
+    type: float
+    default: 0
+  since:
+    description: With O(slice), RV(since) of the first slice, from which O(timeout) is counted.
+    type: float
+  restarts:
+    description: With O(slice), RV(restarts) of the first slice, so that a restart between two slices is noticed.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -42,12 +64,45 @@ EXAMPLES = r"""
     instances:
       - unit: vllm@0.service
         engine_port: 8100
+
+- name: Wait for the instances of a host in a rollout
+  inference.fleet.engine_ready:
+    instances: "{{ engine_instances }}"
+    journal: "{{ rollout_journal }}"
 """
 
 RETURN = r"""
-seconds:
-  description: How long each instance took, by unit.
+ready:
+  description: Whether all instances serve; false only at the end of a slice.
   returned: success
+  type: bool
+seconds:
+  description: How long each instance that serves took, by unit.
+  returned: success
+  type: dict
+progress:
+  description:
+    - What each instance is doing.
+    - C(phase) is V(preparing), V(importing), V(loading), V(compiling), V(profiling), V(capturing), V(warming_up) or
+      V(serving).
+    - C(percent) is how much of the phase is done, null where the engine does not say.
+    - C(seconds) is how long it has been waited for.
+  returned: with O(slice)
+  type: list
+  elements: dict
+  sample:
+    - unit: vllm@0.service
+      phase: loading
+      text: loading the weights, 5 of 9 files
+      percent: 56
+      seconds: 14.2
+since:
+  description: Unix time of the host at which the first slice began.
+  returned: with O(slice)
+  type: float
+restarts:
+  description: How often systemd had restarted each unit when it was first looked at, by unit.
+  returned: with O(slice)
   type: dict
 reason:
   description: A short name for the reason, such as V(max_model_len) or V(out_of_memory).
@@ -60,28 +115,54 @@ journal:
   elements: str
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._ready import wait_until_ready
+from ansible_collections.inference.fleet.plugins.module_utils._ready import wait_a_slice, wait_until_ready
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "instances": {"type": "list", "elements": "dict", "required": True},
+    "timeout": {"type": "int", "default": 1200},
+    # Read by the action plugin.
+    "journal": {"type": "str", "default": ""},
+    "slice": {"type": "float", "default": 0},
+    "since": {"type": "float"},
+    "restarts": {"type": "dict"},
+}
+
+
+def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Wait as the parameters say; the module's result."""
+    if params["slice"] > 0:
+        ports = {instance["unit"]: int(instance["engine_port"]) for instance in params["instances"]}
+        restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
+        seen = wait_a_slice(ports, params["timeout"], params["slice"], params["since"], restarts)
+        return {
+            "ready": len(seen.seconds) == len(ports),
+            "seconds": _rounded(seen.seconds),
+            "progress": seen.progress,
+            "since": seen.since,
+            "restarts": seen.restarts,
+        }
+    seconds = {}
+    for instance in params["instances"]:
+        unit = instance["unit"]
+        seconds[unit] = wait_until_ready(unit, instance["engine_port"], params["timeout"])
+    return {"ready": True, "seconds": _rounded(seconds)}
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {unit: round(took, 1) for unit, took in seconds.items()}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "instances": {"type": "list", "elements": "dict", "required": True},
-            "timeout": {"type": "int", "default": 1200},
-        },
-        supports_check_mode=True,
-    )
-    seconds = {}
-    if not module.check_mode:
-        for instance in module.params["instances"]:
-            try:
-                took = wait_until_ready(instance["unit"], instance["engine_port"], module.params["timeout"])
-            except FleetError as error:
-                module.fail_json(msg=error.message, **error.details)
-            seconds[instance["unit"]] = round(took, 1)
-    module.exit_json(changed=False, seconds=seconds)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        result = {"ready": True, "seconds": {}} if module.check_mode else run(module.params)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

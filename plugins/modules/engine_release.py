@@ -13,8 +13,9 @@ short_description: Stage, activate, confirm and restore releases of engine insta
 description:
   - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.
   - O(state=staged) writes releases and lets the engine's own parser judge the options; nothing that runs is touched.
-  - O(state=active) lets the next start of the unit run a release, O(state=good) remembers that it passed its gate and
-    prunes old ones, O(state=restored) goes back to the last good one.
+  - O(state=kept) and O(state=earlier) stage nothing; they say what a restart, or a rollback by hand, would run.
+  - O(state=active) lets the next start of the unit run a release, with the unit file that belongs to it. O(state=good)
+    remembers that it passed its gate and prunes old ones, O(state=restored) goes back to the last good one.
   - This module starts and stops nothing.
 attributes:
   check_mode:
@@ -27,7 +28,7 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [staged, active, good, restored]
+    choices: [staged, kept, earlier, active, good, restored]
     required: true
   root:
     description: The directory of runtimes, releases and instances.
@@ -81,6 +82,14 @@ options:
     description: The text of the unit file, for O(state=staged). A changed unit makes another release.
     type: str
     default: ""
+  forget_previous:
+    description: With O(state=good), do not keep the good release until now as the one to go back to.
+    type: bool
+    default: false
+  unit_directory:
+    description: Where the unit files of the instances are written.
+    type: path
+    default: /etc/systemd/system
   keep:
     description: How many releases to keep beside the current, the good and the previous one of each instance.
     type: int
@@ -133,6 +142,13 @@ instances:
     pending:
       description: Why the instance must be deployed; empty when it runs the release and passed its gate with it.
       type: str
+    problem:
+      description: Why there is nothing that the instance could go to; empty when there is.
+      type: str
+    described:
+      description:
+        - The releases by name that C(release) and C(current) mean, each with engine, version, model and revision.
+      type: dict
 pruned:
   description: Directories that were removed.
   returned: when O(state=good)
@@ -140,7 +156,6 @@ pruned:
   elements: str
 """
 
-import hashlib
 import os
 import typing as t
 
@@ -148,7 +163,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
 from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
-from ansible_collections.inference.fleet.plugins.module_utils._releases import Release, Releases
+from ansible_collections.inference.fleet.plugins.module_utils._releases import UNIT_DIRECTORY, Release, Releases
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
 
@@ -187,7 +202,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             index=index,
             environment={key: str(value) for key, value in item["environment"].items()},
             options=item["options"],
-            unit_sha256=hashlib.sha256(params["unit"].encode()).hexdigest(),
+            unit=params["unit"],
             **{key: params[key] or "" for key in _DESCRIPTION},
         )
         if not releases.exists(release.name):
@@ -208,12 +223,45 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "release": release.name,
                 "running": running,
                 "pending": pending_reason(releases, index, release.name, running),
+                "problem": "",
+                "described": {
+                    **_described(releases, current),
+                    release.name: {key: getattr(release, key) for key in ("engine", "version", "model", "revision")},
+                },
             }
         )
     result: dict[str, t.Any] = {"changed": changed, "instances": results}
     if module._diff and before:
         result["diff"] = [{"before": b, "after": a} for b, a in zip(before, after)]
     return result
+
+
+def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """What a restart, or a rollback by hand, would run. Changes nothing."""
+    back = module.params["state"] == "earlier"
+    results = []
+    for item in module.params["instances"]:
+        index = item["index"]
+        current = releases.linked(index, "current")
+        release = (item["release"] or releases.earlier(index)) if back else current
+        problem = ""
+        if release is None or not releases.exists(release):
+            wanted = f"release {release} any more" if release else "earlier good release" if back else "release"
+            problem = f"instance {index} has no {wanted}"
+        elif releases.missing(release):
+            problem = f"{release} of instance {index} lacks {releases.missing(release)}"
+        reason = f"it goes back from {current or 'nothing'} to {release}" if back else "a restart was asked for"
+        results.append(
+            {
+                **_links(releases, index),
+                "release": release or "",
+                "running": running_release(index),
+                "pending": "" if problem else reason,
+                "problem": problem,
+                "described": _described(releases, release, current),
+            }
+        )
+    return {"changed": False, "instances": results}
 
 
 def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
@@ -235,13 +283,22 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             if module.check_mode:
                 changed |= name != releases.linked(index, "good")
             else:
-                changed |= releases.mark_good(index)
+                changed |= releases.mark_good(index, module.params["forget_previous"])
         else:
             name = releases.restorable(index)
             if name and not module.check_mode:
-                releases.point(index, "current", name)
+                releases.activate(index, name)
             changed |= name is not None
-        results.append({**_links(releases, index), "release": name or "", "running": "", "pending": ""})
+        results.append(
+            {
+                **_links(releases, index),
+                "release": name or "",
+                "running": "",
+                "pending": "",
+                "problem": "",
+                "described": _described(releases, name),
+            }
+        )
     result: dict[str, t.Any] = {"changed": changed, "instances": results}
     if state == "good":
         result["pruned"] = releases.prune(module.params["keep"], dry_run=module.check_mode)
@@ -257,10 +314,25 @@ def _links(releases: Releases, index: int) -> dict[str, t.Any]:
     }
 
 
+def _described(releases: Releases, *names: str | None) -> dict[str, dict[str, t.Any]]:
+    shown = ("engine", "version", "model", "revision")
+    return {name: {key: releases.manifest(name).get(key, "") for key in shown} for name in names if name}
+
+
+STATES: dict[str, t.Callable[[AnsibleModule, Releases], dict[str, t.Any]]] = {
+    "staged": staged,
+    "kept": chosen,
+    "earlier": chosen,
+    "active": linked,
+    "good": linked,
+    "restored": linked,
+}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["staged", "active", "good", "restored"], "required": True},
+            "state": {"type": "str", "choices": list(STATES), "required": True},
             "root": {"type": "path", "default": "/opt/inference"},
             "instances": {
                 "type": "list",
@@ -281,6 +353,8 @@ def main() -> None:
             "revision": {"type": "str", "default": ""},
             "served_name": {"type": "str"},
             "unit": {"type": "str", "default": ""},
+            "forget_previous": {"type": "bool", "default": False},
+            "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
             "keep": {"type": "int", "default": 3, "no_log": False},
         },
         required_if=[
@@ -288,9 +362,9 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
-    releases = Releases(module.params["root"])
+    releases = Releases(module.params["root"], module.params["unit_directory"])
     try:
-        result = (staged if module.params["state"] == "staged" else linked)(module, releases)
+        result = STATES[module.params["state"]](module, releases)
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(**result)

@@ -41,6 +41,14 @@ options:
     description: Base URL of the host's edge; a certificate is not checked.
     type: str
     default: http://127.0.0.1:8000
+  socket:
+    description: HAProxy's stats socket.
+    type: path
+    default: /run/haproxy/admin.sock
+  master_socket:
+    description: The socket of HAProxy's master.
+    type: path
+    default: /run/haproxy-master.sock
   timeout:
     description: Seconds for each request.
     type: float
@@ -108,8 +116,17 @@ instances:
     kv_usage:
       description: The share of the KV cache in use, from 0 to 1.
       type: float
+    limit:
+      description: Requests that it works on at once, by its own options and by what the edge gives it.
+      type: int
 edge:
-  description: The edge's C(health), an HTTP status; none where it does not answer.
+  description:
+    - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) how many answers of
+      each class (C(2xx), C(4xx), C(5xx)) came from behind it since its process began.
+  returned: always
+  type: dict
+rollout:
+  description: The last rollout that the host took part in, as M(inference.fleet.rollout_claim) keeps it; none for none.
   returned: always
   type: dict
 drain:
@@ -138,13 +155,14 @@ rows:
   elements: dict
 """
 
+import dataclasses
 import os
 import subprocess
 import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._edge import read_drains
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _rollout_claim
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
@@ -174,13 +192,16 @@ class Host:
         units = self._units(installed)
         indices = installed | {unit.index for unit in units if unit.active != "inactive"}
         linked = {index: releases.linked(index, "current") for index in sorted(indices)}
+        statistics = self._statistics()
+        limits = _edge.request_limits(statistics)
         return {
             "instances": [
-                instance_of(index, release, self._manifest(releases, release), units, self._load(index))
+                instance_of(index, release, self._manifest(releases, release), units, self._load(index), limits)
                 for index, release in linked.items()
             ],
-            "edge": {"health": self._health()},
+            "edge": {"health": self._health(), "responses": _edge.responses(statistics) if statistics else None},
             "drain": self._drain(),
+            "rollout": self._rollout(),
             "gates": self._gates(),
             "driver": self._driver(),
             "problems": self.problems,
@@ -221,6 +242,23 @@ class Host:
         except HttpFailure:
             return None
 
+    def _statistics(self) -> list[dict[str, str]]:
+        try:
+            workers = _haproxy.workers(self._params["socket"], self._params["master_socket"])
+            return workers[0].statistics() if workers else []
+        except (FleetError, OSError) as error:
+            self.problems.append(getattr(error, "message", str(error)))
+            return []
+
+    def _rollout(self) -> dict[str, t.Any] | None:
+        path = os.path.join(self._params["state_dir"], "rollout.json")
+        try:
+            claim = _rollout_claim.parse(self._json(path), path)
+        except FleetError as error:
+            self.problems.append(error.message)
+            return None
+        return dataclasses.asdict(claim) if claim else None
+
     def _client(self, url: str) -> Client:
         return Client(url, timeout=self._params["timeout"], validate_certs=False)
 
@@ -232,7 +270,7 @@ class Host:
     def _drain(self) -> dict[str, t.Any] | None:
         path = os.path.join(self._params["state_dir"], "drain.json")
         try:
-            return read_drains(self._json(path), path).document() or None
+            return _edge.read_drains(self._json(path), path).document() or None
         except FleetError as error:
             self.problems.append(error.message)
             return None
@@ -268,6 +306,8 @@ def main() -> None:
             "state_dir": {"type": "path", "default": "/var/lib/inference"},
             "first_engine_port": {"type": "int", "default": 8100},
             "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
+            "socket": {"type": "path", "default": _haproxy.SOCKET},
+            "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
             "timeout": {"type": "float", "default": 3},
         },
         supports_check_mode=True,

@@ -210,20 +210,6 @@ def test_an_engine_that_cannot_start_is_explained_and_the_good_release_comes_bac
     assert ask(fleet.client) == "Paris"
 
 
-def test_a_changed_option_restarts_and_is_kept(demo: Run, fleet: Fleet) -> None:
-    before = fleet.process("inference-1")
-    option = ("-l", "inference-1", "-e", "engine=vllm", "-e", "vllm_max_num_seqs=4")
-    predicted = fleet.playbook("site.yml", *option, "--check", "--diff")
-    assert predicted.code == 0, predicted.output
-    assert "max-num-seqs: 4" in predicted.output
-    assert predicted.recap["inference-1"]["changed"] > 0
-    assert fleet.process("inference-1") == before
-    done = fleet.playbook("site.yml", *option)
-    assert done.code == 0, done.output
-    assert fleet.process("inference-1") != before
-    assert ask(fleet.client) == "Paris"
-
-
 def test_a_host_that_an_operator_drained_is_left_out(demo: Run, fleet: Fleet) -> None:
     before = fleet.process("inference-2")
     assert fleet.playbook("playbooks/drain.yml", "-l", "inference-2").code == 0

@@ -11,18 +11,20 @@ As a program, for hosts without a real engine::
     python3 engine.py --port 8100 --model Qwen/Qwen3-VL-8B-Instruct --key-file /etc/inference/engine_key.env
 
 Faults are given with --fault, or while it runs: POST /fake/faults {"garbage": true}; what is not named ends.
-Standard library only, Python 3.9 and newer.
+tests/fakes/standin makes it an engine that the roles install and start. Standard library only, Python 3.9 and newer.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hmac
 import http.server
 import json
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -58,7 +60,7 @@ FAULTS = {
     "status": "answer completions with this status",
     "status_times": "how often 'status' is answered before all is well",
     "retry_after": "the Retry-After header of 'status'",
-    "hang": "never answer",
+    "hang": "never answer, until it is stopped",
     "stall": "stream one piece, then nothing more",
     "cut": "reset the connection in the middle of a stream",
     "truncate": "end a stream without finish reason, usage and [DONE]",
@@ -80,7 +82,17 @@ FAULTS = {
     "not_json": "answer with a page of HTML",
     "not_streaming": "answer a streamed request whole",
     "unhealthy": "answer /health with 503",
+    "dies_after": "seconds until the engine's core dies, and the process with it",
+    "deaf": "pass over SIGTERM",
 }
+
+#: Seconds between two looks whether a client still waits.
+LOOK = 0.2
+
+#: vLLM's answers while it stops, when its queue is full and when its core is dead.
+STOPPING = "cannot schedule new futures after shutdown"
+BUSY = "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
 class Faults:
@@ -117,8 +129,30 @@ class Faults:
 class FakeEngine:
     """The server. ``port`` 0 takes a free one.
 
+    Args:
+        engine: ``vllm`` or ``sglang``.
+        model: the name that it answers to.
+        key: the key that it wants; None for none.
+        host: where it listens.
+        port: where it listens, from ``start`` on; it is taken before.
+        first_token: seconds before the first token.
+        token: seconds between tokens.
+        shutdown_timeout: seconds that requests in flight get in ``drain``.
+        max_running: requests that run at once; the others wait. None sets no limit.
+        max_in_flight: requests that run or wait; vLLM answers the others with 503. None sets no limit.
+        max_model_len: most tokens of an answer; more are refused. None refuses none.
+        keep_alive: seconds that an idle connection stays open; None closes none.
+        version: what /version says.
+        with_metrics: whether there is /metrics.
+        remember: whether to keep ``requests``; a program that runs for long does not.
+
     Attributes:
         requests: (method, path, authorization, body) of each request, in order.
+        running, waiting: the requests in flight.
+        starting: whether it listens and is not yet healthy, as SGLang while it asks itself a first question.
+        draining: whether it has begun to stop.
+        dead: whether its core has died.
+        ended: set when the process should end by itself.
     """
 
     def __init__(
@@ -132,6 +166,13 @@ class FakeEngine:
         first_token: float = 0.0,
         token: float = 0.0,
         shutdown_timeout: float = 30.0,
+        max_running: int | None = None,
+        max_in_flight: int | None = None,
+        max_model_len: int | None = None,
+        keep_alive: float | None = None,
+        version: str = "0.0.0-fake",
+        with_metrics: bool = True,
+        remember: bool = True,
     ) -> None:
         self.engine = engine
         self.model = model
@@ -140,15 +181,35 @@ class FakeEngine:
         self.first_token = first_token
         self.token = token
         self.shutdown_timeout = shutdown_timeout
+        self.max_running = max_running
+        self.max_in_flight = max_in_flight
+        self.max_model_len = max_model_len
+        self.keep_alive = keep_alive
+        self.version = version
+        self.with_metrics = with_metrics
+        self.remember = remember
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
         self.running = 0
+        self.waiting = 0
+        self.rejected = 0
+        self.starting = False
         self.draining = False
+        self.dead = False
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self._server = _Server((host, port), _Handler)
+        self.ended = threading.Event()
+        self._freed = threading.Condition(self.lock)
+        self._death: threading.Timer | None = None
+        # As the engines do: the port is taken at once, and answers when all is loaded.
+        self._server = _Server((host, port), _Handler, bind_and_activate=False)
         self._server.fake = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        try:
+            self._server.server_bind()
+        except OSError:
+            self._server.server_close()
+            raise
+        self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
@@ -165,32 +226,116 @@ class FakeEngine:
     def __exit__(self, *_exception: object) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def start(self, poll: float = 0.02) -> None:
+        """Listen.
+
+        Args:
+            poll: seconds that ``stop`` may take to be noticed; an idle server wakes up as often.
+        """
+        self._server.server_activate()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(poll,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self.closing.set()
-        self._server.shutdown()
+        self._close()
+        if self._death:
+            self._death.cancel()
+        if self._thread:
+            self._server.shutdown()
         self._server.server_close()
 
     def drain(self) -> None:
-        """What the engine does on SIGTERM: let what runs finish, as long as it may, then leave."""
+        """What the engine does on SIGTERM: let what is in flight finish, as long as it may, then leave.
+
+        vLLM begins nothing new meanwhile, and breaks off what is left at the end. SGLang goes on accepting.
+        """
         self.draining = True
-        end = time.monotonic() + self.shutdown_timeout
-        while time.monotonic() < end and self.running:
-            time.sleep(0.05)
+        self._wait_until_idle(self.shutdown_timeout)
+        self._close()
+        self._wait_until_idle(1)
         self.stop()
 
+    def _wait_until_idle(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.running + self.waiting:
+            time.sleep(0.05)
+
+    def _close(self) -> None:
+        self.closing.set()
+        with self._freed:
+            self._freed.notify_all()
+
+    def set_faults(self, values: dict[str, t.Any]) -> None:
+        """Have these faults, and no others.
+
+        Raises:
+            ValueError: one of them is not known.
+        """
+        self.faults.clear()
+        if self._death:
+            self._death.cancel()
+        for name, value in values.items():
+            self.faults.set(name, value)
+        if "dies_after" in values:
+            self._death = threading.Timer(float(values["dies_after"]), self.die)
+            self._death.daemon = True
+            self._death.start()
+
+    def die(self) -> None:
+        """What is seen of an engine whose core has died: errors, and soon the end of the process."""
+        self.dead = True
+        self._close()
+        self.ended.set()
+
+    @contextlib.contextmanager
+    def slot(self, gone: t.Callable[[], bool]) -> t.Iterator[bool]:
+        """A place among the requests that run, once there is one.
+
+        Args:
+            gone: whether nobody waits for the answer any more.
+
+        Yields:
+            False where there is none: the queue is full, or the client has gone.
+        """
+        runs = self._queue(gone)
+        try:
+            yield runs
+        finally:
+            if runs:
+                with self._freed:
+                    self.running -= 1
+                    self._freed.notify()
+
+    def _queue(self, gone: t.Callable[[], bool]) -> bool:
+        with self._freed:
+            if self.max_in_flight is not None and self.running + self.waiting >= self.max_in_flight:
+                self.rejected += 1
+                return False
+            self.waiting += 1
+            try:
+                while self.max_running is not None and self.running >= self.max_running and not self.closing.is_set():
+                    self._freed.wait(LOOK)
+                    if gone():
+                        return False
+                self.running += 1
+                return True
+            finally:
+                self.waiting -= 1
+
     def metrics(self) -> str:
-        usage = min(1.0, self.running / 8)
+        usage = min(1.0, self.running / (self.max_running or 8))
         if self.engine == "vllm":
             labels = f'{{engine="0",model_name="{self.model}"}}'
             names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
         else:
             labels = f'{{engine_type="unified",model_name="{self.model}",moe_ep_rank="0",pp_rank="0",tp_rank="0"}}'
             names = ("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage")
-        values = (float(self.running), 0.0, usage)
+        values = (float(self.running), float(self.waiting), usage)
         lines = [f"# HELP {n} x\n# TYPE {n} gauge\n{n}{labels} {v}\n" for n, v in zip(names, values)]
+        if self.engine == "vllm":
+            name = "vllm:admission_rejections_total"
+            labels = f'{{model_name="{self.model}",reason="max_num_queued_reqs"}}'
+            lines.append(f"# HELP {name} x\n# TYPE {name} counter\n{name}{labels} {float(self.rejected)}\n")
         return "".join(lines)
 
 
@@ -208,7 +353,12 @@ class _Server(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.fake.keep_alive)
 
     def log_message(self, format: str, *args: t.Any) -> None:  # noqa: A002 - the base class calls it so
         return
@@ -225,15 +375,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._seen(None)
         path = self.path.partition("?")[0]
         if path == "/health":
-            down = self.fake.faults.get("unhealthy") or (self.fake.draining and self.fake.engine == "sglang")
+            leaving = self.fake.draining and self.fake.engine == "sglang"
+            down = self.fake.starting or self.fake.dead or leaving or self.fake.faults.get("unhealthy")
             self._send(503 if down else 200, b"", "text/plain")
-        elif path == "/metrics":
+        elif path == "/metrics" and self.fake.with_metrics:
             self._send(200, self.fake.metrics().encode(), "text/plain; version=0.0.4")
         elif path == "/version" and self.fake.engine == "vllm":
-            self._json(200, {"version": "0.0.0-fake"})
+            self._json(200, {"version": self.fake.version})
         elif path == "/v1/models":
             if self._authorised():
-                model = {"id": self.served, "object": "model", "owned_by": self.fake.engine, "max_model_len": 2048}
+                length = self.fake.max_model_len or 2048
+                model = {"id": self.served, "object": "model", "owned_by": self.fake.engine, "max_model_len": length}
                 self._json(200, {"object": "list", "data": [model]})
         else:
             self._error(404, "Not Found", "NotFoundError")
@@ -249,24 +401,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._set_faults(body)
         elif self.path != "/v1/chat/completions":
             self._error(404, "Not Found", "NotFoundError")
-        elif self._authorised() and not self._broken():
-            with self.fake.lock:
-                self.fake.running += 1
-            try:
-                self._complete(body)
-            finally:
-                with self.fake.lock:
-                    self.fake.running -= 1
+        elif self._authorised() and not self._stopping() and not self._broken():
+            with self.fake.slot(self._gone) as runs:
+                if not runs:
+                    self._error(503, BUSY, "Service Unavailable")
+                elif self.fake.faults.get("hang"):
+                    self.fake.closing.wait()
+                    self.close_connection = True
+                elif self.fake.dead:
+                    self._error(500, DEAD, "InternalServerError")
+                else:
+                    self._complete(body)
+
+    def _gone(self) -> bool:
+        """Whether the client has closed its end."""
+        look = select.poll()
+        look.register(self.connection, select.POLLIN)
+        if not look.poll(0):
+            return False
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
     def _seen(self, body: t.Any) -> None:
-        with self.fake.lock:
-            self.fake.requests.append((self.command, self.path, self.headers.get("Authorization"), body))
+        if self.fake.remember:
+            with self.fake.lock:
+                self.fake.requests.append((self.command, self.path, self.headers.get("Authorization"), body))
 
     def _set_faults(self, body: t.Any) -> None:
-        self.fake.faults.clear()
         try:
-            for name, value in (body or {}).items():
-                self.fake.faults.set(name, value)
+            self.fake.set_faults(body or {})
         except ValueError as error:
             self._error(400, str(error), "BadRequestError")
             return
@@ -282,12 +447,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(401, {"error": "Unauthorized"})
         return False
 
+    def _stopping(self) -> bool:
+        """Whether the engine begins nothing new."""
+        if self.fake.dead:
+            self._error(500, DEAD, "InternalServerError")
+            return True
+        if self.fake.draining and self.fake.engine == "vllm":
+            self._error(500, STOPPING, "InternalServerError")
+            return True
+        return False
+
     def _broken(self) -> bool:
         """Whether a fault took the place of an answer."""
         faults = self.fake.faults
-        if faults.get("hang"):
-            self.fake.closing.wait()
-            return True
         if faults.get("echo_key"):
             self._error(500, f"no session for {self.headers.get('Authorization')}", "InternalServerError")
             return True
@@ -319,6 +491,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         endless = bool(body.get("ignore_eos")) and not self.fake.faults.get("no_ignore_eos")
         limit = int(body.get("max_tokens") or body.get("max_completion_tokens") or 256)
+        if self.fake.max_model_len is not None and limit > self.fake.max_model_len:
+            why = f"max_tokens={limit} cannot be greater than max_model_len={self.fake.max_model_len}."
+            self._error(400, why, "BadRequestError", param="max_tokens")
+            return
         pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
         finish = str(self.fake.faults.get("finish_reason", finish))
         usage = {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": max(1, len(pieces))}
@@ -356,7 +532,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _whole(self, model: str, pieces: list[str], finish: str, usage: dict[str, int]) -> None:
         first, token = self._pace()
-        self.fake.closing.wait(first + token * len(pieces))
+        end = time.monotonic() + first + token * len(pieces)
+        while time.monotonic() < end and not self._gone():
+            if self.fake.closing.wait(min(LOOK, max(0.0, end - time.monotonic()))):
+                pieces, finish = [], "abort"
+                break
         message = {"role": "assistant", "content": "".join(pieces)}
         choice = {"index": 0, "message": message, "finish_reason": finish}
         body = {"id": "chatcmpl-fake", "object": "chat.completion", "created": int(time.time()), "model": model}
@@ -378,8 +558,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
         self._event(choice({"role": "assistant", "content": ""}))
         for number, piece in enumerate(pieces):
-            if number:
-                self.fake.closing.wait(token)
+            if number and self.fake.closing.wait(token):
+                finish = "abort"
+                break
             self._event(choice({"content": piece}))
             if faults.get("stall"):
                 self.fake.closing.wait()
@@ -389,7 +570,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if faults.get("stream_error"):
                 self._event({"error": {"message": "EngineCore died", "type": "InternalServerError", "code": 500}})
                 break
-        if not faults.get("truncate"):
+        if self.fake.dead:
+            self._event({"error": {"message": DEAD, "type": "InternalServerError", "code": 500}})
+        elif not faults.get("truncate"):
             self._event(choice({}, finish))
             if usage is not None and not faults.get("no_usage"):
                 self._event({**head, "choices": [], "usage": usage})
@@ -515,6 +698,40 @@ def _key_from(path: str) -> str:
         return file.read().strip().rpartition("=")[2]
 
 
+def serve(fake: FakeEngine, say: t.Callable[[str, str], None] = lambda process, text: None) -> None:
+    """Run it as a program does: until SIGTERM or SIGINT, or until it dies by itself.
+
+    Args:
+        fake: not yet started.
+        say: takes what vLLM would write to its journal: which of its processes, and what.
+    """
+
+    def stop(*_signal: object) -> None:
+        if not fake.faults.get("deaf"):
+            fake.ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # Twenty of these share two cores: a short poll would be most of what they do.
+    fake.start(poll=0.5)
+    fake.ended.wait()
+    if fake.dead:
+        say("EngineCore", "EngineCore encountered a fatal error.")
+        say("EngineCore", "RuntimeError: CUDA error: an illegal memory access was encountered")
+        # For so long vLLM is seen to be dead, or longer: its watchdog looks every five seconds.
+        time.sleep(0.5)
+        fake.stop()
+        return
+    say("APIServer", "[shutdown] API server: shutdown triggered")
+    mode = "drain" if fake.shutdown_timeout else "abort"
+    say("EngineCore", f"[shutdown] EngineCore: start mode={mode} timeout={fake.shutdown_timeout:.0f}s")
+    if fake.running + fake.waiting:
+        doing = "draining" if fake.shutdown_timeout else "aborting"
+        say("EngineCore", f"[shutdown] EngineCore: {doing} in-flight requests count={fake.running + fake.waiting}")
+    fake.drain()
+    say("EngineCore", "[shutdown] EngineCore: request processing complete; starting resource teardown")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A stand-in for vLLM and SGLang.")
     parser.add_argument("--engine", choices=("vllm", "sglang"), default="vllm")
@@ -527,9 +744,9 @@ def main() -> None:
     parser.add_argument("--token", type=float, default=0.0, help="seconds between tokens")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds before it listens, as if it loaded")
     parser.add_argument("--shutdown-timeout", type=float, default=30.0)
+    parser.add_argument("--max-running", type=int, help="requests that run at once; the others wait")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME[=JSON]", help=", ".join(FAULTS))
     options = parser.parse_args()
-    time.sleep(options.start_delay)
     fake = FakeEngine(
         engine=options.engine,
         model=options.model,
@@ -539,16 +756,13 @@ def main() -> None:
         first_token=options.first_token,
         token=options.token,
         shutdown_timeout=options.shutdown_timeout,
+        max_running=options.max_running,
+        remember=False,
     )
-    for fault in options.fault:
-        name, _, value = fault.partition("=")
-        fake.faults.set(name, json.loads(value) if value else True)
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_signal: ended.set())
-    fake.start()
-    ended.wait()
-    fake.drain()
+    time.sleep(options.start_delay)
+    faults = (fault.partition("=") for fault in options.fault)
+    fake.set_faults({name: json.loads(value) if value else True for name, _, value in faults})
+    serve(fake)
 
 
 if __name__ == "__main__":

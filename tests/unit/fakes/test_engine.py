@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -141,6 +143,183 @@ def test_requests_in_flight_are_in_its_metrics(kind: str) -> None:
         assert load(get(f"{engine.url}/metrics")[1].decode()) == Load(kind, 0, 0, 0.0)
 
 
+def test_what_does_not_run_yet_waits_and_what_is_too_much_is_refused() -> None:
+    with FakeEngine(first_token=0.5, max_running=1, max_in_flight=2) as engine:
+        chat = client(engine).chat.completions
+        answers: list[str | None] = []
+
+        def say_hi() -> None:
+            answers.append(chat.create(model=MODEL, messages=ask("hi")).choices[0].finish_reason)
+
+        asking = [threading.Thread(target=say_hi, daemon=True) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        end = time.monotonic() + 5
+        while engine.waiting == 0 and time.monotonic() < end:
+            time.sleep(0.01)
+        metrics = get(f"{engine.url}/metrics")[1].decode()
+        assert load(metrics) == Load("vllm", 1, 1, 1.0)
+        with pytest.raises(openai.InternalServerError, match="currently busy"):
+            chat.create(model=MODEL, messages=ask("hi"))
+        for thread in asking:
+            thread.join()
+        assert answers == ["stop", "stop"]
+        metrics = get(f"{engine.url}/metrics")[1].decode()
+        assert load(metrics) == Load("vllm", 0, 0, 0.0)
+        assert 'vllm:admission_rejections_total{model_name="Qwen/Qwen3-VL-8B-Instruct"' in metrics
+        assert engine.rejected == 1
+
+
+def test_more_than_the_context_is_refused() -> None:
+    with FakeEngine(max_model_len=100) as engine:
+        chat = client(engine).chat.completions
+        assert next(iter(client(engine).models.list())).model_dump()["max_model_len"] == 100
+        with pytest.raises(openai.BadRequestError, match="cannot be greater than max_model_len=100"):
+            chat.create(model=MODEL, messages=ask("hi"), max_tokens=101)
+
+
+def test_nothing_listens_before_it_is_started() -> None:
+    engine = FakeEngine()
+    with pytest.raises(urllib.error.URLError):
+        get(f"{engine.url}/health")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(OSError, match="in use"):
+            FakeEngine(port=other.getsockname()[1])
+    with engine:
+        assert get(f"{engine.url}/health")[0] == 200
+
+
+class Stream:
+    """A streamed answer, read by a thread of its own once its first piece is there."""
+
+    def __init__(self, engine: FakeEngine, tokens: int) -> None:
+        chat = client(engine).chat.completions
+        self._chunks = chat.create(model=MODEL, messages=ask("Count without end."), max_tokens=tokens, stream=True)
+        self.pieces = 0
+        self.finish: str | None = None
+        self.error: Exception | None = None
+        next(self._chunks)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for chunk in self._chunks:
+                self.pieces += 1
+                self.finish = chunk.choices[0].finish_reason
+        except openai.APIError as error:
+            self.error = error
+
+    def join(self) -> None:
+        self._thread.join(timeout=10)
+        assert not self._thread.is_alive()
+
+
+def test_while_it_drains_what_runs_finishes_and_nothing_new_begins() -> None:
+    engine = FakeEngine(token=0.02, shutdown_timeout=10)
+    engine.start()
+    stream = Stream(engine, 40)
+    draining = threading.Thread(target=engine.drain, daemon=True)
+    draining.start()
+    while not engine.draining:
+        time.sleep(0.01)
+    assert get(f"{engine.url}/health")[0] == 200
+    with pytest.raises(openai.InternalServerError, match="cannot schedule new futures after shutdown"):
+        client(engine).chat.completions.create(model=MODEL, messages=ask("hi"))
+    stream.join()
+    assert (stream.finish, stream.pieces) == ("length", 41)
+    draining.join(timeout=5)
+    assert not draining.is_alive()
+    with pytest.raises(urllib.error.URLError):
+        get(f"{engine.url}/health")
+
+
+def test_what_still_runs_when_the_time_is_over_is_broken_off() -> None:
+    engine = FakeEngine(token=0.1, shutdown_timeout=0.3)
+    engine.start()
+    stream = Stream(engine, 1000)
+    began = time.monotonic()
+    engine.drain()
+    assert 0.3 <= time.monotonic() - began < 3
+    stream.join()
+    assert stream.finish == "abort"
+    assert stream.pieces < 100
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_is_no_longer_in_flight(stream: bool) -> None:
+    with FakeEngine(token=0.05, max_running=1) as engine:
+        body = {"model": MODEL, "messages": ask("Count without end."), "max_tokens": 1000, "stream": stream}
+        connections = [http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5) for _ in range(2)]
+        for connection in connections:
+            connection.request("POST", "/v1/chat/completions", json.dumps(body))
+        until(lambda: (engine.running, engine.waiting) == (1, 1))
+        for connection in connections:
+            connection.close()
+        until(lambda: (engine.running, engine.waiting) == (0, 0))
+        assert engine.rejected == 0
+
+
+def until(true: t.Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_core_that_dies_is_seen_in_flight_and_in_its_health() -> None:
+    with FakeEngine(token=0.05) as engine:
+        stream = Stream(engine, 1000)
+        engine.set_faults({"dies_after": 0.2})
+        assert engine.ended.wait(5)
+        assert get(f"{engine.url}/health")[0] == 503
+        stream.join()
+        assert "EngineCore encountered an issue" in str(stream.error)
+        with pytest.raises(openai.InternalServerError, match="EngineCore encountered an issue"):
+            client(engine).chat.completions.create(model=MODEL, messages=ask("hi"))
+
+
+def test_a_death_that_is_taken_back_does_not_come() -> None:
+    with FakeEngine() as engine:
+        engine.set_faults({"dies_after": 0.2})
+        engine.set_faults({})
+        assert not engine.ended.wait(0.4)
+        assert get(f"{engine.url}/health")[0] == 200
+
+
+def test_an_idle_connection_is_closed_in_time() -> None:
+    with FakeEngine(keep_alive=0.2) as engine:
+        connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=5)
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+        assert connection.sock.recv(1) == b""
+        connection.close()
+
+
+def test_requests_that_hang_are_in_flight_until_it_stops() -> None:
+    engine = FakeEngine(shutdown_timeout=0.2)
+    engine.faults.set("hang")
+    engine.start()
+    failed: list[Exception] = []
+
+    def say_hi() -> None:
+        try:
+            client(engine).chat.completions.create(model=MODEL, messages=ask("hi"))
+        except openai.APIError as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=say_hi, daemon=True)
+    asking.start()
+    while engine.running == 0:
+        time.sleep(0.01)
+    assert load(get(f"{engine.url}/metrics")[1].decode()) == Load("vllm", 1, 0, 0.125)
+    engine.drain()
+    asking.join(timeout=5)
+    assert len(failed) == 1
+
+
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="known are status"):
         FakeEngine().faults.set("nonsense")
@@ -173,6 +352,30 @@ def test_as_a_program_it_takes_faults_while_it_runs_and_drains_on_sigterm(tmp_pa
         time.sleep(0.1)
         assert get(f"{url}/health")[0] == 503
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+        assert process.wait(timeout=5) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_deaf_program_passes_over_sigterm() -> None:
+    with FakeEngine() as unused:
+        port = unused.port
+    process = subprocess.Popen([sys.executable, "-I", fake.__file__, "--port", str(port), "--fault", "deaf"])
+    try:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try:
+                get(f"http://127.0.0.1:{port}/health")
+                break
+            except OSError:
+                time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        assert get(f"http://127.0.0.1:{port}/health")[0] == 200
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/fake/faults", b"{}", method="POST"))
+        process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) == 0
     finally:
         process.kill()

@@ -96,3 +96,29 @@ def test_a_map_file_survives_its_text() -> None:
     text = _edge.render_map("A title.", entries)
     assert text == "# A title.\nab team-a\ncd team-b\n"
     assert _edge.parse_map(text + "\n  \n#x y\n") == entries
+
+
+STATISTICS = [
+    {"pxname": "edge_8000", "svname": "FRONTEND", "hrsp_5xx": "900", "slim": "8448"},
+    {"pxname": "instances_8000", "svname": "vllm-0", "hrsp_5xx": "1", "slim": "512"},
+    {"pxname": "instances_8000", "svname": "vllm-1", "hrsp_5xx": "1", "slim": ""},
+    {
+        "pxname": "instances_8000",
+        "svname": "BACKEND",
+        "hrsp_2xx": "70",
+        "hrsp_4xx": "3",
+        "hrsp_5xx": "2",
+        "slim": "820",
+    },
+    {"pxname": "instances_8001", "svname": "BACKEND", "hrsp_2xx": "5", "hrsp_4xx": "", "hrsp_5xx": "1", "slim": ""},
+    {"pxname": "inflight", "svname": "BACKEND", "hrsp_2xx": "", "slim": ""},
+]
+
+
+def test_answers_are_counted_behind_the_edge() -> None:
+    # Health checks of a drained host are answered 503 by the frontend, which is not an error of a client.
+    assert _edge.responses(STATISTICS) == {"2xx": 75, "4xx": 3, "5xx": 3}
+
+
+def test_the_edge_bounds_some_instances() -> None:
+    assert _edge.request_limits(STATISTICS) == {"vllm-0": 512}

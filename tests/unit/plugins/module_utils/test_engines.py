@@ -10,6 +10,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._engines import (
     engine_problems,
     explain_refused_options,
     render_config,
+    request_limit,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
@@ -123,3 +124,20 @@ def test_each_instance_has_its_port_and_its_gpus() -> None:
         },
         {"index": 2, "options": {"dtype": "auto", "port": 8102}, "environment": {"A": "1"}},
     ]
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "edge", "expected"),
+    [
+        ("vllm", {"max-num-seqs": 8}, 512, 8),
+        ("vllm", {"max_num_seqs": 1024}, 512, 512),
+        ("vllm", {}, None, 256),
+        ("vllm", {}, 100, 100),
+        ("sglang", {"max-running-requests": 48}, None, 48),
+        (None, {"max-num-seqs": 8}, 512, 0),
+    ],
+)
+def test_how_many_requests_an_instance_works_on(
+    engine: str | None, options: dict[str, int], edge: int | None, expected: int
+) -> None:
+    assert request_limit(engine, options, edge) == expected

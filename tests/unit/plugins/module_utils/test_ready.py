@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._ready import wait_until_ready
+from ansible_collections.inference.fleet.plugins.module_utils._ready import Slice, wait_a_slice, wait_until_ready
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import UnitState
 
 UP = UnitState("loaded", "active", "running", "success", 0, 7, "a", "0")
@@ -71,3 +72,118 @@ def test_silence_is_a_failure_with_the_last_words() -> None:
 def test_a_missing_unit_is_named() -> None:
     with pytest.raises(FleetError, match=r"no unit vllm@0\.service"):
         Host([dataclasses.replace(UP, load="not-found")], [None]).run()
+
+
+@dataclasses.dataclass
+class Fleet:
+    """Hosts' units by name, for slices: each look at one takes its next state, the last one stays."""
+
+    states: dict[str, list[UnitState]]
+    health: dict[int, list[int | None]]
+    lines: list[str] = dataclasses.field(default_factory=list)
+    clock: float = 1000.0
+    read_since: list[float] = dataclasses.field(default_factory=list)
+
+    def run(
+        self,
+        length: float = 5,
+        since: float | None = None,
+        restarts: dict[str, int] | None = None,
+        timeout: float = 60,
+    ) -> Slice:
+        ports = {unit: number for unit, number in zip(self.states, self.health)}
+        return wait_a_slice(
+            ports,
+            timeout,
+            length,
+            since,
+            restarts,
+            state_of=lambda unit: _next(self.states[unit]),
+            health_of=lambda port: _next(self.health[port]),
+            journal_of=self.journal,
+            started=lambda pid: 990.0,
+            now=lambda: self.clock,
+            wait=self.pass_time,
+        )
+
+    def journal(self, unit: str, since: float) -> list[str]:
+        self.read_since.append(since)
+        return self.lines
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock += seconds
+
+
+Item = t.TypeVar("Item")
+
+
+def _next(items: list[Item]) -> Item:
+    return items.pop(0) if len(items) > 1 else items[0]
+
+
+def test_a_slice_ends_in_time_and_says_what_the_engine_does() -> None:
+    lines = ["Loading safetensors checkpoint shards:  56% Completed | 5/9 [00:13<00:11,  2.87s/it]"]
+    fleet = Fleet({"vllm@0.service": [UP]}, {8100: [None]}, lines)
+    seen = fleet.run()
+    assert fleet.clock == pytest.approx(1005)
+    assert seen == Slice(
+        1000.0,
+        {"vllm@0.service": 0},
+        {},
+        [
+            {
+                "unit": "vllm@0.service",
+                "phase": "loading",
+                "text": "loading the weights, 5 of 9 files",
+                "percent": 56,
+                "seconds": 5.0,
+            }
+        ],
+    )
+    assert fleet.read_since == [pytest.approx(989.9)], "only what this start has written"
+
+
+def test_slices_wait_for_all_at_once_and_end_as_soon_as_all_serve() -> None:
+    fleet = Fleet({"vllm@0.service": [UP], "vllm@1.service": [UP]}, {8100: [None, 200], 8101: [None, None, 503, 200]})
+    seen = fleet.run()
+    assert seen.seconds == {"vllm@0.service": pytest.approx(0.5), "vllm@1.service": pytest.approx(1.5)}
+    assert [item["phase"] for item in seen.progress] == ["serving", "serving"]
+    assert fleet.clock == pytest.approx(1001.5)
+
+
+def test_the_time_is_counted_from_the_first_slice() -> None:
+    fleet = Fleet({"vllm@0.service": [UP]}, {8100: [None]}, ["Loading weights"], clock=1058)
+    assert fleet.run(since=1000.0, restarts={"vllm@0.service": 0}, length=1).progress[0]["seconds"] == 59
+    with pytest.raises(FleetError, match=r"has not served within 60 s: Its last words: Loading weights"):
+        fleet.run(since=1000.0, restarts={"vllm@0.service": 0})
+    assert fleet.clock == pytest.approx(1060.5)
+
+
+def test_a_restart_between_two_slices_is_noticed() -> None:
+    again = dataclasses.replace(UP, restarts=3, result="exit-code", status="1")
+    fleet = Fleet({"vllm@0.service": [again]}, {8100: [200]}, ["ValueError: No available memory for the cache blocks."])
+    with pytest.raises(FleetError, match="The weights leave no memory for the KV cache") as failure:
+        fleet.run(since=990.0, restarts={"vllm@0.service": 2})
+    assert failure.value.details["reason"] == "kv_cache_memory"
+    assert fleet.read_since == [970.0]
+    assert Fleet({"vllm@0.service": [again]}, {8100: [200]}).run().restarts == {"vllm@0.service": 3}
+
+
+def test_one_that_served_and_died_while_others_start_is_a_failure() -> None:
+    dead = dataclasses.replace(UP, active="failed", result="signal")
+    fleet = Fleet({"vllm@0.service": [UP, dead], "vllm@1.service": [UP]}, {8100: [200], 8101: [None]})
+    with pytest.raises(FleetError, match=r"vllm@0\.service ended while it started \(result signal"):
+        fleet.run()
+
+
+def test_before_there_is_a_process_systemd_is_quoted() -> None:
+    starting = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0)
+    seen = Fleet({"vllm@0.service": [starting]}, {8100: [200]}, ["an earlier start"]).run()
+    assert (seen.progress[0]["phase"], seen.progress[0]["text"]) == ("preparing", "systemd: activating (start-pre)")
+    silent = Fleet({"vllm@0.service": [UP]}, {8100: [None]}).run()
+    assert (silent.progress[0]["phase"], silent.progress[0]["text"]) == ("preparing", "nothing in its journal yet")
+
+
+def test_a_slice_names_a_missing_unit() -> None:
+    with pytest.raises(FleetError, match=r"no unit vllm@0\.service"):
+        Fleet({"vllm@0.service": [dataclasses.replace(UP, load="not-found")]}, {8100: [None]}).run()

@@ -22,7 +22,7 @@ RELEASE = Release(
     served_name="m",
     options={"dtype": "auto", "port": 8100},
     environment={"A": 'say "hi" \\ there'},
-    unit_sha256="0",
+    unit="",
 )
 
 

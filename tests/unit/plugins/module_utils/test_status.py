@@ -68,7 +68,7 @@ def test_no_units_are_no_units(shown: str) -> None:
 
 def test_an_instance_is_its_release_its_unit_and_its_load() -> None:
     units = parse_units(SHOWN, 1600.0, 1_700_000_600.0)
-    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, units, Load("vllm", 2, 1, 0.031))
+    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, units, Load("vllm", 2, 1, 0.031), {})
     assert instance["name"] == "vllm-0"
     assert (instance["state"], instance["since"]) == ("active", "2023-11-14T22:13:20+00:00")
     assert (instance["running"], instance["waiting"], instance["kv_usage"]) == (2, 1, 0.031)
@@ -76,13 +76,13 @@ def test_an_instance_is_its_release_its_unit_and_its_load() -> None:
 
 def test_a_unit_without_a_release_names_its_engine() -> None:
     instance = instance_of(
-        1, None, {}, [Unit("vllm", 1, "inactive", "dead", None), Unit("sglang", 1, "active", "running", 1.0)], None
+        1, None, {}, [Unit("vllm", 1, "inactive", "dead", None), Unit("sglang", 1, "active", "running", 1.0)], None, {}
     )
     assert (instance["engine"], instance["state"], instance["version"]) == ("sglang", "active", None)
 
 
 def test_a_release_without_a_unit_is_absent() -> None:
-    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, [], None)
+    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, [], None, {})
     assert (instance["state"], instance["since"], instance["running"]) == ("absent", None, None)
 
 
@@ -101,7 +101,7 @@ def status(**changes: t.Any) -> dict[str, t.Any]:
 def test_a_row_is_what_a_person_looks_for() -> None:
     units = parse_units(SHOWN, 1600.0, 1_700_000_600.0)
     gates = {"vllm-0": gate_of({"at": "2026-11-22T12:30:59+00:00", "passed": True, "checks": ["much"]})}
-    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, units, Load("vllm", 2, 1, 0.031))
+    instance = instance_of(0, "vllm-0123456789ab", MANIFEST, units, Load("vllm", 2, 1, 0.031), {})
     rows = rows_of("a", status(instances=[instance], edge={"health": 200}, gates=gates, driver="595.71.05"))
     assert rows == [
         {
@@ -143,7 +143,7 @@ def test_an_edge_out_of_service_says_why(changes: dict[str, t.Any], told: str) -
 
 def test_a_drained_instance_says_so_and_its_neighbour_serves() -> None:
     drain = {"instances": {"vllm-1": {"state": "drained", "by": "rollout"}}}
-    instances = [instance_of(index, None, MANIFEST, [], None) for index in (0, 1)]
+    instances = [instance_of(index, None, MANIFEST, [], None, {}) for index in (0, 1)]
     rows = rows_of("e", status(instances=instances, drain=drain, edge={"health": 200}))
     assert [row["edge"] for row in rows] == ["in service", "drained by rollout"]
 

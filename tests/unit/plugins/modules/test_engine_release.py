@@ -15,6 +15,11 @@ class Host:
     def __init__(self, tmp_path: Path, run_module: RunModule) -> None:
         self.root = tmp_path / "opt"
         self.run_directory = tmp_path / "run"
+        self.units = tmp_path / "units"
+        self.units.mkdir()
+        self.model = tmp_path / "model"
+        self.model.mkdir()
+        (self.model / "config.json").write_text("{}")
         self.systemctl = tmp_path / "bin" / "systemctl"
         self.systemctl.parent.mkdir()
         self._run = run_module
@@ -37,20 +42,37 @@ class Host:
     def stop(self) -> None:
         self._systemd_says("inactive")
 
-    def release(self, state: str, *, check: bool = False, diff: bool = False, **options: t.Any) -> Result:
+    def release(
+        self,
+        state: str,
+        *,
+        check: bool = False,
+        diff: bool = False,
+        more: dict[str, t.Any] | None = None,
+        **options: t.Any,
+    ) -> Result:
         stage = {
             "engine": "vllm",
             "version": "0.32.0",
             "runtime": "vllm-1",
             "model": "m",
-            "model_path": "/srv/model",
+            "model_path": str(self.model),
             "served_name": "m",
         }
         instance = {"index": 0, **options}
-        arguments = {"state": state, "root": str(self.root), "instances": [instance]}
+        arguments = {"state": state, "root": str(self.root), "instances": [instance], **(more or {})}
+        arguments["unit_directory"] = str(self.units)
         return self._run(
             "engine_release", {**arguments, **(stage if state == "staged" else {})}, check=check, diff=diff
         )
+
+    def deploy(self, **options: t.Any) -> str:
+        """Stage a release, run it, and find it good."""
+        name = str(self.release("staged", **options)["instances"][0]["release"])
+        self.release("active", release=name)
+        self.start(name)
+        self.release("good")
+        return name
 
 
 @pytest.fixture
@@ -119,3 +141,76 @@ def test_going_back_needs_a_good_release(host: Host) -> None:
     back = host.release("restored")
     assert back["changed"]
     assert back["instances"][0]["current"] == first
+
+
+def test_a_restart_runs_what_is_there(host: Host) -> None:
+    assert "has no release" in host.release("kept")["instances"][0]["problem"]
+    name = host.deploy(options={"a": 1})
+    kept = host.release("kept")
+    assert not kept["changed"]
+    instance = kept["instances"][0]
+    assert (instance["release"], instance["running"], instance["pending"]) == (name, name, "a restart was asked for")
+    assert instance["described"][name] == {"engine": "vllm", "version": "0.32.0", "model": "m", "revision": ""}
+
+
+def test_a_rollback_goes_to_the_good_release_before(host: Host) -> None:
+    assert "has no earlier good release" in host.release("earlier")["instances"][0]["problem"]
+    first = host.deploy(options={"a": 1})
+    assert "has no earlier good release" in host.release("earlier")["instances"][0]["problem"]
+    second = host.deploy(options={"a": 2})
+    back = host.release("earlier")["instances"][0]
+    assert (back["release"], back["pending"]) == (first, f"it goes back from {second} to {first}")
+
+
+def test_a_rollback_from_what_never_passed_goes_to_the_last_good_one(host: Host) -> None:
+    good = host.deploy(options={"a": 1})
+    bad = host.release("staged", options={"a": 2})["instances"][0]["release"]
+    host.release("active", release=bad)
+    assert host.release("earlier")["instances"][0]["release"] == good
+
+
+def test_a_rollback_that_was_broken_off_keeps_its_target(host: Host) -> None:
+    first = host.deploy(options={"a": 1})
+    host.deploy(options={"a": 2})
+    host.release("active", release=first)
+    assert host.release("earlier", release=first)["instances"][0]["release"] == first
+
+
+def test_after_a_rollback_nobody_goes_back_to_what_was_left(host: Host) -> None:
+    first = host.deploy(options={"a": 1})
+    host.deploy(options={"a": 2})
+    host.release("active", release=first)
+    host.release("good", more={"forget_previous": True})
+    assert host.release("earlier")["instances"][0]["problem"]
+
+
+@pytest.mark.parametrize(("gone", "said"), [("runtimes/vllm-1/.complete.json", "runtime"), ("../model", "model under")])
+def test_a_release_that_is_no_longer_whole_is_no_way_back(host: Host, gone: str, said: str) -> None:
+    host.deploy(options={"a": 1})
+    host.deploy(options={"a": 2})
+    path = host.root / gone
+    path.rename(path.parent / "elsewhere")
+    back = host.release("earlier")["instances"][0]
+    assert back["pending"] == ""
+    assert f"lacks its {said}" in back["problem"]
+
+
+def test_the_unit_goes_with_the_release(host: Host) -> None:
+    unit = host.units / "vllm@0.service"
+    first = host.release("staged", more={"unit": "[Service]\nNice=1\n"})["instances"][0]["release"]
+    assert not unit.exists()
+    assert host.release("active", release=first)["changed"]
+    assert unit.read_text() == "[Service]\nNice=1\n"
+    host.release("good")
+    second = host.release("staged", more={"unit": "[Service]\nNice=2\n"})["instances"][0]["release"]
+    assert second != first
+    host.release("active", release=second)
+    assert "Nice=2" in unit.read_text()
+    host.release("restored")
+    assert "Nice=1" in unit.read_text()
+    assert not host.release("active", release=first)["changed"]
+
+
+def test_the_good_release_itself_is_what_a_failed_restart_comes_back_to(host: Host) -> None:
+    name = host.deploy(options={"a": 1})
+    assert host.release("restored")["instances"][0]["release"] == name

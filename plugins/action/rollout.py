@@ -1,0 +1,289 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side of a rollout; documented as module rollout.
+
+An action plugin, because it sees every host's variables and runs where the record is, without a connection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import socket
+import time
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.inference.fleet.plugins.module_utils import (
+    _rollout_capacity,
+    _rollout_claim,
+    _rollout_files,
+    _rollout_journal,
+    _rollout_lock,
+    _rollout_plan,
+    _rollout_walk,
+    _rollout_waves,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+STATES = ("locked", "planned", "begun", "baked", "next", "ended")
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "required": True, "choices": list(STATES)},
+    "records": {"type": "path", "required": True},
+    "verb": {"type": "str", "default": _rollout_plan.SITE, "choices": list(_rollout_plan.VERBS)},
+    "waves": {"type": "raw"},
+    "resume": {"type": "bool", "default": True},
+    "resume_within": {"type": "float", "default": 86400},
+    "take_over": {"type": "bool", "default": False},
+    "accept_downtime": {"type": "bool", "default": False},
+    "accept_no_way_back": {"type": "bool", "default": False},
+    "max_load": {"type": "float", "default": 0.9},
+    "max_failures": {"type": "int", "default": 0},
+    "when_short": {"type": "str", "default": _rollout_walk.REFUSE, "choices": list(_rollout_walk.WHEN_SHORT)},
+    "pause": {"type": "float", "default": 0},
+    "plan": {"type": "dict"},
+    "message": {"type": "str", "default": ""},
+    "traffic": {"type": "dict"},
+}
+
+Result = dict[str, t.Any]
+
+
+class ActionModule(ActionBase):
+    """See module rollout."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
+        result: Result = super().run(tmp, task_vars)
+        _validated, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        rollout = Rollout(arguments, task_vars or {}, self._task.check_mode)
+        try:
+            result.update(getattr(rollout, arguments["state"])())
+        except FleetError as error:
+            result.update(failed=True, msg=error.message, **error.details)
+        except OSError as error:
+            result.update(
+                failed=True,
+                msg=f"The rollout's record under {arguments['records']} cannot be written: {error.strerror or error}. "
+                "Free the disk, correct the directory's rights, or set rollout_records.",
+            )
+        return result
+
+
+class Rollout:
+    """One state each: what it reads from the run's hosts, and what it writes into the record.
+
+    Args:
+        arguments: those of ARGUMENTS.
+        task_vars: Ansible's, of the host that the task happens to run for.
+        check: change nothing.
+    """
+
+    def __init__(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], check: bool) -> None:
+        self._arguments = arguments
+        self._vars = task_vars
+        self._check = check
+        self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
+        self._who = f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+        self._controller = f"{socket.gethostname()}:{self._records}"
+        # Tasks run in forks of ansible-playbook, which lives as long as the run.
+        self._pid = os.getppid()
+
+    def locked(self) -> Result:
+        """Keep every other run off the fleet, as far as this controller goes; first of all, look at the settings."""
+        _rollout_waves.check_waves(self._arguments["waves"])
+        if self._check:
+            holder = _rollout_lock.current(self._records)
+            return {"held_by": dataclasses.asdict(holder) if holder else None}
+        left_behind = _rollout_lock.acquire(self._records, self._holder(), self._arguments["take_over"])
+        return {"held_by": None, "left_behind": dataclasses.asdict(left_behind) if left_behind else None}
+
+    def planned(self) -> Result:
+        """Work out what would be done."""
+        now = time.time()
+        wish = _rollout_plan.Wish(
+            **{name: self._arguments[name] for name in ("verb", "waves", "resume", "resume_within", "max_load")},
+            **{name: self._arguments[name] for name in ("accept_downtime", "accept_no_way_back")},
+        )
+        canary = self._vars.get("groups", {}).get("ring_canary", [])
+        plan = _rollout_plan.make(wish, {host: self._facts(host) for host in self._hosts}, canary, now)
+        # A rollout that goes on has accepted what it took to begin.
+        serving = {host: _rollout_capacity.serving(status) for host, status in self._status().items()}
+        downtime = "" if wish.accept_downtime else _rollout_plan.downtime(plan, serving)
+        if downtime:
+            plan.refusals.append(downtime)
+        resumed = bool(plan.id)
+        plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{wish.verb}"
+        shrinking = self._arguments["when_short"] == _rollout_walk.SHRINK
+        return {
+            "changed": self._check and bool(plan.hosts),
+            "plan": {
+                **dataclasses.asdict(plan),
+                "verb": wish.verb,
+                "resumed": resumed,
+                "since": _rollout_plan.moment(now),
+                "who": self._who,
+                "controller": self._controller,
+                "targets": plan.targets,
+                "expected_seconds": _rollout_plan.expected_seconds(plan),
+                # As many as it can take at most: the waves, or the hosts one by one, the gate's self-test, and the end.
+                "turns": (len(plan.hosts) if shrinking else len(plan.waves)) + 2,
+                "rows": self._rows(plan),
+            },
+        }
+
+    def begun(self) -> Result:
+        """Open the record, or go on with it; the hosts' claims have been asked for."""
+        plan = self._plan
+        claims = {host: plain(self._of(host, "rollout_claimed", {})).get("refused") for host in plan["hosts"]}
+        refused = {host: _rollout_claim.parse(claim) for host, claim in claims.items() if claim}
+        if refused:
+            return {"refused": self._refused(refused)}
+        journal = self._journal
+        offset = _rollout_journal.size(journal)
+        os.makedirs(os.path.dirname(journal), mode=0o700, exist_ok=True)
+        shared = {"who": self._who, "controller": self._controller, "pid": self._pid}
+        shared |= {name: plan[name] for name in ("waves", "hosts", "left_out", "warnings")}
+        settings = ("waves", "max_failures", "when_short", "max_load", "pause", "accept_downtime", "take_over")
+        if offset:
+            _rollout_journal.append(journal, "resume", done=plan["done"], **shared)
+        else:
+            variables = {f"rollout_{name}": plain(self._arguments[name]) for name in settings}
+            told = {"id": plan["id"], "verb": plan["verb"], "variables": variables}
+            _rollout_journal.append(journal, "begin", **told, **shared)
+        return {"refused": "", "journal": journal, "journal_offset": offset, "pid": self._pid}
+
+    def baked(self) -> Result:
+        """Watch a wave that has just ended for the pause that was asked for."""
+        events = _rollout_journal.read(self._journal)
+        seconds = self._arguments["pause"]
+        wave = _rollout_walk.wave_to_bake(events) if seconds > 0 else 0
+        if wave:
+            _rollout_journal.append(self._journal, "pause", wave=wave, seconds=seconds)
+            time.sleep(seconds)
+        return {"wave": wave}
+
+    def next(self) -> Result:
+        """Decide which hosts are changed now."""
+        names = ("max_failures", "when_short", "max_load", "accept_downtime", "pause")
+        policy = _rollout_walk.Policy(**{name: self._arguments[name] for name in names})
+        status = self._status()
+        _rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
+        fleet = _rollout_walk.Fleet(status, self._lost, self._hosts)
+        turn = _rollout_walk.next_turn(_rollout_journal.read(self._journal), fleet, policy)
+        for event, fields in turn.news:
+            _rollout_journal.append(self._journal, event, **fields)
+        return {name: value for name, value in dataclasses.asdict(turn).items() if name != "news"}
+
+    def ended(self) -> Result:
+        """Close the record and let others in. Fails when the rollout has."""
+        message = self._arguments["message"] or self._unproved()
+        page = ""
+        if not self._check:
+            if self._arguments["plan"] and self._plan["hosts"]:
+                directory = os.path.dirname(self._journal)
+                if self._arguments["traffic"]:
+                    _rollout_journal.append(self._journal, "traffic", report=plain(self._arguments["traffic"]))
+                outcome = "stopped" if message else "finished"
+                _rollout_journal.append(self._journal, "end", outcome=outcome, message=message)
+                _rollout_files.write(directory, alive=True)
+                page = os.path.join(directory, "index.html")
+            _rollout_lock.release(self._records, self._holder())
+        return {"failed": bool(message), "msg": message or "Every host that takes part answers.", "page": page}
+
+    def _unproved(self) -> str:
+        """Which hosts have not shown at the end that they answer."""
+        lost = [f"{host} does not answer." for host in self._hosts if host in self._lost]
+        reports = {host: plain(self._of(host, "rollout_proof", "")) for host in self._hosts if host not in self._lost}
+        failed = [f"{host}: {report}" for host, report in reports.items() if report]
+        if not lost and not failed:
+            return ""
+        return (
+            f"Not every host answers at the end: {' '.join(lost + failed)} "
+            "Mend the cause and run the same command again."
+        )
+
+    @property
+    def _plan(self) -> dict[str, t.Any]:
+        return t.cast(dict[str, t.Any], plain(self._arguments["plan"]))
+
+    @property
+    def _journal(self) -> str:
+        return os.path.join(self._records, self._plan["id"], _rollout_journal.NAME)
+
+    @property
+    def _hosts(self) -> list[str]:
+        """The hosts of the run, in the inventory's order."""
+        return list(self._vars.get("ansible_play_hosts_all", []))
+
+    @property
+    def _lost(self) -> set[str]:
+        return set(self._hosts) - set(self._vars.get("ansible_play_hosts", []))
+
+    def _of(self, host: str, name: str, default: t.Any = None) -> t.Any:
+        return self._vars["hostvars"][host].get(name, default)
+
+    def _status(self) -> dict[str, dict[str, t.Any] | None]:
+        """The fleet as it was looked at last: the run's hosts, and those beyond --limit."""
+        status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
+        beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
+        return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
+
+    @staticmethod
+    def _answered(status: t.Any) -> dict[str, t.Any] | None:
+        return status if status and "instances" in status else None
+
+    def _facts(self, host: str) -> _rollout_plan.Facts:
+        told = plain(self._of(host, "rollout_facts", {}))
+        status = self._answered(plain(self._of(host, "rollout_status")))
+        names = {int(one["index"]): one["name"] for one in told.get("instances", [])}
+        claim = _rollout_claim.parse((status or {}).get("rollout"))
+        return _rollout_plan.Facts(told.get("staged", []), names, status, claim)
+
+    def _holder(self) -> _rollout_lock.Holder:
+        since = _rollout_plan.moment(time.time())
+        return _rollout_lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
+
+    @staticmethod
+    def _refused(refused: dict[str, _rollout_claim.Claim | None]) -> str:
+        said = "; ".join(sorted({f"{claim.said}" for claim in refused.values() if claim}))
+        return (
+            f"Another rollout holds {', '.join(sorted(refused))}: {said}. Nothing was touched. Wait until it is done. "
+            "If you are sure that it is dead: -e rollout_take_over=true."
+        )
+
+    @staticmethod
+    def _rows(plan: _rollout_plan.Plan) -> list[dict[str, t.Any]]:
+        """The plan's lines for a person, one for each instance."""
+        rows = []
+        for host, planned in sorted(plan.hosts.items(), key=lambda item: item[1]["wave"]):
+            for number, one in enumerate(planned["instances"]):
+                seconds = planned["expected_seconds"]
+                minutes = "unknown" if seconds is None else f"{seconds / 60:.1f}"
+                restart = "restart" if one["from"] else "first start"
+                last = {"minutes": minutes if number == 0 else ""}
+                row = {"wave": planned["wave"], "host": host, "instance": one["name"], "action": restart}
+                rows.append({**row, "why": one["reason"], **last})
+        return rows + [
+            {"wave": "-", "host": name, "action": "left out", "why": why} for name, why in plan.left_out.items()
+        ]
+
+
+def _load(status: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    if status is None:
+        return {"health": None, "running": 0, "waiting": 0, "limit": 0, "responses": None}
+    instances = status["instances"]
+    summed = {name: sum(one[name] or 0 for one in instances) for name in ("running", "waiting", "limit")}
+    return {"health": status["edge"]["health"], **summed, "responses": status["edge"]["responses"]}
+
+
+def plain(value: t.Any) -> t.Any:
+    """The same without Ansible's own types, which render templates only when they are asked item by item."""
+    if isinstance(value, t.Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value

@@ -1,0 +1,250 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shows how a rollout goes on, and leaves its record and page behind, however it ends."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: rollout
+type: aggregate
+short_description: Show how a rollout goes on, and leave its page behind
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+description:
+  - Prints a line for each thing that happens in a rollout while it happens. These are the waves with the load that
+    they meet, the steps of each instance, what an engine is doing while it starts, what was still in flight when a
+    drain reached its limit, what the gates measured, how each host came out, and decisions and warnings.
+  - A step of which nothing is heard for 15 seconds gets a line that says so, then another after 30 and every 60
+    seconds.
+  - It learns of a rollout from the result of the action M(inference.fleet.rollout), and reads that rollout's journal
+    while other processes write it. Without a rollout it prints nothing. The time in front of each line is that of this
+    run, also where it goes on with a rollout that was broken off before.
+  - A host that becomes unreachable in the middle of its turn is noted in the journal, because a lost host runs no task
+    that could note it.
+  - At the end of the playbook, and also when it is interrupted from the keyboard, it writes C(record.json) and
+    C(index.html) beside the journal, and prints the outcome and where the page is.
+  - What goes wrong in it is one warning, and never the playbook's failure.
+requirements:
+  - C(inference.fleet.rollout) in C(callbacks_enabled), in C(ansible.cfg) or E(ANSIBLE_CALLBACKS_ENABLED).
+seealso:
+  - module: inference.fleet.rollout
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+import typing as t
+
+from ansible import constants
+from ansible.plugins.callback import CallbackBase
+from ansible.utils.display import Display
+from ansible_collections.inference.fleet.plugins.module_utils import (
+    _rollout_files,
+    _rollout_journal,
+    _rollout_lines,
+    _rollout_record,
+    _rollout_words,
+)
+
+_ACTIONS = ("inference.fleet.rollout", "rollout")
+_POLL_SECONDS = 0.25
+_CHUNK = 1 << 20
+
+# Longer than it takes to print what is left, shorter than a person's patience with a terminal that is gone.
+_JOIN_SECONDS = 5.0
+
+Say = t.Callable[[_rollout_lines.Line], None]
+
+
+class Tail:
+    """Reads a journal while it is written, and tells what it says.
+
+    Args:
+        path: the journal.
+        offset: bytes of it that were there before this run.
+        say: shows a line.
+        fail: is told of an exception.
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        offset: int,
+        say: Say,
+        fail: t.Callable[[Exception], None],
+        clock: t.Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self._offset = offset
+        self._say = say
+        self._fail = fail
+        self._clock = clock
+        self._teller = _rollout_lines.Teller()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rollout", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Tell the rest, and end."""
+        self._ends.set()
+        self._thread.join(_JOIN_SECONDS)
+        if not self._thread.is_alive():
+            self.poll(last=True)
+
+    def poll(self, last: bool = False) -> None:
+        """Tell what is new, and, unless it is the last time, of what nothing is heard."""
+        now = self._clock()
+        lines = [line for event in _rollout_record.parse(self._read()) for line in self._teller.take(event, now)]
+        if not last:
+            lines += self._teller.quiet(now)
+        for line in lines:
+            self._say(line)
+        if lines:
+            # Ansible flushes at its end; into a pipe, hours of a rollout would come at once.
+            sys.stdout.flush()
+
+    def _run(self) -> None:
+        try:
+            while not self._ends.wait(_POLL_SECONDS):
+                self.poll()
+        except Exception as error:
+            self._fail(error)
+
+    def _read(self) -> str:
+        """The whole lines that are new."""
+        # Without a buffer, whose lock a fork of Ansible's could inherit taken.
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""
+        found = b""
+        try:
+            while True:
+                chunk = os.pread(descriptor, _CHUNK, self._offset + len(found))
+                found += chunk
+                if not chunk:
+                    break
+        finally:
+            os.close(descriptor)
+        whole = found[: found.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return whole.decode(errors="replace")
+
+
+def _guarded(method: t.Callable[..., None]) -> t.Callable[..., None]:
+    """Whatever goes wrong here is no failure of the playbook."""
+
+    @functools.wraps(method)
+    def guarded(self: CallbackModule, *args: t.Any, **kwargs: t.Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.fail(error)
+
+    return guarded
+
+
+class CallbackModule(CallbackBase):
+    """See DOCUMENTATION."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "inference.fleet.rollout"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, display: Display | None = None, options: dict[str, t.Any] | None = None) -> None:
+        super().__init__(display, options)
+        self._tail: Tail | None = None
+        self._pid = os.getpid()
+        self._failed = False
+
+    @_guarded
+    def v2_runner_on_ok(self, result: t.Any) -> None:
+        self._learn(result)
+
+    @_guarded
+    def v2_runner_on_failed(self, result: t.Any, ignore_errors: bool = False) -> None:
+        self._learn(result)
+
+    @_guarded
+    def v2_runner_on_unreachable(self, result: t.Any) -> None:
+        if self._tail is None or getattr(result.task, "ignore_unreachable", False):
+            # Ansible goes on with a host that may be unreachable.
+            return
+        host = result.host.get_name()
+        record = _rollout_record.fold(_rollout_journal.read(self._tail.path))
+        known = record["hosts"].get(host)
+        if not known or not known["tries"] or known["tries"][-1]["ended"] is not None:
+            return
+        steps = [step for one in known["instances"].values() for step in one["steps"] if step["ended"] is None]
+        where = f" in its step {_rollout_words.step(steps[-1]['step'])}" if steps else ""
+        said = _rollout_words.line(result.result.get("msg") or "", 200)
+        _rollout_journal.append(
+            self._tail.path,
+            "outcome",
+            host=host,
+            outcome="unreachable",
+            message=f"{host} does not answer any more{where}{f' ({said})' if said else ''}. Look at the host and its "
+            "network; a host that is drained stays so until the same command is run again.",
+        )
+
+    @_guarded
+    def v2_playbook_on_stats(self, stats: t.Any) -> None:
+        self._finish()
+
+    def fail(self, error: Exception) -> None:
+        """Say it, once."""
+        if self._failed:
+            return
+        self._failed = True
+        with contextlib.suppress(Exception):
+            self._display.warning(
+                f"The callback inference.fleet.rollout cannot show the rollout ({type(error).__name__}: "
+                f"{_rollout_words.line(error)}). The rollout itself goes on; its journal is complete."
+            )
+
+    def _learn(self, result: t.Any) -> None:
+        """Begin to watch when a rollout says where its journal is."""
+        if result.task.action not in _ACTIONS:
+            return
+        told = result.result
+        told = told if told.get("journal") else told.get("rollout") or {}
+        path = told.get("journal")
+        if not path or not isinstance(path, str) or (self._tail and self._tail.path == path):
+            return
+        self._finish()
+        self._tail = Tail(str(path), int(told.get("journal_offset") or 0), self._say, self.fail)
+        self._tail.start()
+        atexit.register(self._at_exit)
+
+    @_guarded
+    def _at_exit(self) -> None:
+        # Interrupted: Ansible sends no statistics then.
+        if os.getpid() == self._pid:
+            self._finish()
+
+    def _finish(self) -> None:
+        tail, self._tail = self._tail, None
+        if tail is None:
+            return
+        atexit.unregister(self._at_exit)
+        try:
+            tail.finish()
+        except Exception as error:
+            # The page is worth more than the lines.
+            self.fail(error)
+        directory = os.path.dirname(tail.path)
+        record = _rollout_files.write(directory, alive=False)
+        for line in _rollout_lines.summary(record, os.path.join(directory, _rollout_files.PAGE)):
+            self._say(line)
+
+    def _say(self, line: _rollout_lines.Line) -> None:
+        self._display.display(line.text, color=getattr(constants, f"COLOR_{line.kind}") if line.kind else None)

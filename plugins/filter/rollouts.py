@@ -1,0 +1,54 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters for the playbooks that walk a fleet."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+_PATTERN = re.compile(r"^[\w.-]+$")
+
+
+def unknown_hosts(limit: str, groups: t.Mapping[str, t.Sequence[str]]) -> list[str]:
+    """The plain names in --limit that are neither a host nor a group; patterns match what they match."""
+    known = {host for hosts in groups.values() for host in hosts} | set(groups)
+    words = (word.strip().lstrip("!&") for word in re.split(r"[,;:]", limit))
+    return [word for word in words if word and _PATTERN.match(word) and word not in known and word != "localhost"]
+
+
+def release_requests(
+    instances: list[dict[str, t.Any]], claim: t.Mapping[str, t.Any] | None = None
+) -> list[dict[str, t.Any]]:
+    """The instances as module engine_release takes them, with the release of a rollback that was broken off."""
+    going = claim and claim.get("verb") == "rollback" and not claim.get("finished")
+    targets = claim["targets"] if claim and going else {}
+    return [{"index": one["index"], "release": targets.get(one["name"])} for one in instances]
+
+
+def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
+    """A line for each rollout that some hosts remember and that has not come to its end."""
+    by_id: dict[str, list[dict[str, t.Any]]] = {}
+    for claim in claims:
+        by_id.setdefault(claim["id"], []).append(claim)
+    lines = []
+    for name, own in sorted(by_id.items()):
+        first = own[0]
+        done = sum(set(claim["targets"]) <= set(claim["done"]) for claim in own)
+        state = "is under way, or was broken off" if any(claim["held"] for claim in own) else "was stopped"
+        lines.append(
+            f"{first['verb']} {name} of {first['who']}, begun {first['since']}, {state}: {done} of its {len(own)} hosts "
+            f"are done. The same command goes on with it."
+        )
+    return lines
+
+
+class FilterModule:
+    """Ansible's view of the filters."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {
+            "release_requests": release_requests,
+            "unfinished_rollouts": unfinished_rollouts,
+            "unknown_hosts": unknown_hosts,
+        }

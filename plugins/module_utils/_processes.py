@@ -1,0 +1,35 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Who a process is: a pid is used again, a pid with its start time is not (until the next boot)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+
+def start_ticks(pid: int) -> int | None:
+    """Clock ticks from boot to the start of ``pid``; None when it has ended (a zombie has)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field, the name, may hold blanks and brackets: count from the last bracket.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def started_at(pid: int) -> float | None:
+    """Unix time of the start of ``pid``, to some hundredths of a second; None when it has ended."""
+    ticks = start_ticks(pid)
+    if ticks is None:
+        return None
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def runs(pid: int, ticks: int | None) -> bool:
+    """Whether the process that start_ticks() described still runs."""
+    return ticks is not None and start_ticks(pid) == ticks

@@ -1,0 +1,76 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""A rollout's journal: what happened, one JSON object a line, only ever added to.
+
+Many processes write it at once (Ansible does each host's task in a process of its own) and any of them may be killed,
+so a line is one write to a descriptor that appends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import typing as t
+
+#: The file in a rollout's directory.
+NAME = "journal.jsonl"
+
+
+def append(path: str, event: str, **fields: t.Any) -> None:
+    """Add an event, and see to it that it is on the disk.
+
+    Args:
+        path: the journal.
+        event: what kind of event it is.
+        fields: what belongs to it; values that JSON does not know become text.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    line = json.dumps({"at": round(time.time(), 3), "event": event, **fields}, default=str) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # A controller that was killed may have left half a line.
+        if _ends_within_a_line(path):
+            line = "\n" + line
+        os.write(descriptor, line.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _ends_within_a_line(path: str) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return False
+        file.seek(size - 1)
+        return file.read(1) != b"\n"
+
+
+def size(path: str) -> int:
+    """Bytes written so far; 0 where there is no journal yet."""
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def read(path: str) -> list[dict[str, t.Any]]:
+    """The events so far, oldest first; half-written lines are left out."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+    return events

@@ -1,0 +1,167 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""How a rollout is told to a person, on the terminal and on its page. Pure."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import typing as t
+
+OUTCOMES = {
+    "done": "done",
+    "rolled_back": "rolled back",
+    "stopped": "stopped",
+    "drained": "left drained",
+    "failed": "failed",
+    "unreachable": "unreachable",
+}
+
+#: Where a host is, beside the outcomes above.
+DONE = OUTCOMES["done"]
+NOT_BEGUN = "not begun"
+IN_TURN = "in its turn"
+BROKEN_OFF = "broken off"
+
+STEPS = {
+    "drain": "drain",
+    "stop": "stop",
+    "start": "start",
+    "gate": "gate",
+    "undrain": "undrain",
+    "edge_gate": "edge gate",
+    "confirm": "confirm",
+}
+
+#: What stands where nothing is known.
+NOTHING = "-"
+
+# A key has at least twenty characters; a fingerprint has an ellipsis where those would begin.
+_KEY = re.compile(r"\b(sk-|Bearer +)[A-Za-z0-9_~+/.=-]{12,}")
+
+
+def safe(value: t.Any, lines: bool = False) -> str:
+    """Text that shows nothing but itself: no control or bidirectional characters, and no key, should one be in it.
+
+    Args:
+        value: anything.
+        lines: whether line ends may stay.
+    """
+    text = "".join(letter if letter.isprintable() or (lines and letter == "\n") else " " for letter in str(value))
+    return _KEY.sub(r"\1…", text)
+
+
+def line(value: t.Any, limit: int = 300) -> str:
+    """One line of at most ``limit`` characters."""
+    text = " ".join(safe(value).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def outcome(name: str | None) -> str:
+    """A host's outcome in words."""
+    return "" if name is None else OUTCOMES.get(name, name.replace("_", " "))
+
+
+def state(record: dict[str, t.Any], host: str) -> str:
+    """Where a host of a record is."""
+    of = record["hosts"][host]
+    if of["outcome"] is not None:
+        return outcome(of["outcome"])
+    if not of["tries"]:
+        return NOT_BEGUN
+    return IN_TURN if record["outcome"] == "running" else BROKEN_OFF
+
+
+def others(record: dict[str, t.Any]) -> list[str]:
+    """How many hosts are not done, by where they are, and how many were left out."""
+    found: dict[str, int] = {}
+    for host in record["hosts"]:
+        word = state(record, host)
+        if word != DONE:
+            found[word] = found.get(word, 0) + 1
+    told = [f"{count_} {word}" for word, count_ in sorted(found.items())]
+    return [*told, f"{len(record['left_out'])} left out"] if record["left_out"] else told
+
+
+def step(name: str) -> str:
+    """A step in words."""
+    return STEPS.get(name, name.replace("_", " "))
+
+
+def duration(seconds: float | None) -> str:
+    """A duration as a person says it; a dash where it is not known."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds > 0 else "0 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def elapsed(seconds: float) -> str:
+    """Seconds since something, as a stopwatch shows them."""
+    whole = max(int(seconds), 0)
+    minutes = f"{whole // 60 % 60:02d}:{whole % 60:02d}"
+    return f"{whole // 3600}:{minutes}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02d}"
+
+
+def moment(at: float | None, form: str = "%-d %b %Y, %H:%M:%S UTC") -> str:
+    """Unix time as a person reads it, in UTC; a dash where it is not known."""
+    try:
+        if at is not None:
+            return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).strftime(form)
+    except (OverflowError, OSError, ValueError):
+        pass
+    return NOTHING
+
+
+def clock(at: float | None) -> str:
+    """The time of day, in UTC."""
+    return moment(at, "%H:%M:%S")
+
+
+def count(number: float, one: str, many: str | None = None) -> str:
+    """A number of things."""
+    return f"{grouped(number)} {one if number == 1 else many or f'{one}s'}"
+
+
+def grouped(number: float) -> str:
+    """A whole number with its thousands apart, by a space that does not break."""
+    return f"{int(number):,}".replace(",", "\u00a0")
+
+
+def figures(values: t.Any) -> str:
+    """A gate's figures in words; nothing where there are none."""
+    if not isinstance(values, dict):
+        return ""
+    first, rate = number(values.get("ttft_ms")), number(values.get("tokens_per_second"))
+    told = []
+    if first is not None:
+        told.append(f"time to first token {first:.0f} ms")
+    if rate is not None:
+        told.append(f"{rate:.{0 if rate >= 100 else 1}f} tokens/s")
+    return ", ".join(told)
+
+
+def number(value: t.Any) -> float | None:
+    """A value that can be counted with; None for any other."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+    return float(value) if usable else None
+
+
+def dicts(value: t.Any) -> list[dict[str, t.Any]]:
+    """The dictionaries of a list; of anything else none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def named(names: t.Sequence[str], limit: int = 6) -> str:
+    """Some names, and how many more."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

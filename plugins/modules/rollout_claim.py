@@ -1,0 +1,191 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Note on a host which rollout it takes part in, and how far that got here."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_claim
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Note on a host which rollout it takes part in
+description:
+  - Keeps two rollouts off one host, from whichever controllers they come, and lets a rollout that was broken off go on
+    where it ended, also from another controller.
+  - A host that another rollout holds is no error here. It is returned as RV(refused), so that whoever asked can give
+    the other hosts back first.
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be refused or changed.
+  diff_mode:
+    support: none
+    description: The claim is bookkeeping; the rollout's record shows what happens.
+options:
+  state:
+    description:
+      - V(claimed) gives the host to the rollout.
+      - V(done) notes that O(instance) came through.
+      - V(released) lets others in again. With O(finished=true) the rollout is at its good end, and nothing is left to
+        go on with.
+    type: str
+    required: true
+    choices: [claimed, done, released]
+  id:
+    description: The rollout's. A state V(done) or V(released) of another one changes nothing.
+    type: str
+    required: true
+  verb:
+    description: What the rollout does.
+    type: str
+    default: site
+  who:
+    description: The person.
+    type: str
+    default: ""
+  controller:
+    description: The machine and directory that hold the record.
+    type: str
+    default: ""
+  since:
+    description: When the rollout began, UTC.
+    type: str
+    default: ""
+  targets:
+    description: The release that each instance gets. Of a rollout that goes on, the first word counts.
+    type: dict
+    default: {}
+  take_over:
+    description: The claim of another controller's rollout is known to be dead.
+    type: bool
+    default: false
+  instance:
+    description: With O(state=done), the instance.
+    type: str
+  seconds:
+    description: With O(state=done), how long its change took.
+    type: float
+    default: 0
+  finished:
+    description: With O(state=released), whether the rollout came to its good end.
+    type: bool
+    default: false
+  path:
+    description: The file.
+    type: path
+    default: /var/lib/inference/rollout.json
+"""
+
+EXAMPLES = r"""
+- name: Give the host to this rollout
+  inference.fleet.rollout_claim:
+    state: claimed
+    id: 20261122T153000Z-rolling_restart
+    verb: rolling_restart
+    who: anna@laptop
+    controller: laptop:/home/anna/fleet/rollouts
+    since: "2026-11-22T15:30:00Z"
+    targets: {vllm-0: vllm-0c8b1f4e5a6d}
+  register: claim
+"""
+
+RETURN = r"""
+claim:
+  description: What the host knows now.
+  returned: success
+  type: dict
+refused:
+  description: With O(state=claimed), the claim that stands against it; none where none does.
+  returned: success
+  type: dict
+"""
+
+import dataclasses
+import json
+import os
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _rollout_claim
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_json, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
+
+
+def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None, Claim | None]:
+    """The host's claim afterwards, and the one that stands against it."""
+    if params["state"] == "claimed":
+        names = ("id", "verb", "who", "controller", "since", "targets")
+        wanted = Claim(**{name: params[name] for name in names})
+        after, refused = _rollout_claim.claimed(before, wanted, params["take_over"])
+        return after or before, refused
+    if before is None or before.id != params["id"]:
+        return before, None
+    if params["state"] == "released":
+        return dataclasses.replace(before, held=False, finished=before.finished or params["finished"]), None
+    if not params["instance"]:
+        raise FleetError("state done needs the instance that is done.")
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return _rollout_claim.with_done(before, params["instance"], at, params["seconds"]), None
+
+
+def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    path = params["path"]
+    if check:
+        before = _rollout_claim.parse(read_json(path), path)
+        after, refused = decide(before, params)
+    else:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        with locked(f"{path}.lock"):
+            before = _rollout_claim.parse(read_json(path), path)
+            after, refused = decide(before, params)
+            if after is not None and after != before:
+                _write(path, after)
+    return {
+        # Bookkeeping, like a gate's record: a run that only did this has changed nothing.
+        "changed": False,
+        "claim": dataclasses.asdict(after) if after else None,
+        "refused": dataclasses.asdict(refused) if refused else None,
+    }
+
+
+def _write(path: str, claim: Claim) -> None:
+    try:
+        write_atomically(path, json.dumps(dataclasses.asdict(claim), indent=1) + "\n")
+    except OSError as error:
+        raise FleetError(
+            f"{path} cannot be written ({error.strerror}), so no rollout can be told where it was. Free the disk or "
+            "correct the directory's rights, then run again."
+        ) from error
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["claimed", "done", "released"]},
+            "id": {"type": "str", "required": True},
+            "verb": {"type": "str", "default": "site"},
+            "who": {"type": "str", "default": ""},
+            "controller": {"type": "str", "default": ""},
+            "since": {"type": "str", "default": ""},
+            "targets": {"type": "dict", "default": {}},
+            "take_over": {"type": "bool", "default": False},
+            "instance": {"type": "str"},
+            "seconds": {"type": "float", "default": 0},
+            "finished": {"type": "bool", "default": False},
+            "path": {"type": "path", "default": _rollout_claim.PATH},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module.params, module.check_mode)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Send requests through a change, without retries, and report every one that failed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: traffic
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Watch a change with requests of one's own
+description:
+  - Starts and stops a driver that sends chat completions, streamed and not, while the fleet is changed, and reports
+    each one that failed, each stream that was cut, and the longest gap.
+  - The driver never tries a request again. A connection that the server closed before a request was sent on it is
+    replaced, as every client does.
+  - A stream is whole when it had its finish reason and C([DONE]), and no error event.
+  - Runs on the controller. The driver goes on when the module has ended, and ends by itself when O(owner_pid) is gone.
+  - Proxies that the environment names are not used.
+attributes:
+  check_mode:
+    support: full
+    description: Neither starts nor stops the driver.
+  diff_mode:
+    support: none
+    description: There is no state to compare.
+options:
+  state:
+    description:
+      - V(started) starts the driver and waits for its first answer. One that runs with the same O(path) is left alone.
+      - V(stopped) stops it and gives its report, also of one that has ended already.
+      - V(read) gives the report as it stands.
+    type: str
+    required: true
+    choices: [started, stopped, read]
+  path:
+    description:
+      - The report, a JSON file, written anew every second. Its directory is made.
+      - The driver's pid and its log are beside it, with C(.pid) and C(.log) at the end.
+    type: path
+    required: true
+  url:
+    description: Base URL of an OpenAI-compatible server, with or without C(/v1). Needed with O(state=started).
+    type: str
+  api_key:
+    description: The key to send, if any.
+    type: str
+  model:
+    description: The served model name. Needed with O(state=started).
+    type: str
+  owner_pid:
+    description: The process, such as ansible-playbook, without which the driver ends. Needed with O(state=started).
+    type: int
+  streams:
+    description: How many clients stream, each one answer after the other.
+    type: int
+    default: 4
+  requests_per_second:
+    description: Short requests, sent on time whatever became of the earlier ones.
+    type: float
+    default: 2
+  stream_prompt:
+    description: What the streaming clients ask.
+    type: str
+    default: Count without end.
+  stream_tokens:
+    description: How long a streamed answer is.
+    type: int
+    default: 200
+  ignore_eos:
+    description: Ask the engine not to end a streamed answer earlier; for servers that refuse the option, V(false).
+    type: bool
+    default: true
+  request_prompt:
+    description: What the short requests ask.
+    type: str
+    default: What is the capital of France? Answer with one word.
+  request_tokens:
+    description: How long the answer to a short request may be.
+    type: int
+    default: 16
+  timeout:
+    description: Seconds of silence after which a request or stream has failed.
+    type: float
+    default: 60
+  grace:
+    description: Seconds that streams in flight get to end when the driver is stopped.
+    type: float
+    default: 30
+  max_seconds:
+    description: How long the driver runs at most.
+    type: float
+    default: 14400
+  ca_path:
+    description: Certificates to trust for https; by default the system's.
+    type: path
+  validate_certs:
+    description: Whether the server's certificate has to be valid.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Watch the rollout
+  inference.fleet.traffic:
+    state: started
+    path: /var/tmp/rollout/traffic.json
+    url: http://inference-1:8000
+    api_key: "{{ key }}"
+    model: Qwen/Qwen3-VL-8B-Instruct
+    owner_pid: "{{ playbook_pid }}"
+  delegate_to: localhost
+
+- name: End the watch
+  inference.fleet.traffic:
+    state: stopped
+    path: /var/tmp/rollout/traffic.json
+  delegate_to: localhost
+  register: watch
+"""
+
+RETURN = r"""
+path:
+  description: The report's path.
+  returned: success
+  type: str
+pid:
+  description: The driver's pid; 0 when it does not run.
+  returned: success
+  type: int
+running:
+  description: Whether the driver runs.
+  returned: success
+  type: bool
+complete:
+  description: Whether the report is the last one, written at the driver's own end. False also where it was killed.
+  returned: success
+  type: bool
+report:
+  description:
+    - What the driver saw, null where there is no report. All moments are Unix times, all durations seconds.
+    - C(requests) counts the short requests, C(sent), C(ok), C(failed), C(in_flight) and, because too many were in
+      flight, C(skipped).
+    - C(streams) counts the streamed ones, C(begun), C(whole), C(failed) (the server did not begin to answer), C(cut)
+      (it did, and did not come to the end) and C(in_flight).
+    - C(errors) has the first 200, each with C(at), C(kind) (V(request) or V(stream)), C(what) and C(seconds).
+      C(error_counts) has all, by C(kind) and a short name.
+    - C(longest_gap) is the longest time in which no client received anything of an answer, C(longest_stream_stall) the
+      longest time one stream waited for its next piece. Both have C(seconds), and C(at), when it began.
+    - C(latency) is of the short requests, C(first_token) of the streams.
+    - C(seconds) is a row of buckets, each C(bucket_seconds) long, with C(at), C(ok), C(failed), C(tokens) and the most
+      C(in_flight) at a time.
+    - C(ended_because) is V(stopped), V(owner_gone), V(max_seconds), V(no_first_answer) or V(internal_error).
+    - C(driver) has the driver's own C(cpu_seconds), and C(longest_lag), for how long the machine did not let it run.
+      Gaps and times of that length are not the server's.
+  returned: success
+  type: dict
+  sample:
+    began: 1795000000.1
+    ended: 1795000300.2
+    ended_because: stopped
+    requests: {sent: 600, ok: 600, failed: 0, in_flight: 0, skipped: 0}
+    streams: {begun: 60, whole: 59, failed: 0, cut: 1, in_flight: 0}
+    errors:
+      - {at: 1795000100.5, kind: stream, what: "cut after 37 tokens: connection reset", seconds: 2.1}
+    error_counts: {request: {}, stream: {cut (connection reset): 1}}
+    longest_gap: {seconds: 0.4, at: 1795000100.2}
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _traffic_control as control
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "required": True, "choices": ["started", "stopped", "read"]},
+    "path": {"type": "path", "required": True},
+    "url": {"type": "str"},
+    "api_key": {"type": "str", "no_log": True},
+    "model": {"type": "str"},
+    "owner_pid": {"type": "int"},
+    "streams": {"type": "int", "default": 4},
+    "requests_per_second": {"type": "float", "default": 2},
+    "stream_prompt": {"type": "str", "default": "Count without end."},
+    "stream_tokens": {"type": "int", "default": 200, "no_log": False},
+    "ignore_eos": {"type": "bool", "default": True},
+    "request_prompt": {"type": "str", "default": "What is the capital of France? Answer with one word."},
+    "request_tokens": {"type": "int", "default": 16, "no_log": False},
+    "timeout": {"type": "float", "default": 60},
+    "grace": {"type": "float", "default": 30},
+    "max_seconds": {"type": "float", "default": 14400},
+    "ca_path": {"type": "path"},
+    "validate_certs": {"type": "bool", "default": True},
+}
+
+NEEDED = ["url", "model", "owner_pid"]
+
+
+def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    path = os.path.abspath(params["path"])
+    changed = False
+    if params["state"] == "started":
+        # Ansible takes a null for an answer.
+        missing = [name for name in NEEDED if not params[name]]
+        if missing:
+            raise FleetError(f"With state started, {' and '.join(missing)} cannot be empty.")
+        changed = control.running(path) is None
+        if changed and not check:
+            config = {name: value for name, value in params.items() if name not in ("state", "path")}
+            control.start({**config, "api_key": params["api_key"] or "", "output": path})
+    elif params["state"] == "stopped":
+        changed = control.running(path) is not None if check else control.stop(path, params["grace"])
+    pid = control.running(path)
+    report = control.report(path)
+    return {
+        "changed": changed,
+        "path": path,
+        "pid": pid or 0,
+        "running": pid is not None,
+        "complete": bool(report and report["ended"]),
+        "report": report,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        required_if=[("state", "started", NEEDED)],
+        supports_check_mode=True,
+    )
+    try:
+        result = run(module.params, module.check_mode)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    except OSError as error:
+        path = error.filename or module.params["path"]
+        module.fail_json(msg=f"{path} cannot be read or written ({error.strerror}). Give another path.")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Clients that never repeat a request, and runs of a playbook that can be watched and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+import typing as t
+from pathlib import Path
+
+from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal, _traffic_control
+
+from lab import state
+from tests.e2e.conftest import LAB, MODEL, ROOT, Fleet, Run
+
+PATIENCE = 900.0
+
+
+class Traffic:
+    """The project's own traffic driver, through the lab's balancer, from when it is made until it is stopped."""
+
+    def __init__(self, fleet: Fleet, place: Path, streams: int, requests_per_second: float) -> None:
+        self._output = str(place / "traffic.json")
+        _traffic_control.start(
+            {
+                "url": fleet.environment["OPENAI_BASE_URL"],
+                "api_key": fleet.environment["OPENAI_API_KEY"],
+                "model": MODEL,
+                "streams": streams,
+                "requests_per_second": requests_per_second,
+                "output": self._output,
+                "owner_pid": os.getpid(),
+            }
+        )
+
+    def stop(self) -> dict[str, t.Any]:
+        _traffic_control.stop(self._output, grace=60)
+        report = _traffic_control.report(self._output)
+        assert report is not None
+        print(json.dumps({name: value for name, value in report.items() if name != "seconds"}, indent=1))
+        return report
+
+
+def nothing_was_lost(report: dict[str, t.Any]) -> bool:
+    """Whether the clients had whole answers only, and had some."""
+    assert report["requests"]["ok"] > 0
+    assert report["streams"]["whole"] > 0
+    return not report["errors"] and not report["streams"]["cut"]
+
+
+class Rollout:
+    """A playbook that runs beside the test."""
+
+    def __init__(self, fleet: Fleet, place: Path, *words: str) -> None:
+        self._records = state.require(LAB).directory / "rollouts"
+        self._before = {path: _rollout_journal.size(str(path)) for path in self._journals()}
+        self._words = ["ansible-playbook", *words]
+        self._log = place / f"{len(list(place.glob('*.log')))}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._words,
+                cwd=ROOT,
+                env=fleet.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _journals(self) -> list[Path]:
+        return list(self._records.glob(f"*/{_rollout_journal.NAME}"))
+
+    def events(self) -> list[dict[str, t.Any]]:
+        """What this run has written into a journal so far."""
+        for path in self._journals():
+            offset = self._before.get(path, 0)
+            if _rollout_journal.size(str(path)) > offset:
+                lines = path.read_bytes()[offset:].decode().splitlines()
+                return [json.loads(line) for line in lines if line.endswith("}")]
+        return []
+
+    def wait_for(self, event: str, **fields: t.Any) -> dict[str, t.Any]:
+        """The first event of this kind with these fields."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for one in self.events():
+                if one["event"] == event and fields.items() <= one.items():
+                    return one
+            assert self._process.poll() is None, self.output
+            time.sleep(0.1)
+        raise AssertionError(f"no event {event} {fields} within {PATIENCE} s:\n{self.output}")
+
+    def kill(self) -> None:
+        """What becomes of a controller whose machine fails: it and all that it has started end at once."""
+        for pid in (self._process.pid, *_descendants(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def wait(self) -> Run:
+        try:
+            self._process.wait(timeout=PATIENCE)
+        finally:
+            if self._process.poll() is None:
+                self.kill()
+        print(f"$ {shlex.join(self._words)}\n{self.output}")
+        return Run(self._process.returncode, self.output)
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def record(self) -> Path:
+        """The directory of the newest record."""
+        return max(self._journals()).parent
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, left = [], [pid]
+    while left:
+        children = parents.get(left.pop(), [])
+        found += children
+        left += children
+    return found

@@ -1,0 +1,179 @@
+"""Rollouts that lose nothing: whatever happens to them, clients that never repeat a request have their answers.
+
+Each test leaves both hosts serving."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import LAB, Fleet, Run
+from tests.e2e.rollouts import Rollout, Traffic, nothing_was_lost
+
+HOSTS = ("inference-1", "inference-2")
+RESTART = "playbooks/rolling_restart.yml"
+STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
+
+
+class Start(t.Protocol):
+    def __call__(self, streams: int = 20, requests_per_second: float = 10) -> Traffic: ...
+
+
+@pytest.fixture
+def traffic(demo: Run, fleet: Fleet, tmp_path: Path) -> t.Iterator[Start]:
+    """Starts the clients; what is still running at the end of the test ends with it."""
+    started: list[Traffic] = []
+
+    def start(streams: int = 20, requests_per_second: float = 10) -> Traffic:
+        started.append(Traffic(fleet, tmp_path, streams, requests_per_second))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def releases(fleet: Fleet) -> list[str]:
+    return [fleet.on(host, "basename $(readlink /opt/inference/instances/0/current)") for host in HOSTS]
+
+
+def processes(fleet: Fleet) -> list[str]:
+    return [fleet.process(host) for host in HOSTS]
+
+
+def health(fleet: Fleet, host: str) -> str:
+    return fleet.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
+
+
+def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
+    fleet: Fleet, traffic: Start, tmp_path: Path
+) -> None:
+    before = processes(fleet)
+    clients = traffic()
+    restart = Rollout(fleet, tmp_path, RESTART)
+    restart.wait_for("step", host="inference-1", step="drain")
+    second = fleet.playbook(RESTART)
+    assert second.code != 0
+    assert "has been changing this fleet since" in second.text
+    assert second.recap["inference-2"]["changed"] == 0
+    done = restart.wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert all(old != new for old, new in zip(before, processes(fleet), strict=True))
+    record = json.loads((restart.record / "record.json").read_text())
+    assert record["outcome"] == "finished"
+    assert {name: host["outcome"] for name, host in record["hosts"].items()} == dict.fromkeys(HOSTS, "done")
+    assert record["self_test"]["passed"]
+    assert (restart.record / "index.html").stat().st_size > 10_000
+    assert "inference-2 done in" in done.text
+
+
+def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+    option = ("-e", "engine=vllm", "-e", "vllm_max_num_seqs=24")
+    before = processes(fleet)
+    foreseen = fleet.playbook("site.yml", *option, "--check", "--diff")
+    assert foreseen.code == 0
+    assert "2 hosts in 2 waves, about" in foreseen.text
+    assert "max-num-seqs: 24" in foreseen.output
+    assert foreseen.recap["inference-1"]["changed"] > 0
+    assert processes(fleet) == before
+    clients = traffic()
+    done = Rollout(fleet, tmp_path, "site.yml", *option).wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert all(old != new for old, new in zip(before, processes(fleet), strict=True))
+
+
+def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+    before = releases(fleet)
+    clients = traffic()
+    routes = [fleet.on(host, "ip route show default; ip route del default") for host in HOSTS]
+    try:
+        done = Rollout(fleet, tmp_path, "playbooks/rollback.yml").wait()
+        assert done.code == 0
+        assert nothing_was_lost(clients.stop())
+    finally:
+        for host, route in zip(HOSTS, routes, strict=True):
+            fleet.on(host, f"ip route add {route}")
+    assert all(old != new for old, new in zip(before, releases(fleet), strict=True))
+    again = fleet.playbook("playbooks/rollback.yml")
+    assert "has no earlier good release" in again.text
+    # The variables say the same as the release that is back, so there is nothing left to do.
+    converged = fleet.playbook("site.yml", "-e", "engine=vllm")
+    assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
+
+
+def test_a_controller_that_is_killed_at_any_step_costs_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+    clients = traffic(streams=4, requests_per_second=5)
+    before = processes(fleet)
+    for step in STEPS:
+        run = Rollout(fleet, tmp_path, RESTART, "-l", "inference-1")
+        run.wait_for("step", host="inference-1", step=step)
+        run.kill()
+        assert fleet.process("inference-2") == before[1]
+    told = fleet.playbook("playbooks/status.yml")
+    assert "0 of its 1 hosts are done. The same command goes on with it." in told.text
+    last = Rollout(fleet, tmp_path, RESTART, "-l", "inference-1").wait()
+    assert last.code == 0
+    assert "Goes on with" in last.text
+    assert nothing_was_lost(clients.stop())
+    assert health(fleet, "inference-1") == "200"
+    assert "The same command goes on" not in fleet.playbook("playbooks/status.yml").text
+
+
+def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+    before = releases(fleet)
+    untouched = fleet.process("inference-2")
+    clients = traffic(streams=4, requests_per_second=5)
+    blind = '{"vllm_limit_mm_per_prompt": {"image": 0, "video": 0}}'
+    done = Rollout(fleet, tmp_path, "site.yml", "-e", "engine=vllm", "-e", blind).wait()
+    assert done.code != 0
+    assert "check image" in done.text
+    assert "It was rolled back to vllm-" in done.text
+    assert "Not touched: inference-2" in done.text
+    assert nothing_was_lost(clients.stop())
+    assert releases(fleet) == before
+    assert fleet.process("inference-2") == untouched
+    assert [health(fleet, host) for host in HOSTS] == ["200", "200"]
+
+
+def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_finishes(
+    fleet: Fleet, traffic: Start, tmp_path: Path
+) -> None:
+    untouched = fleet.process("inference-2")
+    clients = traffic(streams=4, requests_per_second=5)
+    restart = Rollout(fleet, tmp_path, RESTART)
+    restart.wait_for("step", host="inference-1", step="gate")
+    fleet.on("inference-1", "systemctl kill --signal=KILL vllm@0.service")
+    stopped = restart.wait()
+    assert stopped.code != 0
+    assert "The rollout stops here, 1 of its hosts failed: inference-1" in stopped.text
+    assert nothing_was_lost(clients.stop())
+    assert fleet.process("inference-2") == untouched
+    assert health(fleet, "inference-1") == "200"
+    again = fleet.playbook(RESTART)
+    assert again.code == 0
+    assert "Goes on with" in again.text
+    assert fleet.process("inference-2") != untouched
+
+
+def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+    untouched = fleet.process("inference-2")
+    clients = traffic(streams=4, requests_per_second=5)
+    restart = Rollout(fleet, tmp_path, RESTART)
+    restart.wait_for("step", host="inference-1", step="stop")
+    assert fleet.lab("stop", "--name", LAB, "inference-1", "--crash").code == 0
+    try:
+        stopped = restart.wait()
+        assert stopped.code != 0
+        assert "inference-1 does not answer any more" in stopped.text
+        assert fleet.process("inference-2") == untouched
+        assert nothing_was_lost(clients.stop())
+    finally:
+        assert fleet.lab("start", "--name", LAB, "inference-1").code == 0
+    again = fleet.playbook(RESTART)
+    assert again.code == 0
+    assert [health(fleet, host) for host in HOSTS] == ["200", "200"]

@@ -1,0 +1,166 @@
+"""The controller's side of a rollout: the action plugin behind module rollout, on journals and locks that are real."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from ansible_collections.inference.fleet.plugins.action.rollout import ActionModule
+
+from tests.unit.plugins.module_utils.rollouts import staged, status
+
+Result = dict[str, t.Any]
+Hosts = dict[str, dict[str, t.Any]]
+
+
+def host(pending: str = "its release changes", **more: t.Any) -> dict[str, t.Any]:
+    """What role rollout leaves on a host."""
+    told = {"staged": [staged(pending)], "instances": [{"index": 0, "name": "vllm-0"}]}
+    return {"rollout_facts": told, "rollout_status": status(0), "rollout_claimed": {"refused": None}, **more}
+
+
+class Run:
+    """One run of ansible-playbook on some hosts."""
+
+    def __init__(self, records: Path, hosts: Hosts) -> None:
+        self.records = records
+        self.hosts = hosts
+        self.lost: set[str] = set()
+        self.beyond: list[Result] = []
+
+    def ask(self, state: str, *, check: bool = False, **arguments: t.Any) -> Result:
+        args = {"state": state, "records": str(self.records), "waves": [1, "100%"], **arguments}
+        task = mock.Mock(args=args, async_val=0, check_mode=check, action="inference.fleet.rollout")
+        action = ActionModule(task, mock.MagicMock(), mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock())
+        variables = {
+            "hostvars": self.hosts,
+            "groups": {"ring_canary": []},
+            "ansible_play_hosts_all": list(self.hosts),
+            "ansible_play_hosts": [name for name in self.hosts if name not in self.lost],
+            "rollout_status_beyond": {"results": self.beyond},
+        }
+        return action.run(task_vars=variables)
+
+    def begin(self, **arguments: t.Any) -> tuple[Result, Result]:
+        plan = self.ask("planned", **arguments)["plan"]
+        return plan, self.ask("begun", plan=plan, **arguments)
+
+    def journal(self, begun: Result) -> list[Result]:
+        return [json.loads(line) for line in Path(begun["journal"]).read_text().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "records", {"a": host(), "b": host(), "c": host("")})
+
+
+def test_a_rollout_from_plan_to_page(run: Run) -> None:
+    assert run.ask("locked")["held_by"] is None
+    plan, begun = run.begin()
+    assert plan["waves"] == [["a"], ["b"]]
+    assert plan["turns"] == 4
+    assert [row["host"] for row in plan["rows"]] == ["a", "b"]
+    first = run.ask("next", plan=plan)
+    assert (first["hosts"], first["self_test"], first["finished"]) == (["a"], "a", False)
+    for name in "ab":
+        with Path(begun["journal"]).open("a") as file:
+            file.write(json.dumps({"at": 1, "event": "self_test", "host": name, "passed": True}) + "\n")
+            file.write(json.dumps({"at": 1, "event": "outcome", "host": name, "outcome": "done", "message": ""}) + "\n")
+    assert run.ask("next", plan=plan)["finished"]
+    ended = run.ask("ended", plan=plan, traffic={"requests": {"failed": 0}})
+    assert not ended["failed"]
+    assert Path(ended["page"]).read_text().startswith("<!")
+    assert json.loads((Path(ended["page"]).parent / "record.json").read_text())["outcome"] == "finished"
+    assert [event["event"] for event in run.journal(begun)][-2:] == ["traffic", "end"]
+    assert not (run.records / "lock.json").exists()
+
+
+def test_check_mode_plans_and_writes_nothing(run: Run) -> None:
+    assert run.ask("locked", check=True)["held_by"] is None
+    planned = run.ask("planned", check=True)
+    assert planned["changed"]
+    assert planned["plan"]["waves"] == [["a"], ["b"]]
+    run.ask("ended", check=True, plan=planned["plan"])
+    assert not run.records.exists()
+
+
+def test_a_converged_fleet_is_no_rollout(run: Run) -> None:
+    run.hosts = {"c": host("")}
+    planned = run.ask("planned", check=True)
+    assert not planned["changed"]
+    assert run.ask("ended", plan=planned["plan"])["page"] == ""
+    assert [path.name for path in run.records.glob("*")] == []
+
+
+def test_hosts_beyond_the_limit_carry_load(run: Run) -> None:
+    run.hosts = {"a": host()}
+    assert "downtime" in run.ask("planned")["plan"]["refusals"][0]
+    assert run.ask("planned", accept_downtime=True)["plan"]["refusals"] == []
+    run.beyond = [{"__rollout_host": "z", **status(0)}]
+    assert run.ask("planned")["plan"]["refusals"] == []
+    run.beyond = [{"__rollout_host": "z", "unreachable": True}]
+    assert "downtime" in run.ask("planned")["plan"]["refusals"][0]
+
+
+def test_a_host_that_another_controller_holds_is_left_to_it(run: Run) -> None:
+    theirs = {"id": "r0", "verb": "site", "who": "ben@desk", "controller": "desk:/r", "since": "2027-01-15T07:00:00Z"}
+    run.hosts["b"]["rollout_claimed"] = {"refused": theirs}
+    _plan, begun = run.begin()
+    assert "Another rollout holds b: site r0 by ben@desk on desk since 2027-01-15T07:00:00Z." in begun["refused"]
+    assert list(run.records.glob("*/journal.jsonl")) == []
+
+
+def test_a_run_that_was_broken_off_goes_on_in_its_record(run: Run) -> None:
+    plan, begun = run.begin(verb="rolling_restart")
+    claim = {"id": plan["id"], "verb": "rolling_restart", "who": "x", "controller": plan["controller"]}
+    claim |= {"since": plan["since"], "held": True, "finished": False, "targets": {}, "seconds": {}}
+    run.hosts["a"]["rollout_status"] = {**status(0), "rollout": {**claim, "done": {"vllm-0": "t"}}}
+    run.hosts["b"]["rollout_status"] = {**status(0), "rollout": {**claim, "done": {}}}
+    again, gone_on = run.begin(verb="rolling_restart")
+    assert again["resumed"]
+    assert (again["id"], again["done"], again["waves"]) == (plan["id"], ["a"], [["b"]])
+    assert gone_on["journal"] == begun["journal"]
+    assert gone_on["journal_offset"] > 0
+    assert [event["event"] for event in run.journal(begun)] == ["begin", "resume"]
+
+
+def test_the_end_names_who_does_not_answer(run: Run) -> None:
+    plan, begun = run.begin()
+    run.lost = {"b"}
+    run.hosts["c"]["rollout_proof"] = "the gate failed: no answer"
+    ended = run.ask("ended", plan=plan)
+    assert ended["failed"]
+    assert "b does not answer. c: the gate failed: no answer" in ended["msg"]
+    assert run.journal(begun)[-1]["outcome"] == "stopped"
+
+
+def test_wrong_waves_are_refused_before_anything(run: Run) -> None:
+    refused = run.ask("locked", waves=[])
+    assert refused["failed"]
+    assert "names no wave" in refused["msg"]
+    assert not run.records.exists()
+
+
+def test_a_record_that_cannot_be_written_is_explained(run: Run) -> None:
+    run.records.parent.mkdir(exist_ok=True)
+    run.records.write_text("a file where the directory should be")
+    failed = run.ask("locked")
+    assert failed["failed"]
+    assert f"The rollout's record under {run.records} cannot be written" in failed["msg"]
+    assert "set rollout_records" in failed["msg"]
+
+
+def test_a_wave_is_watched_for_the_pause(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    plan, begun = run.begin()
+    assert run.ask("baked", plan=plan, pause=7)["wave"] == 0
+    run.ask("next", plan=plan)
+    with Path(begun["journal"]).open("a") as file:
+        file.write(json.dumps({"at": 1, "event": "outcome", "host": "a", "outcome": "done", "message": ""}) + "\n")
+    assert run.ask("baked", plan=plan, pause=7)["wave"] == 1
+    assert run.ask("baked", plan=plan, pause=7)["wave"] == 0
+    assert slept == [7]
