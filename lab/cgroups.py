@@ -15,10 +15,6 @@ from pathlib import Path
 
 PARENT = "inference-fleet"
 
-#: What all labs together weigh against one process of the machine (1024), where control groups are of version 1: there
-#: every other process counts as much as a whole group, and one busy program would take half of the fleet's time.
-WEIGHT = 6144
-
 
 def systemd_runs() -> bool:
     """Whether systemd is this machine's init."""
@@ -40,8 +36,13 @@ def hierarchies() -> list[Path]:
     return mounts
 
 
-def join(group: str) -> None:
-    """Move this process to ``group``, made if missing."""
+def join(group: str, cores: float | None) -> None:
+    """Move this process to ``group``, made if missing.
+
+    Args:
+        group: a path such as ``lab/host-1``.
+        cores: how much of the machine the group may use at most; None for all.
+    """
     for hierarchy in hierarchies():
         directory = hierarchy
         for part in (PARENT, *group.split("/")):
@@ -52,10 +53,11 @@ def join(group: str) -> None:
                 file = directory / name
                 if (hierarchy / "cpuset.cpu_exclusive").exists() and not file.read_text(encoding="ascii").strip():
                     file.write_text((directory.parent / name).read_text(encoding="ascii"), encoding="ascii")
+        period = directory / "cpu.cfs_period_us"
+        if cores is not None and period.exists():
+            quota = int(cores * int(period.read_text(encoding="ascii")))
+            (directory / "cpu.cfs_quota_us").write_text(str(quota), encoding="ascii")
         (directory / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
-        weight = hierarchy / PARENT / "cpu.shares"
-        if weight.exists():
-            weight.write_text(str(WEIGHT), encoding="ascii")
 
 
 def _tree(group: str) -> t.Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import socket
 import subprocess
 import time
@@ -182,7 +183,17 @@ def boot(lab: Lab, host: Host, lock: int) -> None:
         ["-t", "tmpfs", "-o", "mode=755,size=1m", "tmpfs", str(NSPAWN_RUNTIME)],
         ["-t", "overlay", "-o", layers, "overlay", str(place / "root")],
     ]
-    processes.start(place, argv, lock=lock, group=group(lab, host), mounts=mounts, network=cable, uses=[str(base)])
+    processes.start(
+        place,
+        argv,
+        lock=lock,
+        group=group(lab, host),
+        mounts=mounts,
+        network=cable,
+        uses=[str(base)],
+        # Hosts have processors of their own: one that is busy serving does not keep another from starting.
+        cores=max(1.0, (os.cpu_count() or 1) / 2),
+    )
 
 
 def ssh(lab: Lab, host: Host, *command: str) -> list[str]:

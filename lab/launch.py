@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     if not cgroups.systemd_runs():
-        cgroups.join(spec["group"])
+        cgroups.join(spec["group"], spec["cores"])
     processes.record_self(Path(spec["record"]))
     if len(arguments) > 1:
         os.close(int(arguments[1]))

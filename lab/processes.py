@@ -71,6 +71,7 @@ def start(
     network: str = "",
     uses: t.Sequence[str] = (),
     env: dict[str, str] | None = None,
+    cores: float | None = None,
 ) -> None:
     """Start ``argv`` beside us: recorded in ``directory/process.json``, its output in ``directory/log``.
 
@@ -84,6 +85,7 @@ def start(
         network: path of a network name space to start in.
         uses: directories that must stay as long as the process lives; see ``files.in_use``.
         env: variables on top of ours.
+        cores: how much of the machine it may use at most; None for all.
     """
     directory.mkdir(parents=True, exist_ok=True)
     record = directory / "process.json"
@@ -97,6 +99,7 @@ def start(
         "uses": list(uses),
         "mounts": [list(mount) for mount in mounts],
         "env": env or {},
+        "cores": cores,
     }
     files.write(directory / "start.json", json.dumps(spec, indent=2) + "\n")
     launcher = [sys.executable, "-m", "lab.launch", str(directory / "start.json")]
@@ -105,6 +108,7 @@ def start(
         unit = cgroups.unit_of(group)
         subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)
         service = ["--quiet", "--collect", f"--unit={unit}", "--service-type=exec", "--property=Delegate=yes"]
+        service += [] if cores is None else [f"--property=CPUQuota={cores:.0%}"]
         result = subprocess.run(
             ["systemd-run", *service, "--property=KillMode=mixed", f"--working-directory={ROOT}", *launcher],
             capture_output=True,

@@ -37,8 +37,8 @@ def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
         done = sum(set(claim["targets"]) <= set(claim["done"]) for claim in own)
         state = "is under way, or was broken off" if any(claim["held"] for claim in own) else "was stopped"
         lines.append(
-            f"{first['verb']} {name} of {first['who']}, begun {first['since']}, {state}: {done} of its {len(own)} hosts "
-            f"are done. The same command goes on with it."
+            f"{first['verb']} {name} of {first['who']}, begun {first['since']}, {state}: {done} of its {len(own)} "
+            "hosts are done. The same command goes on with it."
         )
     return lines
 

@@ -1,38 +1,60 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The key store: which client has which keys. It is the truth; the edges only hold hashes of it."""
+"""What a key store holds: which client has which keys, and the rotation that is in progress.
+
+The store is the truth; the edges only hold hashes of it. Pure.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-import stat
-import time
 import typing as t
+import uuid
 
-from ansible_collections.inference.fleet.plugins.module_utils import _keys
+from ansible_collections.inference.fleet.plugins.module_utils import _keys, _times
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils._key_holder import Holder
 
-_VERSION = 1
+CURRENT, PENDING, PREVIOUS = "current", "pending", "previous"
+
+#: How many retired keys are remembered: of each client, of all clients that were removed, and for how many seconds.
+RETIRED_PER_CLIENT = 10
+RETIRED_OF_REMOVED = 100
+RETIRED_SECONDS = 400 * 86400
+
+#: How many rotations are remembered, so that one is not begun anew under the name of one that ended.
+_ENDED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key.
+    """One key of which the store has the text. Moments are in UTC, empty where they have not come.
 
     Attributes:
         key: the secret.
-        created: when it was made, in UTC.
-        id: tells a step that is repeated from a new one.
+        created: when it was made.
+        id: tells a step that is repeated from a new one; also the secret's version in Secrets Manager.
+        rotation: the rotation that made it; empty for a client's first key.
+        activated: when it became the current one.
+        retire_at: of a previous key, when its overlap is over.
+        retired: of a previous key, since when it is dead. Its text stays until it was proven dead.
+        compromised: whether it was retired because somebody else may have it.
     """
 
     key: str = dataclasses.field(repr=False)
     created: str
     id: str
+    rotation: str = ""
+    activated: str = ""
+    retire_at: str = ""
+    retired: str = ""
+    compromised: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return _keys.sha256(self.key)
 
     @property
     def fingerprint(self) -> str:
@@ -40,139 +62,243 @@ class Key:
 
 
 @dataclasses.dataclass(frozen=True)
+class RetiredKey:
+    """What stays of a key that nobody may use any more.
+
+    Attributes:
+        client: whose it was.
+        sha256: its hash.
+        created: when it was made.
+        retired: since when it is dead.
+        activated: when it became the current one; empty where it never did.
+        compromised: whether it was retired because somebody else may have it.
+        proven: whether every edge was seen to refuse it.
+    """
+
+    client: str
+    sha256: str
+    created: str
+    retired: str
+    activated: str = ""
+    compromised: bool = False
+    proven: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        return _keys.hash_fingerprint(self.sha256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes:
+    """What a client may do, which the edge enforces.
+
+    Attributes:
+        models: the models it may use; empty for all.
+        requests_per_minute: None for no limit.
+        max_concurrent: requests in flight; None for no limit.
+        expires: the moment after which it is refused; empty for never.
+    """
+
+    models: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    max_concurrent: int | None = None
+    expires: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Client:
-    """A client's keys, by their part in a rotation: at most two of them at a time."""
+    """A client's keys, by their part in a rotation. At most two of them are live."""
 
     current: Key
     pending: Key | None = None
     previous: Key | None = None
+    attributes: Attributes = Attributes()
+    retired: tuple[RetiredKey, ...] = ()
 
-    def live(self) -> list[Key]:
+    def slots(self) -> list[tuple[str, Key]]:
+        """The keys of which the store has the text, dead ones too, with their part."""
+        slots = ((CURRENT, self.current), (PENDING, self.pending), (PREVIOUS, self.previous))
+        return [(slot, key) for slot, key in slots if key]
+
+    def live(self) -> list[tuple[str, Key]]:
         """The keys that every edge has to accept."""
-        return [key for key in (self.current, self.pending, self.previous) if key]
+        return [(slot, key) for slot, key in self.slots() if not key.retired]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """The rotation in progress, which is also the lock against a second one.
+
+    Attributes:
+        id: its name.
+        step: one of the STEP constants.
+        holder: the process that runs it.
+        started: when it began.
+        resumed: when this holder began or continued it.
+        clients: whose keys it changes.
+    """
+
+    id: str
+    step: str
+    holder: Holder
+    started: str
+    resumed: str
+    clients: tuple[str, ...] = ()
+
+    #: Only keys of former rotations were retired so far / there are pending keys / they became the current ones / they
+    #: were taken back.
+    STEP_RETIRED: t.ClassVar[str] = "retired"
+    STEP_PENDING: t.ClassVar[str] = "pending"
+    STEP_FINISHED: t.ClassVar[str] = "finished"
+    STEP_WITHDRAWN: t.ClassVar[str] = "withdrawn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A rotation that is over: completed, or withdrawn."""
+
+    id: str
+    step: str
+    at: str
 
 
 Clients = dict[str, Client]
-#: What is to be saved: clients that are new or different, and None for those that go.
-Changes = t.Mapping[str, t.Optional[Client]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """Everything in a store.
+
+    Attributes:
+        clients: by name.
+        rotation: the one in progress.
+        ended: the last ones that are over, oldest first.
+        removed: keys of clients that are gone.
+        missing: clients of which the store has lost the keys, each with a sentence that says why and what to do.
+        leftovers: what a removal that was cut off still has to remove.
+        exists: whether the store has been made yet.
+    """
+
+    clients: Clients = dataclasses.field(default_factory=dict)
+    rotation: Rotation | None = None
+    ended: tuple[Ended, ...] = ()
+    removed: tuple[RetiredKey, ...] = ()
+    missing: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    exists: bool = True
+
+    def live_hashes(self) -> set[str]:
+        return {key.sha256 for client in self.clients.values() for _slot, key in client.live()}
+
+    def retired(self) -> list[RetiredKey]:
+        """Every key that has to be dead, also those of which the store still has the text; the latest last."""
+        found = [*self.removed]
+        for name, client in self.clients.items():
+            found += client.retired
+            found += [retire(name, key) for _slot, key in client.slots() if key.retired]
+        live = self.live_hashes()
+        dead = {key.sha256: key for key in found if key.sha256 not in live}
+        return sorted(dead.values(), key=lambda key: (key.retired, key.client, key.sha256))
+
+    def with_clients(self, clients: t.Mapping[str, Client]) -> Content:
+        return dataclasses.replace(self, clients={**self.clients, **clients})
+
+    def with_ended(self, rotation: Rotation, now: str) -> Content:
+        """The content once the rotation is over."""
+        ended = [one for one in self.ended if one.id != rotation.id] + [Ended(rotation.id, rotation.step, now)]
+        return dataclasses.replace(self, rotation=None, ended=tuple(ended[-_ENDED:]))
+
+
+class StoreChanged(FleetError):
+    """Somebody else changed the store between load and save; what was asked for has to be worked out anew."""
 
 
 class KeyStore(t.Protocol):
-    """Where the keys are kept. Whatever the means, a change is there whole or not at all."""
+    """Where the keys are kept.
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other writers out, so that what is saved follows from what was loaded."""
+    Whatever the means: after a crash between any two steps of save(), load() gives a content from which a repetition
+    ends where the first attempt would have, and in which every key that an edge was told of is still there.
 
-    def load(self) -> Clients:
-        """Every client; none where the store has not been made yet."""
-
-    def save(self, changes: Changes) -> None:
-        """Store the changes, and nothing else."""
-
-
-class FileKeyStore:
-    """A JSON file that only its owner can read.
-
-    Args:
-        path: the file. Its directory is made for the owner alone; the former content is kept beside it with ``.bak``.
+    Attributes:
+        name: the store in a message, for example ``the key store /home/ops/keys.json``.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    name: str
 
-    @contextlib.contextmanager
-    def locked(self) -> t.Iterator[None]:
-        self._make_directory()
-        with _store_errors(self._path, "locked"), locked(f"{self._path}.lock"):
-            yield
+    def locked(self, make: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep other writers out, so that what is saved follows from what was loaded.
 
-    def load(self) -> Clients:
-        with _store_errors(self._path, "read"):
-            text = read_text(self._path)
-            if text is None:
-                return {}
-            self._check_rights(os.stat(self._path))
-        return _parse(text, self._path)
+        Args:
+            make: whether the store's place may be made, if it is missing.
+        """
 
-    def save(self, changes: Changes) -> None:
-        with _store_errors(self._path, "written"):
-            before = read_text(self._path)
-            clients: dict[str, Client | None] = {**self.load(), **changes}
-            kept = {name: client for name, client in clients.items() if client}
-            if before is not None:
-                write_atomically(f"{self._path}.bak", before, mode=0o600)
-            write_atomically(self._path, _render(kept), mode=0o600)
+    def load(self) -> Content:
+        """What is in the store."""
 
-    def _make_directory(self) -> None:
-        directory = os.path.dirname(self._path)
-        with _store_errors(self._path, "made"):
-            if not os.path.isdir(directory):
-                os.makedirs(directory, mode=0o700)
-            mode = stat.S_IMODE(os.stat(directory).st_mode)
-        if mode & 0o022:
+    def save(self, before: Content, after: Content) -> None:
+        """Store what ``after`` has different from ``before``, which load() gave.
+
+        Raises:
+            StoreChanged: there is no lock against other writers, and one of them was faster.
+        """
+
+
+def new_key(now: str) -> Key:
+    """A client's first key."""
+    return Key(_keys.new_key(), now, uuid.uuid4().hex, activated=now)
+
+
+def pending_key(name: str, rotation: str, now: str) -> Key:
+    """A key that a rotation makes. Its id says so: of one rotation a client gets one key."""
+    return Key(_keys.new_key(), now, _keys.sha256(f"{rotation}/{name}")[:32], rotation)
+
+
+def retire(name: str, key: Key, now: str = "", proven: bool = False) -> RetiredKey:
+    """What stays of a key.
+
+    Args:
+        name: the client.
+        key: the key; it may be retired already.
+        now: since when it is dead, if it is not yet.
+        proven: whether every edge was seen to refuse it.
+    """
+    retired = key.retired or now
+    return RetiredKey(name, key.sha256, key.created, retired, key.activated, key.compromised, proven)
+
+
+def bounded(keys: t.Iterable[RetiredKey], limit: int, now: str) -> tuple[RetiredKey, ...]:
+    """The keys that are still worth remembering: the latest ones, each of them once."""
+    oldest = _times.moment(_times.seconds(now) - RETIRED_SECONDS)
+    by_hash = {key.sha256: key for key in keys if key.retired >= oldest}
+    return tuple(sorted(by_hash.values(), key=lambda key: (key.retired, key.sha256))[-limit:])
+
+
+def remember(client: Client, keys: t.Iterable[RetiredKey], now: str) -> Client:
+    """The client with more keys in its list of retired ones."""
+    return dataclasses.replace(client, retired=bounded([*client.retired, *keys], RETIRED_PER_CLIENT, now))
+
+
+def check_attributes(item: t.Mapping[str, t.Any]) -> Attributes:
+    """The attributes of a client as a person gave them, checked.
+
+    Raises:
+        FleetError: one of them is wrong.
+    """
+    name = item["name"]
+    for limit in ("requests_per_minute", "max_concurrent"):
+        value = item.get(limit)
+        if value is not None and value < 1:
             raise FleetError(
-                f"Others may write to {directory} (mode {mode:04o}) and so replace the key store. "
-                f"Run: chmod 700 {directory}"
+                f"{limit} of client {name} is {value}. Give 1 or more, or leave it out for no limit; remove the client "
+                "to lock it out."
             )
-
-    def _check_rights(self, status: os.stat_result) -> None:
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o077:
-            raise FleetError(
-                f"The key store {self._path} can be read by others (mode {mode:04o}). Run: chmod 600 {self._path} - "
-                "and rotate its keys if somebody else has used this machine."
-            )
-
-
-def new_key() -> Key:
-    """A key that is made now."""
-    secret = _keys.new_key()
-    return Key(secret, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), _keys.sha256(secret)[:16])
-
-
-@contextlib.contextmanager
-def _store_errors(path: str, doing: str) -> t.Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FleetError(
-            f"The key store {path} cannot be {doing} ({error.strerror}: {error.filename or path}). Nothing was "
-            "changed. Set fleet_key_store to a file in a directory of your own, or correct the directory's rights."
-        ) from error
-
-
-def _parse(text: str, path: str) -> Clients:
-    try:
-        document = json.loads(text)
-        version = document["version"]
-        if version == _VERSION:
-            return {
-                _keys.check_client_name(name): Client(**{part: _key(item[part]) for part in item})
-                for name, item in document["clients"].items()
-            }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # The error's own words are left out: they may quote what stands in the file.
-        raise FleetError(
-            f"The key store {path} is damaged ({type(error).__name__}). Nothing was changed. {_last_good(path)}"
-        ) from None
-    raise FleetError(f"The key store {path} has version {version}; this collection knows {_VERSION}. Upgrade it.")
-
-
-def _key(item: t.Mapping[str, str] | None) -> t.Any:
-    if item is None:
-        return None
-    if not all(isinstance(item[part], str) for part in ("key", "created", "id")):
-        raise TypeError
-    return Key(item["key"], item["created"], item["id"])
-
-
-def _last_good(path: str) -> str:
-    backup = f"{path}.bak"
-    if read_text(backup) is None:
-        return "Restore it from a backup, or move it away and make new keys with playbooks/keys.yml."
-    return f"The copy from before the last change is {backup}: look at it, then move it to {path}."
-
-
-def _render(clients: Clients) -> str:
-    document = {name: dataclasses.asdict(clients[name]) for name in sorted(clients)}
-    return json.dumps({"version": _VERSION, "clients": document}, indent=2) + "\n"
+    expires = str(item.get("expires") or "")
+    if expires:
+        # One that has expired is no error: it would keep every other client's change from being made.
+        expires = _times.check_moment(expires, f"expires of client {name}")
+    return Attributes(
+        models=_keys.check_model_names(item.get("models") or [], name),
+        requests_per_minute=item.get("requests_per_minute"),
+        max_concurrent=item.get("max_concurrent"),
+        expires=expires,
+    )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import re
 import secrets
@@ -16,6 +17,9 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 KEYS_PER_CLIENT = 2
 
 CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]{0,127}")
+_PASTED = re.compile(r"(?<![A-Za-z0-9])sk-")
+_LIKE_A_KEY = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,20 +50,43 @@ def hash_fingerprint(digest: str) -> str:
     return f"sk-…{digest[:8]}"
 
 
+def shown(value: t.Any) -> str:
+    """A value that a person gave, for a message; where it holds a key, which they may have pasted, it is left out."""
+    return "(not shown: it looks like a key)" if _PASTED.search(str(value)) else repr(value)
+
+
+def redacted(text: str) -> str:
+    """A text without the keys that stand in it."""
+    return _LIKE_A_KEY.sub("sk-…", text)
+
+
 def check_client_name(name: t.Any) -> str:
     """The name, checked.
 
     Raises:
         FleetError: it cannot be a client's name.
     """
-    if not isinstance(name, str) or not CLIENT_NAME.fullmatch(name):
-        # A person may have pasted a key where the name belongs.
-        shown = "(not shown: it looks like a key)" if str(name).startswith("sk-") else repr(name)
+    if not isinstance(name, str) or not CLIENT_NAME.fullmatch(name) or name.startswith("sk-"):
         raise FleetError(
-            f"{shown} cannot be a client's name. Use 1 to 63 lower case letters, digits, dots, dashes and underscores, "
-            "the first one a letter or digit."
+            f"{shown(name)} cannot be a client's name. Use 1 to 63 lower case letters, digits, dots, dashes and "
+            "underscores, the first one a letter or digit."
         )
     return name
+
+
+def check_model_names(names: t.Iterable[t.Any], client: str) -> tuple[str, ...]:
+    """The models that a client may use, checked, each of them once, sorted.
+
+    Raises:
+        FleetError: one cannot be a model's name.
+    """
+    for name in names:
+        if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name) or name.startswith("sk-"):
+            raise FleetError(
+                f"{shown(name)} cannot be the name of a model of client {client}. Give it as requests name it, for "
+                "example Qwen/Qwen3-VL-8B-Instruct."
+            )
+    return tuple(sorted(set(names)))
 
 
 def check_client_names(names: t.Iterable[t.Any]) -> list[str]:
@@ -69,7 +96,7 @@ def check_client_names(names: t.Iterable[t.Any]) -> list[str]:
         FleetError: one cannot be a client's name, or stands twice.
     """
     checked = [check_client_name(name) for name in names]
-    twice = sorted({name for name in checked if checked.count(name) > 1})
+    twice = sorted(name for name, count in collections.Counter(checked).items() if count > 1)
     if twice:
         raise FleetError(f"The client name {', '.join(twice)} is given twice. Remove one of them from fleet_clients.")
     return checked

@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_chart as chart
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_words as words
 from ansible_collections.inference.fleet.plugins.module_utils._rollout_html import Html, join, table, tag
+from ansible_collections.inference.fleet.plugins.module_utils._status import short_revision
 
 Record = dict[str, t.Any]
 
@@ -72,7 +73,7 @@ def _software(of: dict[str, t.Any] | None) -> str:
 
 def _model(of: dict[str, t.Any] | None) -> str:
     model, revision = _field(of, "model"), _field(of, "revision")
-    return f"{model}@{revision[:8]}" if model and revision else model
+    return f"{model}@{short_revision(revision)}" if model and revision else model
 
 
 def drains(record: Record) -> list[tuple[str, str, dict[str, t.Any]]]:

@@ -86,6 +86,11 @@ def instance_of(
     }
 
 
+def short_revision(revision: str) -> str:
+    """A revision as people compare it: a commit's first digits; a copy's are behind the word ``content``."""
+    return revision.rpartition("content-")[2][:8]
+
+
 def gate_of(record: t.Any) -> dict[str, t.Any] | None:
     """What a status tells of a gate's record; the evidence stays in the file."""
     if not isinstance(record, dict):
@@ -119,7 +124,7 @@ def _row(instance: dict[str, t.Any], gates: dict[str, t.Any]) -> dict[str, t.Any
         "engine": instance["engine"],
         "version": instance["version"],
         "release": release.rpartition("-")[2] if release else None,
-        "model": f"{model}@{instance['revision'][:8]}" if model and instance["revision"] else model,
+        "model": f"{model}@{short_revision(instance['revision'])}" if model and instance["revision"] else model,
         "state": instance["state"],
         "up_since": _minutes(instance["since"]),
         "requests": busy,

@@ -9,11 +9,19 @@ module: api_key
 version_added: 0.1.0
 author:
   - inference.fleet contributors
-short_description: Make, remove and look up clients' API keys in the key store
+short_description: Make, rotate, remove and look up clients' API keys in the key store
 description:
   - Runs on the controller. The store holds the keys; the edges get only their hashes, by module
     M(inference.fleet.edge_keys).
   - A key is C(sk-) and 256 random bits. It is shown only where O(reveal) asks for it.
+  - A client has at most two live keys. They are the current one, and either a pending one that a rotation made, or the
+    previous one while its overlap lasts.
+  - A rotation is V(pending), then the edges are told and the new keys are tested; V(finished), then consumers move, the
+    edges are told and the old keys are proven dead; V(completed). If anything fails before V(finished), V(withdrawn)
+    takes the new keys back. Every state can be repeated. A run that was cut off is continued by running the states
+    again from the first one.
+  - From the first of these states to V(completed) a rotation holds a lock that is kept in the store. Another run is
+    refused with who holds it and since when. The lock of a process of this controller that is gone is taken over.
 attributes:
   check_mode:
     support: full
@@ -24,14 +32,26 @@ attributes:
 options:
   state:
     description:
-      - With V(present) each client has a key; one that has none gets one.
+      - With V(present) each client has a key and the given attributes; one that has no key gets one.
       - With V(absent) the clients and their keys are gone.
       - With V(info) nothing is changed; without O(clients) every client is returned.
+      - With V(pending) each client that is due has a pending key. A rotation that was cut off is continued with its
+        clients and the keys that it made.
+      - With V(finished) the rotation's pending keys are the current ones. The old ones stay valid for O(overlap), or
+        are dead.
+      - With V(withdrawn) the rotation's pending keys are gone. It does nothing where there are none.
+      - With V(retired) previous keys whose overlap is over are dead. The store keeps their text so that they can be
+        proven dead.
+      - With V(completed) the rotation is over and its lock is given back. Dead keys count as proven; of them only hash,
+        fingerprint and times stay.
     type: str
-    choices: [present, absent, info]
+    choices: [present, absent, info, pending, finished, withdrawn, retired, completed]
     default: present
   clients:
-    description: The clients.
+    description:
+      - The clients.
+      - With O(state=pending) those to rotate, and with O(max_age) those of them that are due.
+      - With O(state=retired) those whose previous keys count; without it all.
     type: list
     elements: dict
     default: []
@@ -40,18 +60,105 @@ options:
         description: Lower case letters, digits, dots, dashes and underscores.
         type: str
         required: true
+      models:
+        description: With O(state=present), the models that the client may use; empty for all.
+        type: list
+        elements: str
+        default: []
+      requests_per_minute:
+        description: With O(state=present), the most requests a minute; without it there is no limit.
+        type: int
+      max_concurrent:
+        description: With O(state=present), the most requests in flight; without it there is no limit.
+        type: int
+      expires:
+        description:
+          - With O(state=present), the day (its beginning in UTC) or the moment from which on the client is refused,
+            such as V(2027-01-31) or V(2027-01-31T12:00:00Z).
+        type: str
   exclusive:
     description: With O(state=present), remove the clients that are not listed.
     type: bool
     default: false
   reveal:
-    description: With O(state=info) and exactly one client, return its current key. Such a task needs C(no_log).
+    description: With O(state=info) and exactly one client, return one of its keys. Such a task needs C(no_log).
     type: bool
     default: false
+  which:
+    description: With O(reveal), which key. A V(previous) one can be had until it was proven dead.
+    type: str
+    choices: [current, pending, previous]
+    default: current
+  max_age:
+    description:
+      - With O(state=pending), the age from which on a current key is due, such as V(30d), V(24h) or V(90m).
+      - With O(state=info), fills RV(clients[].due).
+    type: str
+  rotation_id:
+    description:
+      - The rotation's name. A state that is repeated with it is the same step, also after the rotation is over.
+      - Without it, a new name or the rotation in progress. Needed on controllers without C(/proc).
+    type: str
+  overlap:
+    description:
+      - With O(state=finished), how long the old keys stay valid; V(0) retires them at once. They stay valid until
+        O(state=retired) is run after that time.
+      - With O(state=pending) it is only checked, so that a wrong one is told before anything is done.
+    type: str
+  force:
+    description: With O(state=retired), retire the previous keys of these O(clients) before their overlap is over.
+    type: bool
+    default: false
+  compromised:
+    description:
+      - Somebody else may have the old keys. With O(state=finished) they are retired at once, with O(state=retired) as
+        with O(force). The store remembers it with their hashes.
+    type: bool
+    default: false
+  take_over:
+    description: Continue a rotation of another controller of which you know that it is dead.
+    type: bool
+    default: false
+  backend:
+    description:
+      - Where the store is. V(file) is a file on the controller. V(aws_secretsmanager) is one secret for each client in
+        AWS Secrets Manager, whose staging labels are the key's parts; it needs boto3 on the controller, and the IAM
+        actions C(secretsmanager:GetSecretValue), C(DescribeSecret), C(CreateSecret), C(PutSecretValue),
+        C(UpdateSecretVersionStage), C(TagResource), C(UntagResource) and C(DeleteSecret) on C(PREFIX/*).
+    type: str
+    choices: [file, aws_secretsmanager]
+    default: file
   path:
-    description: The store's file. Only its owner may read it; its directory is made the same way.
+    description:
+      - The store's file, needed with O(backend=file). Only its owner may read it; its directory is made the same way.
+      - A copy of it is kept beside it, with C(.bak).
     type: path
-    required: true
+  region:
+    description:
+      - The region, needed with O(backend=aws_secretsmanager). It is not taken from the environment, because in another
+        region there would be another store, with other keys for the same clients.
+    type: str
+  endpoint_url:
+    description: With O(backend=aws_secretsmanager), another address of the service, such as a VPC endpoint's.
+    type: str
+  profile:
+    description: With O(backend=aws_secretsmanager), a profile of AWS's configuration.
+    type: str
+  prefix:
+    description: With O(backend=aws_secretsmanager), what the secrets' names begin with. Each fleet needs its own.
+    type: str
+    default: inference-fleet
+  kms_key_id:
+    description: With O(backend=aws_secretsmanager), the KMS key that encrypts secrets that are made.
+    type: str
+  tags:
+    description: With O(backend=aws_secretsmanager), further tags of secrets that are made.
+    type: dict
+    default: {}
+  recovery_days:
+    description: With O(backend=aws_secretsmanager), the days for which a removed client's secret can be restored.
+    type: int
+    default: 30
 """
 
 EXAMPLES = r"""
@@ -59,6 +166,8 @@ EXAMPLES = r"""
   inference.fleet.api_key:
     clients:
       - name: team-a
+        models: [Qwen/Qwen3-VL-8B-Instruct]
+        requests_per_minute: 600
       - name: gateway
     path: ~/.local/state/inference-fleet/keys.json
   delegate_to: localhost
@@ -74,11 +183,30 @@ EXAMPLES = r"""
   delegate_to: localhost
   no_log: true
   register: key
+
+- name: Make pending keys for the clients whose keys are older than a month
+  inference.fleet.api_key:
+    state: pending
+    max_age: 30d
+    backend: aws_secretsmanager
+    region: us-east-1
+    prefix: inference-fleet/production
+  delegate_to: localhost
+  register: rotation
+
+- name: Make them the current ones, and keep the old ones valid for a day
+  inference.fleet.api_key:
+    state: finished
+    overlap: 24h
+    backend: aws_secretsmanager
+    region: us-east-1
+    prefix: inference-fleet/production
+  delegate_to: localhost
 """
 
 RETURN = r"""
 clients:
-  description: The clients that were asked for, without their keys.
+  description: The clients that were asked for, or that the rotation is about, without their keys.
   returned: success
   type: list
   elements: dict
@@ -97,8 +225,54 @@ clients:
       type: str
       returned: always
       sample: "2026-11-22T12:00:00Z"
+    activated:
+      description: When it became the current one; empty where that is not known.
+      type: str
+      returned: always
+    age:
+      description: Seconds since the current key was made.
+      type: int
+      returned: always
+    due:
+      description: Whether it is older than O(max_age). A client that expired is never due.
+      type: bool
+      returned: always
+    state:
+      description:
+        - What is going on. V(pending), there is a pending key; V(previous), the old key is still valid; V(retired), the
+          old key is dead but not proven so; V(current), nothing.
+      type: str
+      returned: always
+    expired:
+      description: Whether C(expires) is over.
+      type: bool
+      returned: always
+    models:
+      description: As in O(clients[].models).
+      type: list
+      elements: str
+      returned: always
+    requests_per_minute:
+      description: As in O(clients[].requests_per_minute).
+      type: int
+      returned: always
+    max_concurrent:
+      description: As in O(clients[].max_concurrent).
+      type: int
+      returned: always
+    expires:
+      description: As in O(clients[].expires); empty for never.
+      type: str
+      returned: always
+    keys:
+      description:
+        - The keys of which the store has the text, each with C(slot), C(fingerprint), C(sha256), C(created),
+          C(activated), C(retire_at), C(retired), C(compromised) and C(rotation).
+      type: list
+      elements: dict
+      returned: always
 hashes:
-  description: Name and hash of every live key of these clients, for module M(inference.fleet.edge_keys). Not secret.
+  description: Every live key of the store, for module M(inference.fleet.edge_keys). Not secret.
   returned: success
   type: list
   elements: dict
@@ -111,8 +285,92 @@ hashes:
       description: The key's hash.
       type: str
       returned: always
+    slot:
+      description: V(current), V(pending) or V(previous).
+      type: str
+      returned: always
+retired:
+  description: The keys that have to be dead, of removed clients too. The oldest ones are forgotten.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The client.
+      type: str
+      returned: always
+    fingerprint:
+      description: The key's fingerprint.
+      type: str
+      returned: always
+    sha256:
+      description: The key's hash.
+      type: str
+      returned: always
+    created:
+      description: When it was made.
+      type: str
+      returned: always
+    activated:
+      description: When it became the current one; empty where it never did.
+      type: str
+      returned: always
+    retired:
+      description: Since when it is dead.
+      type: str
+      returned: always
+    compromised:
+      description: Whether somebody else may have it.
+      type: bool
+      returned: always
+    proven:
+      description: Whether V(completed) was reached after it died.
+      type: bool
+      returned: always
+    revealable:
+      description: Whether O(which=previous) still reveals it, for the proof.
+      type: bool
+      returned: always
+rotation:
+  description: The rotation in progress; none where there is none.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: Its name.
+      type: str
+      returned: always
+    step:
+      description: V(retired), V(pending), V(finished) or V(withdrawn).
+      type: str
+      returned: always
+    clients:
+      description: Whose keys it changes.
+      type: list
+      elements: str
+      returned: always
+    by:
+      description: The user who runs it.
+      type: str
+      returned: always
+    controller:
+      description: Where it runs.
+      type: str
+      returned: always
+    pid:
+      description: The process that runs it.
+      type: int
+      returned: always
+    started:
+      description: When it began.
+      type: str
+      returned: always
+    resumed:
+      description: When that process began or continued it.
+      type: str
+      returned: always
 key:
-  description: The client's current key.
+  description: The client's key.
   returned: with O(reveal)
   type: str
 actions:
@@ -124,102 +382,214 @@ actions:
 """
 
 import contextlib
+import dataclasses
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _keys
+from ansible_collections.inference.fleet.plugins.module_utils import (
+    _key_clients,
+    _key_holder,
+    _key_view,
+    _keys,
+    _rotation,
+    _secrets_manager,
+    _times,
+)
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._key_store import (
-    Client,
-    Clients,
-    FileKeyStore,
+    Content,
     KeyStore,
-    new_key,
+    StoreChanged,
+    check_attributes,
 )
+from ansible_collections.inference.fleet.plugins.module_utils._key_store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils._key_store_file import FileKeyStore
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "state": {"type": "str", "choices": ["present", "absent", "info"], "default": "present"},
+    "state": {
+        "type": "str",
+        "choices": ["present", "absent", "info", "pending", "finished", "withdrawn", "retired", "completed"],
+        "default": "present",
+    },
     "clients": {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"name": {"type": "str", "required": True}},
+        "options": {
+            "name": {"type": "str", "required": True},
+            "models": {"type": "list", "elements": "str", "default": []},
+            "requests_per_minute": {"type": "int"},
+            "max_concurrent": {"type": "int"},
+            "expires": {"type": "str"},
+        },
     },
     "exclusive": {"type": "bool", "default": False},
     "reveal": {"type": "bool", "default": False, "no_log": False},
-    "path": {"type": "path", "required": True},
+    "which": {"type": "str", "choices": ["current", "pending", "previous"], "default": "current"},
+    "max_age": {"type": "str"},
+    "rotation_id": {"type": "str"},
+    "overlap": {"type": "str"},
+    "force": {"type": "bool", "default": False},
+    "compromised": {"type": "bool", "default": False},
+    "take_over": {"type": "bool", "default": False},
+    "backend": {"type": "str", "choices": ["file", "aws_secretsmanager"], "default": "file"},
+    "path": {"type": "path"},
+    "region": {"type": "str"},
+    "endpoint_url": {"type": "str"},
+    "profile": {"type": "str"},
+    "prefix": {"type": "str", "default": "inference-fleet"},
+    # The key's name, not the key.
+    "kms_key_id": {"type": "str", "no_log": False},
+    "tags": {"type": "dict", "default": {}},
+    "recovery_days": {"type": "int", "default": 30},
 }
+
+_STEPS: dict[str, t.Callable[[Content, _rotation.Request], _rotation.Step]] = {
+    "pending": _rotation.pending,
+    "finished": _rotation.finished,
+    "withdrawn": _rotation.withdrawn,
+    "retired": _rotation.retired,
+    "completed": _rotation.completed,
+}
+# How often a change is worked out anew because somebody else was faster.
+_ATTEMPTS = 5
 
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    state, exclusive, reveal = params["state"], params["exclusive"], params["reveal"]
-    names = _keys.check_client_names(item["name"] for item in params["clients"])
-    if exclusive and (state != "present" or not names):
+    request = _request(params)
+    _check_options(params, request)
+    store = _store(params)
+    first: Content | None = None
+    for attempt in range(1, _ATTEMPTS + 1):
+        with contextlib.ExitStack() as stack:
+            if params["state"] != "info" and not check:
+                stack.enter_context(store.locked(make=params["state"] == "present"))
+            before = store.load()
+            first = first or before
+            step = _step(params, request, before, store)
+            if step.after == before or check:
+                break
+            try:
+                store.save(before, step.after)
+                break
+            except StoreChanged as changed:
+                if attempt == _ATTEMPTS:
+                    raise FleetError(f"{changed.message} That happened {attempt} times; run again.") from None
+    return _result(params, request, first or before, step, store, want_diff)
+
+
+def _request(params: dict[str, t.Any]) -> _rotation.Request:
+    max_age, overlap = params["max_age"], params["overlap"]
+    return _rotation.Request(
+        now=_times.now(),
+        me=_key_holder.current(),
+        names=tuple(_keys.check_client_names(item["name"] for item in params["clients"])),
+        rotation_id=_rotation.check_id(params["rotation_id"]) if params["rotation_id"] else "",
+        max_age=None if max_age is None else _times.duration(max_age, "max_age"),
+        overlap=None if overlap is None else _times.duration(overlap, "overlap"),
+        force=params["force"],
+        compromised=params["compromised"],
+        take_over=params["take_over"],
+    )
+
+
+def _check_options(params: dict[str, t.Any], request: _rotation.Request) -> None:
+    state = params["state"]
+    if params["exclusive"] and (state != "present" or not request.names):
         raise FleetError(
             "exclusive removes every client that is not listed: give state present and at least one client."
         )
-    if reveal and (state != "info" or len(names) != 1):
+    if params["reveal"] and (state != "info" or len(request.names) != 1):
         raise FleetError("reveal returns one client's key: give state info and exactly one client.")
-    store: KeyStore = FileKeyStore(params["path"])
-    with contextlib.ExitStack() as stack:
-        if state != "info" and not check:
-            stack.enter_context(store.locked())
-        before = store.load()
-        changes = _changes(before, state, names, exclusive)
-        if changes and not check:
-            store.save(changes)
-    after = {name: client for name, client in {**before, **changes}.items() if client}
-    shown = sorted(after) if state == "info" and not names else [name for name in names if name in after]
+
+
+def _store(params: dict[str, t.Any]) -> KeyStore:
+    if params["backend"] == "file":
+        if not params["path"]:
+            raise FleetError("The key store has no path. Give the file on the controller, or another backend.")
+        return FileKeyStore(params["path"])
+    if not params["region"]:
+        raise FleetError("The key store in AWS Secrets Manager has no region. Give the one that it is in.")
+    aws = _secrets_manager.connect(params["region"], params["endpoint_url"], params["profile"])
+    tags = {str(name): str(value) for name, value in params["tags"].items()}
+    return SecretsManagerKeyStore(
+        aws, Options(params["prefix"], params["kms_key_id"] or "", tags, params["recovery_days"])
+    )
+
+
+def _step(params: dict[str, t.Any], request: _rotation.Request, before: Content, store: KeyStore) -> _rotation.Step:
+    """What the state comes to, and the clients that are returned."""
+    state = params["state"]
+    if not before.exists and state not in ("present", "absent") and (state != "info" or request.names):
+        raise FleetError(
+            f"{_sentence(store.name)} has not been made yet, so there is nothing to do with state {state}. Correct "
+            "fleet_key_store, or add the clients to fleet_clients and run playbooks/keys.yml."
+        )
+    if state in ("present", "absent"):
+        return _clients_step(params, request, before)
+    _refuse_missing(before)
     if state == "info":
-        _demand(names, after, params["path"])
+        _rotation.demand(request.names, before)
+        return _rotation.Step(before, list(request.names) or sorted(before.clients))
+    step = _STEPS[state](before, request)
+    return step._replace(after=dataclasses.replace(step.after, leftovers=()))
+
+
+def _clients_step(params: dict[str, t.Any], request: _rotation.Request, before: Content) -> _rotation.Step:
+    if params["state"] == "absent":
+        after = _key_clients.absent(before, request.names, request.now)
+    else:
+        wanted = {item["name"]: check_attributes(item) for item in params["clients"]}
+        after = _key_clients.present(before, wanted, params["exclusive"], request.now)
+    _refuse_missing(after)
+    made = before.exists or bool(after.clients)
+    names = [name for name in request.names if name in after.clients]
+    return _rotation.Step(dataclasses.replace(after, leftovers=(), exists=made), names)
+
+
+def _refuse_missing(content: Content) -> None:
+    """Whoever goes on without a client's keys tells the edges to refuse it."""
+    if content.missing:
+        raise FleetError(" ".join(content.missing[name] for name in sorted(content.missing)))
+
+
+def _result(
+    params: dict[str, t.Any],
+    request: _rotation.Request,
+    before: Content,
+    step: _rotation.Step,
+    store: KeyStore,
+    want_diff: bool,
+) -> dict[str, t.Any]:
+    after = step.after
     result: dict[str, t.Any] = {
-        "changed": bool(changes),
-        "clients": [_summary(name, after[name]) for name in shown],
-        "hashes": [{"name": name, "sha256": _keys.sha256(key.key)} for name in shown for key in after[name].live()],
-        "actions": _actions(before, changes),
+        "changed": after != before,
+        "clients": [_key_view.client(name, after.clients[name], request.now, request.max_age) for name in step.names],
+        "hashes": _key_view.hashes(after),
+        "retired": _key_view.retired(after),
+        "rotation": _key_view.rotation(after),
+        "actions": _key_view.actions(before, after, store.name) if after != before else [],
     }
-    if reveal:
-        result["key"] = after[names[0]].current.key
-    if want_diff and changes:
-        result["diff"] = {"before": _listed(before), "after": _listed(after)}
+    if params["reveal"]:
+        result["key"] = _revealed(after, request.names[0], params["which"])
+    if want_diff and after != before:
+        result["diff"] = {"before": _key_view.listed(before), "after": _key_view.listed(after)}
     return result
 
 
-def _changes(before: Clients, state: str, names: list[str], exclusive: bool) -> dict[str, Client | None]:
-    if state == "absent":
-        return {name: None for name in names if name in before}
-    if state == "info":
-        return {}
-    changes: dict[str, Client | None] = {name: Client(new_key()) for name in names if name not in before}
-    if exclusive:
-        changes.update({name: None for name in before if name not in names})
-    return changes
-
-
-def _demand(names: list[str], clients: Clients, path: str) -> None:
-    missing = [name for name in names if name not in clients]
-    if missing:
-        known = ", ".join(sorted(clients)) or "none"
+def _revealed(content: Content, name: str, which: str) -> str:
+    key = dict(content.clients[name].slots()).get(which)
+    if key is None:
         raise FleetError(
-            f"The key store {path} has no client {', '.join(missing)}. It has: {known}. "
-            "Add the client to fleet_clients and run playbooks/keys.yml."
+            f"Client {name} has no {which} key. It has: "
+            f"{', '.join(slot for slot, _key in content.clients[name].slots())}."
         )
+    return key.key
 
 
-def _summary(name: str, client: Client) -> dict[str, t.Any]:
-    return {"name": name, "fingerprint": client.current.fingerprint, "created": client.current.created}
-
-
-def _actions(before: Clients, changes: dict[str, Client | None]) -> list[str]:
-    return [
-        f"add {name} {client.current.fingerprint}" if client else f"remove {name} {before[name].current.fingerprint}"
-        for name, client in sorted(changes.items())
-    ]
-
-
-def _listed(clients: Clients) -> str:
-    return "".join(f"{name} {key.fingerprint}\n" for name in sorted(clients) for key in clients[name].live())
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def main() -> None:

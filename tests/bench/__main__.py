@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import signal
 import sys
 import time
 import types
 import typing as t
 
+from tests.bench import rollout
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge")
+PARTS = ("memory", "converge", "noop", "edge", "rollout")
 CONVERGED = 3
 MORE = 8
 TRIES = 2
@@ -34,10 +37,10 @@ def converge(fleet: Fleet) -> None:
     first = fleet.site(["inference-1"])
     fleet.reset("inference-1")
     run = fleet.site(["inference-1"])
-    start = run.seconds_in("Restart the unit", "Wait until it serves")
+    start = run.seconds_in("Start the unit", "Wait until it serves")
     report("converge", f"a bare host, caches warm: {run.seconds:.1f} s = engine start {start:.1f} s")
     report("", f"+ {run.seconds - start:.1f} s for all else (caches as they were: {first.seconds:.1f} s). Of these:")
-    for seconds, name in run.longest(5, "Restart the unit", "Wait until it serves"):
+    for seconds, name in run.longest(5, "Start the unit", "Wait until it serves"):
         report("", f"  {seconds:5.1f} s  {name}")
 
 
@@ -82,6 +85,18 @@ def edge(fleet: Fleet) -> None:
         report("", f"median difference of {PAIRS} pairs: {found['added_ms']:+.2f} ms ({found['ratio']:.3f} times)")
 
 
+def rollouts(fleet: Fleet) -> None:
+    # The helpers of the tests print what they run; the figures go around that.
+    with contextlib.redirect_stdout(io.StringIO()):
+        rollout.two_hosts(fleet, report_past)
+        rollout.many_hosts(report_past)
+
+
+def report_past(part: str, text: str) -> None:
+    with contextlib.redirect_stdout(sys.__stdout__):
+        report(part, text)
+
+
 def main() -> int:
     chosen = [part for part in PARTS if part in sys.argv[1:]] or list(PARTS)
 
@@ -89,9 +104,10 @@ def main() -> int:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
+    measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge, "rollout": rollouts}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
-            {"memory": memory, "converge": converge, "noop": noop, "edge": edge}[part](fleet)
+            measures[part](fleet)
     return 0
 
 

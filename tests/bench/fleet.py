@@ -136,14 +136,23 @@ class Fleet:
         found: dict[str, dict[str, float]] = json.loads(done.stdout)
         return found
 
-    def _key(self, client: str) -> str:
-        told = subprocess.run(
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of Ansible and the lab's commands."""
+        return self._environment
+
+    def tell_client(self, client: str = "demo") -> str:
+        """The lines that export address and key for a client."""
+        return subprocess.run(
             [sys.executable, "-m", "lab", "env", "--name", self._name, "--client", client],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
+
+    def _key(self, client: str) -> str:
+        told = self.tell_client(client)
         found = re.search(r"^export OPENAI_API_KEY=(\S+)$", told, re.MULTILINE)
         if found is None:
             raise SystemExit(f"bench: the lab has no key of client {client}")

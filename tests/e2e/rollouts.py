@@ -15,7 +15,7 @@ from pathlib import Path
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal, _traffic_control
 
 from lab import state
-from tests.e2e.conftest import LAB, MODEL, ROOT, Fleet, Run
+from tests.e2e.conftest import MODEL, ROOT, Run
 
 PATIENCE = 900.0
 
@@ -23,12 +23,12 @@ PATIENCE = 900.0
 class Traffic:
     """The project's own traffic driver, through the lab's balancer, from when it is made until it is stopped."""
 
-    def __init__(self, fleet: Fleet, place: Path, streams: int, requests_per_second: float) -> None:
+    def __init__(self, environment: t.Mapping[str, str], place: Path, streams: int, requests_per_second: float) -> None:
         self._output = str(place / "traffic.json")
         _traffic_control.start(
             {
-                "url": fleet.environment["OPENAI_BASE_URL"],
-                "api_key": fleet.environment["OPENAI_API_KEY"],
+                "url": environment["OPENAI_BASE_URL"],
+                "api_key": environment["OPENAI_API_KEY"],
                 "model": MODEL,
                 "streams": streams,
                 "requests_per_second": requests_per_second,
@@ -41,22 +41,28 @@ class Traffic:
         _traffic_control.stop(self._output, grace=60)
         report = _traffic_control.report(self._output)
         assert report is not None
-        print(json.dumps({name: value for name, value in report.items() if name != "seconds"}, indent=1))
         return report
 
 
 def nothing_was_lost(report: dict[str, t.Any]) -> bool:
     """Whether the clients had whole answers only, and had some."""
+    print(json.dumps({name: value for name, value in report.items() if name != "seconds"}, indent=1))
     assert report["requests"]["ok"] > 0
     assert report["streams"]["whole"] > 0
     return not report["errors"] and not report["streams"]["cut"]
 
 
 class Rollout:
-    """A playbook that runs beside the test."""
+    """A playbook that runs beside the test.
 
-    def __init__(self, fleet: Fleet, place: Path, *words: str) -> None:
-        self._records = state.require(LAB).directory / "rollouts"
+    Args:
+        environment: the command's; it names the lab.
+        place: for its output.
+        words: those of ansible-playbook.
+    """
+
+    def __init__(self, environment: t.Mapping[str, str], place: Path, *words: str) -> None:
+        self._records = state.require(environment["INFERENCE_FLEET_LAB"]).directory / "rollouts"
         self._before = {path: _rollout_journal.size(str(path)) for path in self._journals()}
         self._words = ["ansible-playbook", *words]
         self._log = place / f"{len(list(place.glob('*.log')))}.log"
@@ -64,7 +70,7 @@ class Rollout:
             self._process = subprocess.Popen(
                 self._words,
                 cwd=ROOT,
-                env=fleet.environment,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,6 +118,10 @@ class Rollout:
     @property
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def record(self) -> Path:

@@ -28,7 +28,7 @@ def traffic(demo: Run, fleet: Fleet, tmp_path: Path) -> t.Iterator[Start]:
     started: list[Traffic] = []
 
     def start(streams: int = 20, requests_per_second: float = 10) -> Traffic:
-        started.append(Traffic(fleet, tmp_path, streams, requests_per_second))
+        started.append(Traffic(fleet.environment, tmp_path, streams, requests_per_second))
         return started[-1]
 
     yield start
@@ -53,7 +53,7 @@ def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
 ) -> None:
     before = processes(fleet)
     clients = traffic()
-    restart = Rollout(fleet, tmp_path, RESTART)
+    restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="drain")
     second = fleet.playbook(RESTART)
     assert second.code != 0
@@ -81,7 +81,7 @@ def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: S
     assert foreseen.recap["inference-1"]["changed"] > 0
     assert processes(fleet) == before
     clients = traffic()
-    done = Rollout(fleet, tmp_path, "site.yml", *option).wait()
+    done = Rollout(fleet.environment, tmp_path, "site.yml", *option).wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())
     assert all(old != new for old, new in zip(before, processes(fleet), strict=True))
@@ -92,7 +92,7 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     clients = traffic()
     routes = [fleet.on(host, "ip route show default; ip route del default") for host in HOSTS]
     try:
-        done = Rollout(fleet, tmp_path, "playbooks/rollback.yml").wait()
+        done = Rollout(fleet.environment, tmp_path, "playbooks/rollback.yml").wait()
         assert done.code == 0
         assert nothing_was_lost(clients.stop())
     finally:
@@ -110,13 +110,13 @@ def test_a_controller_that_is_killed_at_any_step_costs_nothing(fleet: Fleet, tra
     clients = traffic(streams=4, requests_per_second=5)
     before = processes(fleet)
     for step in STEPS:
-        run = Rollout(fleet, tmp_path, RESTART, "-l", "inference-1")
+        run = Rollout(fleet.environment, tmp_path, RESTART, "-l", "inference-1")
         run.wait_for("step", host="inference-1", step=step)
         run.kill()
         assert fleet.process("inference-2") == before[1]
     told = fleet.playbook("playbooks/status.yml")
     assert "0 of its 1 hosts are done. The same command goes on with it." in told.text
-    last = Rollout(fleet, tmp_path, RESTART, "-l", "inference-1").wait()
+    last = Rollout(fleet.environment, tmp_path, RESTART, "-l", "inference-1").wait()
     assert last.code == 0
     assert "Goes on with" in last.text
     assert nothing_was_lost(clients.stop())
@@ -129,7 +129,7 @@ def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: Start, t
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
     blind = '{"vllm_limit_mm_per_prompt": {"image": 0, "video": 0}}'
-    done = Rollout(fleet, tmp_path, "site.yml", "-e", "engine=vllm", "-e", blind).wait()
+    done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=vllm", "-e", blind).wait()
     assert done.code != 0
     assert "check image" in done.text
     assert "It was rolled back to vllm-" in done.text
@@ -145,7 +145,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
 ) -> None:
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
-    restart = Rollout(fleet, tmp_path, RESTART)
+    restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="gate")
     fleet.on("inference-1", "systemctl kill --signal=KILL vllm@0.service")
     stopped = restart.wait()
@@ -163,7 +163,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
 def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
-    restart = Rollout(fleet, tmp_path, RESTART)
+    restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="stop")
     assert fleet.lab("stop", "--name", LAB, "inference-1", "--crash").code == 0
     try:

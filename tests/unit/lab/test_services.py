@@ -47,7 +47,8 @@ def test_scratch_hosts_have_an_inventory_of_their_own(lab: Lab, monkeypatch: pyt
     assert str(lab.known_hosts) in scratch["vars"]["ansible_ssh_common_args"]
     assert "StrictHostKeyChecking=no" not in json.dumps(scratch)
     assert json.loads((lab.directory / "vars.json").read_text()) == {
-        "engine_pip_environment": {"UV_CACHE_DIR": "/cache"}
+        "engine_pip_environment": {"UV_CACHE_DIR": "/cache"},
+        "fleet_url": f"{lab.balancer_url}/v1",
     }
 
 

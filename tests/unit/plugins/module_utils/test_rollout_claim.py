@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
@@ -50,6 +51,7 @@ def test_done_notes_time_and_duration() -> None:
 def test_a_file_of_a_later_version_is_read_and_rubbish_is_not() -> None:
     assert parse(None) is None
     assert parse({**dataclasses.asdict(claim()), "more": 1}) == claim()
-    for rubbish in ([], "x", {"id": "r1"}):
+    broken: list[t.Any] = [[], "x", {"id": "r1"}]
+    for rubbish in broken:
         with pytest.raises(FleetError, match="does not say which rollout"):
             parse(rubbish)

@@ -10,7 +10,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._rollout_walk impo
     wave_to_bake,
 )
 
-from tests.unit.plugins.module_utils.rollouts import begin, done, status, self_tested
+from tests.unit.plugins.module_utils.rollouts import begin, done, self_tested, status
 
 Events = list[dict[str, t.Any]]
 

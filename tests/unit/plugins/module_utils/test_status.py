@@ -11,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._status import (
     iso,
     parse_units,
     rows_of,
+    short_revision,
 )
 
 SHOWN = """\
@@ -153,3 +154,10 @@ def test_a_failed_gate_says_why() -> None:
     assert rows_of("d", status(gates=gates))[0]["last_gate"] == "FAILED (empty) 2026-11-22 12:30"
     assert gate_of([]) is None
     assert iso(0) == "1970-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("revision", "short"), [("0c351dd01ed8", "0c351dd0"), ("content-1a2b3c4d5e", "1a2b3c4d"), ("main", "main")]
+)
+def test_a_revision_is_short_and_says_something(revision: str, short: str) -> None:
+    assert short_revision(revision) == short
