@@ -203,7 +203,7 @@ def test_an_engine_that_cannot_start_is_explained_and_the_good_release_comes_bac
     assert done.code != 0
     assert "max_model_len 99999999 is more than the model was made for" in done.text
     assert "It was rolled back to vllm-" in done.text
-    assert "Nothing after this was touched" in done.text
+    assert "Not touched: inference-2" in done.text
     assert fleet.process("inference-2") == before
     for host in HOSTS:
         assert fleet.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health") == "200"

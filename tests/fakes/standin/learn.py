@@ -47,7 +47,8 @@ def row(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str, t
     if isinstance(action, argparse.BooleanOptionalAction):
         return {"names": names, "kind": "switch"}
     if action.nargs == 0:
-        return {"names": names, "kind": "flag"}
+        # SGLang refuses in a config file what is not plainly store_true.
+        return {"names": names, "kind": "flag" if type(action) is argparse._StoreTrueAction else "deprecated"}
     kind = "text" if action.choices else KINDS[tuple(word for word in WORDS if _takes(parser, action, word))]
     if action.choices and all(isinstance(choice, int) for choice in action.choices):
         kind = "int"

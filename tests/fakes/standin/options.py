@@ -8,7 +8,6 @@ import os
 import re
 import typing as t
 
-#: What a kind of value takes, besides ``text``, ``flag`` and ``switch``; one that ends in ``?`` takes None, too.
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _POWER = {"k": 1, "m": 2, "g": 3, "t": 4}
 _CONFIG_LINE = re.compile(r"([A-Za-z0-9_-]+): (.+)")
@@ -19,8 +18,8 @@ class Option(t.TypedDict, total=False):
 
     Attributes:
         names: its spellings, with their dashes.
-        kind: ``flag``, ``switch`` (which has a negative form), ``text``, ``int``, ``float``, ``size`` (as 25k),
-            ``length`` (a size, or auto), ``json``, ``object``.
+        kind: ``flag``, ``deprecated`` (a flag), ``switch`` (which has a negative form), ``text``, ``int``, ``float``,
+            ``size`` (as 25k), ``length`` (a size, or auto), ``json``, ``object``; with ``?``, None too.
         nargs: as argparse's, where it takes other than one value.
         choices: the values that it takes.
         required: whether the parser insists on it.
@@ -31,6 +30,10 @@ class Option(t.TypedDict, total=False):
     nargs: str
     choices: list[str]
     required: bool
+
+
+class DeprecatedStoreTrueAction(argparse._StoreTrueAction):
+    """A flag that goes; its name is in SGLang's message."""
 
 
 def table(name: str) -> list[Option]:
@@ -45,6 +48,8 @@ def add_to(parser: argparse.ArgumentParser, rows: t.Iterable[Option]) -> None:
     for row in rows:
         if row["kind"] == "flag":
             parser.add_argument(*row["names"], action="store_true")
+        elif row["kind"] == "deprecated":
+            parser.add_argument(*row["names"], action=DeprecatedStoreTrueAction)
         elif row["kind"] == "switch":
             names = [name for name in row["names"] if not name.startswith("--no-")]
             parser.add_argument(*names, action=argparse.BooleanOptionalAction)

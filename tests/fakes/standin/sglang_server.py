@@ -38,9 +38,11 @@ class ConfigArgumentMerger:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         by_name = {name.lstrip("-"): action for action in parser._actions for name in action.option_strings}
-        self._flags = {name for name, action in by_name.items() if isinstance(action, argparse._StoreTrueAction)}
+        self._flags = {name for name, action in by_name.items() if type(action) is argparse._StoreTrueAction}
         self._refused = {
-            name for name, action in by_name.items() if action.nargs == 0 and name not in {*self._flags, "help", "h"}
+            name: type(action).__name__
+            for name, action in by_name.items()
+            if action.nargs == 0 and name not in {*self._flags, "help", "h"}
         }
 
     def merge_config_with_args(self, cli_args: list[str]) -> list[str]:
@@ -56,9 +58,8 @@ class ConfigArgumentMerger:
 
     def _words(self, name: str, value: t.Any) -> list[str]:
         if name in self._refused:
-            raise ValueError(
-                f"Unsupported config option '{name.replace('-', '_')}' with action 'BooleanOptionalAction'"
-            )
+            option = name.replace("-", "_")
+            raise ValueError(f"Unsupported config option '{option}' with action '{self._refused[name]}'")
         if isinstance(value, bool):
             return ([f"--{name}"] if value else []) if name in self._flags else [f"--{name}", str(value).lower()]
         if isinstance(value, list):

@@ -13,7 +13,7 @@ def write_many(path: str, who: int) -> None:
 
 def test_many_writers_lose_and_mix_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "journal.jsonl")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_many, args=(path, who)) for who in range(4)]
     for writer in writers:
         writer.start()
