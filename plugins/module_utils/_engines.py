@@ -60,7 +60,7 @@ finally:
 _SGLANG_CHECK = """
 import argparse, json, sys
 from sglang.srt.server_args import ServerArgs
-from sglang.srt.server_args_config_parser import ConfigArgumentMerger
+from sglang.srt.utils.server_args_config_parser import ConfigArgumentMerger
 parser = argparse.ArgumentParser(prog="sglang")
 ServerArgs.add_cli_args(parser)
 try:

@@ -166,7 +166,9 @@ def _existing(unit: str, state: UnitState) -> UnitState:
 
 
 def _has_ended(state: UnitState, restarts: int) -> bool:
-    return state.restarts > restarts or state.active not in ("active", "activating", "reloading")
+    # While systemd waits to start it again it still says why it ended; afterwards that is forgotten.
+    waits_for_restart = state.sub == "auto-restart"
+    return waits_for_restart or state.restarts > restarts or state.active not in ("active", "activating", "reloading")
 
 
 def _serves(state: UnitState, port: int, health_of: t.Callable[[int], int | None]) -> bool:

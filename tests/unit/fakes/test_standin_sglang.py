@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._engine_log import explain
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 
 from tests.fakes.standin import wheels
 from tests.unit.fakes import runtimes
@@ -40,11 +39,6 @@ def engine(runtime: Path, place: Path, given: dict[str, t.Any] | None = None, **
 
 
 # The words are those of the real SGLang 0.5.23 to the same options.
-@pytest.mark.xfail(
-    "srt.server_args_config_parser" in ENGINES["sglang"].check_program,
-    reason="the check asks for a module that SGLang 0.5.23 has in srt.utils",
-    strict=True,
-)
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -52,6 +52,12 @@ def test_a_restart_is_a_failure_at_once_and_is_explained() -> None:
     assert host.clock == 0
 
 
+def test_an_end_is_seen_while_systemd_waits_to_start_it_again() -> None:
+    waiting = dataclasses.replace(UP, active="activating", sub="auto-restart", result="exit-code", status="1")
+    with pytest.raises(FleetError, match=r"ended while it started \(result exit-code, status 1\)"):
+        Host([UP, waiting], [None]).run()
+
+
 def test_a_dead_unit_is_a_failure_although_the_port_answers() -> None:
     with pytest.raises(FleetError, match="ended while it started"):
         Host([UP, dataclasses.replace(UP, active="failed")], [200]).run()
