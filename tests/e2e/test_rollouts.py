@@ -132,7 +132,7 @@ def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: Start, t
     blind = '{"vllm_limit_mm_per_prompt": {"image": 0, "video": 0}}'
     done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=vllm", "-e", blind).wait()
     assert done.code != 0
-    assert "check image" in done.text
+    assert "At most 0 image(s) may be provided in one prompt" in done.text
     assert "It was rolled back to vllm-" in done.text
     assert "Not touched: inference-2" in done.text
     assert nothing_was_lost(clients.stop())
