@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import os
+import re
 import socket
 import time
 import typing as t
@@ -216,8 +217,8 @@ class Rollout:
 
     @property
     def _hosts(self) -> list[str]:
-        """The hosts of the run, in the inventory's order."""
-        return list(self._vars.get("ansible_play_hosts_all", []))
+        """The hosts of the run by name: EC2 lists instances in whatever order."""
+        return sorted(self._vars.get("ansible_play_hosts_all", []), key=by_name)
 
     @property
     def _lost(self) -> set[str]:
@@ -270,6 +271,11 @@ class Rollout:
         return rows + [
             {"wave": "-", "host": name, "action": "left out", "why": why} for name, why in plan.left_out.items()
         ]
+
+
+def by_name(host: str) -> list[tuple[int, str]]:
+    """A key that puts host-2 before host-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", host)]
 
 
 def _load(status: dict[str, t.Any] | None) -> dict[str, t.Any]:

@@ -164,3 +164,8 @@ def test_a_wave_is_watched_for_the_pause(run: Run, monkeypatch: pytest.MonkeyPat
     assert run.ask("baked", plan=plan, pause=7)["wave"] == 1
     assert run.ask("baked", plan=plan, pause=7)["wave"] == 0
     assert slept == [7]
+
+
+def test_hosts_go_in_the_order_of_their_names(run: Run) -> None:
+    run.hosts = {name: host() for name in ("gpu-10", "gpu-9", "a-1", "gpu-1")}
+    assert run.ask("planned", waves=[1, 1, 1, "100%"])["plan"]["waves"] == [["a-1"], ["gpu-1"], ["gpu-9"], ["gpu-10"]]
