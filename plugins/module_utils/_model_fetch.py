@@ -774,17 +774,17 @@ class Fetch:
         os.makedirs(self._partial, mode=0o755, exist_ok=True)
         self._journal = read_document(os.path.join(self._partial, JOURNAL)) or {}
         self._progress.state("verifying")
-        todo = [file for file in self._snapshot.files if not self._is_there(file)]
+        missing = [file for file in self._snapshot.files if not self._is_there(file)]
         self._remove_strays()
-        if todo:
+        if missing:
             self._check_space()
             self._progress.state("fetching")
-            self._progress.say(f"fetching {len(todo)} of {len(self._snapshot.files)} files; {self._progress.line()}")
+            self._progress.say(f"fetching {len(missing)} of {len(self._snapshot.files)} files; {self._progress.line()}")
             source = self._open()
             # They tell whether the source is whole before gigabytes are spent on it.
-            self._fetch_all(source, [file for file in todo if file.path.endswith(".json")])
+            self._fetch_all(source, [file for file in missing if file.path.endswith(".json")])
             check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
-            self._fetch_all(source, [file for file in todo if not file.path.endswith(".json")])
+            self._fetch_all(source, [file for file in missing if not file.path.endswith(".json")])
         check_parts(self._partial, {file.path for file in self._snapshot.files}, "The model's source")
         self._publish()
 
