@@ -35,7 +35,11 @@ def test_titles_dotted_keys_and_missing_values() -> None:
 
 
 def test_a_cell_is_one_line_and_as_wide_as_allowed() -> None:
-    rows: list[dict[str, t.Any]] = [{"reason": "GPU 2:\n fell  off"}, {"reason": ["a", "b"]}, {"reason": "a long reason"}]
+    rows: list[dict[str, t.Any]] = [
+        {"reason": "GPU 2:\n fell  off"},
+        {"reason": ["a", "b"]},
+        {"reason": "a long reason"},
+    ]
     assert table(rows, [{"key": "reason", "width": 10}]) == ["reason", "GPU 2: fe…", "a, b", "a long re…"]
 
 
