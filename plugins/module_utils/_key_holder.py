@@ -14,6 +14,7 @@ import pwd
 import socket
 
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
+from ansible_collections.inference.fleet.plugins.module_utils._processes import parent, start_ticks
 
 MINE, ALIVE, GONE, UNKNOWN = "mine", "alive", "gone", "unknown"
 
@@ -53,7 +54,7 @@ class Holder:
         if not self.boot or not me.boot:
             return UNKNOWN
         if (self.boot, self.pid_namespace) == (me.boot, me.pid_namespace):
-            return ALIVE if _started(self.pid) == self.pid_started else GONE
+            return ALIVE if start_ticks(self.pid) == self.pid_started else GONE
         rebooted = self.machine and self.machine == me.machine and self.boot != me.boot
         return GONE if rebooted else UNKNOWN
 
@@ -65,7 +66,7 @@ def current() -> Holder:
         by=_user(),
         controller=socket.gethostname(),
         pid=pid,
-        pid_started=_started(pid) or 0,
+        pid_started=start_ticks(pid) or 0,
         machine=(_read("/etc/machine-id") or "").strip(),
         boot=(_read("/proc/sys/kernel/random/boot_id") or "").strip(),
         pid_namespace=_namespace(),
@@ -76,11 +77,11 @@ def _playbook(own: int) -> int:
     """The nearest ancestor that is Ansible, and of its workers the one that made them; else the process itself."""
     pid = own
     while pid > 1 and not _is_ansible(_arguments(pid)):
-        pid = _parent(pid)
+        pid = parent(pid)
     if pid <= 1:
         return own
-    while _parent(pid) > 1 and _arguments(_parent(pid)) == _arguments(pid):
-        pid = _parent(pid)
+    while parent(pid) > 1 and _arguments(parent(pid)) == _arguments(pid):
+        pid = parent(pid)
     return pid
 
 
@@ -92,22 +93,6 @@ def _is_ansible(arguments: list[str]) -> bool:
 
 def _arguments(pid: int) -> list[str]:
     return (_read(f"/proc/{pid}/cmdline") or "").split("\0")[:-1]
-
-
-def _parent(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[1]) if fields else 0
-
-
-def _started(pid: int) -> int | None:
-    """When a process began, in ticks since the boot; None where it does not run."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields and fields[0] not in "ZX" else None
-
-
-def _stat(pid: int) -> list[str]:
-    # The second field is a name that may hold anything; the third one follows its last bracket.
-    return (_read(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
 
 
 def _namespace() -> int:

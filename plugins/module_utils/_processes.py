@@ -11,14 +11,14 @@ import time
 
 def start_ticks(pid: int) -> int | None:
     """Clock ticks from boot to the start of ``pid``; None when it has ended (a zombie has)."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            stat = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field, the name, may hold blanks and brackets: count from the last bracket.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    fields = _stat(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def parent(pid: int) -> int:
+    """The process that ``pid`` is a child of; 0 when there is none, or ``pid`` has ended."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
 
 
 def started_at(pid: int) -> float | None:
@@ -33,3 +33,14 @@ def started_at(pid: int) -> float | None:
 def runs(pid: int, ticks: int | None) -> bool:
     """Whether the process that start_ticks() described still runs."""
     return ticks is not None and start_ticks(pid) == ticks
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/<pid>/stat from the third one on; none when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # The second field, the name, may hold blanks and brackets: count from the last bracket.
+    return stat.rpartition(")")[2].split()

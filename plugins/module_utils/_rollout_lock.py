@@ -15,9 +15,9 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 from ansible_collections.inference.fleet.plugins.module_utils._files import (
     locked,
     read_json,
-    read_text,
     write_atomically,
 )
+from ansible_collections.inference.fleet.plugins.module_utils._processes import start_ticks
 
 NAME = "lock.json"
 
@@ -45,22 +45,12 @@ class Holder:
     @property
     def lives(self) -> bool:
         """Whether the process still runs; of another machine nobody here knows, so yes."""
-        return self.machine != socket.gethostname() or process_start(self.pid) == self.started
-
-
-def process_start(pid: int) -> int | None:
-    """When a process began, in ticks since the boot; None where it does not run."""
-    text = read_text(f"/proc/{pid}/stat")
-    if text is None:
-        return None
-    # The name may hold spaces and brackets; the 22nd field is counted from behind it.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+        return self.machine != socket.gethostname() or start_ticks(self.pid) == self.started
 
 
 def holder_of(pid: int, who: str, verb: str, since: str) -> Holder:
     """The process as a holder."""
-    return Holder(pid, process_start(pid) or 0, socket.gethostname(), who, verb, since)
+    return Holder(pid, start_ticks(pid) or 0, socket.gethostname(), who, verb, since)
 
 
 def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:

@@ -12,9 +12,9 @@ import typing as t
 from pathlib import Path
 
 from tests.bench.fleet import Fleet
-from tests.e2e.conftest import Run
 from tests.e2e.rollouts import Rollout, Traffic
 from tests.fakes.standin.lab import StandinLab, inventories
+from tests.project import Run
 
 RESTART = "playbooks/rolling_restart.yml"
 STREAMS, REQUESTS_PER_SECOND = 20, 10

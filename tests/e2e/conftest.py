@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import re
 import shlex
 import subprocess
 import sys
 import typing as t
-from pathlib import Path
 
 import openai
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+from tests.project import ROOT, Run, run
+
 LAB = "e2e"
 SUBNET = "10.217.0.0/24"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a command did."""
-
-    code: int
-    output: str
-
-    @property
-    def recap(self) -> dict[str, dict[str, int]]:
-        """Ansible's last lines: for each host how many tasks were ok, changed, failed, …"""
-        lines = self.output.partition("PLAY RECAP")[2].splitlines()
-        found = (re.match(r"(\S+)\s+: (ok=.*)", line) for line in lines)
-        return {
-            match[1]: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", match[2])}
-            for match in found
-            if match
-        }
-
-    @property
-    def text(self) -> str:
-        """The output on one line, for messages that Ansible wraps."""
-        return re.sub(r"\s+", " ", self.output)
 
 
 class Fleet:
@@ -51,19 +24,7 @@ class Fleet:
         self.environment = environment
 
     def run(self, *command: str, timeout: float = 1200) -> Run:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        print(f"$ {shlex.join(command)}\n{done.stdout}")
-        return Run(done.returncode, done.stdout)
+        return run(*command, environment=self.environment, timeout=timeout)
 
     def playbook(self, *words: str) -> Run:
         return self.run("ansible-playbook", *words)

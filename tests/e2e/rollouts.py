@@ -15,7 +15,7 @@ from pathlib import Path
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal, _traffic_control
 
 from lab import state
-from tests.e2e.conftest import MODEL, ROOT, Run
+from tests.project import MODEL, ROOT, Run
 
 PATIENCE = 900.0
 

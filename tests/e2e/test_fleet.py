@@ -16,7 +16,8 @@ import openai
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.e2e.conftest import LAB, MODEL, ROOT, Fleet, Run
+from tests.e2e.conftest import LAB, Fleet
+from tests.project import MODEL, ROOT, Run
 
 HOSTS = ("inference-1", "inference-2")
 QUESTION = "What is the capital of France? Answer with one word."

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import LAB, Fleet, Run
+from tests.e2e.conftest import LAB, Fleet
 from tests.e2e.rollouts import Rollout, Traffic, nothing_was_lost
+from tests.project import Run
 
 HOSTS = ("inference-1", "inference-2")
 RESTART = "playbooks/rolling_restart.yml"

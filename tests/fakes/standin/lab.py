@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 import typing as t
 from pathlib import Path
@@ -21,8 +20,8 @@ from pathlib import Path
 import openai
 
 from lab import state
-from tests.e2e.conftest import MODEL, ROOT, Run
 from tests.fakes.standin import wheels
+from tests.project import MODEL, ROOT, Run, run
 
 #: The inventory that goes beside inventories/lab.
 OVERLAY = ROOT / "tests" / "fakes" / "fleet"
@@ -94,20 +93,7 @@ class StandinLab:
         self.environment["LAB_EC2_ENDPOINT"] = state.require(self.name).ec2_endpoint
 
     def run(self, *command: str, timeout: float = 1200) -> Run:
-        """Run a command of the project; what it printed is shown when a test fails."""
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        print(f"$ {shlex.join(command)}\n{done.stdout}")
-        return Run(done.returncode, done.stdout)
+        return run(*command, environment=self.environment, timeout=timeout)
 
     def playbook(self, *words: str) -> Run:
         return self.run("ansible-playbook", *inventories(), *words)

@@ -39,7 +39,7 @@ def sleeper() -> t.Iterator[subprocess.Popen[bytes]]:
 
 def holder(pid: int, **changes: t.Any) -> Holder:
     me = _key_holder.current()
-    started = _key_holder._started(pid) or 0
+    started = _key_holder.start_ticks(pid) or 0
     return dataclasses.replace(me, pid=pid, pid_started=started, **changes)
 
 

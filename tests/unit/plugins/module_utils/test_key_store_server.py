@@ -14,9 +14,9 @@ import uuid
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils import _key_holder, _secrets_manager
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.modules import api_key
 
+from tests.unit.plugins.at_once import at_once
 from tests.unit.plugins.module_utils.aws_store import READS, REGION
 
 fork = multiprocessing.get_context("fork")
@@ -77,31 +77,10 @@ def test_a_rotation_over_http(run: Run) -> None:
 
 def test_of_several_processes_at_once_one_rotates(run: Run) -> None:
     run("present", "a", "b", "c")
-    outcomes: t.Any = fork.Queue()
-    begin, end = fork.Barrier(4), fork.Barrier(4)
-
-    def rotate(name: str) -> None:
-        begin.wait(300)
-        try:
-            run("pending", name)
-            outcomes.put((os.getpid(), ""))
-        except FleetError as error:
-            outcomes.put((os.getpid(), error.message))
-        # Who is gone can be continued by anybody, so nobody goes before all have tried.
-        end.wait(300)
-
-    processes = [fork.Process(target=rotate, args=(name,)) for name in "abc"]
-    for process in processes:
-        process.start()
-    begin.wait(300)
-    told = [outcomes.get(timeout=300) for _ in processes]
-    end.wait(300)
-    for process in processes:
-        process.join()
-    winner = [pid for pid, message in told if not message]
-    assert len(winner) == 1
-    lost = [message for _pid, message in told if message]
-    assert all(f"process {winner[0]} at " in message and "That process is at work" in message for message in lost)
+    told = at_once("abc", lambda name: run("pending", name))
+    (winner,) = [outcome for outcome in told if not outcome.message]
+    lost = [outcome.message for outcome in told if outcome is not winner]
+    assert all(f"process {winner.pid} at " in message and "That process is at work" in message for message in lost)
     assert sorted(item["slot"] for item in run("info")["hashes"]) == ["current", "current", "current", "pending"]
 
 

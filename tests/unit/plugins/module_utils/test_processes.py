@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._processes import runs, start_ticks, started_at
+from ansible_collections.inference.fleet.plugins.module_utils._processes import parent, runs, start_ticks, started_at
 
 
 def test_a_process_is_known_by_its_start_time_until_it_has_ended() -> None:
@@ -16,6 +16,7 @@ def test_a_process_is_known_by_its_start_time_until_it_has_ended() -> None:
         ticks = start_ticks(child.pid)
         assert started_at(child.pid) == pytest.approx(before, abs=1)
         assert runs(child.pid, ticks)
+        assert parent(child.pid) == os.getpid()
         assert ticks is not None
         assert not runs(child.pid, ticks + 1), "another process with this pid"
         child.kill()
@@ -26,6 +27,7 @@ def test_a_process_is_known_by_its_start_time_until_it_has_ended() -> None:
         child.kill()
         child.wait()
     assert start_ticks(child.pid) is None
+    assert parent(child.pid) == 0
     assert not runs(child.pid, None)
 
 

@@ -346,7 +346,9 @@ def test_a_second_run_is_refused_and_told_who_and_since_when(
     after = step(whole, request(take_over=True, **more)).after
     assert after.rotation is None or after.rotation.holder == ME
     alive = dataclasses.replace(ELSEWHERE, boot=ME.boot, pid_namespace=ME.pid_namespace)
-    monkeypatch.setattr("ansible_collections.inference.fleet.plugins.module_utils._key_holder._started", lambda pid: 1)
+    monkeypatch.setattr(
+        "ansible_collections.inference.fleet.plugins.module_utils._key_holder.start_ticks", lambda pid: 1
+    )
     assert whole.rotation
     held = dataclasses.replace(whole, rotation=dataclasses.replace(whole.rotation, holder=alive))
     with pytest.raises(FleetError, match=rf"{said} That process is at work\. .*end process 100"):

@@ -1,22 +1,20 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils import _key_holder, _keys, _times
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.modules import api_key as module
 
 from tests.unit.conftest import Result, RunModule
+from tests.unit.plugins.at_once import at_once
 from tests.unit.plugins.module_utils.key_stores import ELSEWHERE, ME, NOW, later
 
 DAY = 86400
 ApiKey = t.Callable[..., Result]
-fork = multiprocessing.get_context("fork")
 
 
 class Clock:
@@ -225,32 +223,12 @@ def test_of_several_processes_at_once_one_rotates(path: Path) -> None:
         return module.run({**defaults, "path": str(path), "state": state, "clients": clients}, False, False)
 
     run("present", "a", "b", "c", "d")
-    outcomes: t.Any = fork.Queue()
-    begin, end = fork.Barrier(5), fork.Barrier(5)
-
-    def rotate(name: str) -> None:
-        begin.wait(300)
-        try:
-            run("pending", name)
-            outcomes.put((name, os.getpid(), ""))
-        except FleetError as error:
-            outcomes.put((name, os.getpid(), error.message))
-        end.wait(300)
-
-    processes = [fork.Process(target=rotate, args=(name,)) for name in "abcd"]
-    for process in processes:
-        process.start()
-    begin.wait(300)
-    told = [outcomes.get(timeout=300) for _ in processes]
-    end.wait(300)
-    for process in processes:
-        process.join()
-    winner = [(name, pid) for name, pid, message in told if not message]
-    assert len(winner) == 1
-    assert all(f"process {winner[0][1]} at " in message for _name, _pid, message in told if message)
-    assert sorted(stored(path, "pending")) == [winner[0][0]]
+    told = at_once("abcd", lambda name: run("pending", name))
+    (winner,) = [outcome for outcome in told if not outcome.message]
+    assert all(f"process {winner.pid} at " in outcome.message for outcome in told if outcome is not winner)
+    assert sorted(stored(path, "pending")) == [winner.name]
     # It is gone now, so the next one continues it.
-    assert run("pending", winner[0][0])["rotation"]["pid"] == os.getpid()
+    assert run("pending", winner.name)["rotation"]["pid"] == os.getpid()
 
 
 def test_clients_go_and_their_keys_are_remembered_as_dead(api_key: ApiKey, path: Path) -> None:

@@ -202,7 +202,7 @@ def wrong_steps(env: Env) -> None:
 
 
 def living_holder(env: Env) -> None:
-    env.by(dataclasses.replace(ME, pid=1, pid_started=_key_holder._started(1) or 0))
+    env.by(dataclasses.replace(ME, pid=1, pid_started=_key_holder.start_ticks(1) or 0))
     env.both("pending", "a")
     env.by(ME)
     env.both("pending", "a")
