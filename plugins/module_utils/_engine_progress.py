@@ -13,6 +13,8 @@ import dataclasses
 import re
 import typing as t
 
+CHECKING = "checking"
+DOWNLOADING = "downloading"
 PREPARING = "preparing"
 IMPORTING = "importing"
 LOADING = "loading"
@@ -23,7 +25,18 @@ WARMING_UP = "warming_up"
 SERVING = "serving"
 
 #: Every phase, in about the order in which an engine goes through them.
-PHASES = (PREPARING, IMPORTING, LOADING, COMPILING, PROFILING, CAPTURING, WARMING_UP, SERVING)
+PHASES = (
+    CHECKING,
+    DOWNLOADING,
+    PREPARING,
+    IMPORTING,
+    LOADING,
+    COMPILING,
+    PROFILING,
+    CAPTURING,
+    WARMING_UP,
+    SERVING,
+)
 
 
 @dataclasses.dataclass(frozen=True)

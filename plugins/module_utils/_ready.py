@@ -16,6 +16,8 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils import _engine_progress
 from ansible_collections.inference.fleet.plugins.module_utils._engine_log import explain
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._model_progress import restoring
+from ansible_collections.inference.fleet.plugins.module_utils._model_units import RESTORE
 from ansible_collections.inference.fleet.plugins.module_utils._processes import started_at
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import UnitState, journal, unit_state
 
@@ -43,7 +45,8 @@ def wait_until_ready(
     state_of: t.Callable[[str], UnitState] = unit_state,
     health_of: t.Callable[[int], int | None] = health_status,
     journal_of: t.Callable[..., list[str]] = journal,
-    now: t.Callable[[], float] = time.monotonic,
+    started: t.Callable[[int], float | None] = started_at,
+    now: t.Callable[[], float] = time.time,
     wait: t.Callable[[float], None] = time.sleep,
 ) -> float:
     """Wait until an instance's /health is 200 while its unit stays up.
@@ -51,7 +54,8 @@ def wait_until_ready(
     Args:
         unit: the unit, started.
         port: the instance's port.
-        timeout: seconds; the engine's start is long, so this is a limit and not an estimate.
+        timeout: seconds; the engine's start is long, so this is a limit and not an estimate. It does not count while
+            systemd has the start wait for the weights.
 
     Returns:
         Seconds that it took.
@@ -60,16 +64,15 @@ def wait_until_ready(
         FleetError: the unit ended or restarted (with the reason from its journal), or the time is over.
     """
     began = now()
-    wall = time.time()
-    first = _existing(unit, state_of(unit))
+    first: dict[str, int] = {}
     while True:
-        state = state_of(unit)
-        if _has_ended(state, first.restarts):
-            raise _ended(unit, state, journal_of(unit, since=wall - 20))
+        state = _existing(unit, state_of(unit))
+        if _has_ended(unit, state, first):
+            raise _ended(unit, state, journal_of(unit, since=began - 20))
         if _serves(state, port, health_of):
             return now() - began
-        if now() - began > timeout:
-            raise _late(unit, timeout, journal_of(unit, since=wall - timeout - 60))
+        if _is_late(state, timeout, began, now(), started):
+            raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
         wait(INTERVAL)
 
 
@@ -108,7 +111,7 @@ def wait_a_slice(
 
     Args:
         ports: the instance's port, by unit.
-        timeout: seconds, counted from the beginning of the first slice.
+        timeout: seconds, as there.
         length: seconds that the slice lasts at most.
         since, restarts: from the first slice; None in the first.
 
@@ -122,21 +125,21 @@ def wait_a_slice(
     while True:
         states = {unit: _existing(unit, state_of(unit)) for unit in ports}
         for unit, state in states.items():
-            if _has_ended(state, first.setdefault(unit, state.restarts)):
+            if _has_ended(unit, state, first):
                 raise _ended(unit, state, journal_of(unit, since=began - 20))
             if unit not in seconds and _serves(state, ports[unit], health_of):
                 seconds[unit] = now() - began
         waiting = [unit for unit in ports if unit not in seconds]
-        elapsed = now() - began
-        if waiting and elapsed > timeout:
-            raise _late(waiting[0], timeout, journal_of(waiting[0], since=began - 60))
+        for unit in waiting:
+            if _is_late(states[unit], timeout, began, now(), started):
+                raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
         left = entered + length - now()
         if not waiting or left <= 0:
             break
         wait(min(INTERVAL, left))
     progress = []
     for unit, state in states.items():
-        doing = _SERVING if unit in seconds else _doing(unit, state, journal_of, started)
+        doing = _SERVING if unit in seconds else _doing(unit, state, state_of, journal_of, started)
         progress.append({"unit": unit, **dataclasses.asdict(doing), "seconds": round(now() - began, 1)})
     return Slice(began, first, seconds, progress)
 
@@ -147,9 +150,12 @@ _SERVING = _engine_progress.Progress(_engine_progress.SERVING, "serves", 100)
 def _doing(
     unit: str,
     state: UnitState,
+    state_of: t.Callable[[str], UnitState],
     journal_of: t.Callable[..., list[str]],
     started: t.Callable[[int], float | None],
 ) -> _engine_progress.Progress:
+    if state.has_job and state_of(RESTORE).active == "activating":
+        return restoring()
     # systemd has no main process while it runs what has to go before it.
     began = started(state.pid) if state.pid else None
     if began is None:
@@ -165,15 +171,29 @@ def _existing(unit: str, state: UnitState) -> UnitState:
     return state
 
 
-def _has_ended(state: UnitState, restarts: int) -> bool:
+def _has_ended(unit: str, state: UnitState, restarts: dict[str, int]) -> bool:
+    """Whether it has ended since the first look without a pending job, whose restarts are added."""
+    if state.has_job:
+        return False
     # While systemd waits to start it again it still says why it ended; afterwards that is forgotten.
     waits_for_restart = state.sub == "auto-restart"
-    return waits_for_restart or state.restarts > restarts or state.active not in ("active", "activating", "reloading")
+    restarted = state.restarts > restarts.setdefault(unit, state.restarts)
+    return waits_for_restart or restarted or state.active not in ("active", "activating", "reloading")
+
+
+def _is_late(
+    state: UnitState, timeout: float, began: float, now: float, started: t.Callable[[int], float | None]
+) -> bool:
+    # A start that waits for the weights takes as long as they do, and their fetch gives up by itself.
+    if state.has_job:
+        return False
+    process = started(state.pid) if state.pid else None
+    return now - max(began, process or began) > timeout
 
 
 def _serves(state: UnitState, port: int, health_of: t.Callable[[int], int | None]) -> bool:
     # The port may still be answered by another process while this one starts: only an active unit counts.
-    return state.is_running and health_of(port) == 200
+    return state.is_running and not state.has_job and health_of(port) == 200
 
 
 def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:

@@ -19,12 +19,17 @@ _PROPERTIES = (
     "MainPID",
     "InvocationID",
     "ExecMainStatus",
+    "Job",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class UnitState:
-    """One look at a unit; the names are systemd's."""
+    """One look at a unit; the names are systemd's.
+
+    Attributes:
+        has_job: a start or stop of it is waiting or under way.
+    """
 
     load: str
     active: str
@@ -34,6 +39,7 @@ class UnitState:
     pid: int
     invocation: str
     status: str
+    has_job: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -66,6 +72,7 @@ def unit_state(unit: str) -> UnitState:
         pid=int(values.get("MainPID") or 0),
         invocation=values.get("InvocationID", ""),
         status=values.get("ExecMainStatus", ""),
+        has_job=bool(int(values.get("Job") or 0)),
     )
 
 

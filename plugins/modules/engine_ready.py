@@ -34,7 +34,7 @@ options:
     required: true
   timeout:
     description:
-      - Seconds to wait for each.
+      - Seconds that each may take from its start to serving. While the start waits for the weights they do not count.
       - With O(journal) or O(slice), all are waited for at once.
     type: int
     default: 1200
@@ -51,7 +51,7 @@ options:
     type: float
     default: 0
   since:
-    description: With O(slice), RV(since) of the first slice, from which O(timeout) is counted.
+    description: With O(slice), RV(since) of the first slice.
     type: float
   restarts:
     description: With O(slice), RV(restarts) of the first slice, so that a restart between two slices is noticed.
@@ -83,8 +83,8 @@ seconds:
 progress:
   description:
     - What each instance is doing.
-    - C(phase) is V(preparing), V(importing), V(loading), V(compiling), V(profiling), V(capturing), V(warming_up) or
-      V(serving).
+    - C(phase) is V(checking) or V(downloading) while the start waits for the weights, then V(preparing), V(importing),
+      V(loading), V(compiling), V(profiling), V(capturing), V(warming_up) or V(serving).
     - C(percent) is how much of the phase is done, null where the engine does not say.
     - C(seconds) is how long it has been waited for.
   returned: with O(slice)

@@ -19,6 +19,7 @@ class Host:
     health: list[int | None]
     lines: list[str] = dataclasses.field(default_factory=list)
     clock: float = 0.0
+    process_start: float = 0.0
 
     def run(self, timeout: float = 60) -> float:
         return wait_until_ready(
@@ -28,6 +29,7 @@ class Host:
             state_of=lambda unit: self.states.pop(0) if len(self.states) > 1 else self.states[0],
             health_of=lambda port: self.health.pop(0) if len(self.health) > 1 else self.health[0],
             journal_of=lambda unit, since: self.lines,
+            started=lambda pid: self.process_start,
             now=lambda: self.clock,
             wait=self.pass_time,
         )
@@ -49,7 +51,7 @@ def test_a_restart_is_a_failure_at_once_and_is_explained() -> None:
     with pytest.raises(FleetError, match="The weights leave no memory for the KV cache") as failure:
         host.run()
     assert failure.value.details["reason"] == "kv_cache_memory"
-    assert host.clock == 0
+    assert host.clock == pytest.approx(0.5), "the next look"
 
 
 def test_an_end_is_seen_while_systemd_waits_to_start_it_again() -> None:
@@ -60,7 +62,7 @@ def test_an_end_is_seen_while_systemd_waits_to_start_it_again() -> None:
 
 def test_a_dead_unit_is_a_failure_although_the_port_answers() -> None:
     with pytest.raises(FleetError, match="ended while it started"):
-        Host([UP, dataclasses.replace(UP, active="failed")], [200]).run()
+        Host([dataclasses.replace(UP, active="failed")], [200]).run()
 
 
 def test_another_process_on_the_port_does_not_count() -> None:
@@ -73,6 +75,26 @@ def test_silence_is_a_failure_with_the_last_words() -> None:
     with pytest.raises(FleetError, match="Its last words: Loading weights") as failure:
         Host([UP], [None], ["Loading weights"]).run(timeout=5)
     assert failure.value.details["reason"] == "timeout"
+
+
+def test_a_unit_that_systemd_has_yet_to_start_has_not_ended_and_is_not_late() -> None:
+    queued = dataclasses.replace(UP, active="failed", restarts=3, pid=0, has_job=True)
+    host = Host([*[queued] * 40, dataclasses.replace(UP, restarts=0)], [200])
+    assert host.run(timeout=5) == pytest.approx(20)
+
+
+def test_what_is_to_be_restarted_does_not_serve_yet() -> None:
+    leaving = dataclasses.replace(UP, has_job=True)
+    assert Host([leaving, leaving, UP], [200]).run() == pytest.approx(1)
+
+
+def test_time_counts_from_the_start_of_the_process() -> None:
+    queued = dataclasses.replace(UP, active="inactive", pid=0, has_job=True)
+    host = Host([*[queued] * 40, UP], [None])
+    host.process_start = 20
+    with pytest.raises(FleetError, match="has not served within 5 s"):
+        host.run(timeout=5)
+    assert host.clock == pytest.approx(25.5)
 
 
 def test_a_missing_unit_is_named() -> None:
@@ -188,6 +210,18 @@ def test_before_there_is_a_process_systemd_is_quoted() -> None:
     assert (seen.progress[0]["phase"], seen.progress[0]["text"]) == ("preparing", "systemd: activating (start-pre)")
     silent = Fleet({"vllm@0.service": [UP]}, {8100: [None]}).run()
     assert (silent.progress[0]["phase"], silent.progress[0]["text"]) == ("preparing", "nothing in its journal yet")
+
+
+def test_a_start_that_waits_for_the_weights_says_so_and_is_not_late() -> None:
+    queued = dataclasses.replace(UP, active="inactive", pid=0, has_job=True)
+    restoring = dataclasses.replace(UP, active="activating", sub="start")
+    fleet = Fleet({"vllm@0.service": [queued]}, {8100: [200]})
+    fleet.states["inference-models.service"] = [restoring]
+    seen = fleet.run(since=0.0, timeout=60)
+    assert seen.restarts == {}
+    assert (seen.seconds, seen.progress[0]["phase"]) == ({}, "checking")
+    fleet.states["inference-models.service"] = [dataclasses.replace(UP, active="inactive")]
+    assert fleet.run(since=0.0).progress[0]["text"] == "systemd: inactive (running)"
 
 
 def test_a_slice_names_a_missing_unit() -> None:
