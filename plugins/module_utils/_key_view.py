@@ -41,9 +41,9 @@ def attributes(whole: Attributes) -> Shown:
 
 
 def hashes(content: Content) -> list[Shown]:
-    """Every live key, as an edge gets it."""
+    """Every live key with its client's limits, as an edge gets it."""
     return [
-        {"name": name, "sha256": key.sha256, "slot": slot}
+        {"name": name, "sha256": key.sha256, "slot": slot, **attributes(content.clients[name].attributes)}
         for name in sorted(content.clients)
         for slot, key in content.clients[name].live()
     ]

@@ -66,10 +66,10 @@ options:
         elements: str
         default: []
       requests_per_minute:
-        description: With O(state=present), the most requests a minute; without it there is no limit.
+        description: With O(state=present), the most requests a minute at each edge; without it there is no limit.
         type: int
       max_concurrent:
-        description: With O(state=present), the most requests in flight; without it there is no limit.
+        description: With O(state=present), the most requests in flight at each edge; without it there is no limit.
         type: int
       expires:
         description:
@@ -288,6 +288,23 @@ hashes:
     slot:
       description: V(current), V(pending) or V(previous).
       type: str
+      returned: always
+    requests_per_minute:
+      description: As in O(clients[].requests_per_minute).
+      type: int
+      returned: always
+    max_concurrent:
+      description: As in O(clients[].max_concurrent).
+      type: int
+      returned: always
+    expires:
+      description: As in O(clients[].expires); empty for never.
+      type: str
+      returned: always
+    models:
+      description: As in O(clients[].models).
+      type: list
+      elements: str
       returned: always
 retired:
   description: The keys that have to be dead, of removed clients too. The oldest ones are forgotten.

@@ -39,6 +39,22 @@ options:
         description: The key's hash in lower case hexadecimal. Never the key.
         type: str
         required: true
+      slot:
+        description: As the store returns it; without effect, because every live key is accepted.
+        type: str
+      requests_per_minute:
+        description: The most requests a minute that this edge takes from the client, all its keys together.
+        type: int
+      max_concurrent:
+        description: The most requests in flight at this edge.
+        type: int
+      expires:
+        description: The moment from which on the edge refuses the client, even if nobody runs anything then.
+        type: str
+      models:
+        description: The only models that the client may use. A service of another one refuses it.
+        type: list
+        elements: str
   path:
     description: The map's file.
     type: path
@@ -97,7 +113,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _keys
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _edge_clients, _haproxy, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text
@@ -110,7 +126,15 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         "elements": "dict",
         # Hashes of 256 random bits tell nobody the key.
         "no_log": False,
-        "options": {"name": {"type": "str", "required": True}, "sha256": {"type": "str", "required": True}},
+        "options": {
+            "name": {"type": "str", "required": True},
+            "sha256": {"type": "str", "required": True},
+            "slot": {"type": "str"},
+            "requests_per_minute": {"type": "int"},
+            "max_concurrent": {"type": "int"},
+            "expires": {"type": "str"},
+            "models": {"type": "list", "elements": "str"},
+        },
     },
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
     "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
@@ -121,7 +145,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    given = None if params["keys"] is None else _keys.check_hashes(params["keys"])
+    given = None if params["keys"] is None else _wanted(params["keys"])
     with contextlib.ExitStack() as stack:
         if not check:
             os.makedirs(os.path.dirname(params["path"]), mode=0o755, exist_ok=True)
@@ -129,7 +153,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         workers = _haproxy.workers(params["socket"], params["master_socket"])
         edge_map = EdgeMap(params["path"], TITLE, workers)
         before = edge_map.entries()
-        wanted = (before or []) if given is None else [(key.sha256, key.name) for key in given]
+        wanted = (before or []) if given is None else given
         changed = edge_map.differs(wanted)
         live = edge_map.live_entries()
         actions = _actions(before, wanted, live) if changed else []
@@ -137,7 +161,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
             edge_map.make(wanted)
     result: dict[str, t.Any] = {
         "changed": changed,
-        "clients": sorted({name for _digest, name in wanted}),
+        "clients": sorted({_edge_clients.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),
         "engine_key_stale": bool(live) and _stale(workers[0], params["engine_key_path"]),
@@ -148,6 +172,11 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     return result
 
 
+def _wanted(items: list[dict[str, t.Any]]) -> _edge.Entries:
+    limits = {item["sha256"]: _edge_clients.check_limits(item) for item in items}
+    return [(key.sha256, _edge_clients.render(key.name, limits[key.sha256])) for key in _keys.check_hashes(items)]
+
+
 def _stale(worker: _haproxy.Worker, path: str) -> bool:
     """Whether HAProxy was started with another key than the file has now."""
     wanted = read_text(path)
@@ -155,20 +184,23 @@ def _stale(worker: _haproxy.Worker, path: str) -> bool:
 
 
 def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:
-    known = set(before or [])
-    actions = [f"add {_label(entry)}" for entry in wanted if entry not in known]
-    actions += [f"remove {_label(entry)}" for entry in sorted(known - set(wanted))]
+    known, asked = dict(before or []), dict(wanted)
+    actions = [f"add {_label(entry)}" for entry in wanted if entry[0] not in known]
+    actions += [f"limit {_label(entry)}" for entry in wanted if known.get(entry[0], entry[1]) != entry[1]]
+    actions += [f"remove {_label(entry)}" for entry in sorted(known.items()) if entry[0] not in asked]
     if before is None:
         actions.append("make the map's file")
     for entries in live:
-        if sorted(entries) != sorted(known):
+        if sorted(entries) != sorted(known.items()):
             actions.append("bring the running HAProxy in line with the file")
     return actions or ["write the map's file anew"]
 
 
 def _label(entry: tuple[str, str]) -> str:
-    digest, name = entry
-    return f"{name} {_keys.hash_fingerprint(digest)}"
+    digest, value = entry
+    name, limits = _edge_clients.parse(value)
+    bounds = "" if limits == _edge_clients.Limits() else f" ({limits})"
+    return f"{name} {_keys.hash_fingerprint(digest)}{bounds}"
 
 
 def _shown(entries: _edge.Entries) -> str:

@@ -71,9 +71,13 @@ class Edge:
 
     # What the modules do on a host.
 
-    def set_keys(self, keys: dict[str, str], **changes: t.Any) -> dict[str, t.Any]:
-        """Run module edge_keys; the argument maps keys to clients."""
-        hashes = [{"name": name, "sha256": _keys.sha256(key)} for key, name in keys.items()]
+    def set_keys(
+        self, keys: dict[str, str], limits: t.Mapping[str, t.Mapping[str, t.Any]] | None = None, **changes: t.Any
+    ) -> dict[str, t.Any]:
+        """Run module edge_keys; the arguments map keys to clients, and clients to their limits."""
+        hashes = [
+            {"name": name, "sha256": _keys.sha256(key), **(limits or {}).get(name, {})} for key, name in keys.items()
+        ]
         places = {"path": str(self.maps / "keys.map"), "engine_key_path": str(self.directory / "engine_key.env")}
         parameters = {"keys": hashes, **places, **self._sockets()}
         return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)

@@ -61,8 +61,9 @@ def test_each_client_gets_a_key_once(api_key: ApiKey, path: Path) -> None:
     assert result["changed"]
     assert [client["name"] for client in result["clients"]] == ["team-b", "team-a"]
     assert result["clients"][0]["fingerprint"] == _keys.fingerprint(keys["team-b"])
+    limits: dict[str, t.Any] = {"models": [], "requests_per_minute": None, "max_concurrent": None, "expires": ""}
     assert result["hashes"] == [
-        {"name": name, "sha256": _keys.sha256(keys[name]), "slot": "current"} for name in ("team-a", "team-b")
+        {"name": name, "sha256": _keys.sha256(keys[name]), "slot": "current", **limits} for name in ("team-a", "team-b")
     ]
     added = [f"add {name} {_keys.fingerprint(keys[name])}" for name in ("team-a", "team-b")]
     assert result["actions"] == [f"make the key store {path}", *added]
@@ -110,7 +111,7 @@ def test_attributes_change_without_a_new_key(api_key: ApiKey) -> None:
     result = api_key(clients=[{"name": "a", "max_concurrent": 4}])
     assert result["changed"]
     assert result["actions"] == ["change max_concurrent of a"]
-    assert result["hashes"] == before["hashes"]
+    assert result["hashes"] == [{**item, "max_concurrent": 4} for item in before["hashes"]]
     assert "max_concurrent=4" in result["diff"]["after"]
     assert not api_key(clients=[{"name": "a", "max_concurrent": 4}])["changed"]
     # A rotation's steps leave them.
