@@ -81,13 +81,15 @@ options:
     type: bool
     default: false
   reveal:
-    description: With O(state=info) and exactly one client, return one of its keys. Such a task needs C(no_log).
+    description:
+      - With O(state=info) and exactly one client, return one of its keys. Such a task needs C(no_log).
+      - With O(which=all), return all keys of the O(clients).
     type: bool
     default: false
   which:
     description: With O(reveal), which key. A V(previous) one can be had until it was proven dead.
     type: str
-    choices: [current, pending, previous]
+    choices: [current, pending, previous, all]
     default: current
   max_age:
     description:
@@ -390,6 +392,16 @@ key:
   description: The client's key.
   returned: with O(reveal)
   type: str
+live:
+  description: C(name) and C(key) of every key of the clients that has to be accepted.
+  returned: with O(reveal) and O(which=all)
+  type: list
+  elements: dict
+dead:
+  description: C(name) and C(key) of every key of the clients that has to be refused and was not proven dead.
+  returned: with O(reveal) and O(which=all)
+  type: list
+  elements: dict
 actions:
   description: What was done, or in check mode would be.
   returned: success
@@ -442,7 +454,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     },
     "exclusive": {"type": "bool", "default": False},
     "reveal": {"type": "bool", "default": False, "no_log": False},
-    "which": {"type": "str", "choices": ["current", "pending", "previous"], "default": "current"},
+    "which": {"type": "str", "choices": ["current", "pending", "previous", "all"], "default": "current"},
     "max_age": {"type": "str"},
     "rotation_id": {"type": "str"},
     "overlap": {"type": "str"},
@@ -517,8 +529,10 @@ def _check_options(params: dict[str, t.Any], request: _rotation.Request) -> None
         raise FleetError(
             "exclusive removes every client that is not listed: give state present and at least one client."
         )
-    if params["reveal"] and (state != "info" or len(request.names) != 1):
-        raise FleetError("reveal returns one client's key: give state info and exactly one client.")
+    if params["reveal"] and (state != "info" or not request.names):
+        raise FleetError("reveal returns keys of the clients that are named: give state info and the clients.")
+    if params["reveal"] and params["which"] != "all" and len(request.names) != 1:
+        raise FleetError("reveal returns one client's key: give exactly one client, or which all.")
 
 
 def _store(params: dict[str, t.Any]) -> KeyStore:
@@ -588,7 +602,9 @@ def _result(
         "rotation": _key_view.rotation(after),
         "actions": _key_view.actions(before, after, store.name) if after != before else [],
     }
-    if params["reveal"]:
+    if params["reveal"] and params["which"] == "all":
+        result.update(_all_revealed(after, request.names))
+    elif params["reveal"]:
         result["key"] = _revealed(after, request.names[0], params["which"])
     if want_diff and after != before:
         result["diff"] = {"before": _key_view.listed(before), "after": _key_view.listed(after)}
@@ -603,6 +619,14 @@ def _revealed(content: Content, name: str, which: str) -> str:
             f"{', '.join(slot for slot, _key in content.clients[name].slots())}."
         )
     return key.key
+
+
+def _all_revealed(content: Content, names: t.Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    keys = [(name, key) for name in names for _slot, key in content.clients[name].slots()]
+    return {
+        "live": [{"name": name, "key": key.key} for name, key in keys if not key.retired],
+        "dead": [{"name": name, "key": key.key} for name, key in keys if key.retired],
+    }
 
 
 def _sentence(text: str) -> str:

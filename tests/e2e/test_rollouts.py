@@ -74,12 +74,12 @@ def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
 
 
 def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
-    option = ("-e", "engine=vllm", "-e", "vllm_max_num_seqs=24")
+    option = ("-e", "engine=vllm", "-e", "vllm_max_num_seqs=40")
     before = processes(fleet)
     foreseen = fleet.playbook("site.yml", *option, "--check", "--diff")
     assert foreseen.code == 0
     assert "2 hosts in 2 waves, about" in foreseen.text
-    assert "max-num-seqs: 24" in foreseen.output
+    assert "max-num-seqs: 40" in foreseen.output
     assert foreseen.recap["inference-1"]["changed"] > 0
     assert processes(fleet) == before
     clients = traffic()

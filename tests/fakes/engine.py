@@ -388,7 +388,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 model = {"id": self.served, "object": "model", "owned_by": self.fake.engine, "max_model_len": length}
                 self._json(200, {"object": "list", "data": [model]})
         else:
-            self._error(404, "Not Found", "NotFoundError")
+            self._not_found(path)
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -400,7 +400,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/fake/faults":
             self._set_faults(body)
         elif self.path != "/v1/chat/completions":
-            self._error(404, "Not Found", "NotFoundError")
+            self._not_found(self.path)
         elif self._authorised() and not self._stopping() and not self._broken():
             with self.fake.slot(self._gone) as runs:
                 if not runs:
@@ -412,6 +412,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._error(500, DEAD, "InternalServerError")
                 else:
                     self._complete(body)
+
+    def _not_found(self, path: str) -> None:
+        # Both engines look at the key before they look for the route.
+        if not path.startswith("/v1/") or self._authorised():
+            self._error(404, "Not Found", "NotFoundError")
 
     def _gone(self) -> bool:
         """Whether the client has closed its end."""

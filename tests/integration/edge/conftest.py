@@ -23,7 +23,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys
+from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof
 
 from tests.integration.edge.engine import Recorder
 
@@ -92,6 +92,19 @@ class Edge:
             **self._sockets(),
         }
         return edge_drain.run({**defaults, **places, **parameters}, check, want_diff=True)
+
+    def prove(self, live: dict[str, str], dead: dict[str, str], model: str) -> dict[str, t.Any]:
+        """Run module key_proof; the arguments map keys to clients."""
+        defaults = {name: argument.get("default") for name, argument in key_proof.ARGUMENTS.items()}
+        keys = {
+            kind: [{"name": name, "key": key} for key, name in given.items()]
+            for kind, given in (("live", live), ("dead", dead))
+        }
+        urls = {
+            "edges": [f"http://127.0.0.1:{self.port}"],
+            "engines": [f"http://127.0.0.1:{port}" for port in self.instance_ports],
+        }
+        return key_proof.run({**defaults, **urls, **keys, "model": model, "patience": 0})
 
     def _sockets(self) -> dict[str, str]:
         return {"socket": self.socket, "master_socket": self.master_socket}

@@ -126,12 +126,35 @@ def test_one_key_is_revealed_on_purpose(api_key: ApiKey, path: Path) -> None:
     assert not result["changed"]
 
 
-@pytest.mark.parametrize(("names", "state"), [((), "info"), (("a", "b"), "info"), (("a",), "present")])
-def test_no_other_way_reveals_one(api_key: ApiKey, names: tuple[str, ...], state: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "state", "which"),
+    [((), "info", "current"), (("a", "b"), "info", "current"), (("a",), "present", "current"), ((), "info", "all")],
+)
+def test_no_other_way_reveals_one(api_key: ApiKey, names: tuple[str, ...], state: str, which: str) -> None:
     api_key("a", "b")
-    result = api_key(*names, state=state, reveal=True)
-    assert "exactly one client" in result["msg"]
-    assert "key" not in result
+    result = api_key(*names, state=state, reveal=True, which=which)
+    assert "reveal returns" in result["msg"]
+    assert not {"key", "live", "dead"} & set(result)
+
+
+def test_what_lives_and_what_is_dead_can_be_revealed_for_the_proof(api_key: ApiKey, path: Path) -> None:
+    api_key("a", "b")
+    old = stored(path)
+
+    def revealed(*names: str) -> tuple[list[str], list[str]]:
+        result = api_key(*names, state="info", reveal=True, which="all")
+        return [item["key"] for item in result["live"]], [item["key"] for item in result["dead"]]
+
+    assert revealed("a", "b") == ([old["a"], old["b"]], [])
+    api_key("a", state="pending")
+    new = stored(path, "pending")["a"]
+    assert revealed("a") == ([old["a"], new], [])
+    api_key(state="finished", overlap="24h")
+    assert revealed("a") == ([new, old["a"]], [])
+    api_key("a", state="retired", force=True)
+    assert revealed("a", "b") == ([new, old["b"]], [old["a"]])
+    api_key(state="completed")
+    assert revealed("a") == ([new], [])
 
 
 def test_the_key_to_test_and_the_key_to_prove_dead_can_be_revealed(api_key: ApiKey, path: Path) -> None:
