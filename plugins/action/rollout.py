@@ -8,7 +8,6 @@ An action plugin, because it sees every host's variables and runs where the reco
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 import re
 import socket
@@ -88,7 +87,7 @@ class Rollout:
         self._vars = task_vars
         self._check = check
         self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
-        self._who = f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+        self._who = _rollout_lock.person()
         self._controller = f"{socket.gethostname()}:{self._records}"
         # Tasks run in forks of ansible-playbook, which lives as long as the run.
         self._pid = os.getppid()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import json
 import os
 import socket
@@ -46,6 +47,11 @@ class Holder:
     def lives(self) -> bool:
         """Whether the process still runs; of another machine nobody here knows, so yes."""
         return self.machine != socket.gethostname() or start_ticks(self.pid) == self.started
+
+
+def person() -> str:
+    """Who runs this, and on which machine."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
 
 
 def holder_of(pid: int, who: str, verb: str, since: str) -> Holder:

@@ -1,0 +1,145 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side of a rotation: the lock, the judgement and the record; documented as module key_rotation.
+
+An action plugin, because it sees every host's variables and runs where the record is, without a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.inference.fleet.plugins.action.rollout import by_name, plain
+from ansible_collections.inference.fleet.plugins.module_utils import (
+    _key_rotation,
+    _rollout_journal,
+    _rollout_lock,
+    _rollout_plan,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+VERB = "rotate_keys"
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "required": True, "choices": ["locked", "begun", "noted", "judged", "ended"]},
+    "records": {"type": "path", "required": True},
+    "rotation": {"type": "dict"},
+    "clients": {"type": "list", "elements": "dict", "default": []},
+    "options": {"type": "dict", "default": {}},
+    "step": {"type": "str", "default": ""},
+    "skip_unreachable": {"type": "bool", "default": False},
+    "take_over": {"type": "bool", "default": False},
+    "message": {"type": "str", "default": ""},
+}
+
+Result = dict[str, t.Any]
+
+
+class ActionModule(ActionBase):
+    """See module key_rotation."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
+        result: Result = super().run(tmp, task_vars)
+        _validated, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        rotation = KeyRotation(plain(arguments), task_vars or {}, self._task.check_mode)
+        try:
+            result.update(getattr(rotation, arguments["state"])())
+        except FleetError as error:
+            result.update(failed=True, msg=error.message, **error.details)
+        except OSError as error:
+            result.update(
+                failed=True,
+                msg=f"The rotation's record under {arguments['records']} cannot be written: "
+                f"{error.strerror or error}. Free the disk or correct the directory's rights, then run again.",
+            )
+        return result
+
+
+class KeyRotation:
+    """One state each.
+
+    Args:
+        arguments: those of ARGUMENTS.
+        task_vars: Ansible's, of the host that the task happens to run for.
+        check: change nothing.
+    """
+
+    def __init__(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], check: bool) -> None:
+        self._arguments = arguments
+        self._vars = task_vars
+        self._check = check
+        self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
+
+    def locked(self) -> Result:
+        """Keep rollouts and other rotations of this controller off the fleet; refuse a part of the fleet."""
+        left_out = [host for host in self._vars["groups"].get("inference", []) if host not in self._hosts]
+        if left_out:
+            raise FleetError(
+                f"A rotation is of the whole fleet, and --limit leaves out {', '.join(sorted(left_out, key=by_name))}: "
+                "the new keys would be refused there, and the old ones never. Run it without --limit."
+            )
+        if not self._check:
+            since = _rollout_plan.moment(time.time())
+            # Tasks run in forks of ansible-playbook, which lives as long as the run.
+            holder = _rollout_lock.holder_of(os.getppid(), _rollout_lock.person(), VERB, since)
+            _rollout_lock.acquire(self._records, holder, self._arguments["take_over"])
+        return {}
+
+    def begun(self) -> Result:
+        """Open the rotation's record, or go on with it."""
+        rotation = self._arguments["rotation"]
+        again = _rollout_journal.size(self._journal) > 0
+        self._append(
+            "resume" if again else "begin",
+            rotation=rotation["id"],
+            who=_rollout_lock.person(),
+            clients=_key_rotation.told(self._arguments["clients"]),
+            options=self._arguments["options"],
+        )
+        return {"resumed": again, "journal": self._journal}
+
+    def noted(self) -> Result:
+        """Note that a step begins."""
+        self._append("step", step=self._arguments["step"])
+        return {}
+
+    def judged(self) -> Result:
+        """What speaks against going on, after the hosts have done a step."""
+        lost = [host for host in self._hosts if host not in self._vars["ansible_play_hosts"]]
+        reports = {
+            host: _key_rotation.Report(
+                lost=host in lost,
+                failure=str(self._vars["hostvars"][host].get("keys_failure", "")),
+                proof=plain(self._vars["hostvars"][host].get("keys_proof") or {}),
+            )
+            for host in self._hosts
+        }
+        for host, report in reports.items():
+            self._append("host", host=host, step=self._arguments["step"], **report.told)
+        judgement = _key_rotation.judge(reports, self._arguments["skip_unreachable"])
+        return {"problems": judgement.problems, "left_out": judgement.left_out}
+
+    def ended(self) -> Result:
+        """Close the record, and fail when the rotation has."""
+        message = self._arguments["message"]
+        if self._arguments["rotation"]:
+            self._append("end", outcome="failed" if message else "completed", message=message)
+        return {"failed": bool(message), "msg": message or "The keys are rotated."}
+
+    @property
+    def _hosts(self) -> list[str]:
+        return sorted(self._vars["ansible_play_hosts_all"], key=by_name)
+
+    @property
+    def _journal(self) -> str:
+        return os.path.join(self._records, "rotations", f"{self._arguments['rotation']['id']}.jsonl")
+
+    def _append(self, event: str, **fields: t.Any) -> None:
+        if not self._check:
+            os.makedirs(os.path.dirname(self._journal), mode=0o700, exist_ok=True)
+            _rollout_journal.append(self._journal, event, **fields)

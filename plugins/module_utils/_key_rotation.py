@@ -1,0 +1,63 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Whether a rotation may go on, from what the hosts have told. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of a host in a step.
+
+    Attributes:
+        lost: it does not answer any more.
+        failure: what went wrong there, for a person; empty for nothing.
+        proof: what module key_proof returned.
+    """
+
+    lost: bool = False
+    failure: str = ""
+    proof: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def told(self) -> dict[str, t.Any]:
+        """For the record."""
+        proof: dict[str, t.Any] = {name: self.proof[name] for name in ("answered", "refused") if name in self.proof}
+        return {"lost": self.lost, "failure": self.failure, **proof}
+
+
+class Judgement(t.NamedTuple):
+    """What speaks against going on, and the hosts that are gone on without."""
+
+    problems: list[str]
+    left_out: list[str]
+
+
+def judge(reports: t.Mapping[str, Report], skip_unreachable: bool) -> Judgement:
+    """Whether every host has done its step.
+
+    Args:
+        reports: by host.
+        skip_unreachable: go on without the hosts that do not answer, as long as one does.
+    """
+    lost = [host for host, report in reports.items() if report.lost]
+    left_out = lost if skip_unreachable and len(lost) < len(reports) else []
+    problems = [f"{host} does not answer." for host in lost if host not in left_out]
+    problems += [f"{host}: {report.failure}" for host, report in reports.items() if report.failure and not report.lost]
+    return Judgement(problems, left_out)
+
+
+def told(clients: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The clients as the record names them: fingerprints and no more of their keys."""
+    return [
+        {
+            "name": client["name"],
+            "state": client["state"],
+            "keys": [{"slot": key["slot"], "fingerprint": key["fingerprint"]} for key in client["keys"]],
+        }
+        for client in clients
+    ]

@@ -1,0 +1,104 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: key_rotation
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Keep a rotation's lock and record, and judge whether it may go on
+description:
+  - The controller's side of what role P(inference.fleet.keys#role) does on the hosts. It looks at all hosts of the run
+    at once, so its tasks have C(run_once); it makes no connection. The keys themselves are the business of
+    M(inference.fleet.api_key).
+  - It reads from each host C(keys_failure), what went wrong there, and C(keys_proof), what M(inference.fleet.key_proof)
+    returned.
+  - The record is a file of one JSON object a line under C(rotations) in O(records), named after the rotation. It holds
+    fingerprints and no keys.
+attributes:
+  check_mode:
+    support: full
+    description: Writes nothing and takes no lock.
+  diff_mode:
+    support: none
+    description: Changes nothing on a host.
+options:
+  state:
+    description:
+      - V(locked) refuses a run that C(--limit) restricts, and keeps rollouts and other rotations of this controller off
+        the fleet until this run ends, however it ends.
+      - V(begun) opens the record, or goes on with it.
+      - V(noted) notes that O(step) begins.
+      - V(judged) notes what became of each host, and returns what speaks against going on.
+      - V(ended) closes the record, and fails with O(message) if there is one.
+    type: str
+    required: true
+    choices: [locked, begun, noted, judged, ended]
+  records:
+    description: The directory of the fleet's rollouts on the controller, in which the lock is too.
+    type: path
+    required: true
+  rotation:
+    description: As M(inference.fleet.api_key) returns it.
+    type: dict
+  clients:
+    description: With O(state=begun), the rotation's clients, as M(inference.fleet.api_key) returns them.
+    type: list
+    elements: dict
+    default: []
+  options:
+    description: With O(state=begun), what the run was asked for; for the record.
+    type: dict
+    default: {}
+  step:
+    description: With O(state=noted) and O(state=judged), the step.
+    type: str
+    default: ""
+  skip_unreachable:
+    description: With O(state=judged), go on without hosts that do not answer.
+    type: bool
+    default: false
+  take_over:
+    description: With O(state=locked), whoever holds the lock is known to be dead.
+    type: bool
+    default: false
+  message:
+    description: With O(state=ended), why the rotation failed.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Judge
+  inference.fleet.key_rotation:
+    state: judged
+    records: "{{ keys_records }}"
+    rotation: "{{ keys_rotation }}"
+    step: test
+  run_once: true
+  register: keys_judged
+"""
+
+RETURN = r"""
+journal:
+  description: The record's path on the controller.
+  returned: with O(state=begun)
+  type: str
+resumed:
+  description: Whether a run before this one began the rotation.
+  returned: with O(state=begun)
+  type: bool
+problems:
+  description: What speaks against going on.
+  returned: with O(state=judged)
+  type: list
+  elements: str
+left_out:
+  description: The hosts that do not answer and are gone on without.
+  returned: with O(state=judged)
+  type: list
+  elements: str
+"""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible_collections.inference.fleet.plugins.action.key_rotation import ARGUMENTS, KeyRotation
+from ansible_collections.inference.fleet.plugins.module_utils import _rollout_lock
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+HOSTS = ["inference-10", "inference-2", "inference-1"]
+PROOF = {"answered": ["a sk-…12345678"], "refused": 16, "failures": [], "changed": False}
+
+
+class Run:
+    """The states one after the other, as the role calls them."""
+
+    def __init__(self, records: Path, hosts: list[str] = HOSTS) -> None:
+        self.records = records
+        self.hostvars: dict[str, dict[str, t.Any]] = {host: {"keys_proof": PROOF} for host in hosts}
+        self.vars: dict[str, t.Any] = {
+            "groups": {"inference": HOSTS},
+            "ansible_play_hosts_all": hosts,
+            "ansible_play_hosts": list(hosts),
+            "hostvars": self.hostvars,
+        }
+
+    def __call__(self, state: str, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
+        defaults = {name: argument.get("default") for name, argument in ARGUMENTS.items()}
+        given = {**defaults, "state": state, "records": str(self.records), "rotation": {"id": "r1"}, **arguments}
+        return dict(getattr(KeyRotation(given, self.vars, check), state)())
+
+    def lose(self, host: str) -> None:
+        self.vars["ansible_play_hosts"].remove(host)
+
+    @property
+    def journal(self) -> list[dict[str, t.Any]]:
+        return [json.loads(line) for line in (self.records / "rotations/r1.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "records")
+
+
+def test_a_rotation_is_of_the_whole_fleet(tmp_path: Path) -> None:
+    limited = Run(tmp_path, ["inference-1"])
+    with pytest.raises(FleetError, match="--limit leaves out inference-2, inference-10: the new keys would be refused"):
+        limited("locked")
+
+
+def test_a_rollout_keeps_a_rotation_out_and_the_other_way_round(run: Run) -> None:
+    run("locked")
+    holder = _rollout_lock.current(str(run.records))
+    assert holder is not None
+    assert (holder.pid, holder.verb) == (os.getppid(), "rotate_keys")
+    other = _rollout_lock.holder_of(os.getpid(), "ops@here", "site", "now")
+    with pytest.raises(FleetError, match=r"has been changing this fleet since .* \(rotate_keys, process"):
+        _rollout_lock.acquire(str(run.records), other, take_over=False)
+    _rollout_lock.acquire(str(run.records), other, take_over=True)
+    with pytest.raises(FleetError, match=r"ops@here .* has been changing this fleet since now \(site, process"):
+        run("locked")
+    run("locked", take_over=True)
+
+
+def test_all_is_well(run: Run) -> None:
+    client = {"name": "a", "state": "pending", "keys": [{"slot": "current", "fingerprint": "sk-…1", "sha256": "ab"}]}
+    assert run("begun", clients=[client], options={"overlap": "24h"})["resumed"] is False
+    run("noted", step="test")
+    assert run("judged", step="test") == {"problems": [], "left_out": []}
+    assert not run("ended")["failed"]
+    assert [event["event"] for event in run.journal] == ["begin", "step", "host", "host", "host", "end"]
+    begin = run.journal[0]
+    assert begin["clients"] == [
+        {"name": "a", "state": "pending", "keys": [{"slot": "current", "fingerprint": "sk-…1"}]}
+    ]
+    assert begin["options"] == {"overlap": "24h"}
+    assert [event["host"] for event in run.journal[2:5]] == ["inference-1", "inference-2", "inference-10"]
+    assert run.journal[2]["refused"] == 16
+    assert run.journal[-1]["outcome"] == "completed"
+    assert run("begun")["resumed"] is True
+
+
+def test_what_speaks_against_going_on(run: Run) -> None:
+    run.hostvars["inference-2"]["keys_failure"] = "the edge does not accept the live key of a"
+    run.lose("inference-1")
+    judged = run("judged", step="prove")
+    assert judged["left_out"] == []
+    assert judged["problems"] == [
+        "inference-1 does not answer.",
+        "inference-2: the edge does not accept the live key of a",
+    ]
+    skipping = run("judged", step="prove", skip_unreachable=True)
+    assert skipping["left_out"] == ["inference-1"]
+    assert skipping["problems"] == ["inference-2: the edge does not accept the live key of a"]
+    assert run("ended", message="not over")["failed"]
+    assert (run.journal[-1]["outcome"], run.journal[-1]["message"]) == ("failed", "not over")
+
+
+def test_a_fleet_that_does_not_answer_at_all_cannot_be_skipped(run: Run) -> None:
+    for host in HOSTS:
+        run.lose(host)
+    assert len(run("judged", skip_unreachable=True)["problems"]) == 3
+
+
+def test_a_check_writes_nothing(run: Run) -> None:
+    run("locked", check=True)
+    run("begun", check=True)
+    run("ended", check=True)
+    assert not run.records.exists()
