@@ -216,17 +216,20 @@ def downtime(plan: Plan, serving: t.Mapping[str, list[_rollout_capacity.Instance
         plan: the plan.
         serving: the whole fleet's instances that serve, by host.
     """
-    for wave in plan.waves:
-        out = {host: [one["name"] for one in plan.hosts[host]["instances"]] for host in wave}
-        left = _rollout_capacity.room(serving, out, 1.0)
-        if left.is_downtime:
-            seconds = [plan.hosts[host]["expected_seconds"] for host in wave if plan.hosts[host]["expected_seconds"]]
-            how_long = f"about {max(seconds):.0f} seconds" if seconds else "as long as an engine takes to start"
-            return (
-                f"Nothing else serves while {' and '.join(left.out)} is changed: this means downtime of {how_long}. "
-                "Add a host or an instance first, or accept it: -e rollout_accept_downtime=true."
-            )
-    return ""
+    if not plan.waves:
+        return ""
+    # When a later one is out, the first one serves, even where it does not yet.
+    wave = plan.waves[0]
+    out = {host: [one["name"] for one in plan.hosts[host]["instances"]] for host in wave}
+    left = _rollout_capacity.room(serving, out, 1.0)
+    if not left.is_downtime:
+        return ""
+    seconds = [plan.hosts[host]["expected_seconds"] for host in wave if plan.hosts[host]["expected_seconds"]]
+    how_long = f"about {max(seconds):.0f} seconds" if seconds else "as long as an engine takes to start"
+    return (
+        f"Nothing else serves while {' and '.join(left.out)} is changed: this means downtime of {how_long}. "
+        "Add a host or an instance first, or accept it: -e rollout_accept_downtime=true."
+    )
 
 
 def _drained_by_hand(mark: t.Mapping[str, t.Any]) -> str:

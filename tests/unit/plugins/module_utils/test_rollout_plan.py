@@ -113,6 +113,13 @@ def test_a_second_instance_serves_on() -> None:
     assert downtime(plan(fleet), serving(fleet)) == ""
 
 
+def test_the_host_that_is_mended_first_serves_while_the_next_one_is_changed() -> None:
+    fleet = {"a": facts(staged(), host_status=status(0, active=False)), "b": facts(staged())}
+    made = plan(fleet)
+    assert made.waves == [["a"], ["b"]]
+    assert downtime(made, serving(fleet)) == ""
+
+
 def test_a_first_start_is_no_downtime() -> None:
     fleet = {"a": facts(staged(good="", running=""), host_status=status(0, active=False))}
     assert downtime(plan(fleet), serving(fleet)) == ""
