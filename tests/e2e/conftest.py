@@ -7,10 +7,12 @@ import shlex
 import subprocess
 import sys
 import typing as t
+from pathlib import Path
 
 import openai
 import pytest
 
+from tests.e2e.rollouts import Traffic
 from tests.project import ROOT, Run, run
 
 LAB = "e2e"
@@ -40,6 +42,15 @@ class Fleet:
 
     def process(self, host: str, unit: str = "vllm@0.service") -> str:
         return self.on(host, f"systemctl show --value --property MainPID {unit}")
+
+    def read_environment(self) -> None:
+        """Take over what `script/demo env` exports: the address, and the key that client demo has now."""
+        exports = self.run("script/demo", "env")
+        assert exports.code == 0, exports.output
+        for line in exports.output.splitlines():
+            if line.startswith("export "):
+                name, _, value = line.removeprefix("export ").partition("=")
+                self.environment[name] = shlex.split(value)[0]
 
     @property
     def client(self) -> openai.OpenAI:
@@ -75,10 +86,24 @@ def demo(fleet: Fleet) -> Run:
     """`script/demo` on the bare lab; afterwards the fleet serves, and the environment is that of `script/demo env`."""
     run = fleet.run("script/demo", timeout=1800)
     assert run.code == 0, run.output[-6000:]
-    exports = fleet.run("script/demo", "env")
-    assert exports.code == 0, exports.output
-    for line in exports.output.splitlines():
-        if line.startswith("export "):
-            name, _, value = line.removeprefix("export ").partition("=")
-            fleet.environment[name] = shlex.split(value)[0]
+    fleet.read_environment()
     return run
+
+
+class StartTraffic(t.Protocol):
+    def __call__(self, streams: int = 20, requests_per_second: float = 10, key: str = "") -> Traffic: ...
+
+
+@pytest.fixture
+def traffic(demo: Run, fleet: Fleet, tmp_path: Path) -> t.Iterator[StartTraffic]:
+    """Starts clients; those that still run at the end of the test end with it."""
+    started: list[Traffic] = []
+
+    def start(streams: int = 20, requests_per_second: float = 10, key: str = "") -> Traffic:
+        output = tmp_path / f"traffic{len(started)}.json"
+        started.append(Traffic(fleet.environment, output, streams, requests_per_second, key))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()

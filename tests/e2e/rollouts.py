@@ -23,12 +23,14 @@ PATIENCE = 900.0
 class Traffic:
     """The project's own traffic driver, through the lab's balancer, from when it is made until it is stopped."""
 
-    def __init__(self, environment: t.Mapping[str, str], place: Path, streams: int, requests_per_second: float) -> None:
-        self._output = str(place / "traffic.json")
+    def __init__(
+        self, environment: t.Mapping[str, str], output: Path, streams: int, requests_per_second: float, key: str = ""
+    ) -> None:
+        self._output = str(output)
         _traffic_control.start(
             {
                 "url": environment["OPENAI_BASE_URL"],
-                "api_key": environment["OPENAI_API_KEY"],
+                "api_key": key or environment["OPENAI_API_KEY"],
                 "model": MODEL,
                 "streams": streams,
                 "requests_per_second": requests_per_second,
@@ -52,7 +54,7 @@ def nothing_was_lost(report: dict[str, t.Any]) -> bool:
     return not report["errors"] and not report["streams"]["cut"]
 
 
-class Rollout:
+class Playbook:
     """A playbook that runs beside the test.
 
     Args:
@@ -62,8 +64,6 @@ class Rollout:
     """
 
     def __init__(self, environment: t.Mapping[str, str], place: Path, *words: str) -> None:
-        self._records = state.require(environment["INFERENCE_FLEET_LAB"]).directory / "rollouts"
-        self._before = {path: _rollout_journal.size(str(path)) for path in self._journals()}
         self._words = ["ansible-playbook", *words]
         self._log = place / f"{len(list(place.glob('*.log')))}.log"
         with self._log.open("wb") as log:
@@ -76,28 +76,20 @@ class Rollout:
                 stderr=subprocess.STDOUT,
             )
 
-    def _journals(self) -> list[Path]:
-        return list(self._records.glob(f"*/{_rollout_journal.NAME}"))
-
-    def events(self) -> list[dict[str, t.Any]]:
-        """What this run has written into a journal so far."""
-        for path in self._journals():
-            offset = self._before.get(path, 0)
-            if _rollout_journal.size(str(path)) > offset:
-                lines = path.read_bytes()[offset:].decode().splitlines()
-                return [json.loads(line) for line in lines if line.endswith("}")]
-        return []
-
-    def wait_for(self, event: str, **fields: t.Any) -> dict[str, t.Any]:
-        """The first event of this kind with these fields."""
+    def wait_until(self, condition: t.Callable[[], t.Any], what: str) -> t.Any:
+        """What the condition gives, once it gives something; meanwhile the playbook has to run."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            for one in self.events():
-                if one["event"] == event and fields.items() <= one.items():
-                    return one
+            found = condition()
+            if found:
+                return found
             assert self._process.poll() is None, self.output
-            time.sleep(0.1)
-        raise AssertionError(f"no event {event} {fields} within {PATIENCE} s:\n{self.output}")
+            time.sleep(0.05)
+        raise AssertionError(f"no {what} within {PATIENCE} s:\n{self.output}")
+
+    def wait_for_task(self, name: str) -> None:
+        """Wait until a task of this name begins."""
+        self.wait_until(lambda: f"TASK [{name}]" in self.output, f"task {name}")
 
     def kill(self) -> None:
         """What becomes of a controller whose machine fails: it and all that it has started end at once."""
@@ -119,9 +111,35 @@ class Rollout:
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
+
+class Rollout(Playbook):
+    """A rollout, which can be followed in its journal."""
+
+    def __init__(self, environment: t.Mapping[str, str], place: Path, *words: str) -> None:
+        self._records = state.require(environment["INFERENCE_FLEET_LAB"]).directory / "rollouts"
+        self._before = {path: _rollout_journal.size(str(path)) for path in self._journals()}
+        super().__init__(environment, place, *words)
+
+    def _journals(self) -> list[Path]:
+        return list(self._records.glob(f"*/{_rollout_journal.NAME}"))
+
+    def events(self) -> list[dict[str, t.Any]]:
+        """What this run has written into a journal so far."""
+        for path in self._journals():
+            offset = self._before.get(path, 0)
+            if _rollout_journal.size(str(path)) > offset:
+                lines = path.read_bytes()[offset:].decode().splitlines()
+                return [json.loads(line) for line in lines if line.endswith("}")]
+        return []
+
+    def wait_for(self, event: str, **fields: t.Any) -> dict[str, t.Any]:
+        """The first event of this kind with these fields."""
+
+        def found() -> dict[str, t.Any] | None:
+            mine = (one for one in self.events() if one["event"] == event and fields.items() <= one.items())
+            return next(mine, None)
+
+        return dict(self.wait_until(found, f"event {event} {fields}"))
 
     @property
     def record(self) -> Path:

@@ -5,37 +5,15 @@ Each test leaves both hosts serving."""
 from __future__ import annotations
 
 import json
-import typing as t
 from pathlib import Path
 
-import pytest
-
-from tests.e2e.conftest import LAB, Fleet
-from tests.e2e.rollouts import Rollout, Traffic, nothing_was_lost
-from tests.project import Run
+from tests.e2e.conftest import LAB, Fleet, StartTraffic
+from tests.e2e.rollouts import Rollout, nothing_was_lost
 
 HOSTS = ("inference-1", "inference-2")
 RESTART = "playbooks/rolling_restart.yml"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
-
-
-class Start(t.Protocol):
-    def __call__(self, streams: int = 20, requests_per_second: float = 10) -> Traffic: ...
-
-
-@pytest.fixture
-def traffic(demo: Run, fleet: Fleet, tmp_path: Path) -> t.Iterator[Start]:
-    """Starts the clients; what is still running at the end of the test ends with it."""
-    started: list[Traffic] = []
-
-    def start(streams: int = 20, requests_per_second: float = 10) -> Traffic:
-        started.append(Traffic(fleet.environment, tmp_path, streams, requests_per_second))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
 
 
 def releases(fleet: Fleet) -> list[str]:
@@ -51,7 +29,7 @@ def health(fleet: Fleet, host: str) -> str:
 
 
 def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
-    fleet: Fleet, traffic: Start, tmp_path: Path
+    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     before = processes(fleet)
     clients = traffic()
@@ -73,7 +51,7 @@ def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
     assert "inference-2 done in" in done.text
 
 
-def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     option = ("-e", "engine=vllm", "-e", "vllm_max_num_seqs=40")
     before = processes(fleet)
     foreseen = fleet.playbook("site.yml", *option, "--check", "--diff")
@@ -89,7 +67,7 @@ def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: S
     assert all(old != new for old, new in zip(before, processes(fleet), strict=True))
 
 
-def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     clients = traffic()
     # Beyond this machine the hosts reach nothing now: no package index, no model hub.
@@ -108,7 +86,9 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
 
 
-def test_a_controller_that_is_killed_at_any_step_costs_nothing(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+def test_a_controller_that_is_killed_at_any_step_costs_nothing(
+    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
+) -> None:
     clients = traffic(streams=4, requests_per_second=5)
     before = processes(fleet)
     for step in STEPS:
@@ -126,7 +106,7 @@ def test_a_controller_that_is_killed_at_any_step_costs_nothing(fleet: Fleet, tra
     assert "The same command goes on" not in fleet.playbook("playbooks/status.yml").text
 
 
-def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
@@ -143,7 +123,7 @@ def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: Start, t
 
 
 def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_finishes(
-    fleet: Fleet, traffic: Start, tmp_path: Path
+    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
@@ -162,7 +142,9 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
     assert fleet.process("inference-2") != untouched
 
 
-def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(fleet: Fleet, traffic: Start, tmp_path: Path) -> None:
+def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(
+    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
+) -> None:
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
     restart = Rollout(fleet.environment, tmp_path, RESTART)

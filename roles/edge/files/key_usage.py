@@ -2,17 +2,20 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Keep over HAProxy's reloads and restarts when each key was used last; systemd and module key_usage run this.
 
-HAProxy counts in a table that ends with its process, and a reload empties that of the former process too. So the table
-is added to a file right before: with reload and stop. start says that a new process begins, and show prints file and
-table together and writes nothing.
+HAProxy counts in a table that ends with its process, and that a reload empties in the former process too. So reload and
+stop add the table to a file right before. start says that a new process begins; show prints file and table together and
+writes nothing.
 
-What is in the file: "since" (what is not in "keys" was not used from then on, and what is in it was), "keys" (last_used,
-when the last request began, and requests, by the first 8 digits of the key's SHA-256), "saved" (when it was written),
-"closed" (whether that was when HAProxy stopped), and "counted" (what of a process's table is in "keys", because that
-process goes on where a reload fails). All times are Unix times.
+The file has
+  since    from when on all is known: a key that is not in it was not used since,
+  keys     by the first 8 digits of the key's SHA-256, last_used (when its last request began) and requests,
+  saved    when it was written,
+  closed   whether HAProxy was stopped then,
+  counted  what of the table of process pid is in keys, for where a reload fails and that process goes on.
+Times are Unix times.
 
-A request that the former process takes after a reload, on a connection that was open, is seen while it is in flight and
-not counted.
+Not known is what the former process does after a reload: the requests that it still takes, at most one on each
+connection that was open. Their time is seen while they are in flight.
 
 Usage: key_usage.py start|reload|stop|show [--socket FILE] [--master-socket FILE] [--file FILE]
 """
@@ -20,6 +23,7 @@ Usage: key_usage.py start|reload|stop|show [--socket FILE] [--master-socket FILE
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -33,105 +37,115 @@ import typing
 TABLE = "key_usage"
 #: Seconds for which the table keeps an unused key: its "expire" in HAProxy's configuration.
 EXPIRE = 24 * 86400
-#: Seconds between this program and the process that systemd starts after it, at the most.
-START_SECONDS = 90
-#: Seconds after which it gives up: a reload waits for it.
+#: The most seconds between start or reload and the process that comes of it.
+BIRTH = 90
+#: Seconds after which this gives up, because HAProxy's reload or stop waits for it; and for each answer.
 PATIENCE = 20
-ASK_SECONDS = 5.0
-NO_TABLE = "No such table"
+ASK_PATIENCE = 5.0
 
-OLD_WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
+A_TABLE, NO_TABLE = "# table:", "No such table"
 ROW = re.compile(r"^0x\S+ key=([0-9a-f]{8}) .*?\bexp=(\d+)\b.*? http_req_cnt=(\d+)$", re.MULTILINE)
+WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 
 
-class Use(typing.NamedTuple):
-    """How one process saw a key used."""
+class Use(typing.TypedDict):
+    """How a key was used."""
 
     last_used: int
     requests: int
 
 
-class Process(typing.NamedTuple):
-    """A process of HAProxy and its table."""
+class Counted(typing.TypedDict):
+    """How many of a process's requests are in the file."""
 
     pid: int
-    started: int
-    uses: dict[str, Use]
+    requests: dict[str, int]
 
 
 class Document(typing.TypedDict):
-    """The file's content."""
+    """The file's content; see above."""
 
     since: int
     saved: int
     closed: bool
-    keys: dict[str, dict[str, int]]
-    counted: dict[str, typing.Any]
+    keys: dict[str, Use]
+    counted: Counted
 
 
-def table(reply: str, now: float) -> dict[str, Use] | None:
-    """The rows of HAProxy's answer; None where its configuration has no such table.
+Uses = dict[str, Use]
 
-    A row's time to live is set when a request begins, and by nothing else.
-    """
-    if reply.startswith(NO_TABLE):
-        return None
-    if not reply.startswith("# table:"):
-        raise ValueError(f"HAProxy answered {reply.strip()[:80]!r} to 'show table {TABLE}'")
+
+class Process(typing.NamedTuple):
+    """The process that takes connections, and its table."""
+
+    pid: int
+    started: int
+    uses: Uses
+
+
+def parsed_table(reply: str, now: float) -> Uses:
+    """The table in HAProxy's answer. What is left of a row's time is set when a request begins, and by nothing else."""
     return {
-        key: Use(int(now - EXPIRE + int(left_ms) / 1000), int(requests))
+        key: {"last_used": int(now - EXPIRE + int(left_ms) / 1000), "requests": int(requests)}
         for key, left_ms, requests in ROW.findall(reply)
     }
 
 
-def merged(before: Document | None, current: Process, former: typing.Iterable[dict[str, Use]], now: int) -> Document:
+def begun(before: Document | None, now: int) -> Document:
+    """What is known when a process starts: all, where the one before was saved when it stopped."""
+    known = before if before and before["closed"] else None
+    return {
+        "since": known["since"] if known else now,
+        "saved": now,
+        "closed": False,
+        "keys": known["keys"] if known else {},
+        "counted": {"pid": 0, "requests": {}},
+    }
+
+
+def merged(before: Document | None, current: Process, former: list[Uses], now: int, closed: bool = False) -> Document:
     """What is known with the tables of the running processes.
 
     Args:
-        before: what the file says; None where there is none.
+        before: what the file has; None where there is none.
         current: the process that takes connections.
-        former: the tables of processes that a reload left behind. Their requests are in the file, or never will be, so
-            only the times count.
+        former: the tables of those that a reload left behind. Of these only the times are new.
         now: this moment.
+        closed: whether HAProxy stops now.
     """
-    if before is None or not follows(before, current):
-        # What an unknown process before this one saw is lost.
-        since, keys, counted = current.started, {}, {}
-    else:
-        since = before["since"]
-        keys = {key: dict(row) for key, row in before["keys"].items()}
-        counted = before["counted"]["requests"] if before["counted"].get("pid") == current.pid else {}
-        if now - max(before["saved"], current.started) > EXPIRE:
-            since = max(since, now - EXPIRE)
+    since = seen = current.started
+    keys: Uses = {}
+    counted: dict[str, int] = {}
+    if before and follows(before, current):
+        since, seen = before["since"], max(before["saved"], current.started)
+        keys = {key: {**use} for key, use in before["keys"].items()}
+        if before["counted"]["pid"] == current.pid:
+            counted = before["counted"]["requests"]
+    if now - seen > EXPIRE:
+        # Rows of keys that were used before that may have expired.
+        since = max(since, now - EXPIRE)
     for key, use in current.uses.items():
-        row = keys.setdefault(key, {"last_used": 0, "requests": 0})
-        row["last_used"] = max(row["last_used"], use.last_used)
-        # Fewer than were counted: the row had expired in between and began anew.
-        row["requests"] += use.requests - (counted.get(key, 0) if use.requests >= counted.get(key, 0) else 0)
-    for uses in former:
-        for key, use in uses.items():
-            row = keys.setdefault(key, {"last_used": 0, "requests": 1})
-            row["last_used"] = max(row["last_used"], use.last_used)
+        known = keys.setdefault(key, {"last_used": 0, "requests": 0})
+        known["last_used"] = max(known["last_used"], use["last_used"])
+        # Fewer than were counted: the row had expired, and began anew.
+        again = counted.get(key, 0) if use["requests"] >= counted.get(key, 0) else 0
+        known["requests"] += use["requests"] - again
+    for key, use in ((key, use) for uses in former for key, use in uses.items()):
+        known = keys.setdefault(key, {"last_used": 0, "requests": 1})
+        known["last_used"] = max(known["last_used"], use["last_used"])
     return {
         "since": since,
         "saved": now,
-        "closed": False,
-        # An older time need not be the last one.
-        "keys": {key: row for key, row in sorted(keys.items()) if row["last_used"] >= since},
-        "counted": {"pid": current.pid, "requests": {key: use.requests for key, use in sorted(current.uses.items())}},
+        "closed": closed,
+        # A time before that need not be the last one.
+        "keys": {key: keys[key] for key in sorted(keys) if keys[key]["last_used"] >= since},
+        "counted": {"pid": current.pid, "requests": {key: use["requests"] for key, use in current.uses.items()}},
     }
 
 
 def follows(before: Document, current: Process) -> bool:
-    """Whether no process was between the last save and this one."""
-    return before["counted"].get("pid") == current.pid or current.started <= before["saved"] + START_SECONDS
-
-
-def begun(before: Document | None, now: int) -> Document:
-    """What is known when HAProxy starts: all, where the process before was saved when it stopped."""
-    if before is None or not before["closed"]:
-        return {"since": now, "saved": now, "closed": False, "keys": {}, "counted": {}}
-    return {**before, "saved": now, "closed": False, "counted": {}}
+    """Whether nothing served between the last save and this process."""
+    return before["counted"]["pid"] == current.pid or current.started <= before["saved"] + BIRTH
 
 
 def parsed(text: str) -> Document:
@@ -142,12 +156,13 @@ def parsed(text: str) -> Document:
         "saved": int(found["saved"]),
         "closed": bool(found["closed"]),
         "keys": {
-            str(key): {"last_used": int(row["last_used"]), "requests": int(row["requests"])}
-            for key, row in found["keys"].items()
+            str(key): {"last_used": int(use["last_used"]), "requests": int(use["requests"])}
+            for key, use in found["keys"].items()
         },
-        "counted": {"pid": int(found["counted"]["pid"]), "requests": dict(found["counted"]["requests"])}
-        if found["counted"]
-        else {},
+        "counted": {
+            "pid": int(found["counted"]["pid"]),
+            "requests": {str(key): int(count) for key, count in found["counted"]["requests"].items()},
+        },
     }
 
 
@@ -158,25 +173,26 @@ def read(path: str) -> Document | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        print(f"{path} cannot be read, so the keys' usage begins anew: {error!r}", file=sys.stderr)
+        print(f"{path} cannot be read, so the keys' usage is counted anew: {error!r}", file=sys.stderr)
         return None
 
 
 def write(path: str, document: Document) -> None:
-    # HAProxy's user owns the directory: a name that nobody can have put there.
+    # HAProxy's user owns the directory: under a name that it cannot have put there.
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
 def ask(path: str, command: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ASK_SECONDS)
+        connection.settimeout(ASK_PATIENCE)
         connection.connect(path)
         connection.sendall(f"{command}\n".encode())
         connection.shutdown(socket.SHUT_WR)
@@ -189,54 +205,54 @@ def ask(path: str, command: str) -> str:
 
 
 def current_process(path: str) -> Process | None:
-    """The process behind HAProxy's socket; None where it has no such table."""
+    """The process behind HAProxy's socket; None where its configuration has no such table."""
     info = dict(line.partition(": ")[::2] for line in ask(path, "show info").splitlines())
-    uses = table(ask(path, f"show table {TABLE}"), time.time())
-    if uses is None:
+    reply = ask(path, f"show table {TABLE}")
+    if reply.startswith(NO_TABLE):
         return None
-    # HAProxy counts whole seconds; a request of its first one has to be later than this.
-    return Process(int(info["Pid"]), int(time.time()) - int(info["Uptime_sec"]) - 1, uses)
+    if not reply.startswith(A_TABLE):
+        raise ValueError(f"HAProxy answered {reply.strip()[:80]!r} to 'show table {TABLE}'")
+    now = time.time()
+    # It knows its age in whole seconds, and its first request has to be later than this.
+    return Process(int(info["Pid"]), int(now) - int(info["Uptime_sec"]) - 1, parsed_table(reply, now))
 
 
-def former_tables(path: str) -> list[dict[str, Use]]:
-    """The tables of the processes that a reload left behind."""
-    found = []
+def former_tables(path: str) -> list[Uses]:
+    """The tables of the processes that a reload left to end their streams."""
+    replies = []
     try:
-        old = ask(path, "show proc").partition("# old workers")[2].partition("# programs")[0]
-        for pid in OLD_WORKER.findall(old):
-            reply = ask(path, f"@!{pid} show table {TABLE}")
-            # Another answer: it has just ended.
-            if reply.startswith("# table:"):
-                found.append(table(reply, time.time()) or {})
+        _before, _title, old = ask(path, "show proc").partition("# old workers")
+        for pid in WORKER.findall(old.partition("# programs")[0]):
+            replies.append(ask(path, f"@!{pid} show table {TABLE}"))
     except OSError as error:
         print(f"{path} does not answer, so former processes are not seen: {error}", file=sys.stderr)
-    return found
+    # One that has just ended answers something else.
+    return [parsed_table(reply, time.time()) for reply in replies if reply.startswith(A_TABLE)]
 
 
 def shown(arguments: argparse.Namespace) -> dict[str, typing.Any]:
     """File and tables together; since is None where nothing is known."""
-    before = read(arguments.file)
-    known = before if before and before["closed"] else None
+    before, known = read(arguments.file), None
     try:
         current = current_process(arguments.socket)
-        known = merged(before, current, former_tables(arguments.master_socket), int(time.time())) if current else None
+        if current:
+            known = merged(before, current, former_tables(arguments.master_socket), int(time.time()))
     except (FileNotFoundError, ConnectionRefusedError):
-        # It does not run: the file is all there is.
-        pass
+        # It does not run. What it did until then is known if that was saved.
+        known = before if before and before["closed"] else None
     return {"since": known["since"] if known else None, "keys": known["keys"] if known else {}}
 
 
 def save(arguments: argparse.Namespace) -> None:
     """Bring the file up to date."""
-    now = int(time.time())
-    before = read(arguments.file)
+    before, now = read(arguments.file), int(time.time())
     if arguments.event == "start":
         write(arguments.file, begun(before, now))
         return
     current = current_process(arguments.socket)
     if current:
-        document = merged(before, current, former_tables(arguments.master_socket), now)
-        write(arguments.file, {**document, "closed": arguments.event == "stop"})
+        former = former_tables(arguments.master_socket)
+        write(arguments.file, merged(before, current, former, now, closed=arguments.event == "stop"))
 
 
 def give_up(_number: int, _frame: object) -> None:
@@ -258,8 +274,8 @@ def main() -> None:
         else:
             save(arguments)
     except (OSError, ValueError, KeyError) as error:
-        did = "read" if arguments.event == "show" else "saved"
-        sys.exit(f"The usage of keys was not {did} ({arguments.event}, {arguments.socket}, {arguments.file}): {error}")
+        done = "read" if arguments.event == "show" else "saved"
+        sys.exit(f"The keys' usage was not {done} ({arguments.socket}, {arguments.file}): {error!r}")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof
+from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
 
 from tests.integration.edge.engine import Recorder
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
 #: Another HAProxy than the distribution's can be tried with this.
 HAPROXY = os.environ.get("HAPROXY", "/usr/sbin/haproxy")
+USAGE_PROGRAM = ROLE / "files" / "key_usage.py"
 ENGINE_KEY = "sk-engine-key-that-stays-on-the-host-0000"
 KEY = "sk-the-key-of-team-a-for-tests-only-000000000"
 
@@ -64,6 +65,7 @@ class Edge:
         self.config = directory / "haproxy.cfg"
         self.maps = directory / "maps"
         self.drains = directory / "drain.json"
+        self.usage_file = directory / "key_usage.json"
         self.socket = str(directory / "admin.sock")
         self.master_socket = str(directory / "master.sock")
         self.set_keys({})
@@ -106,6 +108,11 @@ class Edge:
         }
         return key_proof.run({**defaults, **urls, **keys, "model": model, "patience": 0})
 
+    def usage(self) -> dict[str, t.Any]:
+        """Run module key_usage."""
+        places = {"program": str(USAGE_PROGRAM), "path": str(self.usage_file), "map_path": str(self.maps / "keys.map")}
+        return key_usage.run({**places, **self._sockets()})
+
     def _sockets(self) -> dict[str, str]:
         return {"socket": self.socket, "master_socket": self.master_socket}
 
@@ -114,6 +121,7 @@ class Edge:
     def start(self, **variables: t.Any) -> Edge:
         self.configure(**variables)
         self._tell_servers("start")
+        self.keep_usage("start")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [HAPROXY, "-W", "-S", self.master_socket, "-f", str(self.config)],
@@ -128,12 +136,14 @@ class Edge:
     def reload(self) -> None:
         assert self.process
         self._tell_servers("reload")
+        self.keep_usage("reload")
         before = self._reloads()
         self.process.send_signal(signal.SIGUSR2)
         eventually(lambda: self._runs(before + 1))
 
     def stop(self) -> None:
         if self.process:
+            self.keep_usage("stop")
             self.process.terminate()
             try:
                 self.process.wait(10)
@@ -181,6 +191,18 @@ class Edge:
                 *("--output", str(self.directory / "servers.state")),
             ],
             check=True,
+        )
+
+    def keep_usage(self, event: str) -> subprocess.CompletedProcess[str]:
+        """Run the program that keeps the keys' usage. Whether it succeeds is nothing to systemd."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-I", str(USAGE_PROGRAM), event, "--file", str(self.usage_file)),
+                *("--socket", self.socket, "--master-socket", self.master_socket),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
         )
 
     def _reloads(self) -> int:
