@@ -10,10 +10,10 @@ import time
 import types
 import typing as t
 
-from tests.bench import rollout
+from tests.bench import keys, rollout
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys")
 CONVERGED = 3
 MORE = 8
 TRIES = 2
@@ -92,6 +92,13 @@ def rollouts(fleet: Fleet) -> None:
         rollout.many_hosts(report_past)
 
 
+def rotations(fleet: Fleet) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        keys.many_keys(fleet, report_past)
+        keys.two_hosts(fleet, report_past)
+        keys.many_hosts(report_past)
+
+
 def report_past(part: str, text: str) -> None:
     with contextlib.redirect_stdout(sys.__stdout__):
         report(part, text)
@@ -104,7 +111,8 @@ def main() -> int:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
-    measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge, "rollout": rollouts}
+    measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge}
+    measures |= {"rollout": rollouts, "keys": rotations}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)

@@ -113,7 +113,7 @@ class Fleet:
 
     def ping(self, limit: t.Sequence[str], tries: int) -> float:
         """Seconds of the fastest ping of ``tries``."""
-        command = [self._program("ansible"), ",".join(limit), "-m", "ansible.builtin.ping"]
+        command = [program("ansible"), ",".join(limit), "-m", "ansible.builtin.ping"]
         seconds = []
         for _ in range(tries):
             began = time.monotonic()
@@ -164,36 +164,46 @@ class Fleet:
         if done.returncode:
             raise SystemExit(f"bench: {' '.join(command[1:])} failed:\n{done.stdout}{done.stderr}")
 
-    @staticmethod
-    def _program(name: str) -> str:
-        return str(Path(sys.executable).parent / name)
-
     def _playbook(self, playbook: str, limit: t.Sequence[str], *words: str) -> Run:
-        command = [self._program("ansible-playbook"), playbook, "-e", "engine=vllm", *words]
+        command = [program("ansible-playbook"), playbook, "-e", "engine=vllm", *words]
         command += ["--limit", ",".join(limit)] if limit else []
-        run, seen = Run(), []
-        began = time.monotonic()
-        task: tuple[float, str] | None = None
-        with _running(command, self._environment) as process:
-            for line in t.cast(t.IO[str], process.stdout):
-                seen.append(line)
-                now = time.monotonic()
-                found = _TASK.match(line.strip())
-                recap = _RECAP.match(line)
-                if found or line.startswith(("PLAY [", "PLAY RECAP")):
-                    if task:
-                        run.tasks.append((now - task[0], task[1]))
-                    task = (now, found["name"]) if found else None
-                elif recap:
-                    run.changed += int(recap["changed"])
-        run.seconds = time.monotonic() - began
-        if process.returncode:
-            raise SystemExit(f"bench: {playbook} failed:\n{''.join(seen[-60:])}")
-        return run
+        return timed(command, self._environment)
+
+
+def program(name: str) -> str:
+    """A program of the environment that this one runs in."""
+    return str(Path(sys.executable).parent / name)
+
+
+def timed(command: list[str], environment: t.Mapping[str, str]) -> Run:
+    """Run ansible-playbook, and note when each of its tasks began.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    run, seen = Run(), []
+    began = time.monotonic()
+    task: tuple[float, str] | None = None
+    with _running(command, environment) as process:
+        for line in t.cast(t.IO[str], process.stdout):
+            seen.append(line)
+            now = time.monotonic()
+            found = _TASK.match(line.strip())
+            recap = _RECAP.match(line)
+            if found or line.startswith(("PLAY [", "PLAY RECAP")):
+                if task:
+                    run.tasks.append((now - task[0], task[1]))
+                task = (now, found["name"]) if found else None
+            elif recap:
+                run.changed += int(recap["changed"])
+    run.seconds = time.monotonic() - began
+    if process.returncode:
+        raise SystemExit(f"bench: {' '.join(command[1:])} failed:\n{''.join(seen[-60:])}")
+    return run
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str]) -> t.Iterator[subprocess.Popen[str]]:
+def _running(command: list[str], environment: t.Mapping[str, str]) -> t.Iterator[subprocess.Popen[str]]:
     """A program whose lines are read as they come; it outlives neither the block nor LONGEST_RUN."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

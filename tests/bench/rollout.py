@@ -62,7 +62,7 @@ class Scene:
         return run, done
 
     def clients(self) -> Traffic:
-        return Traffic(self.environment, self.place, STREAMS, REQUESTS_PER_SECOND)
+        return Traffic(self.environment, self.place / "traffic.json", STREAMS, REQUESTS_PER_SECOND)
 
 
 def two_hosts(fleet: Fleet, report: Report) -> None:
@@ -71,7 +71,7 @@ def two_hosts(fleet: Fleet, report: Report) -> None:
     names = fleet.names(2)
     fleet.site(names)
     with tempfile.TemporaryDirectory() as place:
-        scene = Scene({**fleet.environment, **_client(fleet.tell_client())}, Path(place), [])
+        scene = Scene({**fleet.environment, **client_variables(fleet.tell_client())}, Path(place), [])
         _restart(scene, report, f"{len(names)} hosts, real engine", "-l", ",".join(names))
 
 
@@ -84,7 +84,7 @@ def many_hosts(report: Report) -> None:
             raise SystemExit(f"bench: site.yml failed:\n{told.output[-6000:]}")
         report("rollout", f"{HOSTS} bare hosts, stand-in engine: site.yml {time.monotonic() - began:.0f} s")
         exports = fleet.lab("env", "--client", "demo").output
-        scene = Scene({**fleet.environment, **_client(exports)}, Path(place), inventories())
+        scene = Scene({**fleet.environment, **client_variables(exports)}, Path(place), inventories())
         _restart(scene, report, f"{HOSTS} hosts, stand-in engine")
         faults = Faults(scene, fleet, random.Random(SEED))  # noqa: S311 - the same faults each time, nothing secret
         lost = Lost()
@@ -167,6 +167,7 @@ def _restart(scene: Scene, report: Report, what: str, *words: str) -> None:
     report("", f"= {totals['out_seconds']:.0f} s of stop, start and gate + {rest:.0f} s ({rest / waves:.1f} s a wave)")
 
 
-def _client(exports: str) -> dict[str, str]:
+def client_variables(exports: str) -> dict[str, str]:
+    """What `python -m lab env` exports."""
     found = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines() if "=" in line)
     return {name: shlex.split(value)[0] for name, value in found.items()}
