@@ -13,6 +13,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
+ENGINE_KEY_MAP_PATH = "/etc/haproxy/maps/engine_key.map"
 DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
 ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
 DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"

@@ -26,12 +26,14 @@ class EdgeMap:
         path: its file, which is also its name at run time.
         title: the comment in the file.
         workers: the running processes.
+        mode: of the file.
     """
 
-    def __init__(self, path: str, title: str, workers: list[Worker]) -> None:
+    def __init__(self, path: str, title: str, workers: list[Worker], mode: int = _MODE) -> None:
         self._path = path
         self._title = title
         self._workers = workers
+        self._mode = mode
 
     def entries(self) -> Entries | None:
         """What the file says; None where there is no file."""
@@ -57,7 +59,7 @@ class EdgeMap:
         if self._file_differs(wanted):
             try:
                 os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
-                write_atomically(self._path, render_map(self._title, wanted), mode=_MODE)
+                write_atomically(self._path, render_map(self._title, wanted), mode=self._mode)
             except OSError as error:
                 raise FleetError(
                     f"{self._path} cannot be written ({error.strerror}); the edge was not told either. "
@@ -82,7 +84,7 @@ class EdgeMap:
     def _file_differs(self, wanted: Entries) -> bool:
         if read_text(self._path) != render_map(self._title, wanted):
             return True
-        return stat.S_IMODE(os.stat(self._path).st_mode) != _MODE
+        return stat.S_IMODE(os.stat(self._path).st_mode) != self._mode
 
 
 def _differ(entries: Entries, wanted: Entries) -> bool:

@@ -14,6 +14,8 @@ description:
   - Makes the map in which the edge looks up the hash of a client's key have exactly the wanted entries, in its file and
     in every running HAProxy process. No process is reloaded, no connection is dropped, and a lookup sees the old or the
     new map, nothing between.
+  - The key that the edge shows to the engines is told in the same way, from the file that M(inference.fleet.engine_key)
+    keeps.
   - What somebody changed in the file or at run time is put right.
   - Where HAProxy does not run, only the file is written, which it reads when it starts.
 attributes:
@@ -60,9 +62,13 @@ options:
     type: path
     default: /etc/haproxy/maps/keys.map
   engine_key_path:
-    description: The file with the key that the edge shows to the engines, which HAProxy reads when it starts.
+    description: The file with the key that the edge shows to the engines.
     type: path
     default: /etc/inference/engine_key.env
+  engine_key_map:
+    description: The map's file for that key, readable by root only.
+    type: path
+    default: /etc/haproxy/maps/engine_key.map
   socket:
     description: HAProxy's stats socket.
     type: path
@@ -96,10 +102,6 @@ live:
   description: Whether a running HAProxy has the map; if not, only the file was written.
   returned: success
   type: bool
-engine_key_stale:
-  description: Whether the running HAProxy has another key for the engines than the file, and has to be restarted.
-  returned: success
-  type: bool
 actions:
   description: What was done, or in check mode would be.
   returned: success
@@ -113,11 +115,20 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _edge_clients, _haproxy, _keys
+from ansible_collections.inference.fleet.plugins.module_utils import (
+    _edge,
+    _edge_clients,
+    _engine_keys,
+    _haproxy,
+    _keys,
+)
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text
 
+ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
+#: The name under which HAProxy's configuration looks it up.
+ENGINE = "engine"
 TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys."
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -138,6 +149,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     },
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
     "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
+    "engine_key_map": {"type": "path", "default": _edge.ENGINE_KEY_MAP_PATH, "no_log": False},
     "socket": {"type": "path", "default": _haproxy.SOCKET},
     "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
 }
@@ -159,12 +171,13 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         actions = _actions(before, wanted, live) if changed else []
         if changed and not check:
             edge_map.make(wanted)
+        told = _tell_engine_key(params, workers, check)
+        actions += told
     result: dict[str, t.Any] = {
-        "changed": changed,
+        "changed": changed or bool(told),
         "clients": sorted({_edge_clients.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),
-        "engine_key_stale": bool(live) and _stale(workers[0], params["engine_key_path"]),
         "actions": actions,
     }
     if want_diff and changed:
@@ -177,10 +190,18 @@ def _wanted(items: list[dict[str, t.Any]]) -> _edge.Entries:
     return [(key.sha256, _edge_clients.render(key.name, limits[key.sha256])) for key in _keys.check_hashes(items)]
 
 
-def _stale(worker: _haproxy.Worker, path: str) -> bool:
-    """Whether HAProxy was started with another key than the file has now."""
-    wanted = read_text(path)
-    return wanted is not None and worker.environment("ENGINE_API_KEY") != wanted.strip()
+def _tell_engine_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], check: bool) -> list[str]:
+    """Have the edge show the key that the engines' file has; what was done."""
+    keys = _engine_keys.parse(read_text(params["engine_key_path"]) or "")
+    if keys is None:
+        return []
+    edge_map = EdgeMap(params["engine_key_map"], ENGINE_TITLE, workers, mode=0o600)
+    wanted = [(ENGINE, keys.current)]
+    if not edge_map.differs(wanted):
+        return []
+    if not check:
+        edge_map.make(wanted)
+    return [f"show the engines' key {_keys.fingerprint(keys.current)}"]
 
 
 def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:

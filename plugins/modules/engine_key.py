@@ -9,7 +9,7 @@ module: engine_key
 version_added: 0.1.0
 author:
   - inference.fleet contributors
-short_description: Make the key that a host's edge shows to its engines
+short_description: Make and renew the key that a host's edge shows to its engines
 description:
   - Makes a random key on the host, where it stays. The edge puts it on each request, so that no process on the host can
     walk past the edge by talking to an engine's loopback port.
@@ -22,8 +22,31 @@ attributes:
     support: none
     description: A secret has no diff.
 options:
+  state:
+    description:
+      - With V(present) there is a key that nobody else can read.
+      - With V(renewed) the stopped instance O(instance) will start with a new key. The edge has to be told with
+        M(inference.fleet.edge_keys) before it starts. Where other instances run, the edge goes on with the old key,
+        which the instance takes too, until each of them has been restarted.
+    type: str
+    choices: [present, renewed]
+    default: present
+  instance:
+    description: With O(state=renewed), the index of the instance, which is stopped.
+    type: int
+  others:
+    description: With O(state=renewed), the indexes of the host's other instances, which may run or not.
+    type: list
+    elements: int
+    default: []
+  takes_several:
+    description:
+      - Whether the instance's engine takes more than one key, as vLLM does. One that takes one only gets a new key
+        while none of the O(others) runs.
+    type: bool
+    default: false
   path:
-    description: The file, readable by root only, with the one line C(ENGINE_API_KEY=…) that EnvironmentFile= wants.
+    description: The file, readable by root only, as systemd reads environment files.
     type: path
     default: /etc/inference/engine_key.env
 """
@@ -31,42 +54,86 @@ options:
 EXAMPLES = r"""
 - name: Make the engines' key
   inference.fleet.engine_key:
+
+- name: Renew it while the first of two instances is stopped
+  inference.fleet.engine_key:
+    state: renewed
+    instance: 0
+    others: [1]
+    takes_several: true
 """
 
 RETURN = r"""
 fingerprint:
-  description: The first characters of the key's SHA-256; empty in check mode when there is no key yet.
+  description: Of the key that the edge has to show; empty in check mode when there is no key yet.
   returned: success
   type: str
   sample: sk-…1f0c9a2e
 """
 
 import os
-import secrets
 import stat
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _engine_keys
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key
+from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
 
-NAME = "ENGINE_API_KEY"
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
+    "instance": {"type": "int"},
+    "others": {"type": "list", "elements": "int", "default": []},
+    "takes_several": {"type": "bool", "default": False},
+    "path": {"type": "path", "default": "/etc/inference/engine_key.env"},
+}
+
+
+def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool]) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result.
+
+    Args:
+        params: as in ARGUMENTS.
+        check: change nothing.
+        running: whether an instance runs, by its index.
+    """
+    path = params["path"]
+    before = _private_keys(path)
+    # A key that others could read is no secret any more: it is replaced, not merely hidden.
+    wanted = before or _engine_keys.EngineKeys(new_key())
+    if before and params["state"] == "renewed":
+        others = [index for index in params["others"] if running(index)]
+        wanted = _engine_keys.renewed(before, params["instance"], others, params["takes_several"])
+    if wanted != before and not check:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        write_atomically(path, _engine_keys.render(wanted), mode=0o600)
+    return {"changed": wanted != before, "fingerprint": fingerprint(wanted.current) if before or not check else ""}
+
+
+def _private_keys(path: str) -> _engine_keys.EngineKeys | None:
+    text = read_text(path)
+    if text is None or stat.S_IMODE(os.stat(path).st_mode) != 0o600:
+        return None
+    return _engine_keys.parse(text)
+
+
+def _runs(index: int) -> bool:
+    states = [unit_state(f"{engine}@{index}.service") for engine in ENGINES]
+    return any(state.active in ("active", "activating", "reloading", "deactivating") for state in states)
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"path": {"type": "path", "default": "/etc/inference/engine_key.env"}},
-        supports_check_mode=True,
+        argument_spec=ARGUMENTS, required_if=[("state", "renewed", ["instance"])], supports_check_mode=True
     )
-    path = module.params["path"]
-    name, _, key = (read_text(path) or "").strip().partition("=")
-    usable = name == NAME and key.startswith("sk-") and len(key) > 40
-    private = usable and stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    if not private and not module.check_mode:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        # A key that others could read is no secret any more: it is replaced, not merely hidden.
-        key = f"sk-{secrets.token_urlsafe(32)}"
-        write_atomically(path, f"{NAME}={key}\n", mode=0o600)
-    module.exit_json(changed=not private, fingerprint=fingerprint(key) if key else "")
+    try:
+        result = run(module.params, module.check_mode, _runs)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

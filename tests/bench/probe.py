@@ -50,7 +50,7 @@ class Side:
 
 def main(client_key: str, pairs: int) -> None:
     with open("/etc/inference/engine_key.env", encoding="utf-8") as file:
-        engine_key = file.read().strip().partition("=")[2]
+        engine_key = file.readline().strip().partition("=")[2]
     engine, edge = Side(ENGINE, engine_key), Side(EDGE, client_key)
     figures = {}
     for name, request in REQUESTS.items():

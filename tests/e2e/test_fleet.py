@@ -144,7 +144,7 @@ def test_the_engines_key_is_nowhere_to_be_read(demo: Run, fleet: Fleet) -> None:
     for host in HOSTS:
         found = fleet.on(
             host,
-            "key=$(cut -d= -f2 /etc/inference/engine_key.env);"
+            "key=$(sed -n s/^ENGINE_API_KEY=//p /etc/inference/engine_key.env);"
             ' for p in /proc/[0-9]*/cmdline; do grep -alF "$key" $p 2>/dev/null; done;'
             ' journalctl --no-pager | grep -cF "$key";'
             ' grep -rlF "$key" /opt/inference/releases /etc/systemd /var/cache/inference; true',

@@ -24,7 +24,6 @@ class FakeWorker:
         self.clients: dict[str, str] = {}
         self.commands: list[str] = []
         self.refuse = ""
-        self.engine_key = "sk-engine"
         self._prepared: dict[int, list[tuple[str, str]]] = {}
 
     def answer(self, command: str) -> str:
@@ -34,7 +33,6 @@ class FakeWorker:
             return "Permission denied\n\n"
         for pattern, method in (
             (r"show version", lambda: "2.6.12\n\n"),
-            (r"show env ENGINE_API_KEY", lambda: f"ENGINE_API_KEY={self.engine_key}\n\n"),
             (r"show map (\S+)", self._show_map),
             (r"prepare map (\S+)", self._prepare_map),
             (r"add map @(\d+) (\S+) <<", lambda version, path: self._add(int(version), payload)),

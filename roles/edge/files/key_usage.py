@@ -206,12 +206,14 @@ def ask(path: str, command: str) -> str:
 
 def current_process(path: str) -> Process | None:
     """The process behind HAProxy's socket; None where its configuration has no such table."""
-    info = dict(line.partition(": ")[::2] for line in ask(path, "show info").splitlines())
+    told = ask(path, "show info")
+    info = dict(line.partition(": ")[::2] for line in told.splitlines())
     reply = ask(path, f"show table {TABLE}")
     if reply.startswith(NO_TABLE):
         return None
-    if not reply.startswith(A_TABLE):
-        raise ValueError(f"HAProxy answered {reply.strip()[:80]!r} to 'show table {TABLE}'")
+    if not reply.startswith(A_TABLE) or not {"Pid", "Uptime_sec"} <= set(info):
+        wrong = told if reply.startswith(A_TABLE) else reply
+        raise ValueError(f"HAProxy answered {wrong.strip()[:80]!r}")
     now = time.time()
     # It knows its age in whole seconds, and its first request has to be later than this.
     return Process(int(info["Pid"]), int(now) - int(info["Uptime_sec"]) - 1, parsed_table(reply, now))
@@ -250,9 +252,12 @@ def save(arguments: argparse.Namespace) -> None:
         write(arguments.file, begun(before, now))
         return
     current = current_process(arguments.socket)
-    if current:
-        former = former_tables(arguments.master_socket)
-        write(arguments.file, merged(before, current, former, now, closed=arguments.event == "stop"))
+    if current is None:
+        # Nobody counted until now.
+        write(arguments.file, begun(None, now))
+        return
+    former = former_tables(arguments.master_socket)
+    write(arguments.file, merged(before, current, former, now, closed=arguments.event == "stop"))
 
 
 def give_up(_number: int, _frame: object) -> None:
@@ -273,9 +278,11 @@ def main() -> None:
             print(json.dumps(shown(arguments)))
         else:
             save(arguments)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         done = "read" if arguments.event == "show" else "saved"
-        sys.exit(f"The keys' usage was not {done} ({arguments.socket}, {arguments.file}): {error!r}")
+        sys.exit(f"The keys' usage was not {done} ({arguments.socket}, {arguments.file}): {error}")
+    finally:
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

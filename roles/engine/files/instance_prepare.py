@@ -36,10 +36,15 @@ def main() -> None:
 
 
 def key_option(engine: str) -> str:
-    """The engine's key as a line of its config; the key's file is a credential of the unit."""
+    """The engine's key as a line of its config; the key's file is a credential of the unit.
+
+    vLLM takes the next key beside the current one, so that the edge can change over while instances restart one by one.
+    """
     with open(os.path.join(os.environ["CREDENTIALS_DIRECTORY"], "engine_key"), encoding="utf-8") as file:
-        key = file.read().strip().partition("=")[2]
-    return f"api-key: {json.dumps([key] if engine == 'vllm' else key)}\n"
+        values = dict(line.split("=", 1) for line in file.read().split() if "=" in line)
+    current = values["ENGINE_API_KEY"]
+    keys = [key for key in (current, values.get("ENGINE_API_KEY_NEXT")) if key]
+    return f"api-key: {json.dumps(keys if engine == 'vllm' else current)}\n"
 
 
 def write(path: str, content: str) -> None:

@@ -68,10 +68,15 @@ class Edge:
         self.usage_file = directory / "key_usage.json"
         self.socket = str(directory / "admin.sock")
         self.master_socket = str(directory / "master.sock")
+        self.set_engine_key(ENGINE_KEY)
         self.set_keys({})
         self.drain(state="kept")
 
     # What the modules do on a host.
+
+    def set_engine_key(self, key: str) -> None:
+        """What module engine_key writes; set_keys() tells HAProxy."""
+        (self.directory / "engine_key.env").write_text(f"ENGINE_API_KEY={key}\n")
 
     def set_keys(
         self, keys: dict[str, str], limits: t.Mapping[str, t.Mapping[str, t.Any]] | None = None, **changes: t.Any
@@ -80,7 +85,11 @@ class Edge:
         hashes = [
             {"name": name, "sha256": _keys.sha256(key), **(limits or {}).get(name, {})} for key, name in keys.items()
         ]
-        places = {"path": str(self.maps / "keys.map"), "engine_key_path": str(self.directory / "engine_key.env")}
+        places = {
+            "path": str(self.maps / "keys.map"),
+            "engine_key_path": str(self.directory / "engine_key.env"),
+            "engine_key_map": str(self.maps / "engine_key.map"),
+        }
         parameters = {"keys": hashes, **places, **self._sockets()}
         return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)
 
@@ -125,7 +134,6 @@ class Edge:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [HAPROXY, "-W", "-S", self.master_socket, "-f", str(self.config)],
-                env={**os.environ, "ENGINE_API_KEY": ENGINE_KEY},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -108,11 +108,19 @@ def test_two_services_share_keys_and_drain_but_not_health(unstarted: Edge, engin
 def test_it_does_not_start_without_the_engines_key(unstarted: Edge) -> None:
     unstarted.configure()
     check = [HAPROXY, "-c", "-f", str(unstarted.config)]
-    environment = {"PATH": "/usr/sbin:/usr/bin"}
-    refused = subprocess.run(check, env=environment, capture_output=True, text=True, check=False)
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+    (unstarted.maps / "engine_key.map").unlink()
+    refused = subprocess.run(check, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
-    assert "role engine" in refused.stderr
-    accepted = subprocess.run(
-        check, env={**environment, "ENGINE_API_KEY": ENGINE_KEY}, capture_output=True, check=False
-    )
-    assert accepted.returncode == 0
+    assert "engine_key.map" in refused.stderr
+
+
+def test_a_new_key_for_the_engines_is_shown_without_a_reload(edge: Edge, engines: list[Recorder]) -> None:
+    assert edge.status("/v1/x", KEY) == 200
+    edge.set_engine_key("sk-another-engine-key-that-stays-here-00000000")
+    assert edge.set_keys({KEY: "team-a"})["actions"][0].startswith("show the engines' key sk-…")
+    assert edge.status("/v1/x", KEY) == 200
+    shown = [
+        request.headers["authorization"] for engine in engines for request in engine.seen if request.path == "/v1/x"
+    ]
+    assert sorted(shown) == sorted([f"Bearer {ENGINE_KEY}", "Bearer sk-another-engine-key-that-stays-here-00000000"])

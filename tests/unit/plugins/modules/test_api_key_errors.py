@@ -168,6 +168,7 @@ def wrong_clients(env: Env) -> None:
 def wrong_options(env: Env) -> None:
     env.both("present", exclusive=True)
     env.both("info", reveal=True)
+    env.both("info", "a", "b", reveal=True)
     env.both("info", "a", reveal=True, which="previous")
     env.both("pending")
     env.both("pending", max_age=PASTED)

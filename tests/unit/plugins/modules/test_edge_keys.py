@@ -30,6 +30,7 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
         "socket": str(tmp_path / "admin.sock"),
         "master_socket": str(tmp_path / "master.sock"),
         "engine_key_path": str(tmp_path / "engine_key.env"),
+        "engine_key_map": str(tmp_path / "engine_key.map"),
     }
 
     def run(wanted: list[dict[str, str]] | None, check: bool = False) -> Result:
@@ -140,18 +141,22 @@ def test_an_haproxy_that_refuses_fails_the_module(keys: Keys, tmp_path: Path, pa
     assert "team-a" in path.read_text()
 
 
-def test_a_key_for_the_engines_that_haproxy_has_not_read_yet_is_noticed(keys: Keys, tmp_path: Path, path: Path) -> None:
-    file = tmp_path / "engine_key.env"
+def test_the_key_for_the_engines_is_told_and_never_shown(keys: Keys, tmp_path: Path, path: Path) -> None:
+    file, engine_map = tmp_path / "engine_key.env", tmp_path / "engine_key.map"
     with FakeHaproxy(tmp_path) as haproxy:
-        haproxy.worker.maps[str(path)] = []
-        assert not keys([A])["engine_key_stale"]
-        file.write_text("ENGINE_API_KEY=sk-engine\n")
-        assert not keys([A])["engine_key_stale"]
-        file.write_text("ENGINE_API_KEY=sk-another\n")
-        result = keys([A])
-        assert result["engine_key_stale"]
-        assert "sk-another" not in str(result)
-    assert not keys([A])["engine_key_stale"]
+        haproxy.worker.maps |= {str(path): [], str(engine_map): []}
+        keys([A])
+        assert not engine_map.exists()
+        for secret in ("sk-" + "1" * 43, "sk-" + "2" * 43):
+            file.write_text(f"ENGINE_API_KEY={secret}\nENGINE_API_KEY_NEXT=sk-{'3' * 43}\n")
+            assert keys([A], check=True)["changed"]
+            result = keys([A])
+            assert result["changed"]
+            assert [action.split("…")[0] for action in result["actions"]] == ["show the engines' key sk-"]
+            assert secret not in str(result)
+            assert haproxy.worker.maps[str(engine_map)] == [("engine", secret)]
+            assert stat.S_IMODE(engine_map.stat().st_mode) == 0o600
+            assert not keys([A])["changed"]
 
 
 def test_a_wrong_hash_changes_nothing(keys: Keys, tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that put together what the key store and the edges know of the clients' keys."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils import _times
+
+#: Seconds in which the edges are told that a key is dead; that one takes it until then says nothing.
+TELLING = 300
+
+Shown = t.Mapping[str, t.Any]
+Hosts = t.Mapping[str, Shown]
+
+
+def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[str, t.Any]]:
+    """A row for each key and host that used it, and one for the hosts that did not; see key_rows.yml."""
+    moment = _times.seconds(now or _times.now())
+    read = _read(hosts)
+    rows = []
+    for client in store["clients"]:
+        for key in client["keys"]:
+            common = {
+                "client": client["name"],
+                "key": key["fingerprint"],
+                "state": _state(client, key),
+                "age": _times.spoken(max(0, moment - _times.seconds(key["created"]))),
+                "due": client["due"] if key["slot"] == "current" else None,
+                "limits": _limits(client),
+            }
+            rows += [{**common, **use} for use in _uses(key, read)]
+    return rows
+
+
+def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list[str]:
+    """What there is to say beside the rows, the most urgent first; see key_notes.yml."""
+    only = set(clients)
+    lines = []
+    edges = {host: hosts[host] for host in sorted(hosts) if "accepts" in hosts[host]}
+    for key in store["retired"]:
+        if not only or key["name"] in only:
+            lines += [line for host, edge in edges.items() if (line := _dead_key(key, host, edge))]
+    lines += _unknown_keys(store, edges)
+    if store["rotation"]:
+        lines.append(_rotation(store["rotation"]))
+    read = _read(hosts)
+    lines += [f"{host} {_why(result)}" for host, result in sorted(hosts.items()) if host not in read]
+    if not store["clients"]:
+        lines.append("The key store has no client. Add some to fleet_clients and run playbooks/keys.yml.")
+    return lines
+
+
+def _read(hosts: Hosts) -> dict[str, Shown]:
+    """The hosts of which the keys' usage is known."""
+    return {host: hosts[host] for host in sorted(hosts) if hosts[host].get("since")}
+
+
+def _why(result: Shown) -> str:
+    """Why the usage of a host's keys is not known."""
+    if "usage" in result:
+        return (
+            "does not know which keys were used: its HAProxy does not run (playbooks/status.yml), or does not count "
+            "yet (playbooks/site.yml)."
+        )
+    if result.get("unreachable") or not result.get("msg"):
+        return "does not answer, so which keys were used there is not known."
+    return f"was not read: {result['msg']}"
+
+
+def _state(client: Shown, key: Shown) -> str:
+    state = "retired" if key["retired"] else key["slot"]
+    if state == "previous":
+        state += f" until {_minute(key['retire_at'])}"
+    return f"{state}, expired" if client["expired"] else state
+
+
+def _limits(client: Shown) -> str:
+    """In few words; what models a client may use does not fit a table."""
+    models = client["models"]
+    told = [
+        f"{client['requests_per_minute']}/min" if client["requests_per_minute"] else "",
+        f"{client['max_concurrent']} at once" if client["max_concurrent"] else "",
+        f"until {_day(client['expires'])}" if client["expires"] else "",
+        models[0] if len(models) == 1 else f"{len(models)} models" if models else "",
+    ]
+    return ", ".join(text for text in told if text)
+
+
+def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
+    """Where a key was used, and where it was not."""
+    found = []
+    unused = []
+    for host, result in read.items():
+        use = _use(key, result)
+        if use:
+            since, when = result["since"], _minute(use["last_used"])
+            found.append({"host": host, "last_used": when, "requests": use["requests"], "since": _minute(since)})
+        else:
+            unused.append(host)
+    if unused:
+        # True of each of them.
+        since = max(read[host]["since"] for host in unused)
+        when = "never" if key["created"] >= since else "not since"
+        name = _named(unused, others=bool(found))
+        found.append({"host": name, "last_used": when, "requests": 0, "since": _minute(since)})
+    return found or [{"host": None, "last_used": "not known", "requests": None, "since": None}]
+
+
+def _use(key: Shown, result: Shown) -> Shown | None:
+    return next((one for one in result["usage"] if one["fingerprint"] == key["fingerprint"]), None)
+
+
+def _named(hosts: list[str], others: bool) -> str:
+    if len(hosts) == 1:
+        return hosts[0]
+    return f"{len(hosts)} others" if others else f"all {len(hosts)}"
+
+
+def _dead_key(key: Shown, host: str, result: Shown) -> str:
+    """What is wrong with a dead key on a host; empty for nothing."""
+    use = _use(key, result)
+    used = use["last_used"] if use and use["last_used"] > key["retired"] else ""
+    label = f"the dead key {key['fingerprint']} of {key['name']}, retired {_minute(key['retired'])}"
+    if key["fingerprint"] in result["accepts"]:
+        taken = f", and took it at {_minute(used)}" if used else ""
+        return (
+            f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which tells its edge, or "
+            "playbooks/rotate_keys.yml where a rotation is in progress."
+        )
+    if used and _times.seconds(used) > _times.seconds(key["retired"]) + TELLING:
+        return (
+            f"{host} took {label}, until {_minute(used)}. It refuses it now. Its access log says who used it: "
+            f"journalctl -u haproxy --grep key={key['sha256'][:8]}"
+        )
+    return ""
+
+
+def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
+    """The live keys that a host should take and does not. A rotation tells the edges of pending ones."""
+    rotated = store["rotation"]["clients"] if store["rotation"] else []
+    lines = []
+    for host, result in edges.items():
+        missing = [
+            f"{client['name']} {key['fingerprint']} ({key['slot']})"
+            for client in store["clients"]
+            for key in client["keys"]
+            if client["name"] not in rotated and not key["retired"] and key["fingerprint"] not in result["accepts"]
+        ]
+        if missing:
+            lines.append(f"{host} refuses live keys: {', '.join(missing)}. Run playbooks/site.yml -l {host}.")
+    return lines
+
+
+def _rotation(rotation: Shown) -> str:
+    resumed = f", continued {_minute(rotation['resumed'])}" if rotation["resumed"] != rotation["started"] else ""
+    return (
+        f"Rotation {rotation['id']} of {', '.join(rotation['clients'])} is in progress, in step {rotation['step']}: "
+        f"begun {_minute(rotation['started'])}{resumed}, by {rotation['by']} on {rotation['controller']} (process "
+        f"{rotation['pid']}). If that process is gone, playbooks/rotate_keys.yml goes on with it."
+    )
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _day(moment: str) -> str:
+    """The day alone where it is meant from its beginning."""
+    return moment[:10] if moment.endswith("T00:00:00Z") else _minute(moment)
+
+
+class FilterModule:
+    """Ansible's view of the filters."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        return {"key_notes": key_notes, "key_rows": key_rows}

@@ -1,0 +1,158 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say when an edge's keys were used last."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: key_usage
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: When an edge's keys were used last, and which keys it takes
+description:
+  - Reads which keys the edge of a host takes, and when each key was used last. It sees no key and changes nothing.
+  - Use is counted by HAProxy and kept over its reloads and restarts by a program that role P(inference.fleet.edge#role)
+    installs. A host that boots begins anew, and so does an HAProxy that crashed; RV(since) says from when on it counts.
+  - A request counts when the edge takes its key, whatever becomes of it then (a 429 or 503, for example). One whose key
+    is unknown, dead or expired does not count.
+  - One thing is missed. When HAProxy is reloaded, its former process may still take one request on each connection that
+    a client or balancer had open. Such a request moves RV(usage[].last_used) only while it is in flight, and is not in
+    RV(usage[].requests).
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is ever changed.
+  diff_mode:
+    support: none
+    description: Nothing is ever changed.
+options:
+  program:
+    description: The program that reads HAProxy's table and file.
+    type: path
+    default: /etc/haproxy/key_usage.py
+  path:
+    description: The file that keeps what processes counted that have ended.
+    type: path
+    default: /run/haproxy/key_usage.json
+  map_path:
+    description: The map of the keys that the edge takes.
+    type: path
+    default: /etc/haproxy/maps/keys.map
+  socket:
+    description: HAProxy's stats socket.
+    type: path
+    default: /run/haproxy/admin.sock
+  master_socket:
+    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
+    type: path
+    default: /run/haproxy-master.sock
+seealso:
+  - module: inference.fleet.edge_keys
+"""
+
+EXAMPLES = r"""
+- name: See which keys are in use
+  inference.fleet.key_usage:
+  register: used
+"""
+
+RETURN = r"""
+usage:
+  description: The keys that were used since RV(since).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    fingerprint:
+      description: The key's fingerprint.
+      type: str
+      returned: always
+      sample: sk-…1f0c9a2e
+    last_used:
+      description: When the last request with it began, in UTC.
+      type: str
+      returned: always
+      sample: "2026-11-22T12:00:00Z"
+    requests:
+      description: How many requests there were since RV(since).
+      type: int
+      returned: always
+since:
+  description:
+    - A key that is not in RV(usage) was not used from this moment on, in UTC.
+    - None where nothing is known, because HAProxy does not run and did not stop in order, or does not count yet.
+  returned: success
+  type: str
+  sample: "2026-11-22T12:00:00Z"
+accepts:
+  description: The fingerprints of the keys that the edge takes; where HAProxy does not run, those that it will take.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import subprocess
+import sys
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _key_usage, _keys
+from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "program": {"type": "path", "default": _key_usage.PROGRAM_PATH},
+    "path": {"type": "path", "default": _key_usage.FILE_PATH},
+    "map_path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
+    "socket": {"type": "path", "default": _haproxy.SOCKET},
+    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+}
+
+# The program gives up by itself before that.
+_TIMEOUT = 60
+
+
+def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    answer, warnings = _ask_program(params)
+    workers = _haproxy.workers(params["socket"], params["master_socket"])
+    keys = EdgeMap(params["map_path"], "", workers)
+    entries = keys.live_entries() if workers else [keys.entries() or []]
+    accepts = sorted({_keys.hash_fingerprint(digest) for entry in entries for digest, _value in entry})
+    return {"changed": False, **_key_usage.parse(answer), "accepts": accepts, "warnings": warnings}
+
+
+def _ask_program(params: dict[str, t.Any]) -> tuple[str, list[str]]:
+    """What the program prints, and what it complains of."""
+    places = {"--socket": params["socket"], "--master-socket": params["master_socket"], "--file": params["path"]}
+    command = [sys.executable, "-I", params["program"], "show", *(word for pair in places.items() for word in pair)]
+    try:
+        with open(params["program"], "rb"):
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
+    except FileNotFoundError as error:
+        raise FleetError(
+            f"There is no {params['program']}: the edge does not count its keys' use yet. Run playbooks/site.yml."
+        ) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip()
+        raise FleetError(
+            f"{params['program']} failed: {said[-500:]}. Look at 'systemctl status haproxy', and run as root."
+        ) from error
+    return done.stdout, done.stderr.splitlines()
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        result = run(module.params)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    for warning in result.pop("warnings"):
+        module.warn(warning)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
