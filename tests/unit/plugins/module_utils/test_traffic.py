@@ -249,7 +249,11 @@ def test_a_server_that_is_killed_cuts_what_it_was_streaming(tmp_path: Path) -> N
         _wait_for_port(port)
         # So long that none ends before the kill, so slow that no second one begins after it.
         with Drive(tmp_path, f"http://127.0.0.1:{port}", stream_tokens=10000, requests_per_second=5, grace=0) as drive:
-            drive.until(lambda report: report["streams"]["in_flight"] == 4 and report["seconds"][-1]["tokens"] > 40)
+            drive.until(
+                lambda report: (
+                    report["streams"]["in_flight"] == 4 and sum(row["tokens"] for row in report["seconds"]) > 40
+                )
+            )
             first.kill()
             first.wait()
             drive.until(lambda report: report["streams"]["failed"] >= 4 and report["requests"]["failed"] >= 5)
