@@ -27,7 +27,7 @@ ROUTES = (
 )
 
 #: The edge knows the key and has another reason not to answer now; the key is accepted.
-_HELD_BACK = frozenset({"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed"})
+_HELD_BACK = frozenset({"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining"})
 #: Asking again is right: the service has too much to do.
 _BUSY = frozenset({429, 502, 503, 504})
 _PAUSE = 0.5
@@ -60,7 +60,7 @@ class Proof:
     """What was seen.
 
     Attributes:
-        answered: keys with a real completion, or taken by an edge that holds the client back for now.
+        answered: keys with a real completion, or known to an edge that answers none just now.
         refused: how many requests with dead keys were refused.
         failures: a sentence for each thing that was not as it has to be.
     """

@@ -14,8 +14,8 @@ short_description: Prove that a host answers live keys and refuses dead ones
 description:
   - Asks every edge of the host with each live key for a real chat completion, and every edge and every engine with each
     dead key, on every route; each of these has to be refused with 401.
-  - A client that its own limits hold back just now, or that may not use this model, counts as accepted. The edge knows
-    its key.
+  - A client that its own limits hold back just now, or that may not use this model, counts as accepted, and so does any
+    on a host that somebody has drained. The edge knows the key.
   - A busy service (429, 502, 503, 504, no connection) is asked again for O(patience) seconds.
   - It fails when one answer is not as it has to be, and names every such answer.
 attributes:

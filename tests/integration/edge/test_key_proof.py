@@ -38,6 +38,13 @@ def test_before_and_after_a_rotation(edge: Edge) -> None:
     assert len(failures(edge, {KEY: "team-a"}, {OTHER: "team-a"})) == 8 + 1
 
 
+def test_a_host_that_is_drained_knows_its_keys_all_the_same(edge: Edge) -> None:
+    eventually(edge.healthy)
+    edge.drain(state="drained", metrics=[])
+    assert failures(edge, {KEY: "team-a"}, {OTHER: "team-a"}) == []
+    assert len(failures(edge, {OTHER: "team-a"}, {})) == 1
+
+
 @pytest.mark.parametrize(
     "limits", [{"requests_per_minute": 1}, {"models": ["another/model"]}, {"requests_per_minute": 1000}]
 )
