@@ -234,6 +234,10 @@ def test_a_host_that_a_broken_run_left_drained_comes_back(demo: Run, fleet: Flee
 
 def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
     before = fleet.process("inference-2")
+    key_file = "/etc/inference/engine_key.env"
+    fleet.on(
+        "inference-2", f"printf 'ENGINE_API_KEY_NEXT=sk-{'n' * 43}\\nENGINE_API_KEY_NEXT_KNOWN_BY=\\n' >> {key_file}"
+    )
     fleet.on("inference-2", f"kill -9 {before}")
     deadline = time.monotonic() + 240
     health = ""
@@ -242,6 +246,13 @@ def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
         health = fleet.on("inference-2", "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
     assert health == "200"
     assert fleet.process("inference-2") != before
+    # It takes the edge's key and the next one, so that the edge could change over now.
+    codes = fleet.on(
+        "inference-2",
+        f"for key in $(sed -n 's/^ENGINE_API_KEY[A-Z_]*=sk-/sk-/p' {key_file}) sk-wrong; do curl -s -o /dev/null -w "
+        "'%{http_code} ' -H \"Authorization: Bearer $key\" http://127.0.0.1:8100/v1/models; done",
+    )
+    assert codes.split() == ["200", "200", "401"]
 
 
 def test_a_host_that_is_unreachable_stops_the_run_and_is_mended_by_the_next(demo: Run, fleet: Fleet) -> None:

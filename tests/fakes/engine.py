@@ -133,6 +133,7 @@ class FakeEngine:
         engine: ``vllm`` or ``sglang``.
         model: the name that it answers to.
         key: the key that it wants; None for none.
+        other_keys: further ones that it takes, as vLLM does.
         host: where it listens.
         port: where it listens, from ``start`` on; it is taken before.
         first_token: seconds before the first token.
@@ -161,6 +162,7 @@ class FakeEngine:
         engine: str = "vllm",
         model: str = MODEL,
         key: str | None = None,
+        other_keys: t.Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
         first_token: float = 0.0,
@@ -177,6 +179,7 @@ class FakeEngine:
         self.engine = engine
         self.model = model
         self.key = key
+        self.keys = [known for known in (key, *other_keys) if known]
         self.host = host
         self.first_token = first_token
         self.token = token
@@ -446,7 +449,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         faults = self.fake.faults
         given = self.headers.get("Authorization") or ""
         scheme, _, key = given.partition(" ")
-        right = scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), (self.fake.key or "").encode())
+        known = [hmac.compare_digest(key.encode(), one.encode()) for one in self.fake.keys]
+        right = scheme.lower() == "bearer" and any(known)
         if (right or self.fake.key is None or faults.get("no_auth")) and not faults.get("reject"):
             return True
         self._json(401, {"error": "Unauthorized"})

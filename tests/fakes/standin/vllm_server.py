@@ -129,6 +129,7 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         engine="vllm",
         model=served,
         key=(args.api_key or [None])[0],
+        other_keys=(args.api_key or [])[1:],
         host=args.host or "0.0.0.0",  # noqa: S104 - as vLLM does; the roles say 127.0.0.1
         port=args.port or 8000,
         first_token=pace.FIRST_TOKEN,

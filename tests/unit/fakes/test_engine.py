@@ -178,6 +178,14 @@ def test_more_than_the_context_is_refused() -> None:
             chat.create(model=MODEL, messages=ask("hi"), max_tokens=101)
 
 
+def test_it_takes_several_keys_as_vllm_does() -> None:
+    other = "sk-other-key-0123456789"
+    with FakeEngine(key=KEY, other_keys=[other]) as fake:
+        assert [model.id for key in (KEY, other) for model in client(fake, key).models.list()] == [MODEL, MODEL]
+        with pytest.raises(openai.AuthenticationError):
+            client(fake, "sk-wrong").models.list()
+
+
 def test_nothing_listens_before_it_is_started() -> None:
     engine = FakeEngine()
     with pytest.raises(urllib.error.URLError):
