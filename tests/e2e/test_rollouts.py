@@ -10,7 +10,6 @@ from pathlib import Path
 from tests.e2e.conftest import LAB, Fleet, StartTraffic
 from tests.e2e.rollouts import Rollout, nothing_was_lost
 
-HOSTS = ("inference-1", "inference-2")
 RESTART = "playbooks/rolling_restart.yml"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
@@ -22,10 +21,6 @@ def releases(fleet: Fleet) -> list[str]:
 
 def processes(fleet: Fleet) -> list[str]:
     return [fleet.process(host) for host in HOSTS]
-
-
-def health(fleet: Fleet, host: str) -> str:
-    return fleet.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
 
 
 def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
