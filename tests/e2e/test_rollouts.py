@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import LAB, Fleet, StartTraffic
 from tests.e2e.rollouts import Rollout, nothing_was_lost
+from tests.e2e.test_fleet import HOSTS, health
 
 RESTART = "playbooks/rolling_restart.yml"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
