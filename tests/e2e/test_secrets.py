@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import typing as t
 from pathlib import Path
@@ -17,7 +18,7 @@ CHECK = "playbooks/check_secrets.yml"
 ROTATE = "playbooks/rotate_keys.yml"
 HOST = "inference-1"
 
-#: Commands that leave a key in a place of each kind, what names the place in the report, and what removes it again.
+#: Commands that leave a key in a place of each kind, a pattern for its line in the report, and what removes it again.
 LEAKS = {
     "a file that everybody can read": (
         "echo export OPENAI_API_KEY={key} > /etc/profile.d/leak.sh; chmod 644 /etc/profile.d/leak.sh",
@@ -56,7 +57,7 @@ LEAKS = {
     ),
     "the journal": (
         "echo the key is {key} | systemd-cat --identifier leak",
-        ", leak",
+        r"journal +(\S+, )?leak ",
         "journalctl --quiet --rotate --vacuum-time=1s",
     ),
 }
@@ -107,7 +108,9 @@ def test_a_planted_key_is_found_in_each_kind_of_place(fleet: Fleet, key: str, pl
     assert leaky.code != 0
     lines = found(leaky)
     assert all(line.split()[0] == HOST for line in lines), lines
-    missed = [kind for kind, (_plant, where, _remove) in LEAKS.items() if not any(where in line for line in lines)]
+    missed = [
+        kind for kind, (_plant, where, _remove) in LEAKS.items() if not any(re.search(where, line) for line in lines)
+    ]
     assert missed == [], lines
     assert key not in leaky.output
     assert f"rotate_keys.yml -e client={shlex.quote('demo')} -e compromised=true" in leaky.text
