@@ -1,9 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's side of a rotation: the lock, the judgement and the record; documented as module key_rotation.
-
-An action plugin, because it sees every host's variables and runs where the record is, without a connection.
-"""
+"""The controller's side of a rotation: the lock, the judgement and the record; documented as module key_rotation."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ import os
 import time
 import typing as t
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.inference.fleet.plugins.action.rollout import by_name, plain
 from ansible_collections.inference.fleet.plugins.module_utils import (
     _key_rotation,
     _rollout_journal,
@@ -20,6 +15,12 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
     _rollout_plan,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
+    ControllerAction,
+    Result,
+    by_name,
+    plain,
+)
 
 VERB = "rotate_keys"
 
@@ -35,29 +36,21 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "message": {"type": "str", "default": ""},
 }
 
-Result = dict[str, t.Any]
 
-
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """See module key_rotation."""
 
-    _requires_connection = False
+    ARGUMENTS = ARGUMENTS
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
-        result: Result = super().run(tmp, task_vars)
-        _validated, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        rotation = KeyRotation(plain(arguments), task_vars or {}, self._task.check_mode)
+    def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
+        rotation = KeyRotation(arguments, task_vars, self._task.check_mode)
         try:
-            result.update(getattr(rotation, arguments["state"])())
-        except FleetError as error:
-            result.update(failed=True, msg=error.message, **error.details)
+            return t.cast(Result, getattr(rotation, arguments["state"])())
         except OSError as error:
-            result.update(
-                failed=True,
-                msg=f"The rotation's record under {arguments['records']} cannot be written: "
-                f"{error.strerror or error}. Free the disk or correct the directory's rights, then run again.",
-            )
-        return result
+            raise FleetError(
+                f"The rotation's record under {arguments['records']} cannot be written: {error.strerror or error}. "
+                "Free the disk or correct the directory's rights, then run again."
+            ) from error
 
 
 class KeyRotation:

@@ -1,20 +1,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's side of a rollout; documented as module rollout.
-
-An action plugin, because it sees every host's variables and runs where the record is, without a connection.
-"""
+"""The controller's side of a rollout; documented as module rollout."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import socket
 import time
 import typing as t
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.inference.fleet.plugins.module_utils import (
     _rollout_capacity,
     _rollout_claim,
@@ -26,6 +21,12 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
     _rollout_waves,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
+    ControllerAction,
+    Result,
+    by_name,
+    plain,
+)
 
 STATES = ("locked", "planned", "begun", "baked", "next", "ended")
 
@@ -48,29 +49,21 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "traffic": {"type": "dict"},
 }
 
-Result = dict[str, t.Any]
 
-
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """See module rollout."""
 
-    _requires_connection = False
+    ARGUMENTS = ARGUMENTS
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
-        result: Result = super().run(tmp, task_vars)
-        _validated, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        rollout = Rollout(arguments, task_vars or {}, self._task.check_mode)
+    def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
+        rollout = Rollout(arguments, task_vars, self._task.check_mode)
         try:
-            result.update(getattr(rollout, arguments["state"])())
-        except FleetError as error:
-            result.update(failed=True, msg=error.message, **error.details)
+            return t.cast(Result, getattr(rollout, arguments["state"])())
         except OSError as error:
-            result.update(
-                failed=True,
-                msg=f"The rollout's record under {arguments['records']} cannot be written: {error.strerror or error}. "
-                "Free the disk, correct the directory's rights, or set rollout_records.",
-            )
-        return result
+            raise FleetError(
+                f"The rollout's record under {arguments['records']} cannot be written: {error.strerror or error}. "
+                "Free the disk, correct the directory's rights, or set rollout_records."
+            ) from error
 
 
 class Rollout:
@@ -272,23 +265,9 @@ class Rollout:
         ]
 
 
-def by_name(host: str) -> list[tuple[int, str]]:
-    """A key that puts host-2 before host-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", host)]
-
-
 def _load(status: dict[str, t.Any] | None) -> dict[str, t.Any]:
     if status is None:
         return {"health": None, "running": 0, "waiting": 0, "limit": 0, "responses": None}
     instances = status["instances"]
     summed = {name: sum(one[name] or 0 for one in instances) for name in ("running", "waiting", "limit")}
     return {"health": status["edge"]["health"], **summed, "responses": status["edge"]["responses"]}
-
-
-def plain(value: t.Any) -> t.Any:
-    """The same without Ansible's own types, which render templates only when they are asked item by item."""
-    if isinstance(value, t.Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, str) else value

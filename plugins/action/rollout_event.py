@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.inference.fleet.plugins.action.rollout import plain
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import ControllerAction, Result
 
 EVENTS = ("step", "drained", "gate", "outcome", "self_test", "decision")
 
@@ -19,20 +18,18 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """See module rollout_event."""
 
-    _requires_connection = False
+    ARGUMENTS = ARGUMENTS
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        result: dict[str, t.Any] = super().run(tmp, task_vars)
-        _validated, arguments = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        host = str((task_vars or {}).get("inventory_hostname", ""))
-        if arguments["journal"] and not self._task.check_mode:
-            fields = {"host": host, **plain(arguments["fields"])}
-            try:
-                _rollout_journal.append(arguments["journal"], arguments["event"], **fields)
-            except OSError as error:
-                # The change of the host goes on: a full disk of the controller must not leave it half changed.
-                result["warnings"] = [f"The journal {arguments['journal']} cannot be written: {error.strerror}."]
-        return result
+    def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
+        if not arguments["journal"] or self._task.check_mode:
+            return {}
+        fields = {"host": str(task_vars.get("inventory_hostname", "")), **arguments["fields"]}
+        try:
+            _rollout_journal.append(arguments["journal"], arguments["event"], **fields)
+        except OSError as error:
+            # The change of the host goes on: a full disk of the controller must not leave it half changed.
+            return {"warnings": [f"The journal {arguments['journal']} cannot be written: {error.strerror}."]}
+        return {}

@@ -16,6 +16,12 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 SOCKET = "/run/haproxy/admin.sock"
 MASTER_SOCKET = "/run/haproxy-master.sock"
 
+# The arguments of a module that talks to HAProxy; documented once, in the fragment haproxy_sockets.
+SOCKET_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "socket": {"type": "path", "default": SOCKET},
+    "master_socket": {"type": "path", "default": MASTER_SOCKET},
+}
+
 _TIMEOUT = 30.0
 # A process that is just starting or leaving drops a connection; the next one is answered, or refused.
 _ATTEMPTS = 10

@@ -11,8 +11,8 @@ author:
   - inference.fleet contributors
 short_description: Make, rotate, remove and look up clients' API keys in the key store
 description:
-  - Runs on the controller. The store holds the keys; the edges get only their hashes, by module
-    M(inference.fleet.edge_keys).
+  - Runs on the controller, whichever host the task is for, without a connection and without become. The store holds the
+    keys; the edges get only their hashes, by module M(inference.fleet.edge_keys).
   - A key is C(sk-) and 256 random bits. It is shown only where O(reveal) asks for it.
   - A client has at most two live keys. They are the current one, and either a pending one that a rotation made, or the
     previous one while its overlap lasts.
@@ -172,7 +172,7 @@ EXAMPLES = r"""
         requests_per_minute: 600
       - name: gateway
     path: ~/.local/state/inference-fleet/keys.json
-  delegate_to: localhost
+  run_once: true
   register: keys
 
 - name: Look up one key
@@ -182,7 +182,7 @@ EXAMPLES = r"""
       - name: team-a
     reveal: true
     path: ~/.local/state/inference-fleet/keys.json
-  delegate_to: localhost
+  run_once: true
   no_log: true
   register: key
 
@@ -193,7 +193,7 @@ EXAMPLES = r"""
     backend: aws_secretsmanager
     region: us-east-1
     prefix: inference-fleet/production
-  delegate_to: localhost
+  run_once: true
   register: rotation
 
 - name: Make them the current ones, and keep the old ones valid for a day
@@ -203,7 +203,7 @@ EXAMPLES = r"""
     backend: aws_secretsmanager
     region: us-east-1
     prefix: inference-fleet/production
-  delegate_to: localhost
+  run_once: true
 """
 
 RETURN = r"""

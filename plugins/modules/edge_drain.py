@@ -82,14 +82,7 @@ options:
     description: The record.
     type: path
     default: /var/lib/inference/drain.json
-  socket:
-    description: HAProxy's stats socket.
-    type: path
-    default: /run/haproxy/admin.sock
-  master_socket:
-    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
-    type: path
-    default: /run/haproxy-master.sock
+extends_documentation_fragment: inference.fleet.haproxy_sockets
 """
 
 EXAMPLES = r"""
@@ -190,8 +183,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "config_path": {"type": "path", "default": _edge.CONFIG_PATH},
     "map_path": {"type": "path", "default": _edge.DRAIN_MAP_PATH},
     "record_path": {"type": "path", "default": _edge.DRAIN_RECORD_PATH},
-    "socket": {"type": "path", "default": _haproxy.SOCKET},
-    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+    **_haproxy.SOCKET_ARGUMENTS,
 }
 
 

@@ -69,14 +69,7 @@ options:
     description: The map's file for that key, readable by root only.
     type: path
     default: /etc/haproxy/maps/engine_key.map
-  socket:
-    description: HAProxy's stats socket.
-    type: path
-    default: /run/haproxy/admin.sock
-  master_socket:
-    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
-    type: path
-    default: /run/haproxy-master.sock
+extends_documentation_fragment: inference.fleet.haproxy_sockets
 """
 
 EXAMPLES = r"""
@@ -150,8 +143,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
     "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
     "engine_key_map": {"type": "path", "default": _edge.ENGINE_KEY_MAP_PATH, "no_log": False},
-    "socket": {"type": "path", "default": _haproxy.SOCKET},
-    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+    **_haproxy.SOCKET_ARGUMENTS,
 }
 
 

@@ -41,18 +41,11 @@ options:
     description: Base URL of the host's edge; a certificate is not checked.
     type: str
     default: http://127.0.0.1:8000
-  socket:
-    description: HAProxy's stats socket.
-    type: path
-    default: /run/haproxy/admin.sock
-  master_socket:
-    description: The socket of HAProxy's master.
-    type: path
-    default: /run/haproxy-master.sock
   timeout:
     description: Seconds for each request.
     type: float
     default: 3
+extends_documentation_fragment: inference.fleet.haproxy_sockets
 seealso:
   - module: inference.fleet.chat_smoke
 """
@@ -306,8 +299,7 @@ def main() -> None:
             "state_dir": {"type": "path", "default": "/var/lib/inference"},
             "first_engine_port": {"type": "int", "default": 8100},
             "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
-            "socket": {"type": "path", "default": _haproxy.SOCKET},
-            "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+            **_haproxy.SOCKET_ARGUMENTS,
             "timeout": {"type": "float", "default": 3},
         },
         supports_check_mode=True,

@@ -40,14 +40,7 @@ options:
     description: The map of the keys that the edge takes.
     type: path
     default: /etc/haproxy/maps/keys.map
-  socket:
-    description: HAProxy's stats socket.
-    type: path
-    default: /run/haproxy/admin.sock
-  master_socket:
-    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
-    type: path
-    default: /run/haproxy-master.sock
+extends_documentation_fragment: inference.fleet.haproxy_sockets
 seealso:
   - module: inference.fleet.edge_keys
 """
@@ -106,8 +99,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "program": {"type": "path", "default": _key_usage.PROGRAM_PATH},
     "path": {"type": "path", "default": _key_usage.FILE_PATH},
     "map_path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
-    "socket": {"type": "path", "default": _haproxy.SOCKET},
-    "master_socket": {"type": "path", "default": _haproxy.MASTER_SOCKET},
+    **_haproxy.SOCKET_ARGUMENTS,
 }
 
 # The program gives up by itself before that.

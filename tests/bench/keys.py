@@ -104,7 +104,7 @@ def _rotation(
         lost.add(first.stop())
         lost.add(second.stop())
     whole = timed(command, environment)
-    update = [seconds for seconds, name in whole.tasks if name.endswith("Accept these keys and no others")]
+    update = [seconds for seconds, name in whole.tasks if name.endswith("Tell the edge")]
     report(
         "keys", f"{what}: one client rotated in {whole.seconds:.1f} s, of which telling all edges {max(update):.1f} s"
     )

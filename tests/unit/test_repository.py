@@ -130,3 +130,9 @@ def test_the_driver_that_is_demanded_is_the_one_that_the_locks_need() -> None:
     locks = [lock for path in ROOT.glob("roles/*/files/locks/locks.yml") for lock in load(path).values()]
     needed = max(int(lock["min_driver"]) for lock in locks if "min_driver" in lock)
     assert int(load(ROOT / "roles" / "gpu_driver" / "defaults" / "main.yml")["gpu_driver_min_version"]) == needed
+
+
+def test_every_scenario_begins_by_removing_what_a_killed_run_left() -> None:
+    for path in [ROOT / ".config" / "molecule" / "config.yml", *ROOT.glob("molecule/*/molecule.yml")]:
+        own = (yaml.safe_load(path.read_text()) or {}).get("scenario", {}).get("test_sequence")
+        assert own is None or own[0] == "destroy", path
