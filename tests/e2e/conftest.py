@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import typing as t
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import openai
 import pytest
 
+from lab import state
 from tests.e2e.rollouts import Traffic
 from tests.project import ROOT, Run, run
 
 LAB = "e2e"
+HOSTS = ("inference-1", "inference-2")
+#: The search for secrets comes after the others, and looks at all that they have left; what follows has a lab of its
+#: own.
+ORDER = ("test_fleet", "test_keys", "test_rollouts", "test_secrets", "test_kills")
 SUBNET = "10.217.0.0/24"
 
 
 class Fleet:
-    """Runs the project's commands on the lab of this test."""
+    """Runs the project's commands on a lab.
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    Args:
+        environment: the commands'; it names the lab.
+        inventory: the words that name it to Ansible, where it is not the one of ansible.cfg alone.
+    """
+
+    def __init__(self, environment: dict[str, str], inventory: t.Sequence[str] = ()) -> None:
         self.environment = environment
+        self.inventory = list(inventory)
+        self.name = environment["INFERENCE_FLEET_LAB"]
 
     def run(self, *command: str, timeout: float = 1200) -> Run:
         return run(*command, environment=self.environment, timeout=timeout)
 
     def playbook(self, *words: str) -> Run:
-        return self.run("ansible-playbook", *words)
+        return self.run("ansible-playbook", *self.inventory, *words)
 
     def lab(self, *words: str) -> Run:
         return self.run(sys.executable, "-m", "lab", *words)
 
     def on(self, host: str, command: str) -> str:
         """What a command on a host prints."""
-        done = self.lab("ssh", "--name", LAB, host, "--", command)
+        done = self.lab("ssh", "--name", self.name, host, "--", command)
         assert done.code == 0, done.output
         return done.output.strip()
 
     def process(self, host: str, unit: str = "vllm@0.service") -> str:
         return self.on(host, f"systemctl show --value --property MainPID {unit}")
+
+    def keys(self, client: str = "demo") -> dict[str, str]:
+        """The client's keys in the store, by their slot."""
+        document = json.loads((state.require(self.name).directory / "keys.json").read_text())
+        found = document["clients"][client]
+        return {slot: found[slot]["key"] for slot in ("current", "pending", "previous") if found[slot]}
+
+    def answers(self, key: str) -> list[int]:
+        """What each host says to a key."""
+        return [status(f"http://{self.address(host)}:8000/v1/models", key) for host in HOSTS]
+
+    def address(self, host: str) -> str:
+        lab = state.require(self.name)
+        return str(lab.address(lab.host(host)))
+
+    def health(self, host: str) -> str:
+        """The status of a host's /health, asked on the host."""
+        return self.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
 
     def read_environment(self) -> None:
         """Take over what `script/demo env` exports: the address, and the key that client demo has now."""
@@ -57,6 +90,18 @@ class Fleet:
         return openai.OpenAI(
             base_url=self.environment["OPENAI_BASE_URL"], api_key=self.environment["OPENAI_API_KEY"], max_retries=0
         )
+
+
+def status(url: str, key: str | None = None, body: bytes | None = None) -> int:
+    """The status of one request, a POST where it has a body."""
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    if key:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +133,10 @@ def demo(fleet: Fleet) -> Run:
     assert run.code == 0, run.output[-6000:]
     fleet.read_environment()
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
 
 
 class StartTraffic(t.Protocol):

@@ -9,17 +9,14 @@ import re
 import shutil
 import time
 import typing as t
-import urllib.error
-import urllib.request
 
 import openai
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.e2e.conftest import LAB, Fleet
+from tests.e2e.conftest import HOSTS, LAB, Fleet, status
 from tests.project import MODEL, ROOT, Run
 
-HOSTS = ("inference-1", "inference-2")
 QUESTION = "What is the capital of France? Answer with one word."
 
 
@@ -39,21 +36,6 @@ def ask(client: openai.OpenAI, content: t.Any = QUESTION) -> str:
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
     return (answer.choices[0].message.content or "").strip().rstrip(".")
-
-
-def status(url: str, key: str | None = None, body: bytes | None = None) -> int:
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-    if key:
-        request.add_header("Authorization", f"Bearer {key}")
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def health(fleet: Fleet, host: str) -> str:
-    return fleet.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
 
 
 def test_the_demo_says_how_to_use_it(demo: Run, fleet: Fleet) -> None:
@@ -211,7 +193,7 @@ def test_an_engine_that_cannot_start_is_explained_and_the_good_release_comes_bac
     assert "Not touched: inference-2" in done.text
     assert fleet.process("inference-2") == before
     for host in HOSTS:
-        assert health(fleet, host) == "200"
+        assert fleet.health(host) == "200"
     assert ask(fleet.client) == "Paris"
 
 
@@ -233,7 +215,7 @@ def test_a_host_that_a_broken_run_left_drained_comes_back(demo: Run, fleet: Flee
     assert fleet.run(*drain).code == 0
     done = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm")
     assert done.code == 0, done.output
-    assert health(fleet, "inference-2") == "200"
+    assert fleet.health("inference-2") == "200"
 
 
 def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
@@ -246,7 +228,7 @@ def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
     # The edge takes some seconds to notice; only then does its health mean the new process.
     for wanted in ("503", "200"):
         deadline = time.monotonic() + 240
-        while health(fleet, "inference-2") != wanted:
+        while fleet.health("inference-2") != wanted:
             assert time.monotonic() < deadline, f"/health never became {wanted}"
             time.sleep(0.5)
     assert fleet.process("inference-2") not in (before, "0")

@@ -1,4 +1,4 @@
-"""A rotation of keys under load, broken off at every step, and twice at once."""
+"""A rotation of keys under load, and twice at once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,11 @@ from pathlib import Path
 import pytest
 
 from lab import state
-from tests.e2e.conftest import LAB, Fleet, StartTraffic
+from tests.e2e.conftest import HOSTS, LAB, Fleet, StartTraffic
 from tests.e2e.rollouts import Playbook, nothing_was_lost
-from tests.e2e.test_fleet import HOSTS, status
 from tests.project import Run
 
 ROTATE = "playbooks/rotate_keys.yml"
-EDGES = ("http://10.217.0.11:8000", "http://10.217.0.12:8000")
-
-
-def keys(client: str = "demo") -> dict[str, str]:
-    """The client's keys in the store, by their slot."""
-    document = json.loads((state.require(LAB).directory / "keys.json").read_text())
-    found = document["clients"][client]
-    return {slot: found[slot]["key"] for slot in ("current", "pending", "previous") if found[slot]}
-
-
-def answers(key: str) -> list[int]:
-    """What each host says to it."""
-    return [status(f"{edge}/v1/models", key) for edge in EDGES]
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +27,12 @@ def demo_key(demo: Run, fleet: Fleet) -> t.Iterator[None]:
 def test_clients_change_over_under_load_and_notice_nothing(fleet: Fleet, traffic: StartTraffic) -> None:
     before = [fleet.process(host) for host in HOSTS]
     edges = [fleet.process(host, "haproxy.service") for host in HOSTS]
-    old = keys()["current"]
+    old = fleet.keys()["current"]
     first, second = (traffic(streams=2, requests_per_second=25) for _ in range(2))
     begun = fleet.playbook(ROTATE, "-e", "client=demo", "-e", "overlap=1h")
     assert begun.code == 0, begun.output
-    new = keys()["current"]
-    assert new != old == keys()["previous"]
+    new = fleet.keys()["current"]
+    assert new != old == fleet.keys()["previous"]
     # Half of the clients change over; meanwhile the others' key and the new one are told to the edges once more.
     assert nothing_was_lost(second.stop())
     second = traffic(streams=2, requests_per_second=25, key=new)
@@ -58,7 +44,7 @@ def test_clients_change_over_under_load_and_notice_nothing(fleet: Fleet, traffic
     assert finished.code == 0, finished.output
     assert nothing_was_lost(first.stop())
     assert nothing_was_lost(second.stop())
-    assert (answers(old), answers(new)) == ([401, 401], [200, 200])
+    assert (fleet.answers(old), fleet.answers(new)) == ([401, 401], [200, 200])
     assert [fleet.process(host) for host in HOSTS] == before
     assert [fleet.process(host, "haproxy.service") for host in HOSTS] == edges
     for run in (begun, other, finished):
@@ -80,32 +66,5 @@ def test_a_second_rotation_is_refused_and_nothing_is_lost(fleet: Fleet, tmp_path
     assert "rotate_keys" in second.text
     done = first.wait()
     assert done.code == 0
-    assert list(keys()) == list(keys("gate")) == ["current"]
-    assert answers(keys()["current"]) == [200, 200]
-
-
-def test_a_controller_that_is_killed_at_any_step_locks_nobody_out(
-    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
-) -> None:
-    whole = fleet.playbook(ROTATE, "-e", "client=demo")
-    assert whole.code == 0, whole.output
-    tasks = re.findall(r"^TASK \[(inference\.fleet\.keys : [^\]]+)\]", whole.output, re.MULTILINE)
-    steps = [task for task in dict.fromkeys(tasks) if not re.search("Validating|Look whether|Keep other", task)]
-    assert len(steps) > 12
-    # The gate's client is not rotated: whoever does not take part never sees a refusal.
-    clients = traffic(streams=1, requests_per_second=5, key=keys("gate")["current"])
-    for step in steps:
-        before = keys()["current"]
-        run = Playbook(fleet.environment, tmp_path, ROTATE, "-e", "client=demo")
-        run.wait_for_task(step)
-        run.kill()
-        known = {before, *keys().values()}
-        assert any(answers(key) == [200, 200] for key in known), f"killed at {step}"
-    done = Playbook(fleet.environment, tmp_path, ROTATE, "-e", "client=demo").wait()
-    assert done.code == 0
-    assert nothing_was_lost(clients.stop())
-    assert list(keys()) == ["current"]
-    assert answers(keys()["current"]) == [200, 200]
-    store = json.loads((state.require(LAB).directory / "keys.json").read_text())
-    assert store["rotation"] is None
-    assert all(key["proven"] for key in store["clients"]["demo"]["retired"])
+    assert list(fleet.keys()) == list(fleet.keys("gate")) == ["current"]
+    assert fleet.answers(fleet.keys()["current"]) == [200, 200]

@@ -7,13 +7,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.e2e.conftest import LAB, Fleet, StartTraffic
+from tests.e2e.conftest import HOSTS, LAB, Fleet, StartTraffic
 from tests.e2e.rollouts import Rollout, nothing_was_lost
-from tests.e2e.test_fleet import HOSTS, health
 
 RESTART = "playbooks/rolling_restart.yml"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
 
 
 def releases(fleet: Fleet) -> list[str]:
@@ -82,26 +80,6 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
 
 
-def test_a_controller_that_is_killed_at_any_step_costs_nothing(
-    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
-) -> None:
-    clients = traffic(streams=4, requests_per_second=5)
-    before = processes(fleet)
-    for step in STEPS:
-        run = Rollout(fleet.environment, tmp_path, RESTART, "-l", "inference-1")
-        run.wait_for("step", host="inference-1", step=step)
-        run.kill()
-        assert fleet.process("inference-2") == before[1]
-    told = fleet.playbook("playbooks/status.yml")
-    assert "0 of its 1 hosts are done. The same command goes on with it." in told.text
-    last = Rollout(fleet.environment, tmp_path, RESTART, "-l", "inference-1").wait()
-    assert last.code == 0
-    assert "Goes on with" in last.text
-    assert nothing_was_lost(clients.stop())
-    assert health(fleet, "inference-1") == "200"
-    assert "The same command goes on" not in fleet.playbook("playbooks/status.yml").text
-
-
 def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     untouched = fleet.process("inference-2")
@@ -115,7 +93,7 @@ def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTra
     assert nothing_was_lost(clients.stop())
     assert releases(fleet) == before
     assert fleet.process("inference-2") == untouched
-    assert [health(fleet, host) for host in HOSTS] == ["200", "200"]
+    assert [fleet.health(host) for host in HOSTS] == ["200", "200"]
 
 
 def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_finishes(
@@ -131,7 +109,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
     assert "The rollout stops here, 1 of its hosts failed: inference-1" in stopped.text
     assert nothing_was_lost(clients.stop())
     assert fleet.process("inference-2") == untouched
-    assert health(fleet, "inference-1") == "200"
+    assert fleet.health("inference-1") == "200"
     again = fleet.playbook(RESTART)
     assert again.code == 0
     assert "Goes on with" in again.text
@@ -156,4 +134,4 @@ def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(
         assert fleet.lab("start", "--name", LAB, "inference-1").code == 0
     again = fleet.playbook(RESTART)
     assert again.code == 0
-    assert [health(fleet, host) for host in HOSTS] == ["200", "200"]
+    assert [fleet.health(host) for host in HOSTS] == ["200", "200"]

@@ -1,0 +1,73 @@
+"""The controller is killed at each step of what it does, and nobody notices. With the stand-in for the engines: it is
+not they that are killed here, and each of theirs would take half a minute to start."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from lab import state
+from tests.e2e.conftest import Fleet
+from tests.e2e.rollouts import Playbook, Rollout, Traffic, nothing_was_lost
+from tests.e2e.test_keys import ROTATE
+from tests.e2e.test_rollouts import RESTART
+from tests.fakes.standin.lab import StandinLab, inventories
+
+STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> t.Iterator[Fleet]:
+    with StandinLab("kills", "10.218.0.0/24", hosts=2) as lab:
+        deployed = lab.site()
+        assert deployed.code == 0, deployed.output
+        made = Fleet(lab.environment, inventories())
+        made.read_environment()
+        yield made
+
+
+def test_a_controller_that_is_killed_at_any_step_costs_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    clients = Traffic(fleet.environment, tmp_path / "traffic.json", 4, 5)
+    before = fleet.process("inference-2")
+    for step in STEPS:
+        run = Rollout(fleet.environment, tmp_path, *fleet.inventory, RESTART, "-l", "inference-1")
+        run.wait_for("step", host="inference-1", step=step)
+        run.kill()
+        assert fleet.process("inference-2") == before
+    told = fleet.playbook("playbooks/status.yml")
+    assert "0 of its 1 hosts are done. The same command goes on with it." in told.text
+    last = Rollout(fleet.environment, tmp_path, *fleet.inventory, RESTART, "-l", "inference-1").wait()
+    assert last.code == 0
+    assert "Goes on with" in last.text
+    assert nothing_was_lost(clients.stop())
+    assert fleet.health("inference-1") == "200"
+    assert "The same command goes on" not in fleet.playbook("playbooks/status.yml").text
+
+
+def test_a_controller_that_is_killed_at_any_step_locks_nobody_out(fleet: Fleet, tmp_path: Path) -> None:
+    whole = fleet.playbook(ROTATE, "-e", "client=demo")
+    assert whole.code == 0, whole.output
+    tasks = re.findall(r"^TASK \[(inference\.fleet\.keys : [^\]]+)\]", whole.output, re.MULTILINE)
+    steps = [task for task in dict.fromkeys(tasks) if not re.search("Validating|Look whether|Keep other", task)]
+    assert len(steps) > 12
+    # The gate's client is not rotated: whoever does not take part never sees a refusal.
+    clients = Traffic(fleet.environment, tmp_path / "traffic.json", 1, 5, fleet.keys("gate")["current"])
+    for step in steps:
+        before = fleet.keys()["current"]
+        run = Playbook(fleet.environment, tmp_path, *fleet.inventory, ROTATE, "-e", "client=demo")
+        run.wait_for_task(step)
+        run.kill()
+        known = {before, *fleet.keys().values()}
+        assert any(fleet.answers(key) == [200, 200] for key in known), f"killed at {step}"
+    done = Playbook(fleet.environment, tmp_path, *fleet.inventory, ROTATE, "-e", "client=demo").wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert list(fleet.keys()) == ["current"]
+    assert fleet.answers(fleet.keys()["current"]) == [200, 200]
+    store = json.loads((state.require(fleet.name).directory / "keys.json").read_text())
+    assert store["rotation"] is None
+    assert all(key["proven"] for key in store["clients"]["demo"]["retired"])
