@@ -82,7 +82,8 @@ _RULES = tuple(
             rf"{_GIB} for peak activation",
             _last,
         ),
-        (("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {_GIB}", max),
+        # The first is of those that vLLM estimates from, and then discards.
+        (("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {_GIB}", _last),
         (
             ("kv_cache_gib", "fitting_length"),
             r"larger than the available KV cache memory \(([\d.]+) GiB\).*?estimated maximum model length is (\d+)",

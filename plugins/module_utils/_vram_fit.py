@@ -6,7 +6,7 @@
 Pure. On each GPU::
 
     vLLM     KV cache = visible memory x gpu_memory_utilization - weights - overhead
-    SGLang   KV cache = visible memory x mem_fraction_static    - weights - libraries and media
+    SGLang   KV cache = memory free at start x mem_fraction_static - weights - libraries and media
 
 What the engine reported when it last started replaces the parts that are estimates.
 """
@@ -28,6 +28,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._vram_overhead imp
     sglang_activations,
     sglang_fraction,
     sglang_overhead,
+    sglang_started,
     sglang_step,
     vllm_overhead,
     vllm_step,
@@ -291,7 +292,14 @@ class _Case:
 
     @property
     def budget(self) -> int:
-        return math.ceil(self.gpu.visible * self.fraction)
+        return math.ceil((self.gpu.visible - self._started) * self.fraction)
+
+    @property
+    def _started(self) -> int:
+        """What is taken of the GPU before the fraction counts."""
+        if self.options.engine == "vllm":
+            return 0
+        return sglang_started(self.model, self.options, self.gpu.name, self.gpu.memory_mib)
 
     @property
     def overhead(self) -> Overhead:
@@ -375,7 +383,7 @@ class _Case:
 
     @property
     def _unloaded(self) -> int:
-        """Overhead without the buffers, which are made while the model loads."""
+        """Overhead without what loading the model makes."""
         return self.overhead.total - self.overhead.buffers
 
     def error_percent(self) -> float | None:
@@ -506,7 +514,7 @@ class _Case:
                 f"{_HIGHEST_FRACTION} the engine may not start."
             )
         if options.engine == "sglang":
-            left = self.gpu.visible - self.budget
+            left = self.gpu.visible - self._started - self.budget
             peak = sglang_activations(self.model, self.processor, options, self.step)
             if left < peak:
                 yield (

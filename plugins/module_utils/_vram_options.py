@@ -88,6 +88,7 @@ class Options:
         requests: the most requests in one step.
         throughput: vLLM's performance mode that doubles the defaults of both.
         graphs: whether CUDA graphs are captured.
+        compiled: whether vLLM compiles the model.
         images, videos: the most in one request.
         image_pixels: pixels of the largest image, where an option says so.
         split_encoder: whether the vision encoder is split over the GPUs rather than copied to each.
@@ -113,6 +114,7 @@ class Options:
     requests: int | None = None
     throughput: bool = False
     graphs: bool = True
+    compiled: bool = True
     images: int = 999
     videos: int = 999
     image_pixels: int | None = None
@@ -238,6 +240,7 @@ def _vllm(options: dict[str, t.Any]) -> Options:
         requests=_whole(options.get("max-num-seqs")),
         throughput=options.get("performance-mode") == "throughput",
         graphs=graphs,
+        compiled=not options.get("enforce-eager"),
         images=0 if text_only else _count(limits.get("image", 999)),
         videos=0 if text_only else _count(limits.get("video", 999)),
         image_pixels=_whole(pixels.get("max_pixels") or size.get("longest_edge")),

@@ -8,17 +8,16 @@ Pure. Where the figures come from:
 - What is allocated when: the engines' source, vLLM 0.32 (``v1/worker/gpu_worker.py``, ``v1/worker/gpu/``,
   ``model_executor/models/qwen3_vl.py``) and SGLang 0.5.23 (``arg_groups/memory_hook.py``,
   ``mem_cache/kv_cache_configurator.py``). Sizes of tensors follow from the model's.
-- Measured on one H200 with Qwen3-VL-8B's architecture: vLLM 0.26.0, 1.46 GiB besides weights and KV cache at 8192
-  tokens and 1024 requests in a step; SGLang 0.5.17, 2.1 GiB besides both and what ``mem_fraction_static`` leaves.
-- From a user's log (LMCache, "CPU offloading quickstart claims 24GB GPU is sufficient"): vLLM 0.21, RTX A5000,
-  Qwen3-8B: 0.52 GiB for 86 CUDA graphs.
+- Measured on one H200 with Qwen3-VL-8B's architecture and random weights: vLLM 0.26.0 and 0.32.0, SGLang 0.5.17 and
+  0.5.23, all four beside PyTorch 2.11, 0.5.23 with the kernels of 0.5.17. The unit tests hold the figures.
 
-Nothing here was measured on an L40S.
+Nothing here was measured on an L40S, whose attention kernels (FlashAttention 2) are others than a H200's.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ansible_collections.inference.fleet.plugins.module_utils._model_config import (
     DEFAULT_IMAGE_TOKENS,
@@ -32,30 +31,38 @@ from ansible_collections.inference.fleet.plugins.module_utils._vram_options impo
 MIB = 1024**2
 GIB = 1024**3
 
-#: What CUDA's libraries, kernels and small buffers take in a vLLM process beside the tensors that are counted. An
-#: estimate, on the safe side: the H200's 1.46 GiB leave 0.03 to 0.2 GiB for them. FlashInfer's workspace, which an fp8
-#: KV cache needs on an L40S, was not measured.
-VLLM_LIBRARIES = int(0.3 * GIB)
+#: What CUDA's libraries and kernels, buffers that are not counted below and what PyTorch's allocator cannot use take in
+#: a vLLM process: 0.33 to 0.34 GiB on the H200, 0.36 with weights quantised to fp8, 0.30 without the vision encoder.
+#: FlashInfer's workspace, which an fp8 KV cache needs on an L40S, was not measured.
+VLLM_LIBRARIES = int(0.34 * GIB)
 
-#: CUDA contexts and what else SGLang 0.5.17 took on the H200: 139.80 GiB x 0.85 - 16.33 GiB of weights - 100.40 GiB
-#: of KV cache - 1 GiB of the media pool. The process that reads the images has a context of its own with that pool
-#: only, so this is an upper bound without it.
-SGLANG_LIBRARIES = int(1.1 * GIB)
+#: The same in the versions before _COUNTED_SINCE, which count twice what loading took of it.
+VLLM_LIBRARIES_BEFORE = int(0.466 * GIB)
+
+#: What a process of SGLang takes before it loads anything (0.5 to 0.6 GiB), and what the first kernels take later.
+SGLANG_PROCESS = int(0.6 * GIB)
+SGLANG_LIBRARIES = int(0.26 * GIB)
 
 #: SGLang's cache of encoded images, and its pool for media on the GPU (``SGLANG_VLM_CACHE_SIZE_MB``,
 #: ``SGLANG_MM_FEATURE_CACHE_MB``).
 SGLANG_IMAGE_CACHE = 100 * MIB
 SGLANG_MEDIA_POOL = 1024 * MIB
 
-#: A CUDA graph of one layer: the user's 0.52 GiB, less the base, over 86 graphs of 36 layers; and the base, which five
-#: graphs still took in users' logs of vLLM 0.20 and 0.22 (0.09 and 0.13 GiB).
-GRAPHS_BASE = int(0.1 * GIB)
-GRAPH_OF_A_LAYER = int(0.42 * GIB / (86 * 36))
+#: What vLLM sets aside for CUDA graphs: for each one of a layer so much, and more by the largest step that it captures
+#: whole. It estimates from the largest two, about twice of what all take then (0.29 to 0.69 GiB), and not the same each
+#: time: 0.63 and 0.77 GiB for 86 graphs, 0.94 to 1.15 GiB for 102.
+GRAPHS_BASE = 24 * MIB
+GRAPH_OF_A_LAYER = 7 * MIB // 36
+GRAPH_OF_A_TOKEN = 227
 
 #: vLLM's V2 model runner, which dense models have had since 0.26, measures the vision encoder from 0.27.1 on and sets
-#: memory for CUDA graphs aside from 0.29 on. What it does not count comes on top of ``gpu_memory_utilization``.
-_ENCODER_SINCE = (0, 27)
+#: memory for CUDA graphs aside from 0.29 on. What it does not count comes on top of ``gpu_memory_utilization``; before
+#: 0.27.1 that is also what it allocates between loading and measuring.
+_ENCODER_SINCE = _COUNTED_SINCE = (0, 27)
 _GRAPHS_SINCE = (0, 29)
+
+#: SGLang sets memory for media aside when it sizes the KV cache; versions between 0.5.17 and this were not looked at.
+_MEDIA_RESERVED_SINCE = (0, 5, 23)
 
 _ACTIVATION_BYTES = 2
 
@@ -67,7 +74,8 @@ class Overhead:
     Attributes:
         activations: the peak of a step, of the vision encoder or of the text model with its sampler.
         graphs: CUDA graphs.
-        buffers: tensors that stay, the rotary embedding's table and inputs' among them.
+        buffers: tensors that loading makes besides the weights.
+        state: tensors made later that stay: inputs of a step, and what is kept of each request.
         libraries: CUDA's, and what else is not PyTorch's.
         media: set aside for images and videos.
     """
@@ -75,12 +83,13 @@ class Overhead:
     activations: int = 0
     graphs: int = 0
     buffers: int = 0
+    state: int = 0
     libraries: int = 0
     media: int = 0
 
     @property
     def total(self) -> int:
-        return self.activations + self.graphs + self.buffers + self.libraries + self.media
+        return self.activations + self.graphs + self.buffers + self.state + self.libraries + self.media
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +133,10 @@ def vllm_overhead(model: ModelConfig, processor: Processor, options: Options, st
     graphs = options.graphs and options.version >= _GRAPHS_SINCE
     return Overhead(
         activations=max(encoder, kept + text_bytes(model, options, step), kept + sampler_bytes(model, step)),
-        graphs=graph_bytes(model, graph_count(step.requests)) if graphs else 0,
-        buffers=buffer_bytes(model, step),
-        libraries=VLLM_LIBRARIES,
+        graphs=graph_bytes(model, step.requests) if graphs else 0,
+        buffers=buffer_bytes(model, options, step),
+        state=state_bytes(model, options, step) if options.version >= _COUNTED_SINCE else 0,
+        libraries=VLLM_LIBRARIES if options.version >= _COUNTED_SINCE else VLLM_LIBRARIES_BEFORE,
         media=options.reserved_bytes,
     )
 
@@ -166,7 +176,12 @@ def encoded_bytes(vision: Vision, tokens: int) -> int:
 
 
 def text_bytes(model: ModelConfig, options: Options, step: Step) -> int:
-    """The text model's peak: residual and input, and the MLP's two tensors (three widths) or those of the experts."""
+    """The text model's peak: residual, input and output, and the MLP's tensors (three widths) or those of the experts.
+
+    Exact for Qwen3-VL-8B: 96 KiB a token; and 168 KiB, the MLP's twice, at a first start of vLLM without media, which
+    compiles and tunes while it measures (seen once). A later start finds that cached and may have the difference as
+    KV cache.
+    """
     parts = options.tensor_parallel
     if model.experts:
         # The kernel's two workspaces: gate and up, or the results, whichever is larger; and what goes down.
@@ -174,33 +189,49 @@ def text_bytes(model: ModelConfig, options: Options, step: Step) -> int:
             max(2 * model.expert_size // parts, model.hidden_size) + model.expert_size // parts
         )
     else:
-        wide = 3 * model.intermediate_size // parts
-    return step.tokens * (2 * model.hidden_size + wide) * _ACTIVATION_BYTES
+        twice = options.engine == "vllm" and options.compiled and options.version >= _COUNTED_SINCE
+        wide = 3 * model.intermediate_size // parts * (2 if twice else 1)
+    return step.tokens * (3 * model.hidden_size + wide) * _ACTIVATION_BYTES
 
 
 def sampler_bytes(model: ModelConfig, step: Step) -> int:
-    """The sampler's peak: logits as the model gives them and as 32 bit numbers, beside the hidden states."""
-    return step.requests * model.vocab_size * (_ACTIVATION_BYTES + 4) + step.tokens * model.hidden_size * 2
+    """The sampler's peak: logits, beside the hidden states of the step and of those tokens."""
+    rows = step.requests * (model.vocab_size + model.hidden_size)
+    return (rows + step.tokens * model.hidden_size) * _ACTIVATION_BYTES
 
 
-def buffer_bytes(model: ModelConfig, step: Step) -> int:
-    """Tensors that vLLM keeps: the rotary table of all positions; for images the inputs of a step, and DeepStack's."""
+def buffer_bytes(model: ModelConfig, options: Options, step: Step) -> int:
+    """Tensors that loading makes: the rotary table of all positions, and DeepStack's inputs of a step."""
     rotary = 0 if model.latent_size else model.max_length * model.head_dim
-    inputs = (1 + model.vision.extra_outputs) * step.tokens * model.hidden_size if model.vision else 0
+    inputs = model.vision.extra_outputs * step.tokens * model.hidden_size if model.vision and options.media else 0
     return (rotary + inputs) * _ACTIVATION_BYTES
 
 
-def graph_count(requests: int) -> int:
-    """How many CUDA graphs vLLM captures: 51 for pieces up to 512 tokens, 35 for whole steps up to 256 requests."""
+def state_bytes(model: ModelConfig, options: Options, step: Step) -> int:
+    """Tensors that are made later: the embeddings of a step with media, and what the sampler keeps of each request.
+
+    That is a count and two bits for each entry of the vocabulary, and four times 1024 numbers: 0.63 MiB for Qwen3's.
+    """
+    inputs = step.tokens * model.hidden_size * _ACTIVATION_BYTES if model.vision and options.media else 0
+    return inputs + step.requests * 4 * (model.vocab_size + 2 * math.ceil(model.vocab_size / 32) + 4 * 1024)
+
+
+def graph_counts(requests: int) -> tuple[int, int]:
+    """How many CUDA graphs vLLM captures, and tokens of the largest whole step among them.
+
+    86 for 256 requests: 51 for pieces up to 512 tokens, 35 for whole steps up to 256.
+    """
     largest = min(2 * requests, 512)
     sizes = [*(size for size in (1, 2, 4) if size <= largest), *range(8, min(largest + 1, 256), 8)]
     sizes += range(256, largest + 1, 16)
-    return len(sizes) + sum(size <= requests for size in sizes)
+    steps = [size for size in sizes if size <= requests]
+    return len(sizes) + len(steps), max(steps)
 
 
-def graph_bytes(model: ModelConfig, count: int) -> int:
-    """CUDA graphs, in proportion to their number and the model's layers."""
-    return GRAPHS_BASE + count * model.layers.total * GRAPH_OF_A_LAYER
+def graph_bytes(model: ModelConfig, requests: int) -> int:
+    """What vLLM sets aside for CUDA graphs."""
+    count, largest = graph_counts(requests)
+    return GRAPHS_BASE + count * model.layers.total * (GRAPH_OF_A_LAYER + largest * GRAPH_OF_A_TOKEN)
 
 
 def sglang_step(options: Options, total_mib: float) -> Step:
@@ -223,7 +254,8 @@ def sglang_fraction(model: ModelConfig, options: Options, step: Step, total_mib:
     """``mem_fraction_static`` as SGLang sets it where nobody does (``arg_groups/memory_hook.py``).
 
     The rest is for activations and CUDA graphs: 512 MiB, 1.5 MiB a token of a step, 128 MiB a GPU, 2 MiB a request and
-    8 MiB a size of prefill graphs, at least 10 GiB above 60 GiB; and less again for a vision encoder.
+    8 MiB a size of prefill graphs, at least 10 GiB above 60 GiB; and less again for a vision encoder. Models with one
+    have no prefill graphs, but for a few newer ones.
     """
     reserved = 512 + 1.5 * max(step.tokens, 2048) + 128 * options.tensor_parallel
     reserved += _sglang_graphs_mib(model, options, step)
@@ -243,26 +275,44 @@ def _sglang_graphs_mib(model: ModelConfig, options: Options, step: Step) -> floa
         return 0
     small = (*range(4, 33, 4), *range(48, 257, 16), *range(288, 513, 32), *range(576, 1025, 64))
     sizes = (*small, *range(1280, 4097, 256), *range(4608, step.tokens + 1, 512))
-    prefill = sum(size <= step.tokens for size in sizes)
+    prefill = 0 if model.vision else sum(size <= step.tokens for size in sizes)
     return 2 * step.requests + (1.5 * 1024 if model.latent_size else 8 * prefill)
+
+
+def sglang_started(model: ModelConfig, options: Options, gpu_name: str, total_mib: float) -> int:
+    """What of a GPU is taken before SGLang loads the model: ``mem_fraction_static`` is of the rest.
+
+    With a pool for media on the GPU the process that reads them takes part of it too.
+    """
+    pool = _media_pool(model, options, gpu_name, total_mib)
+    return 2 * SGLANG_PROCESS + pool if pool else SGLANG_PROCESS
 
 
 def sglang_overhead(model: ModelConfig, options: Options, gpu_name: str, total_mib: float) -> Overhead:
     """What SGLang takes out of ``mem_fraction_static`` besides weights and KV cache.
 
-    Activations and graphs are not in it: they have to do with what the fraction leaves.
+    Activations and graphs are not in it: they have to do with what the fraction leaves. The pool for media is there
+    before, and 0.5.23 sets memory for it aside all the same.
     """
-    large_hopper = total_mib >= 60 * 1024 and any(name in gpu_name.upper() for name in ("H100", "H200", "H20", "GH200"))
-    profiled = large_hopper and model.kind in ("qwen3_vl", "qwen3_vl_moe")
     media = 0
-    if model.vision:
-        pool = options.media_on_gpu
-        if pool is None:
-            # 0.5.17 has the pool by default, 0.5.23 on large Hopper GPUs only; those between were not looked at.
-            pool = options.version < (0, 5, 23) or profiled
-        cache = 0 if profiled or options.version < (0, 5, 23) else SGLANG_IMAGE_CACHE
-        media = cache + (SGLANG_MEDIA_POOL if pool else 0)
+    if model.vision and options.version >= _MEDIA_RESERVED_SINCE:
+        cache = 0 if _profiled(model, gpu_name, total_mib) else SGLANG_IMAGE_CACHE
+        media = cache + _media_pool(model, options, gpu_name, total_mib)
     return Overhead(libraries=SGLANG_LIBRARIES, media=media)
+
+
+def _profiled(model: ModelConfig, gpu_name: str, total_mib: float) -> bool:
+    """Whether SGLang 0.5.23 has defaults of its own for this model on this GPU."""
+    large_hopper = total_mib >= 60 * 1024 and any(name in gpu_name.upper() for name in ("H100", "H200", "H20", "GH200"))
+    return large_hopper and model.kind in ("qwen3_vl", "qwen3_vl_moe")
+
+
+def _media_pool(model: ModelConfig, options: Options, gpu_name: str, total_mib: float) -> int:
+    """SGLang's pool for media: 0.5.17 has it by default, 0.5.23 on large Hopper GPUs."""
+    wanted = options.media_on_gpu
+    if wanted is None:
+        wanted = options.version < _MEDIA_RESERVED_SINCE or _profiled(model, gpu_name, total_mib)
+    return SGLANG_MEDIA_POOL if model.vision and wanted else 0
 
 
 def sglang_activations(model: ModelConfig, processor: Processor, options: Options, step: Step) -> int:

@@ -12,6 +12,7 @@ VLLM = [
     "(APIServer pid=1) INFO 11-22 13:36:55 [api_utils.py:286] non-default args: {'x': 'Model loading took 99 GiB'}",
     "(EngineCore pid=9) INFO 11-22 13:36:57 [gpu_model_runner.py:5150] Model loading took 16.59 GiB memory and 6.35 "
     "seconds",
+    "(EngineCore pid=9) INFO 11-22 13:36:58 [model_runner.py:1127] Graph capturing finished in 6 secs, took 0.62 GiB",
     "(EngineCore pid=9) INFO 11-22 13:36:58 [gpu_worker.py:759] Available KV cache memory: 21.32 GiB",
     "(EngineCore pid=9) INFO 11-22 13:36:58 [kv_cache_utils.py:2327] GPU KV cache size: 155,216 tokens, Maximum "
     "concurrency for 32,768 tokens per request: 4.74x",

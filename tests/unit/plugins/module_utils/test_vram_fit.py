@@ -1,8 +1,8 @@
 """The memory fit, against what is known.
 
-MEASURED was measured: vLLM 0.26.0 and SGLang 0.5.17 on one H200 with Qwen3-VL-8B's architecture, and what users' logs
-say. BRACKETS are what others worked out for an L40S by hand, with activations of 2.0 to 3.2 GiB and graphs of 0.3 to
-0.9 GiB; nobody measured it there.
+VLLM_MEASURED and SGLANG_MEASURED were measured on one H200 with Qwen3-VL-8B's architecture and random weights, most of
+them with no more memory than an L40S has; the rest is what users' logs say. BRACKETS are what others worked out for an
+L40S by hand, with activations of 2.0 to 3.2 GiB and graphs of 0.3 to 0.9 GiB; nobody measured it there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._vram_overhead imp
     Step,
     encoded_bytes,
     encoder_bytes,
-    graph_count,
+    graph_counts,
     media_tokens,
     sampler_bytes,
     sglang_fraction,
@@ -152,35 +152,127 @@ def test_layers_with_a_window_keep_only_that_of_a_long_request() -> None:
 # Against what was measured
 
 
-MEASURED: list[tuple[str, dict[str, t.Any], int]] = [
-    ("1024 tokens, 0.95", {"max_model_len": 1024, "gpu_memory_utilization": 0.95}, 837536),
-    ("32768, 0.92", {"max_model_len": 32768, "max_num_batched_tokens": 8192}, 806992),
-    ("fp8 weights", {"max_model_len": 32768, "max_num_batched_tokens": 8192, "quantization": "fp8"}, 857808),
+# gpu_memory_utilization and mem_fraction_static of a H200 that come to 0.92 and 0.85 of an L40S.
+L40S_SHARE, L40S_STATIC = 0.292147, 0.269918
+MEDIA: dict[str, t.Any] = {"limit_mm_per_prompt": {"image": 4, "video": 1}}
+NO_MEDIA: dict[str, t.Any] = {"limit_mm_per_prompt": {"image": 0, "video": 0}}
+SMALL_IMAGES: dict[str, t.Any] = {
+    "limit_mm_per_prompt": {"image": 4, "video": 0},
+    "mm_processor_kwargs": {"max_pixels": 1003520},
+}
+L40S_STEP: dict[str, t.Any] = {"max_num_batched_tokens": 2048, "max_num_seqs": 256}
+BEFORE: dict[str, t.Any] = {"max_model_len": 32768, "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.92}
+NOW: dict[str, t.Any] = {"max_model_len": 32768, "gpu_memory_utilization": L40S_SHARE}
+
+# What it is, the version, options, and the tokens of "GPU KV cache size". Where none are told, a H200's steps are of
+# 8192 tokens and 1024 requests.
+VLLM_MEASURED: list[tuple[str, str, dict[str, t.Any], int]] = [
     (
-        "fp8 weights and fp8 KV cache",
-        {"max_model_len": 32768, "max_num_batched_tokens": 8192, "quantization": "fp8", "kv_cache_dtype": "fp8"},
+        "0.26, 1024 tokens, 0.95",
+        "0.26.0",
+        {"max_model_len": 1024, "gpu_memory_utilization": 0.95},
+        837536,
+    ),
+    ("0.26", "0.26.0", {**BEFORE, **MEDIA}, 806992),
+    ("0.26, fp8 weights", "0.26.0", {**BEFORE, **MEDIA, "quantization": "fp8"}, 857808),
+    (
+        "0.26, fp8 weights and KV cache",
+        "0.26.0",
+        {**BEFORE, **MEDIA, "quantization": "fp8", "kv_cache_dtype": "fp8"},
         1715616,
     ),
+    ("its own step", "0.32.0", {**NOW, **MEDIA}, 144672),
+    ("an L40S's step", "0.32.0", {**NOW, **MEDIA, **L40S_STEP}, 152256),
+    ("fp8 KV cache", "0.32.0", {**NOW, **MEDIA, "kv_cache_dtype": "fp8"}, 289344),
+    ("fp8 weights", "0.32.0", {**NOW, **MEDIA, "quantization": "fp8"}, 195152),
+    # It was stopped before that line; this is its "Available KV cache memory", of which it knew the bytes.
+    ("eager", "0.32.0", {**NOW, **MEDIA, "max_num_batched_tokens": 2048, "enforce_eager": True}, 154448),
+    ("no media", "0.32.0", {**NOW, **NO_MEDIA}, 162656),
+    ("small images", "0.32.0", {**NOW, **SMALL_IMAGES, **L40S_STEP}, 166176),
+    (
+        "131072 tokens, fp8 KV cache, 64 requests",
+        "0.32.0",
+        {
+            **NOW,
+            **MEDIA,
+            "max_model_len": 131072,
+            "max_num_batched_tokens": 4096,
+            "max_num_seqs": 64,
+            "kv_cache_dtype": "fp8",
+        },
+        313136,
+    ),
+    (
+        "262144 tokens, fp8 weights and KV cache",
+        "0.32.0",
+        {**NOW, **MEDIA, **L40S_STEP, "max_model_len": 262144, "quantization": "fp8", "kv_cache_dtype": "fp8"},
+        407168,
+    ),
+    ("16 requests", "0.32.0", {**NOW, **MEDIA, **L40S_STEP, "max_num_seqs": 16}, 158096),
+    ("128 requests", "0.32.0", {**NOW, **MEDIA, **L40S_STEP, "max_num_seqs": 128}, 155360),
 ]
 
 
-@pytest.mark.parametrize(("what", "options", "tokens"), MEASURED, ids=[row[0] for row in MEASURED])
-def test_vllm_on_a_h200(what: str, options: dict[str, t.Any], tokens: int) -> None:
-    found = vllm(gpus=[H200], version="0.26.0", limit_mm_per_prompt={"image": 4, "video": 1}, **options)
-    assert found.kv_tokens == pytest.approx(tokens, rel=0.002)
+@pytest.mark.parametrize(("what", "version", "options", "tokens"), VLLM_MEASURED, ids=[row[0] for row in VLLM_MEASURED])
+def test_vllm_on_a_h200(what: str, version: str, options: dict[str, t.Any], tokens: int) -> None:
+    found = vllm(gpus=[H200], version=version, **options)
+    assert found.kv_tokens == pytest.approx(tokens, rel=0.011)
     # A GPU with so much memory would forgive any overhead: it has to be right by itself.
     measured = found.budget_bytes - found.weight_bytes - tokens * found.token_bytes
-    assert found.overhead.total / GIB == pytest.approx(measured / GIB, abs=0.15)
+    assert found.overhead.total / GIB == pytest.approx(measured / GIB, abs=0.25)
 
 
-def test_sglang_on_a_h200() -> None:
-    # The one figure that there is for SGLang; its overhead is taken from it, so this only holds the sum together.
-    found = sglang(gpus=[H200], version="0.5.17", mem_fraction_static=0.85)
-    assert found.kv_tokens == pytest.approx(731112, rel=0.002)
+@pytest.mark.parametrize(
+    ("options", "consumed", "peak", "graphs"),
+    [
+        # MiB: taken after loading and measuring, what a step takes besides at its peak, and set aside for graphs.
+        ({}, 18030, 2265, 1182),
+        (L40S_STEP, 17356, 2265, 790),
+        ({"max_num_batched_tokens": 2048, "enforce_eager": True}, 17838, 2265, 0),
+        ({"quantization": "fp8"}, 10888, 2337, 1154),
+        ({**L40S_STEP, "max_num_seqs": 16}, 17204, 2265, 120),
+        ({**L40S_STEP, "max_num_seqs": 128}, 17280, 2265, 430),
+        (NO_MEDIA, 16640, 1344, 964),
+        ({**SMALL_IMAGES, **L40S_STEP}, 17356, 306, 790),
+    ],
+)
+def test_the_parts_are_right_by_themselves(options: dict[str, t.Any], consumed: int, peak: int, graphs: int) -> None:
+    found = vllm(gpus=[H200], version="0.32.0", **{**NOW, **MEDIA, **options})
+    parts = found.overhead
+    stays = found.weight_bytes + parts.buffers + parts.state + parts.libraries
+    assert stays / MIB == pytest.approx(consumed, abs=50)
+    assert parts.activations / MIB == pytest.approx(peak, abs=95)
+    assert parts.graphs / MIB == pytest.approx(graphs, rel=0.07, abs=200 if options is NO_MEDIA else 15)
+
+
+SGLANG_MEASURED: list[tuple[str, str, dict[str, t.Any], int]] = [
+    ("0.5.17", "0.5.17", {"mem_fraction_static": 0.85}, 731112),
+    ("0.5.17, like an L40S", "0.5.17", {"mem_fraction_static": L40S_STATIC}, 149823),
+    ("fp8 KV cache", "0.5.17", {"mem_fraction_static": L40S_STATIC, "kv_cache_dtype": "fp8_e4m3"}, 299646),
+    ("its own fraction", "0.5.17", {}, 720130),
+    ("fp8 weights", "0.5.17", {"mem_fraction_static": L40S_STATIC, "quantization": "fp8"}, 194893),
+    (
+        "0.5.23, no pool for media",
+        "0.5.23",
+        {"mem_fraction_static": L40S_STATIC, "mm_feature_transport": "cpu"},
+        152793,
+    ),
+    ("0.5.23", "0.5.23", {"mem_fraction_static": 0.85}, 723559),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "version", "options", "tokens"), SGLANG_MEASURED, ids=[row[0] for row in SGLANG_MEASURED]
+)
+def test_sglang_on_a_h200(what: str, version: str, options: dict[str, t.Any], tokens: int) -> None:
+    found = sglang(gpus=[H200], version=version, context_length=32768, **options)
+    assert found.kv_tokens == pytest.approx(tokens, rel=0.011)
+    assert found.kv_bytes / GIB == pytest.approx(tokens * found.token_bytes / GIB, abs=0.3)
 
 
 def test_vllm_on_an_a5000_as_a_user_reports_it() -> None:
-    # LMCache's example with vLLM 0.21 and Qwen3-8B: 0.52 GiB for graphs are 0.0221 of the memory that CUDA sees.
+    # LMCache's example with vLLM 0.21 and Qwen3-8B: 0.52 GiB for graphs are 0.0221 of the memory that CUDA sees. That
+    # version has another model runner, which is not followed: it sets more aside for graphs, and less for the rest.
     visible = 0.52 / (0.9764 - 0.9543) * 1024
     found = vllm(
         model=parse_config(models.QWEN3_8B),
@@ -189,6 +281,7 @@ def test_vllm_on_an_a5000_as_a_user_reports_it() -> None:
         gpu_memory_utilization=0.9764,
         max_model_len=16384,
         max_num_batched_tokens=8192,
+        version="0.21.0",
     )
     assert found.kv_tokens == pytest.approx(46368, rel=0.05)
     assert found.concurrency == pytest.approx(2.83, rel=0.05)
@@ -276,7 +369,19 @@ def test_smaller_images_leave_more_for_the_kv_cache() -> None:
 def test_without_images_and_videos_vllm_leaves_the_encoder_out() -> None:
     found = vllm(max_model_len=32768, limit_mm_per_prompt={"image": 0, "video": 0})
     assert found.weight_bytes == BF16_BYTES - 2 * 576_388_336
-    assert found.overhead.activations < 0.3 * GIB
+    # No step with media either, and no DeepStack: the rotary table, and 256 requests' state.
+    assert found.overhead.buffers == 64 * MIB
+    assert found.overhead.state / MIB == pytest.approx(161.6, abs=0.1)
+
+
+def test_the_text_model_counts_once_the_images_are_small() -> None:
+    step = Step(8192, 1024)
+    options = read_options("vllm", {}, 1, "0.32.0")
+    assert text_bytes(BF16, options, step) == 1344 * MIB
+    # Without compiling, and where SGLang or an older vLLM runs it.
+    eager, sglang_s = read_options("vllm", {"enforce_eager": True}, 1, "0.32.0"), read_options("sglang", {}, 1)
+    before = read_options("vllm", {}, 1, "0.26.0")
+    assert {text_bytes(BF16, other, step) for other in (eager, sglang_s, before)} == {768 * MIB}
 
 
 def test_videos_alone_are_smaller_than_images() -> None:
@@ -311,17 +416,22 @@ def test_larger_steps_take_more() -> None:
     large = vllm(model=parse_config(models.QWEN3_8B), max_model_len=32768, max_num_batched_tokens=16384).overhead
     assert large.activations - small.activations > 1 * GIB
     step, moe = Step(2048, 256), parse_config(models.QWEN3_30B_A3B)
-    assert sampler_bytes(moe, step) == 256 * 151936 * 6 + 2048 * 2048 * 2
+    assert sampler_bytes(moe, step) == (256 * (151936 + 2048) + 2048 * 2048) * 2
+    # Measured: 370.8 MiB of Qwen3-VL-8B.
+    assert sampler_bytes(BF16, Step(8192, 1024)) / MIB == pytest.approx(370.8, abs=2.1)
     # Eight experts a token: the wider of their workspaces and the narrower.
-    assert text_bytes(moe, read_options("vllm", {}, 1), step) == 2048 * (2 * 2048 + 8 * (2048 + 768)) * 2
+    assert text_bytes(moe, read_options("vllm", {}, 1), step) == 2048 * (3 * 2048 + 8 * (2048 + 768)) * 2
 
 
 def test_vllm_captures_so_many_graphs() -> None:
     # As its log says: PIECEWISE=51 (largest=512), FULL=35 (largest=256).
-    assert graph_count(256) == 86
-    assert graph_count(1024) == 51 + 51
-    assert graph_count(8) == 5 + 4
-    assert vllm(max_model_len=32768).overhead.graphs / GIB == pytest.approx(0.52, abs=0.005)
+    assert graph_counts(256) == (86, 256)
+    assert graph_counts(1024) == (51 + 51, 512)
+    assert graph_counts(8) == (5 + 4, 8)
+    assert vllm(max_model_len=32768).overhead.graphs / GIB == pytest.approx(0.78, abs=0.005)
+    # In proportion to the layers.
+    short = parse_config({**models.QWEN3_8B, "num_hidden_layers": 18})
+    assert vllm(model=short, max_model_len=32768).overhead.graphs / GIB == pytest.approx(0.40, abs=0.005)
     assert vllm(max_model_len=32768, enforce_eager=True).overhead.graphs == 0
 
 
@@ -331,6 +441,7 @@ def test_older_versions_set_less_aside() -> None:
     }
     assert before["0.26.0"].activations < 0.3 * GIB < before["0.28.0"].activations == before["0.32.0"].activations
     assert (before["0.28.0"].graphs, before["0.32.0"].graphs > 0) == (0, True)
+    assert (before["0.26.0"].state, before["0.28.0"].state > 0) == (0, True)
 
 
 def test_memory_for_media_is_taken_from_the_kv_cache() -> None:
@@ -346,12 +457,27 @@ def test_sglang_s_own_fraction_is_worked_out() -> None:
     options = read_options("sglang", {}, 1)
     step = sglang_step(options, 46068)
     assert step == Step(4096, 32)
-    # 512 + 1.5 x 4096 + 128 + 2 x 32 + 8 x 50 MiB are left of 46068, and the encoder's factor is 0.95 x 0.973.
+    # 512 + 1.5 x 4096 + 128 + 2 x 32 + 8 x 50 MiB are left of 46068.
     text = parse_config(models.QWEN3_8B)
     assert sglang_fraction(text, options, step, 46068) == round((46068 - 7248) / 46068, 3) == 0.843
-    assert sglang_fraction(BF16, options, step, 46068) == pytest.approx(0.843 * 0.95 * 0.97344, abs=0.0001)
-    assert sglang(context_length=32768).fraction == pytest.approx(0.780, abs=0.001)
     assert sglang_fraction(text, options, sglang_step(options, 143771), 143771) == round((143771 - 13904) / 143771, 3)
+    # A model with a vision encoder has no prefill graphs, and the encoder's factor is 0.95 x 0.973.
+    assert sglang_fraction(BF16, options, step, 46068) == pytest.approx(0.851 * 0.95 * 0.97344, abs=0.0001)
+
+
+@pytest.mark.parametrize(
+    ("mib", "given", "fraction"),
+    [
+        (23034, {}, 0.648260703125),
+        (46068, {}, 0.7869755468749999),
+        (46068, {"chunked_prefill_size": 2048}, 0.84893484375),
+        (81559, {}, 0.7721792968749999),
+        (143771, {}, 0.8387624218749999),
+    ],
+)
+def test_sglang_s_own_fraction_is_what_it_says(mib: int, given: dict[str, t.Any], fraction: float) -> None:
+    # As SGLang 0.5.23 itself resolves it for Qwen3-VL-8B on GPUs of these sizes, L4 to H200.
+    assert sglang(gpus=[Gpu("NVIDIA GPU", mib)], context_length=32768, **given).fraction == pytest.approx(fraction)
 
 
 @pytest.mark.parametrize(
@@ -383,11 +509,17 @@ def test_sglang_s_limit_of_tokens_counts() -> None:
 
 
 def test_sglang_s_pool_for_media_is_counted_where_it_has_one() -> None:
-    newest = sglang(mem_fraction_static=0.85).overhead.media
-    assert newest == 100 * MIB
-    assert sglang(mem_fraction_static=0.85, mm_feature_transport="cuda_ipc").overhead.media == 1124 * MIB
-    assert sglang(mem_fraction_static=0.85, version="0.5.17").overhead.media == 1024 * MIB
-    assert sglang(gpus=[H200], mem_fraction_static=0.85).overhead.media == 1024 * MIB
+    def counted(**given: t.Any) -> tuple[float, int]:
+        found = sglang(mem_fraction_static=0.5, **given)
+        free = 2 * found.budget_bytes
+        return round((found.visible_bytes - free) / GIB, 1), found.overhead.media
+
+    # What is gone before the fraction counts, and what is taken out of it.
+    assert counted() == (0.6, 100 * MIB)
+    assert counted(mm_feature_transport="cuda_ipc") == (2.2, 1124 * MIB)
+    assert counted(version="0.5.17") == (2.2, 0)
+    assert counted(version="0.5.17", mm_feature_transport="cpu") == (0.6, 0)
+    assert counted(gpus=[H200]) == (2.2, 1024 * MIB)
 
 
 def test_a_fraction_that_leaves_too_little_is_noted() -> None:
@@ -511,8 +643,8 @@ def test_what_fits_is_said_with_its_figures() -> None:
     assert found.besides_bytes == found.overhead.total
     assert found.budget_bytes == found.weight_bytes + found.besides_bytes + found.kv_bytes
     assert found.message == (
-        "Qwen3VLForConditionalGeneration fits NVIDIA L40S: 21.32 GiB of KV cache (by estimate) hold 155216 tokens, 4.7 "
-        "requests of 32768 tokens at once; 155200 fit at most."
+        "Qwen3VLForConditionalGeneration fits NVIDIA L40S: 20.86 GiB of KV cache (by estimate) hold 151888 tokens, 4.6 "
+        "requests of 32768 tokens at once; 151872 fit at most."
     )
 
 
@@ -521,14 +653,14 @@ def test_what_is_too_long_is_told_what_fits() -> None:
     assert (found.verdict, found.fits, found.certain) == ("too_long", False, True)
     assert found.message == (
         "vllm_max_model_len 262144 does not fit NVIDIA L40S: a request of that length takes 36.00 GiB of KV cache on "
-        "each GPU, and 21.32 GiB are left (by estimate) of 40.84 GiB; the engine would not start. What fits: "
-        "vllm_max_model_len: 147456; or vllm_kv_cache_dtype: fp8; or vllm_tensor_parallel_size: 2 on a host with 2 "
+        "each GPU, and 20.86 GiB are left (by estimate) of 40.84 GiB; the engine would not start. What fits: "
+        "vllm_max_model_len: 144384; or vllm_kv_cache_dtype: fp8; or vllm_tensor_parallel_size: 2 on a host with 2 "
         "GPUs."
     )
-    # The estimate holds 155200; what is proposed holds also where it is off by its margin.
-    assert found.longest == 155200
+    # The estimate holds 151872; what is proposed holds also where it is off by its margin.
+    assert found.longest == 151872
     length, kv_dtype, parallel = found.suggestions
-    assert length == Suggestion("vllm_max_model_len", 147456, 147456)
+    assert length == Suggestion("vllm_max_model_len", 144384, 144384)
     assert (kv_dtype.value, kv_dtype.longest, parallel.gpus) == ("fp8", 262144, 2)
 
 
@@ -550,16 +682,16 @@ def test_every_suggestion_fits_by_itself() -> None:
 def test_a_larger_share_is_proposed_where_it_is_enough() -> None:
     found = vllm(max_model_len=150000, gpu_memory_utilization=0.85)
     (share,) = (suggestion for suggestion in found.suggestions if suggestion.variable == "vllm_gpu_memory_utilization")
-    assert share.value == 0.91
-    assert vllm(max_model_len=150000, gpu_memory_utilization=0.91).fits
-    assert not vllm(max_model_len=150000, gpu_memory_utilization=0.90).fits
+    assert share.value == 0.92
+    assert vllm(max_model_len=150000, gpu_memory_utilization=0.92).fits
+    assert not vllm(max_model_len=150000, gpu_memory_utilization=0.91).fits
 
 
 def test_a_model_that_is_too_large_is_told_so() -> None:
     found = vllm(gpus=[Gpu("Tesla T4", 15360)], max_model_len=8192)
     assert (found.verdict, found.kv_bytes, found.kv_tokens, found.longest) == ("too_large", 0, 0, 0)
     assert found.message == (
-        "Qwen3VLForConditionalGeneration does not fit Tesla T4: 16.33 GiB of weights and about 3.2 GiB besides leave "
+        "Qwen3VLForConditionalGeneration does not fit Tesla T4: 16.33 GiB of weights and about 3.7 GiB besides leave "
         "no KV cache of the 13.25 GiB that the engine may use on each GPU. What fits: vllm_tensor_parallel_size: 2 on "
         "a host with 2 GPUs."
     )
@@ -599,7 +731,7 @@ def test_the_model_s_own_length_is_wanted_where_none_is() -> None:
 
 def test_auto_takes_the_longest_that_fits() -> None:
     found = vllm(max_model_len="auto")
-    assert (found.verdict, found.length, found.certain) == ("fits", 155200, True)
+    assert (found.verdict, found.length, found.certain) == ("fits", 151872, True)
     assert vllm(max_model_len=AUTO, kv_cache_dtype="fp8").length == 262144
     assert vllm(max_model_len="auto", gpus=[Gpu("Tesla T4", 15360)]).verdict == "too_large"
 
@@ -614,7 +746,7 @@ def test_bytes_of_kv_cache_replace_the_share() -> None:
     assert (found.kv_tokens, found.verdict) == (65536, "fits")
     assert found.notes == ()
     (note,) = vllm(max_model_len=32768, kv_cache_memory_bytes="30G").notes
-    assert note.startswith("With 30.00 GiB of KV cache, 16.33 GiB of weights and about 3.2 GiB besides")
+    assert note.startswith("With 30.00 GiB of KV cache, 16.33 GiB of weights and about 3.7 GiB besides")
 
 
 def test_what_is_not_known_is_not_judged() -> None:
@@ -647,7 +779,7 @@ def test_the_engine_s_own_figures_replace_the_estimate() -> None:
     assert (found.kv_tokens, found.longest, found.source, found.certain) == (152544, 152528, "engine", True)
     assert found.weight_bytes == int(16.6 * GIB)
     assert found.besides_bytes / GIB == pytest.approx(40.84 - 20.95 - 16.6, abs=0.02)
-    assert found.error_percent == pytest.approx(100 * (155216 / 152544 - 1), abs=0.1)
+    assert found.error_percent == pytest.approx(100 * (151888 / 152544 - 1), abs=0.1)
     assert "20.95 GiB of KV cache (as the engine reported it)" in found.message
 
 
@@ -683,14 +815,14 @@ def test_suggestions_follow_them_too() -> None:
 )
 def test_a_report_of_something_else_is_left_out(other: Reported, why: str) -> None:
     found = vllm(max_model_len=32768, reported=other)
-    assert (found.source, found.kv_tokens) == ("estimate", 155216)
+    assert (found.source, found.kv_tokens) == ("estimate", 151888)
     assert found.notes == (f"What the engine reported is left out: {why}.",)
 
 
 def test_only_the_model_s_size_is_still_better_than_none() -> None:
     # The engine died before it had a KV cache. What it loads has the buffers in it.
-    found = vllm(max_model_len=32768, reported=Reported(model_gib=16.45))
-    assert (found.source, found.weight_bytes) == ("engine", int(16.45 * GIB))
+    found = vllm(max_model_len=32768, reported=Reported(model_gib=16.44))
+    assert (found.source, found.weight_bytes) == ("engine", int(16.44 * GIB))
     assert found.kv_bytes == pytest.approx(vllm(max_model_len=32768).kv_bytes, abs=0.01 * GIB)
 
 
@@ -706,4 +838,4 @@ def test_sglang_s_report_holds_too() -> None:
     found = sglang(mem_fraction_static=0.85, context_length=32768, reported=report)
     assert (found.kv_tokens, found.source) == (146000, "engine")
     more = sglang(mem_fraction_static=0.88, context_length=32768, reported=report)
-    assert more.kv_bytes / GIB == pytest.approx(20.05 + 0.03 * 44.39, abs=0.01)
+    assert more.kv_bytes / GIB == pytest.approx(20.05 + 0.03 * (44.39 - 0.6), abs=0.01)
