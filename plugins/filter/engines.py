@@ -1,14 +1,34 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about an engine's variables; the logic is in module_utils/_engines.py."""
+"""Filters about an engine's variables; the logic is in module_utils/_engines.py and _profiles.py."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._engines import engine_options, engine_problems
+from ansible.errors import AnsibleFilterError
+from ansible_collections.inference.fleet.plugins.module_utils._engines import (
+    engine_kind,
+    engine_options,
+    engine_problems,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._profiles import profile_settings
+
+
+def engine_profile(profile: str, engine: str, gpu: str = "") -> dict[str, t.Any]:
+    """See engine_profile.yml."""
+    try:
+        return profile_settings(profile, engine, gpu)
+    except FleetError as error:
+        raise AnsibleFilterError(error.message) from error
 
 
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"engine_options": engine_options, "engine_problems": engine_problems}
+        return {
+            "engine_kind": engine_kind,
+            "engine_options": engine_options,
+            "engine_problems": engine_problems,
+            "engine_profile": engine_profile,
+        }

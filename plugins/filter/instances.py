@@ -11,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 from ansible_collections.inference.fleet.plugins.module_utils._instance_types import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils._instances import (
     edge_services,
+    edge_targets,
     plan_instances,
     wanted_ports,
 )
@@ -22,6 +23,7 @@ def instances(
     gpu_count: int = 0,
     gpus_per_instance: int = 1,
     edge_port: int = 8000,
+    served_name: str = "",
 ) -> list[dict[str, t.Any]]:
     """See instances.yml."""
     try:
@@ -31,6 +33,7 @@ def instances(
             gpu_count=int(gpu_count),
             gpus_per_instance=int(gpus_per_instance),
             edge_port=int(edge_port),
+            served_name=served_name,
         )
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
@@ -48,11 +51,23 @@ def gpu_count(instance_type: str, count: int | None = None) -> int:
     return known
 
 
+def gpu_name(instance_type: str) -> str:
+    """See gpu_name.yml."""
+    return expected_hardware(instance_type).name or ""
+
+
+def targets(services: list[dict[str, t.Any]], scheme: str = "http", main_port: int = 8000) -> list[dict[str, t.Any]]:
+    """See edge_targets.yml."""
+    return edge_targets(services, scheme, int(main_port))
+
+
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "edge_services": edge_services,
+            "edge_targets": targets,
             "gpu_count": gpu_count,
+            "gpu_name": gpu_name,
             "instances": instances,
             "wanted_ports": wanted_ports,
         }

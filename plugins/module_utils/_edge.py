@@ -20,6 +20,9 @@ DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"
 
 #: How the names of the backends begin that lead to instances; see the role's template.
 BACKEND_PREFIX = "instances_"
+#: How the names of the servers begin that are engine instances. Their index follows, and no word of the engine: where
+#: that changes, the server stays the same.
+SERVER_PREFIX = "engine-"
 #: The stick table that says whose a connection is.
 INFLIGHT_TABLE = "inflight"
 
@@ -147,6 +150,17 @@ def parse_instances(config: str) -> list[Instance]:
         if server and backend.startswith(BACKEND_PREFIX):
             found.append(Instance(backend, server[1], server[2], int(server[3])))
     return found
+
+
+def server_name(index: int) -> str:
+    """What the edge calls the engine instance of this index."""
+    return f"{SERVER_PREFIX}{index}"
+
+
+def server_index(name: str) -> int | None:
+    """The index of the engine instance that the edge calls so; None where it is none."""
+    index = name[len(SERVER_PREFIX) :] if name.startswith(SERVER_PREFIX) else ""
+    return int(index) if index.isdigit() else None
 
 
 def find_instance(instances: list[Instance], wanted: str) -> Instance | None:

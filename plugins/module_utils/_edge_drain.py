@@ -28,7 +28,6 @@ from ansible_collections.inference.fleet.plugins.module_utils._http import Clien
 _MAP_TITLE = "Whether this host is out of service. Written by module edge_drain."
 _POLL_SECONDS = 0.5
 _METRICS_TIMEOUT = 5.0
-_ENGINES = ("vllm-", "sglang-")
 
 
 class Paths(t.NamedTuple):
@@ -238,7 +237,7 @@ class EdgeDrain:
         return [
             Engine(instance.name, f"http://{instance.address}:{instance.port}")
             for instance in self._instances()
-            if instance.name.startswith(_ENGINES) and name in (None, instance.name)
+            if _edge.server_index(instance.name) is not None and name in (None, instance.name)
         ]
 
     def _instances(self) -> list[_edge.Instance]:

@@ -151,6 +151,12 @@ _RULES: tuple[_Rule, ...] = tuple(
             "{what}",
             "The lines before it in the journal say more.",
         ),
+        (
+            "engine_error",
+            r"(?m:^(?:\S+ )*?(?P<what>(?:\w+\.)+\w+(?:Error|Exception): [^\n]+))",
+            "{what}",
+            "The lines before it in the journal say more.",
+        ),
     )
 )
 

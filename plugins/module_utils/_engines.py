@@ -23,24 +23,48 @@ class Engine:
 
     Attributes:
         name: as in ``engine``.
-        program: its command, relative to a runtime.
-        subcommand: words before the options.
+        title: as its makers write it.
+        documentation: where they describe it.
+        command: the words that start it with a config file, whose path follows; the first is relative to a runtime.
         check_program: Python that lets the engine's own parser judge a config file; gets its path as argument.
         negatable: whether ``false`` is written as ``no-<option>: true``. vLLM drops ``<option>: false`` without a
             word (its top-level parser does not know the negative form when it reads the file).
         limit_option: the option that bounds the requests that it works on at once.
         default_limit: that bound where nobody sets it. vLLM: 256 below 70 GiB of GPU memory; SGLang works it out from
             the memory, and this is what it comes to at most in practice.
+        parallel_option: the option that says how many GPUs share the model.
+        key_options: the options that take the host's key when it starts, and what of it: ALL_KEYS, CURRENT_KEY, or
+            NOBODYS_KEY, one that is made for this start and that nobody learns.
+        several_gpus_by: how CUDA_VISIBLE_DEVICES may name them where there are more than one: ``uuid`` or ``index``.
+            SGLang reads each as a number then (``custom_all_reduce_utils.py``).
+        clean_exit: how its main process ends when it is told to stop, beside status 0; systemd's word. SGLang ends by
+            killing its own process tree.
+        reserved: options that the collection sets itself, each with the reason.
     """
 
     name: str
-    program: str
-    subcommand: tuple[str, ...]
+    title: str
+    documentation: str
+    command: tuple[str, ...]
     check_program: str
     negatable: bool
     limit_option: str
     default_limit: int
+    parallel_option: str
+    key_options: dict[str, str]
+    several_gpus_by: str
+    clean_exit: str
+    reserved: dict[str, str]
 
+    @property
+    def takes_several_keys(self) -> bool:
+        """Whether an instance can start with the next key beside the current one."""
+        return ALL_KEYS in self.key_options.values()
+
+
+ALL_KEYS = "all"
+CURRENT_KEY = "current"
+NOBODYS_KEY = "nobodys"
 
 # The parsers print to stderr and leave with 2 on an error; the last line then lists every option that they know, so
 # that a person who mistyped one can be told the nearest.
@@ -69,26 +93,112 @@ finally:
     print(json.dumps(sorted(o.lstrip("-") for a in parser._actions for o in a.option_strings if o.startswith("--"))))
 """
 
-ENGINES: dict[str, Engine] = {
-    "vllm": Engine("vllm", "bin/vllm", ("serve",), _VLLM_CHECK, True, "max-num-seqs", 256),
-    "sglang": Engine(
-        "sglang", "bin/python", ("-m", "sglang.launch_server"), _SGLANG_CHECK, False, "max-running-requests", 256
-    ),
-}
-
-#: Options that the collection sets itself; setting them elsewhere would take an instance out of the edge's reach or
-#: put its key where it can be read.
-RESERVED_OPTIONS = {
+# Setting these elsewhere would take an instance out of the edge's reach, put its key where it can be read, or leave a
+# drain without counters.
+_RESERVED = {
     "api-key": "the engine's key is made on the host; clients' keys belong in fleet_clients",
     "config": "the collection writes the config file",
     "host": "an engine listens on the loopback interface only; the edge is what the network sees",
+    "model": "the model is fleet_model, and where it lies on the host is for role model to say",
     "port": "an instance's port follows from its index; the edge's port is edge_port or fleet_instances[].port",
+    "served-model-name": "edge and gate have to know it: fleet_served_name, or fleet_instances[].served_name",
     "ssl-certfile": "TLS belongs to the edge: edge_tls_certificate",
     "ssl-keyfile": "TLS belongs to the edge: edge_tls_certificate",
-    "uds": "the edge reaches an instance over its loopback port",
+    "tensor-parallel-size": "the instance's GPUs say it: the role's tensor_parallel_size, or fleet_instances[].gpus",
 }
 
+ENGINES: dict[str, Engine] = {
+    "vllm": Engine(
+        name="vllm",
+        title="vLLM",
+        documentation="https://docs.vllm.ai",
+        command=("bin/vllm", "serve", "--config"),
+        check_program=_VLLM_CHECK,
+        negatable=True,
+        limit_option="max-num-seqs",
+        default_limit=256,
+        parallel_option="tensor-parallel-size",
+        key_options={"api-key": ALL_KEYS},
+        several_gpus_by="uuid",
+        clean_exit="",
+        reserved={
+            **_RESERVED,
+            "tp": _RESERVED["tensor-parallel-size"],
+            "disable-log-stats": "a drain waits for the engine's own counters, which are gone with it",
+            "uds": "the edge reaches an instance over its loopback port",
+        },
+    ),
+    "sglang": Engine(
+        name="sglang",
+        title="SGLang",
+        documentation="https://docs.sglang.ai",
+        command=("bin/python", "-m", "sglang.launch_server", "--config"),
+        check_program=_SGLANG_CHECK,
+        negatable=False,
+        limit_option="max-running-requests",
+        default_limit=256,
+        parallel_option="tp-size",
+        # With one key alone that key opens the routes that change weights and abort others' requests, too.
+        key_options={"api-key": CURRENT_KEY, "admin-api-key": NOBODYS_KEY},
+        several_gpus_by="index",
+        clean_exit="SIGKILL",
+        reserved={
+            **_RESERVED,
+            "model-path": _RESERVED["model"],
+            "tp-size": _RESERVED["tensor-parallel-size"],
+            "admin-api-key": "it is made anew at each start, so that nobody has it",
+            "enable-metrics": "a drain waits for the engine's own counters, which it switches on",
+            "grpc-mode": "the edge speaks HTTP to an instance",
+            "skip-server-warmup": "the first question that it asks itself shows that it answers",
+        },
+    ),
+}
+
+#: One thing under two names: vLLM's option, SGLang's, and the variables of the roles where there are any.
+COUNTERPARTS: tuple[tuple[str, str], ...] = (
+    ("api-server-count", "tokenizer-worker-num"),
+    ("block-size", "page-size"),
+    ("enable-expert-parallel", "ep-size"),
+    ("enable-prefix-caching", "disable-radix-cache"),
+    ("enforce-eager", "cuda-graph-backend-decode"),
+    ("gpu-memory-utilization", "mem-fraction-static"),
+    ("hf-overrides", "json-model-override-args"),
+    ("kv-cache-memory-bytes", "max-total-tokens"),
+    ("kv-offloading-size", "hicache-size"),
+    ("limit-mm-per-prompt", "limit-mm-data-per-request"),
+    ("lora-modules", "lora-paths"),
+    ("max-loras", "max-loras-per-batch"),
+    ("max-model-len", "context-length"),
+    ("max-num-batched-tokens", "chunked-prefill-size"),
+    ("max-num-queued-reqs", "max-queued-requests"),
+    ("max-num-seqs", "max-running-requests"),
+    ("mm-encoder-attn-backend", "mm-attention-backend"),
+    ("mm-processor-kwargs", "mm-process-config"),
+    ("override-generation-config", "preferred-sampling-params"),
+    ("root-path", "fastapi-root-path"),
+    ("scheduling-policy", "schedule-policy"),
+    ("seed", "random-seed"),
+    ("speculative-config", "speculative-algorithm"),
+    ("tokenizer", "tokenizer-path"),
+)
+
 _OPTION = re.compile(r"^[a-z0-9][a-z0-9-]*$")
+
+
+def engine_kind(engine: str) -> dict[str, t.Any]:
+    """What the unit of an engine has to know about it.
+
+    Args:
+        engine: ``vllm`` or ``sglang``.
+    """
+    known = ENGINES[engine]
+    return {
+        "title": known.title,
+        "documentation": known.documentation,
+        "command": list(known.command),
+        "clean_exit": known.clean_exit,
+        "others": [name for name in ENGINES if name != engine],
+    }
 
 
 def render_config(engine: str, options: dict[str, t.Any]) -> str:
@@ -103,7 +213,7 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
     """
     rendered: dict[str, t.Any] = {}
     for given, value in options.items():
-        name = str(given).replace("_", "-").lstrip("-")
+        name = plain_name(given)
         if not _OPTION.match(name):
             raise FleetError(f"{given!r} cannot be the name of an engine option: use letters, digits and dashes.")
         if value is None:
@@ -128,16 +238,31 @@ def request_limit(engine: str | None, options: t.Mapping[str, t.Any], edge_limit
     """
     if engine not in ENGINES:
         return 0
-    given = {str(name).replace("_", "-"): value for name, value in options.items()}
+    given = {plain_name(name): value for name, value in options.items()}
     wanted = given.get(ENGINES[engine].limit_option)
     limit = int(wanted) if wanted else ENGINES[engine].default_limit
     return min(limit, edge_limit) if edge_limit else limit
 
 
-def reserved_options(options: dict[str, t.Any]) -> dict[str, str]:
+def plain_name(option: t.Any) -> str:
+    """An option's name with dashes, as the engines' documentation has it."""
+    return str(option).replace("_", "-").lstrip("-")
+
+
+def reserved_options(engine: str, options: t.Iterable[str]) -> dict[str, str]:
     """Those of ``options`` that a person must not set, each with the reason."""
-    names = (str(option).replace("_", "-").lstrip("-") for option in options)
-    return {name: RESERVED_OPTIONS[name] for name in names if name in RESERVED_OPTIONS}
+    reserved = ENGINES[engine].reserved
+    return {name: reserved[name] for name in map(plain_name, options) if name in reserved}
+
+
+def others_option(engine: str, option: str) -> str | None:
+    """What ``engine`` calls an option that only the other engine has; None where nothing of the kind is known."""
+    name = plain_name(option).removeprefix("no-")
+    for vllm, sglang in COUNTERPARTS:
+        own, other = (vllm, sglang) if engine == "vllm" else (sglang, vllm)
+        if name == other:
+            return own
+    return None
 
 
 def explain_refused_options(engine: str, version: str, stderr: str, known: list[str]) -> str:
@@ -152,12 +277,8 @@ def explain_refused_options(engine: str, version: str, stderr: str, known: list[
     unknown = re.search(r"unrecognized arguments: (.+)", stderr)
     if unknown:
         names = [word.lstrip("-").split("=")[0] for word in unknown.group(1).split() if word.startswith("--")]
-        hints = []
-        for name in names:
-            near = difflib.get_close_matches(name, known, n=3)
-            hints.append(f"{name} (did you mean {' or '.join(near)}?)" if near else name)
         return (
-            f"{engine} {version} does not know the option {', '.join(hints)}. "
+            f"{engine} {version} does not know the option {', '.join(_hint(engine, name, known) for name in names)}. "
             f"Correct it in {engine}_extra_args or the role's variable; nothing was stopped or changed."
         )
     wrong = re.search(r"error: (.+)", stderr)
@@ -167,12 +288,20 @@ def explain_refused_options(engine: str, version: str, stderr: str, known: list[
     return f"{engine} {version} refuses its arguments: {reason} Nothing was stopped or changed."
 
 
+def _hint(engine: str, name: str, known: list[str]) -> str:
+    own = others_option(engine, name)
+    near = [own] if own else difflib.get_close_matches(name, known, n=3)
+    return f"{name} (did you mean {' or '.join(near)}?)" if near else name
+
+
 def engine_problems(
     extra_args: dict[str, t.Any],
     engine: str,
     version: str,
     accelerator: str,
     locks: dict[str, dict[str, t.Any]],
+    options: dict[str, t.Any] | None = None,
+    instances: t.Iterable[dict[str, t.Any]] = (),
 ) -> list[str]:
     """What is wrong with an engine's variables, each with the variable, the value and what is valid.
 
@@ -182,7 +311,10 @@ def engine_problems(
         version: the wanted version.
         accelerator: ``cuda`` or ``cpu``.
         locks: what the role's locks.yml says.
+        options: all that its instances share.
+        instances: of this engine, as ``Instance.as_dict`` gives them.
     """
+    variable = f"{engine}_extra_args"
     problems = []
     versions = sorted(
         str(lock["version"])
@@ -195,14 +327,63 @@ def engine_problems(
             f"Valid are: {', '.join(versions) or 'none'}. script/lock makes locks for further versions."
         )
     problems += [
-        f"{engine}_extra_args sets {name}, which the collection sets itself: {reason}."
-        for name, reason in reserved_options(extra_args).items()
+        f"{variable} sets {name}, which the collection sets itself: {reason}."
+        for name, reason in reserved_options(engine, extra_args).items()
     ]
+    for option in extra_args:
+        own = others_option(engine, option)
+        if own:
+            other = next(known.title for name, known in ENGINES.items() if name != engine)
+            problems.append(
+                f"{variable} sets {plain_name(option)}, which is an option of {other}; {ENGINES[engine].title} calls "
+                f"it {own}."
+            )
     try:
         render_config(engine, extra_args)
     except FleetError as error:
-        problems.append(f"{engine}_extra_args: {error.message}")
-    return problems
+        problems.append(f"{variable}: {error.message}")
+    given = {plain_name(name): typed(value) for name, value in (options or {}).items() if value is not None}
+    return [*problems, *_draft_problems(engine, given), *_parallel_problems(engine, given, instances)]
+
+
+def _parallel_problems(
+    engine: str, options: dict[str, t.Any], instances: t.Iterable[dict[str, t.Any]]
+) -> t.Iterator[str]:
+    """Instances with other GPUs than their engine is told to share."""
+    parallel, stages = options.get(ENGINES[engine].parallel_option) or 1, _stages(options)
+    for instance in instances:
+        count = len(instance["gpus"])
+        if count % stages:
+            yield (
+                f"{instance['name']} has {count} GPUs, which cannot be shared out over {stages} pipeline stages. "
+                f"Give it a multiple of {stages} in fleet_instances[{instance['index']}].gpus."
+            )
+        elif count and parallel not in (1, count // stages):
+            yield (
+                f"{engine}_tensor_parallel_size is {parallel}, and {instance['name']} has {count} GPUs "
+                f"(fleet_instances[{instance['index']}].gpus). Leave the one or the other out."
+            )
+
+
+def _stages(options: dict[str, t.Any]) -> int:
+    return int(options.get("pipeline-parallel-size") or options.get("pp-size") or 1)
+
+
+def _draft_problems(engine: str, options: dict[str, t.Any]) -> list[str]:
+    """Speculative decoding that lacks the model that drafts."""
+    if engine == "vllm":
+        config = options.get("speculative-config") or {}
+        method, draft = str(config.get("method", "")), config.get("model")
+        variable = "vllm_speculative_config"
+    else:
+        method, draft = str(options.get("speculative-algorithm", "")), options.get("speculative-draft-model-path")
+        variable = "sglang_speculative_algorithm"
+    if method.lower() not in ("eagle", "eagle3") or draft:
+        return []
+    return [
+        f"{variable} asks for {method}, and there is no draft model. Name one with model_draft, for example "
+        "model_draft: {name: organisation/model}, or choose a method that drafts without one, such as ngram."
+    ]
 
 
 def typed(value: t.Any) -> t.Any:
@@ -233,14 +414,19 @@ def engine_options(
         environment: what they share.
     """
     result = []
-    options = {name: typed(value) for name, value in options.items()}
+    options = {plain_name(name): typed(value) for name, value in options.items()}
     for instance in instances:
-        own = {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in instance["gpus"])} if instance["gpus"] else {}
+        own: dict[str, t.Any] = {"port": instance["engine_port"], "served-model-name": instance["served_name"]}
+        if instance["gpus"]:
+            own[ENGINES[instance["engine"]].parallel_option] = len(instance["gpus"]) // _stages(options)
+        # Indexes: before each start they become the names of the GPUs, which an index is only as long as all answer.
+        gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, instance["gpus"]))} if instance["gpus"] else {}
         result.append(
             {
                 "index": instance["index"],
-                "options": {**options, "port": instance["engine_port"]},
-                "environment": {**environment, **own},
+                "served_name": instance["served_name"],
+                "options": {**options, **own},
+                "environment": {**environment, **gpus},
             }
         )
     return result

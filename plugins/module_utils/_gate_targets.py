@@ -22,19 +22,26 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
     """
     if params["url"] is not None:
         return [params]
-    wanted = list(params["targets"] or [])
+    wanted = [_recorded(dict(target), params) for target in params["targets"] or []]
     for instance in params["instances"] or []:
         if not {"name", "engine_port"} <= set(instance):
             raise FleetError(
                 f"instances has {instance!r}, without name or engine_port. Give what inference.fleet.instances returns."
             )
         target = {"name": instance["name"], "url": f"http://127.0.0.1:{instance['engine_port']}"}
-        if params["record_dir"]:
-            target["record"] = os.path.join(params["record_dir"], f"{instance['name']}.json")
-        wanted.append(target)
+        if instance.get("served_name"):
+            target["model"] = instance["served_name"]
+        wanted.append(_recorded(target, params))
     if not wanted:
         raise FleetError("There is nothing to ask: targets and instances are empty. Give url, targets or instances.")
     return [_inherited(target, params) for target in wanted]
+
+
+def _recorded(target: dict[str, t.Any], params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The target with the place of its record, where it has none of its own."""
+    if params["record_dir"] and not target.get("record"):
+        target["record"] = os.path.join(params["record_dir"], f"{target['name']}.json")
+    return target
 
 
 def _inherited(target: dict[str, t.Any], params: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -11,18 +11,14 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._edge import server_name
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-
-#: The engines that this collection can run. A host's ``engine`` is one of these.
-ENGINES = ("vllm", "sglang")
-
-#: Those of them that have a role.
-INSTALLABLE = ("vllm",)
 
 #: Instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
 FIRST_ENGINE_PORT = 8100
 
-_KEYS = {"engine", "gpus", "port"}
+_KEYS = {"engine", "gpus", "port", "served_name"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +30,14 @@ class Instance:
         engine: ``vllm`` or ``sglang``.
         gpus: indices of the GPUs it owns; empty on a host without GPUs.
         port: the edge's port that leads to it; instances of one port share the load.
+        served_name: what clients call its model.
     """
 
     index: int
     engine: str
     gpus: tuple[int, ...]
     port: int
+    served_name: str = ""
 
     @property
     def name(self) -> str:
@@ -62,6 +60,7 @@ class Instance:
             "gpus": list(self.gpus),
             "port": self.port,
             "engine_port": self.engine_port,
+            "served_name": self.served_name,
         }
 
 
@@ -83,6 +82,7 @@ def plan_instances(
     gpu_count: int,
     gpus_per_instance: int = 1,
     edge_port: int = 8000,
+    served_name: str = "",
 ) -> list[Instance]:
     """The instances of one host.
 
@@ -92,43 +92,58 @@ def plan_instances(
         gpu_count: GPUs of the host; 0 on a host without (then the default is one instance).
         gpus_per_instance: tensor parallel size.
         edge_port: the edge's port, for instances that do not name their own.
+        served_name: what clients call the model, for instances that do not name their own.
 
     Raises:
         FleetError: a key, engine, port or GPU that is wrong, with the place and what is valid.
     """
     check_engine(engine)
     if wanted:
-        instances = [_from_item(index, item, engine, gpu_count, edge_port) for index, item in enumerate(wanted)]
+        defaults = Instance(0, engine, (), edge_port, served_name)
+        instances = [_from_item(index, item, gpu_count, defaults) for index, item in enumerate(wanted)]
         _check_gpus_are_owned_once(instances)
+        _check_ports_are_of_one_model(instances)
         return instances
     if gpu_count == 0:
-        return [Instance(0, engine, (), edge_port)]
+        return [Instance(0, engine, (), edge_port, served_name)]
     if gpus_per_instance < 1 or gpu_count % gpus_per_instance:
         raise FleetError(
             f"{gpu_count} GPUs cannot be shared out in groups of {gpus_per_instance} (tensor parallel size). "
             f"Choose a divisor of {gpu_count}, or list the instances in fleet_instances."
         )
     return [
-        Instance(index, engine, tuple(range(index * gpus_per_instance, (index + 1) * gpus_per_instance)), edge_port)
+        Instance(
+            index,
+            engine,
+            tuple(range(index * gpus_per_instance, (index + 1) * gpus_per_instance)),
+            edge_port,
+            served_name,
+        )
         for index in range(gpu_count // gpus_per_instance)
     ]
 
 
-def _from_item(index: int, item: t.Any, engine: str, gpu_count: int, edge_port: int) -> Instance:
+def _from_item(index: int, item: t.Any, gpu_count: int, defaults: Instance) -> Instance:
     where = f"fleet_instances[{index}]"
     if not isinstance(item, dict):
         raise FleetError(f"{where} is {item!r}; it must be a dictionary with the keys {', '.join(sorted(_KEYS))}.")
     unknown = sorted(set(item) - _KEYS)
     if unknown:
         raise FleetError(f"{where} has the unknown key {', '.join(unknown)}. Valid are: {', '.join(sorted(_KEYS))}.")
-    port = _integer(item.get("port", edge_port), f"{where}.port")
+    own_engine = check_engine(item.get("engine", defaults.engine), f"{where}.engine")
+    port = _integer(item.get("port", defaults.port), f"{where}.port")
     if not 1 <= port <= 65535:
         raise FleetError(f"{where}.port is {port}; a port is 1 to 65535.")
     gpus = tuple(_integer(gpu, f"{where}.gpus") for gpu in item.get("gpus", [index] if gpu_count else []))
+    if gpu_count and not gpus:
+        raise FleetError(f"{where}.gpus is empty; an instance needs a GPU of its own, and the host has {gpu_count}.")
     for gpu in gpus:
         if not 0 <= gpu < gpu_count:
-            raise FleetError(f"{where}.gpus names GPU {gpu}, but the host has {gpu_count} GPU(s), counted from 0.")
-    return Instance(index, check_engine(item.get("engine", engine), f"{where}.engine"), gpus, port)
+            raise FleetError(
+                f"{where} ({own_engine}-{index}) wants GPU {gpu}, but the host has {gpu_count} GPU(s), counted from 0. "
+                f"It has room for {gpu_count} instance(s) with a GPU each."
+            )
+    return Instance(index, own_engine, gpus, port, str(item.get("served_name") or defaults.served_name))
 
 
 def _integer(value: t.Any, where: str) -> int:
@@ -152,14 +167,58 @@ def _check_gpus_are_owned_once(instances: list[Instance]) -> None:
             owner[gpu] = instance.index
 
 
-def edge_services(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The edge's view: for each of its ports the instances behind it, in order."""
-    services: dict[int, list[dict[str, t.Any]]] = {}
+def _check_ports_are_of_one_model(instances: list[Instance]) -> None:
+    """Instances behind one port share its requests, so they must be the same to a client."""
+    first: dict[int, Instance] = {}
+    engine_ports = {instance.engine_port: instance for instance in instances}
     for instance in instances:
+        if instance.port in engine_ports:
+            owner = engine_ports[instance.port]
+            raise FleetError(
+                f"fleet_instances[{instance.index}].port is {instance.port}, on which the engine of {owner.name} "
+                f"listens. Choose one outside of {FIRST_ENGINE_PORT} to {FIRST_ENGINE_PORT + len(instances) - 1}."
+            )
+        other = first.setdefault(instance.port, instance)
+        if (other.engine, other.served_name) != (instance.engine, instance.served_name):
+            free = next(port for port in range(instance.port + 1, 65536) if port not in {i.port for i in instances})
+            raise FleetError(
+                f"{other.name} (serves {other.served_name or 'the model'}) and {instance.name} (serves "
+                f"{instance.served_name or 'the model'}) both want port {instance.port}, whose requests would go to "
+                f"either. Give one another port: fleet_instances[{instance.index}].port: {free}."
+            )
+
+
+def edge_services(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none."""
+    services: dict[int, list[dict[str, t.Any]]] = {}
+    for instance in (one for one in instances if one["port"]):
         services.setdefault(instance["port"], []).append(
-            {"name": instance["name"], "index": instance["index"], "port": instance["engine_port"]}
+            {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
-    return [{"port": port, "instances": services[port]} for port in sorted(services)]
+    names: dict[int, str] = {}
+    for instance in instances:
+        names.setdefault(instance["port"], instance["served_name"])
+    return [{"port": port, "served_name": names[port], "instances": services[port]} for port in sorted(services)]
+
+
+def edge_targets(
+    services: list[dict[str, t.Any]], scheme: str = "http", main_port: int = 8000
+) -> list[dict[str, t.Any]]:
+    """The services as module chat_smoke asks them on their own host.
+
+    Args:
+        services: as ``edge_services`` gives them.
+        scheme: ``http`` or ``https``.
+        main_port: of the service that is called ``edge``; others have their port in their name.
+    """
+    return [
+        {
+            "name": "edge" if service["port"] == main_port else f"edge-{service['port']}",
+            "url": f"{scheme}://127.0.0.1:{service['port']}",
+            **({"model": service["served_name"]} if service["served_name"] else {}),
+        }
+        for service in services
+    ]
 
 
 def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES, INSTALLABLE
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 
 _LISTENER = re.compile(r"^\S+\s+\S+\s+\S+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+\s*(?P<users>.*)$")
 _CLIENT = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
@@ -101,10 +101,9 @@ def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any
         groups: the host's groups.
     """
     problems = []
-    if engine not in INSTALLABLE:
-        why = ", for which there is no role yet" if engine in ENGINES else ""
+    if engine not in ENGINES:
         problems.append(
-            f"engine is {engine!r}{why}; valid are {', '.join(INSTALLABLE)}. It comes from -e engine=…, else the tag "
+            f"engine is {engine!r}; valid are {', '.join(ENGINES)}. It comes from -e engine=…, else the tag "
             "inference:engine, else from fleet_engine."
         )
     if accelerator not in ("cuda", "cpu"):

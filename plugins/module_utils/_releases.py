@@ -153,7 +153,14 @@ class Releases:
             if check_options:
                 self.check_options(release, os.path.join(temporary, "config.yaml"))
             created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            manifest = {"release": release.name, "created": created, **dataclasses.asdict(release)}
+            manifest = {
+                "release": release.name,
+                "created": created,
+                # For what runs before each start, which has no table of the engines.
+                "key_options": ENGINES[release.engine].key_options,
+                "several_gpus_by": ENGINES[release.engine].several_gpus_by,
+                **dataclasses.asdict(release),
+            }
             write_atomically(os.path.join(temporary, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
             if os.path.isdir(self.path(release.name)):
                 shutil.rmtree(self.path(release.name))
@@ -257,6 +264,26 @@ class Releases:
         good = self.linked(index, "good")
         name = self.linked(index, "previous") if good == self.linked(index, "current") else good
         return name if name is not None and self.exists(name) else None
+
+    def indexes(self) -> list[int]:
+        """The instances that the host has."""
+        return sorted(int(name) for name in self._directories("instances") if name.isdigit())
+
+    def forget(self, index: int, dry_run: bool = False) -> bool:
+        """Remove an instance's links and its unit files; its releases go when they are pruned.
+
+        Returns:
+            Whether there was something of it.
+        """
+        paths = [os.path.join(self._root, "instances", str(index))]
+        paths += [os.path.join(self._unit_directory, f"{engine}@{index}.service") for engine in ENGINES]
+        found = [path for path in paths if os.path.lexists(path)]
+        for path in [] if dry_run else found:
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        return bool(found)
 
     def missing(self, name: str) -> str:
         """What a release needs that is no longer on the host; empty when it is whole."""

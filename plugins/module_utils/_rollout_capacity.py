@@ -8,16 +8,20 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._edge import server_index
+
 
 @dataclasses.dataclass(frozen=True)
 class InstanceLoad:
     """An instance that serves.
 
     Attributes:
+        index: what it is known by while its engine changes.
         busy: requests that it works on, and those that wait for it.
         limit: requests that it works on at once.
     """
 
+    index: int
     name: str
     busy: int
     limit: int
@@ -59,28 +63,33 @@ def serving(status: t.Mapping[str, t.Any] | None) -> list[InstanceLoad]:
     """
     if not status or (status.get("edge") or {}).get("health") != 200:
         return []
-    drained = ((status.get("drain") or {}).get("instances") or {}).keys()
+    drained = {server_index(name) for name in (status.get("drain") or {}).get("instances") or {}}
     return [
-        InstanceLoad(instance["name"], (instance["running"] or 0) + (instance["waiting"] or 0), instance["limit"])
+        InstanceLoad(
+            instance["index"],
+            instance["name"],
+            (instance["running"] or 0) + (instance["waiting"] or 0),
+            instance["limit"],
+        )
         for instance in status.get("instances") or []
-        if instance["state"] == "active" and instance["running"] is not None and instance["name"] not in drained
+        if instance["state"] == "active" and instance["running"] is not None and instance["index"] not in drained
     ]
 
 
-def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[str]], max_share: float) -> Room:
+def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float) -> Room:
     """What is left while one instance of each host in ``out`` is not there.
 
     Args:
         fleet: the instances that serve, by host.
-        out: the instances that will be changed, by host; of one host they go one after the other, so only the largest
-            is missing at a time.
+        out: the indexes of the instances that will be changed, by host; of one host they go one after the other, so
+            only the largest is missing at a time.
         max_share: how much of what is left may be used (0 to 1).
     """
     busy = sum(one.busy for instances in fleet.values() for one in instances)
     limit = sum(one.limit for instances in fleet.values() for one in instances)
     gone: list[tuple[str, InstanceLoad]] = []
-    for host, names in out.items():
-        leaving = [one for one in fleet.get(host, []) if one.name in names]
+    for host, indexes in out.items():
+        leaving = [one for one in fleet.get(host, []) if one.index in indexes]
         if leaving:
             gone.append((host, max(leaving, key=lambda one: one.limit)))
     left = limit - sum(one.limit for _host, one in gone)
@@ -88,11 +97,11 @@ def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collec
 
 
 def fitting(
-    fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[str]], max_share: float
+    fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float
 ) -> list[str]:
     """As many of the hosts in ``out``, in their order, as can be out together; possibly none."""
-    chosen: dict[str, t.Collection[str]] = {}
-    for host, names in out.items():
-        if room(fleet, {**chosen, host: names}, max_share).enough:
-            chosen[host] = names
+    chosen: dict[str, t.Collection[int]] = {}
+    for host, indexes in out.items():
+        if room(fleet, {**chosen, host: indexes}, max_share).enough:
+            chosen[host] = indexes
     return list(chosen)

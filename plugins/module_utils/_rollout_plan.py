@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_capacity, _rollout_waves
+from ansible_collections.inference.fleet.plugins.module_utils._edge import server_index
 from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
 
 SITE = "site"
@@ -36,6 +37,11 @@ class Facts:
     names: dict[int, str]
     status: dict[str, t.Any] | None
     claim: Claim | None
+
+    def name_of(self, staged: t.Mapping[str, t.Any]) -> str:
+        """An instance's name; of one that is no longer wanted, that of what runs."""
+        index = staged["index"]
+        return self.names.get(index) or f"{(staged['running'] or staged['current']).split('-')[0]}-{index}"
 
     @property
     def mark(self) -> t.Mapping[str, t.Any]:
@@ -82,7 +88,7 @@ class Plan:
     def targets(self) -> dict[str, dict[str, str]]:
         """The release that each instance of each host gets."""
         return {
-            host: {instance["name"]: instance["to"]["release"] for instance in planned["instances"]}
+            host: {one["name"]: one["to"]["release"] if one["to"] else "" for one in planned["instances"]}
             for host, planned in self.hosts.items()
         }
 
@@ -127,7 +133,7 @@ def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | 
         return newest
     for facts in fleet.values():
         if facts.claim and facts.claim.id == newest.id:
-            wanted = {facts.names.get(one["index"]): one["release"] for one in facts.staged if one["pending"]}
+            wanted = {facts.name_of(one): one["release"] for one in facts.staged if one["pending"]}
             if any(
                 newest_target != wanted.get(name, newest_target) for name, newest_target in facts.claim.targets.items()
             ):
@@ -141,17 +147,21 @@ def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str
         if any(one["pending"] for one in facts.staged):
             plan.left_out[host] = _drained_by_hand(facts.mark)
         return []
-    drained = {name for name, mark in (facts.mark.get("instances") or {}).items() if mark.get("by") == "operator"}
+    drained = {
+        server_index(server): mark
+        for server, mark in (facts.mark.get("instances") or {}).items()
+        if mark.get("by") == "operator"
+    }
     done = facts.claim.done if facts.claim and plan.id and facts.claim.id == plan.id and wish.verb != SITE else {}
     changing = []
     for one in facts.staged:
-        name = facts.names.get(one["index"], str(one["index"]))
+        name = facts.name_of(one)
         if name in done:
             continue
         if one.get("problem"):
             plan.refusals.append(_no_release(wish.verb, host, one["problem"]))
-        elif one["pending"] and name in drained:
-            plan.left_out[f"{name} of {host}"] = _drained_by_hand(facts.mark["instances"][name])
+        elif one["pending"] and one["index"] in drained:
+            plan.left_out[f"{name} of {host}"] = _drained_by_hand(drained[one["index"]])
         elif one["pending"]:
             changing.append(_instance(name, one))
     if done and not changing:
@@ -162,11 +172,14 @@ def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str
 def _instance(name: str, staged: dict[str, t.Any]) -> dict[str, t.Any]:
     described = staged.get("described") or {}
     before = staged["running"] or staged["current"]
+    release = staged["release"]
     return {
         "name": name,
+        "index": staged["index"],
+        "action": "restart" if before and release else "first start" if release else "stop",
         "reason": staged["pending"],
         "from": {"release": before, **described.get(before, {})} if before else None,
-        "to": {"release": staged["release"], **described.get(staged["release"], {})},
+        "to": {"release": release, **described.get(release, {})} if release else None,
         "good": staged["good"],
     }
 
@@ -192,11 +205,11 @@ def expected_seconds(plan: Plan) -> float | None:
 
 def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
     for host, planned in plan.hosts.items():
-        serving = {one.name for one in _rollout_capacity.serving(fleet[host].status)}
+        serving = {one.index for one in _rollout_capacity.serving(fleet[host].status)}
         for one in planned["instances"]:
-            if one["good"]:
+            if one["good"] or not one["to"]:
                 continue
-            if one["name"] not in serving:
+            if one["index"] not in serving:
                 plan.warnings.append(
                     f"{one['name']} of {host} has no release yet that passed its gate: if the new one fails, it stays "
                     "stopped and drained."
@@ -220,7 +233,7 @@ def downtime(plan: Plan, serving: t.Mapping[str, list[_rollout_capacity.Instance
         return ""
     # When a later one is out, the first one serves, even where it does not yet.
     wave = plan.waves[0]
-    out = {host: [one["name"] for one in plan.hosts[host]["instances"]] for host in wave}
+    out = {host: [one["index"] for one in plan.hosts[host]["instances"]] for host in wave}
     left = _rollout_capacity.room(serving, out, 1.0)
     if not left.is_downtime:
         return ""

@@ -170,7 +170,7 @@ def _self_test(run: Events, fleet: Fleet, failed: t.Collection[str]) -> str:
 
 def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fleet: Fleet, policy: Policy) -> None:
     """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can do without."""
-    out = {host: [one["name"] for one in hosts[host]["instances"]] for host in candidates}
+    out = {host: [one["index"] for one in hosts[host]["instances"]] for host in candidates}
     serving = fleet.serving
     room = _rollout_capacity.room(serving, out, policy.max_load)
     chosen = candidates

@@ -10,6 +10,7 @@ import datetime
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._edge import server_name
 from ansible_collections.inference.fleet.plugins.module_utils._engines import request_limit
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load
 
@@ -82,7 +83,7 @@ def instance_of(
         "running": load.running if load else None,
         "waiting": load.waiting if load else None,
         "kv_usage": load.kv_usage if load else None,
-        "limit": request_limit(engine, manifest.get("options") or {}, edge_limits.get(name)),
+        "limit": request_limit(engine, manifest.get("options") or {}, edge_limits.get(server_name(index))),
     }
 
 
@@ -110,7 +111,7 @@ def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         gate = _gate(status["gates"].get("edge"))
         return [{**common, "edge": _edge(status), "state": "no instance", "last_gate": gate}]
     return [
-        {**common, "edge": _edge(status, instance["name"]), **_row(instance, status["gates"])}
+        {**common, "edge": _edge(status, server_name(instance["index"])), **_row(instance, status["gates"])}
         for instance in status["instances"]
     ]
 
@@ -133,10 +134,10 @@ def _row(instance: dict[str, t.Any], gates: dict[str, t.Any]) -> dict[str, t.Any
     }
 
 
-def _edge(status: dict[str, t.Any], instance: str = "") -> str:
+def _edge(status: dict[str, t.Any], server: str = "") -> str:
     """Whether clients reach the host, and who took it or the instance out of service."""
     drain = status["drain"] or {}
-    for mark in (drain, (drain.get("instances") or {}).get(instance) or {}):
+    for mark in (drain, (drain.get("instances") or {}).get(server) or {}):
         if mark.get("state"):
             return f"{mark['state']} by {mark.get('by', 'somebody')}"
     health = status["edge"]["health"]

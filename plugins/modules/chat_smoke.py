@@ -173,7 +173,7 @@ options:
         description: The last good figures.
         type: raw
       record:
-        description: Where the result is written.
+        description: Where the result is written; in O(record_dir) where this does not say.
         type: path
       expect_failure:
         description: Succeed when the gate fails.
@@ -184,11 +184,12 @@ options:
   instances:
     description:
       - Engine instances on this host, as the filter P(inference.fleet.instances#filter) lists them. Each becomes a
-        target at its C(engine_port) on the loopback interface, named and recorded by its C(name).
+        target at its C(engine_port) on the loopback interface, named and recorded by its C(name), and asked for its
+        C(served_name) where it has one.
     type: list
     elements: dict
   record_dir:
-    description: Directory on the host for the records of O(instances).
+    description: Directory on the host for the records of O(instances) and O(targets).
     type: path
   ca_path:
     description: PEM file on the host with the certificates to trust for https; the system's by default.

@@ -39,12 +39,14 @@ options:
     type: list
     elements: int
     default: []
-  takes_several:
+  engines:
     description:
-      - Whether the instance's engine takes more than one key, as vLLM does. One that takes one only gets a new key
-        while none of the O(others) runs.
-    type: bool
-    default: false
+      - With O(state=renewed), the engines of the host's instances. vLLM takes more than one key. Where one of them
+        takes one only, as SGLang does, there is a new key while none of the O(others) runs, and else the old one.
+    type: list
+    elements: str
+    choices: [vllm, sglang]
+    default: []
   path:
     description: The file, readable by root only, as systemd reads environment files.
     type: path
@@ -60,7 +62,7 @@ EXAMPLES = r"""
     state: renewed
     instance: 0
     others: [1]
-    takes_several: true
+    engines: [vllm]
 """
 
 RETURN = r"""
@@ -77,9 +79,9 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _engine_keys
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
 
@@ -87,7 +89,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
     "instance": {"type": "int"},
     "others": {"type": "list", "elements": "int", "default": []},
-    "takes_several": {"type": "bool", "default": False},
+    "engines": {"type": "list", "elements": "str", "choices": list(ENGINES), "default": []},
     "path": {"type": "path", "default": "/etc/inference/engine_key.env"},
 }
 
@@ -106,7 +108,9 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
     wanted = before or _engine_keys.EngineKeys(new_key())
     if before and params["state"] == "renewed":
         others = [index for index in params["others"] if running(index)]
-        wanted = _engine_keys.renewed(before, params["instance"], others, params["takes_several"])
+        engines = [ENGINES[name] for name in params["engines"]]
+        takes_several = bool(engines) and all(engine.takes_several_keys for engine in engines)
+        wanted = _engine_keys.renewed(before, params["instance"], others, takes_several)
     if wanted != before and not check:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         write_atomically(path, _engine_keys.render(wanted), mode=0o600)

@@ -14,8 +14,10 @@ description:
   - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.
   - O(state=staged) writes releases and lets the engine's own parser judge the options; nothing that runs is touched.
   - O(state=kept) and O(state=earlier) stage nothing; they say what a restart, or a rollback by hand, would run.
+    O(state=unwanted) says which instances the host has beside those in O(instances).
   - O(state=active) lets the next start of the unit run a release, with the unit file that belongs to it. O(state=good)
     remembers that it passed its gate and prunes old ones, O(state=restored) goes back to the last good one.
+    O(state=removed) forgets a stopped instance that is no longer wanted.
   - This module starts and stops nothing.
 attributes:
   check_mode:
@@ -28,7 +30,7 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [staged, kept, earlier, active, good, restored]
+    choices: [staged, kept, earlier, unwanted, active, good, restored, removed]
     required: true
   root:
     description: The directory of runtimes, releases and instances.
@@ -55,6 +57,10 @@ options:
         description: Environment of the engine's process, for O(state=staged).
         type: dict
         default: {}
+      served_name:
+        description: What clients call the model, for O(state=staged).
+        type: str
+        default: ""
   engine:
     description: The engine, for O(state=staged).
     type: str
@@ -75,9 +81,6 @@ options:
     description: The model's revision, for O(state=staged).
     type: str
     default: ""
-  served_name:
-    description: What clients call the model, for O(state=staged).
-    type: str
   unit:
     description: The text of the unit file, for O(state=staged). A changed unit makes another release.
     type: str
@@ -90,6 +93,10 @@ options:
     description: Where the unit files of the instances are written.
     type: path
     default: /etc/systemd/system
+  edge_config:
+    description: The edge's configuration, for O(state=unwanted).
+    type: path
+    default: /etc/haproxy/haproxy.cfg
   keep:
     description: How many releases to keep beside the current, the good and the previous one of each instance.
     type: int
@@ -105,9 +112,9 @@ EXAMPLES = r"""
     runtime: vllm-0.32.0-cuda-1f0c9a2e
     model: Qwen/Qwen3-VL-8B-Instruct
     model_path: /opt/dlami/nvme/models/Qwen--Qwen3-VL-8B-Instruct/0123abc
-    served_name: Qwen/Qwen3-VL-8B-Instruct
     instances:
       - index: 0
+        served_name: Qwen/Qwen3-VL-8B-Instruct
         options: {max-model-len: 32768, port: 8100}
 
 - name: Go back to the last good release
@@ -145,6 +152,11 @@ instances:
     problem:
       description: Why there is nothing that the instance could go to; empty when there is.
       type: str
+    instance:
+      description:
+        - With O(state=unwanted), what the filter P(inference.fleet.instances#filter) would return for it. C(port) is
+          the edge's port that leads to it, 0 where none does.
+      type: dict
     described:
       description:
         - The releases by name that C(release) and C(current) mean, each with engine, version, model and revision.
@@ -160,16 +172,18 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _edge
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
-from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._instances import Instance
 from ansible_collections.inference.fleet.plugins.module_utils._releases import UNIT_DIRECTORY, Release, Releases
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
 
 RUN_DIRECTORY = "/run/inference"
 
-_DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "revision", "served_name")
+_DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "revision")
 
 
 def running_release(index: int) -> str:
@@ -202,6 +216,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             index=index,
             environment={key: str(value) for key, value in item["environment"].items()},
             options=item["options"],
+            served_name=item["served_name"],
             unit=params["unit"],
             **{key: params[key] or "" for key in _DESCRIPTION},
         )
@@ -264,6 +279,51 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     return {"changed": False, "instances": results}
 
 
+def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """Which instances the host has that nobody wants any more. Changes nothing."""
+    wanted = {item["index"] for item in module.params["instances"]}
+    ports = {
+        _edge.server_index(server.name): int(server.backend[len(_edge.BACKEND_PREFIX) :])
+        for server in _edge.parse_instances(read_text(module.params["edge_config"]) or "")
+    }
+    results = []
+    for index in releases.indexes():
+        if index in wanted:
+            continue
+        running = running_release(index)
+        manifest = releases.manifest(running or releases.linked(index, "current"))
+        engine = str(manifest.get("engine", ""))
+        gpus = str(manifest.get("environment", {}).get("CUDA_VISIBLE_DEVICES", "")).split(",")
+        results.append(
+            {
+                **_links(releases, index),
+                "release": "",
+                "running": running,
+                "pending": "it is no longer wanted",
+                "problem": "",
+                "described": _described(releases, running, releases.linked(index, "current")),
+                "instance": Instance(
+                    index,
+                    engine,
+                    tuple(int(gpu) for gpu in gpus if gpu.isdigit()),
+                    ports.get(index, 0),
+                    str(manifest.get("served_name", "")),
+                ).as_dict(),
+            }
+        )
+    return {"changed": False, "instances": results}
+
+
+def removed(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """Forget instances that are stopped."""
+    changed = False
+    for item in module.params["instances"]:
+        if running_release(item["index"]):
+            raise FleetError(f"Instance {item['index']} runs. Stop its unit first.")
+        changed |= releases.forget(item["index"], dry_run=module.check_mode)
+    return {"changed": changed, "instances": []}
+
+
 def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     """Activate, confirm or restore."""
     state = module.params["state"]
@@ -323,9 +383,11 @@ STATES: dict[str, t.Callable[[AnsibleModule, Releases], dict[str, t.Any]]] = {
     "staged": staged,
     "kept": chosen,
     "earlier": chosen,
+    "unwanted": unwanted,
     "active": linked,
     "good": linked,
     "restored": linked,
+    "removed": removed,
 }
 
 
@@ -343,6 +405,7 @@ def main() -> None:
                     "release": {"type": "str"},
                     "options": {"type": "dict", "default": {}},
                     "environment": {"type": "dict", "default": {}},
+                    "served_name": {"type": "str", "default": ""},
                 },
             },
             "engine": {"type": "str", "choices": list(ENGINES)},
@@ -351,14 +414,14 @@ def main() -> None:
             "model": {"type": "str"},
             "model_path": {"type": "path"},
             "revision": {"type": "str", "default": ""},
-            "served_name": {"type": "str"},
             "unit": {"type": "str", "default": ""},
             "forget_previous": {"type": "bool", "default": False},
             "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
+            "edge_config": {"type": "path", "default": _edge.CONFIG_PATH},
             "keep": {"type": "int", "default": 3, "no_log": False},
         },
         required_if=[
-            ("state", "staged", ("engine", "version", "runtime", "model", "model_path", "served_name")),
+            ("state", "staged", ("engine", "version", "runtime", "model", "model_path")),
         ],
         supports_check_mode=True,
     )

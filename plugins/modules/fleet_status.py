@@ -156,10 +156,10 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _rollout_claim
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
-from ansible_collections.inference.fleet.plugins.module_utils._instances import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import METRICS_PATH, Load, load
 from ansible_collections.inference.fleet.plugins.module_utils._releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils._status import (

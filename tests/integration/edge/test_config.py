@@ -90,15 +90,15 @@ def test_prometheus_is_there_when_asked_for(unstarted: Edge) -> None:
 def test_two_services_share_keys_and_drain_but_not_health(unstarted: Edge, engines: list[Recorder]) -> None:
     other = free_port()
     services = [
-        {"port": unstarted.port, "instances": [{"name": "vllm-0", "port": engines[0].port}]},
-        {"port": other, "instances": [{"name": "sglang-1", "port": engines[1].port}]},
+        {"port": unstarted.port, "instances": [{"name": "engine-0", "port": engines[0].port}]},
+        {"port": other, "instances": [{"name": "engine-1", "port": engines[1].port}]},
     ]
     unstarted.start_and_wait(edge_services=services)
     second = Edge.__new__(Edge)
     second.port = other
     assert (unstarted.status("/v1/models", KEY), second.status("/v1/models", KEY)) == (200, 200)
     assert [len(engine.seen) for engine in engines] == [1, 1]
-    unstarted.drain(state="drained", instance="sglang-1", metrics=[])
+    unstarted.drain(state="drained", instance="engine-1", metrics=[])
     eventually(lambda: not second.healthy())
     assert unstarted.healthy()
     unstarted.drain(state="drained", metrics=[])

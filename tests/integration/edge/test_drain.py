@@ -67,7 +67,7 @@ def test_what_still_runs_at_the_limit_is_named_and_not_cut(edge: Edge) -> None:
     assert not result["idle"]
     (request,) = result["requests"]
     assert request["client"] == "team-a"
-    assert request["instance"] in ("vllm-0", "vllm-1")
+    assert request["instance"] in ("engine-0", "engine-1")
     assert request["seconds"] >= 1
     assert stream.finished_whole()
 
@@ -122,7 +122,7 @@ def test_one_instance_is_drained_and_the_host_serves_on(edge: Edge, engines: lis
     with Traffic(edge, [KEY] * 3) as traffic:
         time.sleep(0.2)
         result = edge.drain(
-            state="drained", instance="vllm-0", by="rollout", lame_duck_seconds=30, wait=5, metrics=NONE
+            state="drained", instance="engine-0", by="rollout", lame_duck_seconds=30, wait=5, metrics=NONE
         )
         assert (result["state"], result["idle"], result["lame_duck_seconds"]) == ("drained", True, 0)
         engines[0].seen.clear()
@@ -136,14 +136,14 @@ def test_one_instance_is_drained_and_the_host_serves_on(edge: Edge, engines: lis
 
 def test_only_the_instances_own_requests_are_waited_for(edge: Edge) -> None:
     streams = [Stream(edge, KEY, 2.5), Stream(edge, KEY, 2.5)]
-    edge.drain(state="drained", instance="vllm-0", metrics=NONE)
-    result = edge.drain(state="drained", instance="vllm-0", wait=0.1, metrics=NONE)
-    assert [request["instance"] for request in result["requests"]] == ["vllm-0"]
+    edge.drain(state="drained", instance="engine-0", metrics=NONE)
+    result = edge.drain(state="drained", instance="engine-0", wait=0.1, metrics=NONE)
+    assert [request["instance"] for request in result["requests"]] == ["engine-0"]
     assert all(stream.finished_whole() for stream in streams)
 
 
 def test_a_drained_instance_stays_drained_over_reload_and_restart(edge: Edge, engines: list[Recorder]) -> None:
-    edge.drain(state="drained", instance="vllm-1", metrics=NONE)
+    edge.drain(state="drained", instance="engine-1", metrics=NONE)
     engines[1].seen.clear()
     for restart in (False, True):
         if restart:
@@ -155,16 +155,16 @@ def test_a_drained_instance_stays_drained_over_reload_and_restart(edge: Edge, en
         assert [edge.status("/v1/models", KEY) for _ in range(6)] == [200] * 6
     assert engines[1].seen == []
     assert not edge.drain(state="kept")["changed"]
-    edge.drain(state="undrained", instance="vllm-1")
+    edge.drain(state="undrained", instance="engine-1")
     eventually(lambda: edge.status("/v1/models", KEY) == 200 and engines[1].seen)
 
 
 def test_the_last_instance_is_a_lame_duck_first(edge: Edge) -> None:
-    edge.drain(state="drained", instance="vllm-0", by="rollout", metrics=NONE)
+    edge.drain(state="drained", instance="engine-0", by="rollout", metrics=NONE)
     with Traffic(edge, [KEY]) as traffic:
         drainer = threading.Thread(
             target=edge.drain,
-            kwargs={"state": "drained", "instance": "vllm-1", "lame_duck_seconds": 1, "metrics": NONE},
+            kwargs={"state": "drained", "instance": "engine-1", "lame_duck_seconds": 1, "metrics": NONE},
         )
         drainer.start()
         eventually(lambda: not edge.healthy(), seconds=1)
@@ -176,7 +176,7 @@ def test_the_last_instance_is_a_lame_duck_first(edge: Edge) -> None:
         time.sleep(0.2)
     drainer.join()
     assert not edge.healthy()
-    edge.drain(state="undrained", instance="vllm-1")
+    edge.drain(state="undrained", instance="engine-1")
     eventually(edge.healthy)
     assert not edge.drain(state="kept")["changed"]
 
@@ -216,7 +216,7 @@ def test_check_mode_says_and_does_nothing(edge: Edge) -> None:
     }
     assert edge.healthy()
     assert not edge.drains.exists()
-    assert edge.drain(check=True, state="drained", instance="vllm-1", metrics=NONE)["changed"]
+    assert edge.drain(check=True, state="drained", instance="engine-1", metrics=NONE)["changed"]
     assert not [server for server in edge.servers() if server.draining]
 
 
@@ -239,16 +239,16 @@ def test_streams_in_a_process_that_a_reload_left_behind_are_waited_for(edge: Edg
 
 
 def test_an_unknown_instance_is_an_operators_mistake(edge: Edge) -> None:
-    with pytest.raises(Exception, match=r"no instance vllm-7\. It has: vllm-0, vllm-1\."):
-        edge.drain(state="drained", instance="vllm-7")
+    with pytest.raises(Exception, match=r"no instance engine-7\. It has: engine-0, engine-1\."):
+        edge.drain(state="drained", instance="engine-7")
 
 
 def test_the_engines_counters_are_waited_for_too(edge: Edge) -> None:
     with FakeEngine(token=0.05) as fake:
         fake.running = 1
-        metrics = [{"name": "vllm-0", "url": fake.url}]
+        metrics = [{"name": "engine-0", "url": fake.url}]
         result = edge.drain(state="drained", wait=0.5, metrics=metrics)
-        assert (result["idle"], result["engines"]) == (False, [{"instance": "vllm-0", "running": 1, "waiting": 0}])
+        assert (result["idle"], result["engines"]) == (False, [{"instance": "engine-0", "running": 1, "waiting": 0}])
         threading.Timer(1, setattr, (fake, "running", 0)).start()
         result = edge.drain(state="drained", wait=10, metrics=metrics)
         assert (result["idle"], result["engines"]) == (True, [])

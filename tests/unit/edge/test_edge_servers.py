@@ -21,11 +21,11 @@ frontend edge_8000
 
 backend instances_8000
     default-server check
-    server vllm-0 127.0.0.1:8100
-    server vllm-1 127.0.0.1:8101
+    server engine-0 127.0.0.1:8100
+    server engine-1 127.0.0.1:8101
 
 backend instances_8001
-    server sglang-2 127.0.0.1:8102
+    server engine-2 127.0.0.1:8102
 """
 
 
@@ -64,9 +64,9 @@ def test_at_a_start_every_server_is_down(
 ) -> None:
     rows = run(program, "start", tmp_path, monkeypatch)
     assert {name: state(row) for name, row in rows.items()} == {
-        "vllm-0": ("0", "0"),
-        "vllm-1": ("0", "0"),
-        "sglang-2": ("0", "0"),
+        "engine-0": ("0", "0"),
+        "engine-1": ("0", "0"),
+        "engine-2": ("0", "0"),
     }
     assert [(row[1], row[2], row[4], row[18]) for row in rows.values()] == [
         ("instances_8000", "1", "127.0.0.1", "8100"),
@@ -78,30 +78,30 @@ def test_at_a_start_every_server_is_down(
 def test_what_is_drained_starts_drained(
     program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "drain.json").write_text(json.dumps({"state": "drained", "instances": {"vllm-1": {}}}))
+    (tmp_path / "drain.json").write_text(json.dumps({"state": "drained", "instances": {"engine-1": {}}}))
     rows = run(program, "start", tmp_path, monkeypatch)
-    assert state(rows["vllm-1"]) == ("0", "8")
-    assert state(rows["vllm-0"]) == ("0", "0")
+    assert state(rows["engine-1"]) == ("0", "8")
+    assert state(rows["engine-0"]) == ("0", "0")
 
 
 def test_at_a_reload_every_server_stays_what_it_is(
     program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "drain.json").write_text(json.dumps({"instances": {"vllm-0": {}}}))
+    (tmp_path / "drain.json").write_text(json.dumps({"instances": {"engine-0": {}}}))
     with FakeHaproxy(tmp_path) as haproxy:
-        # The stand-in has all of them on port 8100: vllm-1 is another server now, and sglang-2 is new.
-        haproxy.worker.servers = {"vllm-0": {"up": 2, "admin": 32}, "vllm-1": {"up": 2, "admin": 0}}
+        # The stand-in has all of them on port 8100: engine-1 is another server now, and engine-2 is new.
+        haproxy.worker.servers = {"engine-0": {"up": 2, "admin": 32}, "engine-1": {"up": 2, "admin": 0}}
         rows = run(program, "reload", tmp_path, monkeypatch)
-    assert state(rows["vllm-0"]) == ("2", "40")
-    assert state(rows["vllm-1"]) == ("0", "0")
-    assert state(rows["sglang-2"]) == ("0", "0")
+    assert state(rows["engine-0"]) == ("2", "40")
+    assert state(rows["engine-1"]) == ("0", "0")
+    assert state(rows["engine-2"]) == ("0", "0")
 
 
 def test_a_socket_that_does_not_answer_stops_no_reload(
     program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = run(program, "reload", tmp_path, monkeypatch)
-    assert state(rows["vllm-0"]) == ("0", "0")
+    assert state(rows["engine-0"]) == ("0", "0")
     assert "admin.sock does not answer" in capsys.readouterr().err
 
 
@@ -115,5 +115,5 @@ def test_a_damaged_record_stops_no_start(
 ) -> None:
     (tmp_path / "drain.json").write_text(record)
     rows = run(program, "start", tmp_path, monkeypatch)
-    assert state(rows["vllm-0"]) == ("0", "0")
+    assert state(rows["engine-0"]) == ("0", "0")
     assert "drain.json cannot be read" in capsys.readouterr().err

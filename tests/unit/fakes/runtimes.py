@@ -103,7 +103,7 @@ class Engine:
         known = ENGINES[self._engine]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [self._runtime / known.program, *known.subcommand, "--config", config],
+                [self._runtime / known.command[0], *known.command[1:], config],
                 env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **self._environment},
                 cwd=self._place,
                 stdout=log,

@@ -79,9 +79,9 @@ def test_wheels_of_other_sources_lie_elsewhere_and_the_same_are_left_alone(
 def test_the_role_takes_its_locks(tmp_path: Path) -> None:
     wheels.write_locks(wheels.build_all(), tmp_path, PYTHON, "cpu")
     locks = yaml.safe_load((tmp_path / "locks.yml").read_text())
-    for version in wheels.VERSIONS["vllm"]:
-        assert engine_problems({}, "vllm", version, "cpu", locks) == []
-        lock = f"vllm-{version}-cpu"
+    for engine, version in [(engine, version) for engine, versions in wheels.VERSIONS.items() for version in versions]:
+        assert engine_problems({}, engine, version, "cpu", locks) == []
+        lock = f"{engine}-{version}-cpu"
         assert locks[lock]["python"] == PYTHON
         assert (tmp_path / f"{lock}.txt").read_text().count("--hash=sha256:") == 1
     assert "Valid are: none" in engine_problems({}, "vllm", VERSION, "cuda", locks)[0]

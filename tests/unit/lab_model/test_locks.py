@@ -11,14 +11,21 @@ import yaml
 
 from lab.wheels import build
 
-FOLDER = Path(__file__).parents[3] / "roles/vllm/files/locks"
-LOCKS: dict[str, dict[str, t.Any]] = yaml.safe_load((FOLDER / "locks.yml").read_text())
+FOLDERS = sorted((Path(__file__).parents[3] / "roles").glob("*/files/locks"))
+LOCKS: dict[str, dict[str, t.Any]] = {}
+for folder in FOLDERS:
+    LOCKS |= yaml.safe_load((folder / "locks.yml").read_text())
+
+
+def lock_text(name: str) -> str:
+    [path] = [folder / f"{name}.txt" for folder in FOLDERS if (folder / f"{name}.txt").exists()]
+    return path.read_text()
 
 
 def requirements(name: str) -> dict[str, list[str]]:
     """Each ``package==version`` of a lock, with its hashes."""
     found: dict[str, list[str]] = {}
-    text = re.sub(r"\\\n\s*", "", (FOLDER / f"{name}.txt").read_text())
+    text = re.sub(r"\\\n\s*", "", lock_text(name))
     for line in text.splitlines():
         if line and not line.lstrip().startswith("#"):
             requirement, *hashes = line.split()
@@ -27,8 +34,8 @@ def requirements(name: str) -> dict[str, list[str]]:
 
 
 def test_every_lock_is_described_and_every_description_has_a_lock() -> None:
-    assert {path.stem for path in FOLDER.glob("*.txt")} == set(LOCKS)
-    assert {path.stem for path in FOLDER.glob("*.in")} == set(LOCKS)
+    for suffix in ("txt", "in"):
+        assert {path.stem for folder in FOLDERS for path in folder.glob(f"*.{suffix}")} == set(LOCKS)
     for name, lock in LOCKS.items():
         assert name == f"{lock['engine']}-{lock['version']}-{lock['accelerator']}"
         assert re.fullmatch(r"3\.\d\d", lock["python"])
@@ -43,7 +50,7 @@ def test_a_lock_is_exact_hashed_and_names_no_place(name: str) -> None:
         assert re.fullmatch(r"[a-z0-9.-]+==[0-9][A-Za-z0-9.+]*", requirement), requirement
         assert hashes, requirement
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", digest) for digest in hashes), requirement
-    text = (FOLDER / f"{name}.txt").read_text()
+    text = lock_text(name)
     assert "://" not in text
     assert "--index" not in text
     assert "--find-links" not in text
@@ -51,21 +58,27 @@ def test_a_lock_is_exact_hashed_and_names_no_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_the_engine_that_it_is_named_after(name: str) -> None:
-    local = "+cpu" if LOCKS[name]["accelerator"] == "cpu" else ""
-    assert f"vllm=={LOCKS[name]['version']}{local}" in requirements(name)
+    lock = LOCKS[name]
+    local = "+cpu" if (lock["engine"], lock["accelerator"]) == ("vllm", "cpu") else ""
+    assert f"{lock['engine']}=={lock['version']}{local}" in requirements(name)
 
 
-def test_the_cpu_lock_takes_its_wheels_from_the_wheelhouse() -> None:
-    found = requirements(f"vllm-{build.VLLM}-cpu")
+def test_the_cpu_locks_take_their_wheels_from_the_wheelhouse() -> None:
+    locks = [requirements(name) for name in LOCKS if LOCKS[name]["accelerator"] == "cpu"]
     for wheel in build.WHEELHOUSE:
         distribution, version = wheel.name.split("-")[:2]
-        assert found[f"{distribution}=={version}"] == [f"--hash=sha256:{wheel.sha256}"]
-    assert not {"torchaudio", "torchcodec", "triton"} & {requirement.partition("==")[0] for requirement in found}
+        requirement = f"{distribution.replace('_', '-')}=={version}"
+        wanting = [lock[requirement] for lock in locks if requirement in lock]
+        assert wanting, requirement
+        assert all(hashes == [f"--hash=sha256:{wheel.sha256}"] for hashes in wanting)
+    for lock in locks:
+        packages = {requirement.partition("==")[0] for requirement in lock}
+        assert not {"torchaudio", "torchcodec", "flashinfer-python"} & packages
+        assert not [package for package in packages if package.startswith(("nvidia-", "cuda-"))]
 
 
-def test_the_cuda_lock_compiles_with_the_cuda_that_it_runs_on() -> None:
-    found = {requirement.partition("==")[0]: requirement.partition("==")[2] for requirement in requirements(
-        f"vllm-{build.VLLM}-cuda"
-    )}  # fmt: skip
+@pytest.mark.parametrize("name", [name for name in LOCKS if LOCKS[name]["accelerator"] == "cuda"])
+def test_a_cuda_lock_compiles_with_the_cuda_that_it_runs_on(name: str) -> None:
+    found = dict(requirement.split("==") for requirement in requirements(name))
     for package in ("cuda-toolkit", "nvidia-cuda-nvcc", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-nvvm"):
-        assert found[package].startswith(f"{LOCKS[f'vllm-{build.VLLM}-cuda']['cuda']}.")
+        assert found[package].startswith(f"{LOCKS[name]['cuda']}.")

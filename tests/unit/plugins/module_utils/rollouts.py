@@ -16,6 +16,7 @@ def status(
     """What module fleet_status says of a host with an instance for each of ``busy``, its requests."""
     instances = [
         {
+            "index": index,
             "name": f"vllm-{index}",
             "state": "active" if active else "inactive",
             "running": running if active else None,
@@ -63,7 +64,7 @@ def claim(**changes: t.Any) -> Claim:
 def begin(*waves: list[str], instances: t.Sequence[str] = ("vllm-0",)) -> dict[str, t.Any]:
     """The first event of a journal."""
     hosts = {
-        host: {"wave": number, "instances": [{"name": name} for name in instances]}
+        host: {"wave": number, "instances": [{"name": name, "index": index} for index, name in enumerate(instances)]}
         for number, wave in enumerate(waves, 1)
         for host in wave
     }

@@ -5,7 +5,8 @@ import typing as t
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils._engines import (
-    RESERVED_OPTIONS,
+    COUNTERPARTS,
+    ENGINES,
     engine_options,
     engine_problems,
     explain_refused_options,
@@ -14,10 +15,15 @@ from ansible_collections.inference.fleet.plugins.module_utils._engines import (
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
+from tests.fakes.standin.options import table
+
 LOCKS: dict[str, dict[str, t.Any]] = {
     "vllm-0.32.0-cuda": {"engine": "vllm", "version": "0.32.0", "accelerator": "cuda"},
-    "vllm-0.32.0-cpu": {"engine": "vllm", "version": "0.32.0", "accelerator": "cpu"},
+    "vllm-cpu": {"engine": "vllm", "version": "0.32.0", "accelerator": "cpu"},
+    "sglang-cpu": {"engine": "sglang", "version": "0.5.23", "accelerator": "cpu"},
 }
+
+INSTANCE: dict[str, t.Any] = {"index": 0, "engine": "vllm", "engine_port": 8100, "gpus": [], "served_name": "m"}
 
 
 def test_the_config_is_yaml_that_says_what_was_set() -> None:
@@ -60,11 +66,63 @@ def test_what_cannot_be_an_option_is_refused(name: str) -> None:
         render_config("vllm", {name: 1})
 
 
-@pytest.mark.parametrize("name", sorted(RESERVED_OPTIONS))
-def test_an_option_of_the_collection_cannot_be_set_by_hand(name: str) -> None:
-    problems = engine_problems({name.replace("-", "_"): "x"}, "vllm", "0.32.0", "cpu", LOCKS)
+@pytest.mark.parametrize(("engine", "name"), [(name, option) for name in ENGINES for option in ENGINES[name].reserved])
+def test_an_option_of_the_collection_cannot_be_set_by_hand(engine: str, name: str) -> None:
+    version = LOCKS[f"{engine}-cpu"]["version"]
+    problems = engine_problems({name.replace("-", "_"): "x"}, engine, version, "cpu", LOCKS)
     assert len(problems) == 1
-    assert f"vllm_extra_args sets {name}" in problems[0]
+    assert f"{engine}_extra_args sets {name}" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "option", "told"),
+    [
+        ("vllm", "context-length", "which is an option of SGLang; vLLM calls it max-model-len"),
+        ("sglang", "max_model_len", "which is an option of vLLM; SGLang calls it context-length"),
+        ("sglang", "no-enable-prefix-caching", "which is an option of vLLM; SGLang calls it disable-radix-cache"),
+    ],
+)
+def test_an_option_of_the_other_engine_is_told_its_counterpart(engine: str, option: str, told: str) -> None:
+    version = LOCKS[f"{engine}-cpu"]["version"]
+    [problem] = engine_problems({option: 1}, engine, version, "cpu", LOCKS)
+    assert f"{engine}_extra_args sets {option.replace('_', '-')}, {told}" in problem
+
+
+def test_every_counterpart_is_an_option_of_its_engine_and_of_no_other() -> None:
+    known = {
+        engine: {name.lstrip("-") for row in table(f"{engine}_options") for name in row["names"]} for engine in ENGINES
+    }
+    for vllm, sglang in COUNTERPARTS:
+        assert vllm in known["vllm"] - known["sglang"], vllm
+        assert sglang in known["sglang"] - known["vllm"], sglang
+    for engine in ENGINES.values():
+        named = {*engine.reserved, *engine.key_options, engine.parallel_option, engine.limit_option}
+        assert named <= known[engine.name]
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vllm", {"speculative_config": {"method": "eagle3"}}),
+        ("sglang", {"speculative_algorithm": "EAGLE3"}),
+    ],
+)
+def test_a_draft_needs_a_model(engine: str, options: dict[str, t.Any]) -> None:
+    version = LOCKS[f"{engine}-cpu"]["version"]
+    [problem] = engine_problems({}, engine, version, "cpu", LOCKS, options)
+    assert "there is no draft model. Name one with model_draft" in problem
+    drafted = {"speculative_config": {"method": "eagle3", "model": "/d"}} if engine == "vllm" else {}
+    more = {**options, "speculative_draft_model_path": "/d", **drafted}
+    assert engine_problems({}, engine, version, "cpu", LOCKS, more) == []
+
+
+def test_the_gpus_of_an_instance_and_the_size_of_its_group_have_to_agree() -> None:
+    instances = [{"index": 0, "name": "vllm-0", "gpus": [0, 1]}, {"index": 1, "name": "vllm-1", "gpus": [2]}]
+    assert engine_problems({}, "vllm", "0.32.0", "cpu", LOCKS, {"tensor-parallel-size": 1}, instances) == []
+    [problem] = engine_problems({}, "vllm", "0.32.0", "cpu", LOCKS, {"tensor-parallel-size": 2}, instances)
+    assert "vllm_tensor_parallel_size is 2, and vllm-1 has 1 GPUs" in problem
+    [problem] = engine_problems({}, "vllm", "0.32.0", "cpu", LOCKS, {"pipeline-parallel-size": 2}, instances)
+    assert "vllm-1 has 1 GPUs, which cannot be shared out over 2 pipeline stages" in problem
 
 
 def test_an_unknown_version_names_those_that_there_are() -> None:
@@ -109,21 +167,33 @@ def test_a_parser_that_raises_is_told_by_its_exception() -> None:
     ],
 )
 def test_the_command_line_means_what_a_file_means(said: t.Any, meant: t.Any) -> None:
-    [instance] = engine_options([{"index": 0, "engine_port": 8100, "gpus": []}], {"x": said}, {})
+    [instance] = engine_options([INSTANCE], {"x": said}, {})
     assert instance["options"]["x"] == meant
     assert type(instance["options"]["x"]) is type(meant)
 
 
-def test_each_instance_has_its_port_and_its_gpus() -> None:
-    instances = [{"index": 1, "engine_port": 8101, "gpus": [2, 3]}, {"index": 2, "engine_port": 8102, "gpus": []}]
-    assert engine_options(instances, {"dtype": "auto"}, {"A": "1"}) == [
+def test_each_instance_has_its_port_its_name_and_its_gpus() -> None:
+    instances = [{**INSTANCE, "index": 1, "engine_port": 8101, "gpus": [2, 3], "served_name": "other"}, INSTANCE]
+    shared = {"dtype": "auto", "tensor_parallel_size": 1}
+    assert engine_options(instances, shared, {"A": "1"}) == [
         {
             "index": 1,
-            "options": {"dtype": "auto", "port": 8101},
+            "served_name": "other",
+            "options": {"dtype": "auto", "port": 8101, "served-model-name": "other", "tensor-parallel-size": 2},
             "environment": {"A": "1", "CUDA_VISIBLE_DEVICES": "2,3"},
         },
-        {"index": 2, "options": {"dtype": "auto", "port": 8102}, "environment": {"A": "1"}},
+        {
+            "index": 0,
+            "served_name": "m",
+            "options": {"dtype": "auto", "port": 8100, "served-model-name": "m", "tensor-parallel-size": 1},
+            "environment": {"A": "1"},
+        },
     ]
+
+
+def test_stages_of_a_pipeline_share_the_gpus() -> None:
+    [planned] = engine_options([{**INSTANCE, "gpus": [0, 1, 2, 3]}], {"pipeline-parallel-size": 2}, {})
+    assert planned["options"]["tensor-parallel-size"] == 2
 
 
 @pytest.mark.parametrize(

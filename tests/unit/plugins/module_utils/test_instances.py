@@ -4,7 +4,11 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._instances import edge_services, plan_instances
+from ansible_collections.inference.fleet.plugins.module_utils._instances import (
+    edge_services,
+    edge_targets,
+    plan_instances,
+)
 
 
 def test_a_host_gets_one_instance_per_gpu() -> None:
@@ -31,8 +35,8 @@ def test_two_engines_share_a_host_on_two_ports() -> None:
         [{"gpus": [0]}, {"engine": "sglang", "gpus": [1], "port": 8001}], engine="vllm", gpu_count=2
     )
     assert edge_services([i.as_dict() for i in planned]) == [
-        {"port": 8000, "instances": [{"name": "vllm-0", "index": 0, "port": 8100}]},
-        {"port": 8001, "instances": [{"name": "sglang-1", "index": 1, "port": 8101}]},
+        {"port": 8000, "served_name": "", "instances": [{"name": "engine-0", "index": 0, "port": 8100}]},
+        {"port": 8001, "served_name": "", "instances": [{"name": "engine-1", "index": 1, "port": 8101}]},
     ]
 
 
@@ -41,9 +45,26 @@ def test_two_engines_share_a_host_on_two_ports() -> None:
     [
         (None, {"engine": "tgi"}, r"engine is 'tgi', which is no engine. Valid are: vllm, sglang"),
         ([{"engine": "vlm"}], {}, r"fleet_instances\[0\].engine is 'vlm'"),
-        ([{"gpu": [0]}], {}, r"unknown key gpu. Valid are: engine, gpus, port"),
-        ([{"gpus": [1]}], {"gpu_count": 1}, r"names GPU 1, but the host has 1"),
+        ([{"gpu": [0]}], {}, r"unknown key gpu. Valid are: engine, gpus, port, served_name"),
+        (
+            [{"gpus": [1]}],
+            {"gpu_count": 1},
+            r"fleet_instances\[0\] \(vllm-0\) wants GPU 1, but the host has 1 GPU\(s\).*room for 1 instance",
+        ),
         ([{"gpus": [0]}, {"gpus": [0]}], {"gpu_count": 2}, r"both name GPU 0"),
+        ([{"gpus": []}], {"gpu_count": 1}, r"fleet_instances\[0\].gpus is empty"),
+        ([{}, {}], {"gpu_count": 1}, r"fleet_instances\[1\] \(vllm-1\) wants GPU 1"),
+        (
+            [{}, {"engine": "sglang"}],
+            {},
+            r"vllm-0 .* and sglang-1 .* both want port 8000.*fleet_instances\[1\].port: 8001",
+        ),
+        (
+            [{"served_name": "a"}, {"served_name": "b"}],
+            {},
+            r"vllm-0 \(serves a\) and vllm-1 \(serves b\) both want port",
+        ),
+        ([{}, {"port": 8100}], {}, r"fleet_instances\[1\].port is 8100, on which the engine of vllm-0 listens"),
         ([{"port": 99999}], {}, r"a port is 1 to 65535"),
         ([{"port": "http"}], {}, r"must be a whole number"),
         (["vllm"], {}, r"must be a dictionary"),
@@ -55,3 +76,30 @@ def test_what_cannot_be_is_refused_with_the_place(
 ) -> None:
     with pytest.raises(FleetError, match=message):
         plan_instances(wanted, **{"engine": "vllm", "gpu_count": 0, **options})
+
+
+def test_one_that_nobody_wants_any_more_stays_behind_its_port_and_one_without_a_port_does_not() -> None:
+    [kept] = plan_instances(None, engine="vllm", gpu_count=0, served_name="m")
+    leaving = {**kept.as_dict(), "index": 1, "engine_port": 8101, "served_name": "older"}
+    lost = {**leaving, "index": 2, "port": 0}
+    assert edge_services([kept.as_dict(), leaving, lost]) == [
+        {
+            "port": 8000,
+            "served_name": "m",
+            "instances": [
+                {"name": "engine-0", "index": 0, "port": 8100},
+                {"name": "engine-1", "index": 1, "port": 8101},
+            ],
+        }
+    ]
+
+
+def test_each_service_of_a_host_is_a_target_with_its_own_model() -> None:
+    planned = plan_instances(
+        [{}, {"engine": "sglang", "port": 8001, "served_name": "fast"}], engine="vllm", gpu_count=0
+    )
+    services = edge_services([instance.as_dict() for instance in planned])
+    assert edge_targets(services, "https") == [
+        {"name": "edge", "url": "https://127.0.0.1:8000"},
+        {"name": "edge-8001", "url": "https://127.0.0.1:8001", "model": "fast"},
+    ]

@@ -69,8 +69,7 @@ def test_nothing_is_wrong_with_a_right_host() -> None:
 @pytest.mark.parametrize(
     ("clients", "change", "says"),
     [
-        ([], {"engine": "tgi"}, "engine is 'tgi'; valid are vllm"),
-        ([], {"engine": "sglang"}, "engine is 'sglang', for which there is no role yet; valid are vllm"),
+        ([], {"engine": "tgi"}, "engine is 'tgi'; valid are vllm, sglang"),
         ([], {"accelerator": "rocm"}, "fleet_accelerator is 'rocm'; valid are cuda, cpu"),
         ([], {"groups": ["inference"]}, "The host is in no ring"),
         ([], {"groups": ["ring_canary", "ring_stable"]}, "The host is in both rings"),

@@ -4,7 +4,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._rollout_capacity 
 
 from tests.unit.plugins.module_utils.rollouts import status
 
-ONE = ["vllm-0"]
+ONE = [0]
 
 
 def test_only_what_clients_reach_serves() -> None:
@@ -12,7 +12,7 @@ def test_only_what_clients_reach_serves() -> None:
     assert serving(status(1, health=503)) == []
     assert serving(status(1, active=False)) == []
     assert serving(None) == []
-    part = serving(status(1, 2, drain={"instances": {"vllm-1": {"by": "operator"}}}))
+    part = serving(status(1, 2, drain={"instances": {"engine-1": {"by": "operator"}}}))
     assert [one.name for one in part] == ["vllm-0"]
 
 
@@ -28,7 +28,7 @@ def test_the_rest_has_to_carry_the_load() -> None:
 
 def test_instances_of_one_host_go_one_after_the_other() -> None:
     fleet = {"a": serving(status(5, 5))}
-    left = room(fleet, {"a": ["vllm-0", "vllm-1"]}, 1.0)
+    left = room(fleet, {"a": [0, 1]}, 1.0)
     assert left.left == 10
     assert left.enough
     assert not left.is_downtime

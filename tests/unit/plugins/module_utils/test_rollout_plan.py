@@ -46,7 +46,7 @@ def test_the_canary_ring_is_the_first_wave() -> None:
 
 def test_what_an_operator_drained_is_left_out_and_named() -> None:
     host = {"state": "drained", "by": "operator", "reason": "fan"}
-    one = {"instances": {"vllm-1": {"state": "drained", "by": "operator", "reason": ""}}}
+    one = {"instances": {"engine-1": {"state": "drained", "by": "operator", "reason": ""}}}
     made = plan(
         {
             "a": facts(staged(), host_status=status(0, drain=host)),
@@ -158,3 +158,24 @@ def test_other_variables_make_another_rollout() -> None:
 def test_wrong_waves_are_refused() -> None:
     with pytest.raises(FleetError, match="never reaches 100 %"):
         plan({"a": facts(staged(""))}, waves=[1])
+
+
+def test_an_engine_that_changes_is_the_same_instance() -> None:
+    """What serves goes by its old name until its turn; the plan by the new one."""
+    switching = {host: facts(staged(release="sglang-new"), host_status=status(9)) for host in "ab"}
+    for one in switching.values():
+        one.names[0] = "sglang-0"
+    made = plan(switching, waves=["100%"])
+    assert made.targets["a"] == {"sglang-0": "sglang-new"}
+    assert not made.warnings
+    assert "Nothing else serves" in downtime(made, serving(switching))
+
+
+def test_an_instance_that_nobody_wants_is_stopped_in_its_turn() -> None:
+    leaving = staged("it is no longer wanted", index=1, release="")
+    host = Facts([leaving, staged("")], {0: "vllm-0"}, status(0, 0), None)
+    made = plan({"a": host, "b": facts(staged(""))})
+    [instance] = made.hosts["a"]["instances"]
+    assert (instance["name"], instance["action"], instance["to"]) == ("vllm-1", "stop", None)
+    assert made.targets == {"a": {"vllm-1": ""}}
+    assert not made.refusals

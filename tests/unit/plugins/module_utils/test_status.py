@@ -135,7 +135,7 @@ def test_a_bare_host_has_a_row() -> None:
         ({"edge": {"health": 503}}, "health 503"),
         ({"drain": {"state": "drained", "by": "operator"}, "edge": {"health": 503}}, "drained by operator"),
         ({"drain": {"state": "lame_duck", "by": "rollout"}, "edge": {"health": 503}}, "lame_duck by rollout"),
-        ({"drain": {"instances": {"vllm-0": {"state": "drained", "by": "rollout"}}}}, "none"),
+        ({"drain": {"instances": {"engine-0": {"state": "drained", "by": "rollout"}}}}, "none"),
     ],
 )
 def test_an_edge_out_of_service_says_why(changes: dict[str, t.Any], told: str) -> None:
@@ -143,7 +143,7 @@ def test_an_edge_out_of_service_says_why(changes: dict[str, t.Any], told: str) -
 
 
 def test_a_drained_instance_says_so_and_its_neighbour_serves() -> None:
-    drain = {"instances": {"vllm-1": {"state": "drained", "by": "rollout"}}}
+    drain = {"instances": {"engine-1": {"state": "drained", "by": "rollout"}}}
     instances = [instance_of(index, None, MANIFEST, [], None, {}) for index in (0, 1)]
     rows = rows_of("e", status(instances=instances, drain=drain, edge={"health": 200}))
     assert [row["edge"] for row in rows] == ["in service", "drained by rollout"]

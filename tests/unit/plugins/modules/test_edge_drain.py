@@ -12,7 +12,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import _edge_drain
 from tests.fakes.haproxy import FakeHaproxy, FakeWorker
 from tests.unit.conftest import Result, RunModule
 
-CONFIG = "backend instances_8000\n    server vllm-0 127.0.0.1:9\n    server vllm-1 127.0.0.1:9\n"
+CONFIG = "backend instances_8000\n    server engine-0 127.0.0.1:9\n    server engine-1 127.0.0.1:9\n"
 Drain = t.Callable[..., Result]
 
 
@@ -37,7 +37,7 @@ def drain(run_module: RunModule, tmp_path: Path) -> Drain:
 def haproxy(tmp_path: Path) -> t.Iterator[FakeHaproxy]:
     with FakeHaproxy(tmp_path) as fake:
         fake.worker.maps[str(tmp_path / "maps" / "drain.map")] = []
-        fake.worker.servers = {"vllm-0": {"up": 2, "admin": 0}, "vllm-1": {"up": 2, "admin": 0}}
+        fake.worker.servers = {"engine-0": {"up": 2, "admin": 0}, "engine-1": {"up": 2, "admin": 0}}
         yield fake
 
 
@@ -90,7 +90,7 @@ def test_the_lame_duck_lasts_as_long_as_asked(drain: Drain, haproxy: FakeHaproxy
 
 
 def test_no_lame_duck_where_nobody_is_served(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
-    haproxy.worker.servers = {"vllm-0": {"up": 0, "admin": 0}, "vllm-1": {"up": 2, "admin": 8}}
+    haproxy.worker.servers = {"engine-0": {"up": 0, "admin": 0}, "engine-1": {"up": 2, "admin": 8}}
     assert drain("drained", lame_duck_seconds=15)["lame_duck_seconds"] == 0
     assert slept == []
 
@@ -98,20 +98,20 @@ def test_no_lame_duck_where_nobody_is_served(drain: Drain, haproxy: FakeHaproxy,
 def test_an_instance_beside_others_needs_no_lame_duck(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
     result = drain("drained", instance="1", by="rollout", lame_duck_seconds=15)
     assert (result["state"], result["lame_duck_seconds"]) == ("drained", 0)
-    assert haproxy.worker.servers["vllm-1"]["admin"] == 8
-    assert haproxy.worker.servers["vllm-0"]["admin"] == 0
+    assert haproxy.worker.servers["engine-1"]["admin"] == 8
+    assert haproxy.worker.servers["engine-0"]["admin"] == 0
     assert host_state(haproxy) == []
-    assert result["diff"]["after"] == {"host": "serving", "instances": {"vllm-1": "drained"}}
+    assert result["diff"]["after"] == {"host": "serving", "instances": {"engine-1": "drained"}}
 
 
 def test_the_last_instance_is_the_host(drain: Drain, haproxy: FakeHaproxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    haproxy.worker.servers["vllm-0"]["up"] = 0
+    haproxy.worker.servers["engine-0"]["up"] = 0
     during: list[t.Any] = []
     monkeypatch.setattr(_edge_drain.time, "sleep", lambda seconds: during.append((seconds, host_state(haproxy))))
-    drain("drained", instance="vllm-1", lame_duck_seconds=15)
+    drain("drained", instance="engine-1", lame_duck_seconds=15)
     assert during == [(15, [("host", "lame_duck")])]
     assert host_state(haproxy) == []
-    assert haproxy.worker.servers["vllm-1"]["admin"] == 8
+    assert haproxy.worker.servers["engine-1"]["admin"] == 8
 
 
 def test_a_rollout_keeps_out_where_an_operator_drained(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
@@ -121,22 +121,22 @@ def test_a_rollout_keeps_out_where_an_operator_drained(drain: Drain, haproxy: Fa
         assert (result["changed"], result["held_by"], result["state"]) == (False, "operator", "drained")
     assert slept == []
     # An instance of such a host is the rollout's to drain, but the host is not in its hands.
-    assert drain("drained", by="rollout", instance="vllm-0", lame_duck_seconds=15)["held_by"] == "operator"
+    assert drain("drained", by="rollout", instance="engine-0", lame_duck_seconds=15)["held_by"] == "operator"
     assert slept == []
 
 
 def test_what_runs_is_named_when_the_time_is_over(drain: Drain, haproxy: FakeHaproxy) -> None:
-    haproxy.worker.sessions = [session("vllm-0", "1m2s")]
+    haproxy.worker.sessions = [session("engine-0", "1m2s")]
     haproxy.worker.clients = {"10.0.0.1:5": "team-a"}
     result = drain("drained", wait=0.1)
     assert not result["idle"]
-    assert result["requests"] == [{"client": "team-a", "instance": "vllm-0", "seconds": 62}]
+    assert result["requests"] == [{"client": "team-a", "instance": "engine-0", "seconds": 62}]
     assert result["waited"] >= 0.1
 
 
 def test_only_the_instances_own_requests_count(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
-    haproxy.worker.sessions = [session("vllm-1")]
-    result = drain("drained", instance="vllm-0", wait=5)
+    haproxy.worker.sessions = [session("engine-1")]
+    result = drain("drained", instance="engine-0", wait=5)
     assert result["idle"]
     # Quiet has to be seen twice.
     assert slept == [0.5]
@@ -144,25 +144,25 @@ def test_only_the_instances_own_requests_count(drain: Drain, haproxy: FakeHaprox
 
 def test_an_old_process_is_asked_and_told_too(run_module: RunModule, drain: Drain, tmp_path: Path) -> None:
     old = FakeWorker({str(tmp_path / "maps" / "drain.map"): []})
-    old.servers = {"vllm-0": {"up": 2, "admin": 0}}
-    old.sessions = [session("vllm-0")]
+    old.servers = {"engine-0": {"up": 2, "admin": 0}}
+    old.sessions = [session("engine-0")]
     with FakeHaproxy(tmp_path, old={7: old}):
         result = drain("drained")
         assert old.maps[str(tmp_path / "maps" / "drain.map")] == [("host", "drained")]
         assert len(result["requests"]) == 1
-        drain("drained", instance="vllm-0")
-        assert old.servers["vllm-0"]["admin"] == 8
+        drain("drained", instance="engine-0")
+        assert old.servers["engine-0"]["admin"] == 8
 
 
 def test_kept_repairs_and_changes_no_state(drain: Drain, haproxy: FakeHaproxy) -> None:
     drain("drained", by="rollout")
-    drain("drained", instance="vllm-0", by="rollout")
+    drain("drained", instance="engine-0", by="rollout")
     assert not drain("kept")["changed"]
     haproxy.worker.maps = {path: [("host", "serving")] for path in haproxy.worker.maps}
-    haproxy.worker.servers["vllm-0"]["admin"] = 0
-    haproxy.worker.servers["vllm-1"]["admin"] = 8
+    haproxy.worker.servers["engine-0"]["admin"] = 0
+    haproxy.worker.servers["engine-1"]["admin"] = 8
     result = drain("kept")
-    assert result["actions"] == ["set vllm-0 to drained", "set vllm-1 to serving", "set the host to drained"]
+    assert result["actions"] == ["set engine-0 to drained", "set engine-1 to serving", "set the host to drained"]
     assert "idle" not in result
     assert host_state(haproxy) == [("host", "drained")]
 
@@ -176,7 +176,7 @@ def test_check_mode_neither_changes_nor_waits(
         "before": {"host": "serving", "instances": {}},
         "after": {"host": "drained", "instances": {}},
     }
-    assert drain("drained", check=True, instance="vllm-0")["changed"]
+    assert drain("drained", check=True, instance="engine-0")["changed"]
     assert slept == []
     assert host_state(haproxy) == []
     assert not (tmp_path / "state").exists()
@@ -197,15 +197,15 @@ def test_an_interrupted_lame_duck_waits_the_rest(
 
 @pytest.mark.parametrize("state", ["kept", "lame_duck"])
 def test_some_states_are_a_hosts_only(drain: Drain, state: str) -> None:
-    assert "Leave out instance" in drain(state, instance="vllm-0")["msg"]
+    assert "Leave out instance" in drain(state, instance="engine-0")["msg"]
 
 
 def test_an_operators_unknown_instance_is_refused_and_a_rollouts_is_recorded(drain: Drain) -> None:
-    assert drain("drained", instance="vllm-9")["msg"] == (
-        "This host's edge has no instance vllm-9. It has: vllm-0, vllm-1."
+    assert drain("drained", instance="engine-9")["msg"] == (
+        "This host's edge has no instance engine-9. It has: engine-0, engine-1."
     )
     assert drain("drained", instance="9", by="rollout")["msg"].startswith("This host's edge has no instance 9.")
-    assert drain("drained", instance="vllm-9", by="rollout")["changed"]
+    assert drain("drained", instance="engine-9", by="rollout")["changed"]
 
 
 def test_a_damaged_record_is_named(drain: Drain, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_check_mode_makes_nothing(run_module: RunModule, tmp_path: Path) -> None
 
 def test_it_is_renewed_while_nothing_else_runs(tmp_path: Path) -> None:
     path = tmp_path / "engine_key.env"
-    base: dict[str, t.Any] = {"path": str(path), "instance": None, "others": [], "takes_several": True}
+    base: dict[str, t.Any] = {"path": str(path), "instance": None, "others": [], "engines": ["vllm"]}
     first = engine_key.run({**base, "state": "present"}, False, lambda index: False)
     renewal = {**base, "state": "renewed", "instance": 0, "others": [1, 2]}
     assert engine_key.run(renewal, True, lambda index: False)["changed"]

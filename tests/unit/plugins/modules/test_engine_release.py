@@ -57,9 +57,8 @@ class Host:
             "runtime": "vllm-1",
             "model": "m",
             "model_path": str(self.model),
-            "served_name": "m",
         }
-        instance = {"index": 0, **options}
+        instance = {"index": 0, **({"served_name": "m"} if state == "staged" else {}), **options}
         arguments = {"state": state, "root": str(self.root), "instances": [instance], **(more or {})}
         arguments["unit_directory"] = str(self.units)
         return self._run(
@@ -214,3 +213,22 @@ def test_the_unit_goes_with_the_release(host: Host) -> None:
 def test_the_good_release_itself_is_what_a_failed_restart_comes_back_to(host: Host) -> None:
     name = host.deploy(options={"a": 1})
     assert host.release("restored")["instances"][0]["release"] == name
+
+
+def test_an_instance_that_nobody_wants_is_found_and_forgotten(host: Host, tmp_path: Path) -> None:
+    host.deploy(options={"port": 8100}, environment={"CUDA_VISIBLE_DEVICES": "1"})
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("backend instances_8001\n    server engine-0 127.0.0.1:8100\n")
+    more = {"edge_config": str(config)}
+    assert host.release("unwanted", more=more)["instances"] == []
+    [found] = host.release("unwanted", more={**more, "instances": [{"index": 5}]})["instances"]
+    assert (found["index"], found["release"], found["pending"]) == (0, "", "it is no longer wanted")
+    assert found["running"].startswith("vllm-")
+    wanted = {"index": 0, "name": "vllm-0", "unit": "vllm@0.service", "port": 8001, "gpus": [1], "served_name": "m"}
+    assert wanted.items() <= found["instance"].items()
+    assert "Instance 0 runs. Stop its unit first." in host.release("removed")["msg"]
+    host.stop()
+    assert host.release("removed", check=True)["changed"]
+    assert host.release("removed")["changed"]
+    assert not (host.root / "instances" / "0").exists()
+    assert not host.release("removed")["changed"]

@@ -1,0 +1,133 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ExecStartPre of an engine's unit, as root: waits until the instance has its GPUs and its port to itself.
+
+usage: instance_wait.py ROOT INDEX
+
+The instance's own processes have ended by now, so whoever holds its GPU or port is an orphan or a stranger. A start in
+spite of them would fail, again and again; it waits instead, says who is in the way, and goes on by itself once they are
+gone. Each GPU is then told to the engine by its UUID, in the file environment of the unit's runtime directory: an index
+means the neighbour's GPU as soon as one of them is lost. An engine that takes numbers only gets those of this moment.
+
+Which UUID an index has is kept in STATE. It is worked out anew when the host has none of the GPUs that it had, as after
+an EC2 stop and start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import typing as t
+
+STATE = "/var/lib/inference/gpus.json"
+
+# A driver keeps a few hundred MiB of each GPU for itself (609 MiB on an L40S).
+ORPHAN_MIB = 1024
+
+# Seconds between two looks, and after which the same is said once more.
+LOOK, REPEAT = 2, 60
+
+
+def main() -> None:
+    root, index = sys.argv[1:]
+    with open(os.path.join(root, "instances", index, "current", "manifest.json"), encoding="utf-8") as file:
+        manifest = json.load(file)
+    indexes = [gpu for gpu in manifest["environment"].get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    port = int(manifest["options"]["port"])
+    wait_for(lambda: obstacle(indexes, port))
+    if indexes:
+        present = query("--query-gpu=index,uuid")
+        known = names_of_gpus(present)
+        names = [known[index] for index in indexes]
+        if len(names) > 1 and manifest["several_gpus_by"] == "index":
+            now = {uuid: index for index, uuid in present}
+            names = [now[name] for name in names]
+        with open(os.path.join(os.environ["RUNTIME_DIRECTORY"], "environment"), "w", encoding="utf-8") as file:
+            file.write(f"CUDA_VISIBLE_DEVICES={','.join(names)}\n")
+
+
+def wait_for(look: t.Callable[[], str]) -> None:
+    """Return once ``look`` finds nothing in the way; what it finds is printed."""
+    told, said_at = "", 0.0
+    while True:
+        found = look()
+        if not found:
+            return
+        if re.sub(r"\d+ MiB", "", found) != told or time.monotonic() - said_at >= REPEAT:
+            print(f"{found}; the start waits", file=sys.stderr, flush=True)
+            told, said_at = re.sub(r"\d+ MiB", "", found), time.monotonic()
+        time.sleep(LOOK)
+
+
+def obstacle(indexes: list[str], port: int) -> str:
+    """What is in the way of the instance; empty for nothing."""
+    return (gpu_obstacle(indexes) if indexes else "") or port_obstacle(port)
+
+
+def gpu_obstacle(indexes: list[str]) -> str:
+    try:
+        present = query("--query-gpu=index,uuid")
+        known = names_of_gpus(present)
+        for index in indexes:
+            if index not in known:
+                return f"GPU {index} is not there: the host has {', '.join(sorted(known)) or 'none'}"
+            if known[index] not in [uuid for _index, uuid in present]:
+                return f"GPU {index} ({known[index]}) is lost: playbooks/verify_gpu.yml says more; a reboot may help"
+        own = [known[index] for index in indexes]
+        holders = query("--query-compute-apps=gpu_uuid,pid,process_name")
+        for uuid, mib in query("--query-gpu=uuid,memory.used"):
+            if uuid in own and mib.isdigit() and int(mib) > ORPHAN_MIB:
+                who = ", ".join(f"pid {pid} {name}" for held, pid, name in holders if held == uuid)
+                index = indexes[own.index(uuid)]
+                return f"GPU {index} holds {mib} MiB that belong to no engine ({who or 'no living process'})"
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return f"nvidia-smi does not answer ({error}): run playbooks/verify_gpu.yml"
+    return ""
+
+
+def port_obstacle(port: int) -> str:
+    """Who listens on the port, whatever the address."""
+    command = ["ss", "-H", "-l", "-t", "-n", "-p", f"sport = :{port}"]
+    listening = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+    if not listening:
+        return ""
+    who = re.search(r'\(\("(?P<name>[^"]+)",pid=(?P<pid>\d+)', listening)
+    return f"Port {port} is taken by {f'pid {who[2]} {who[1]}' if who else 'another process'}"
+
+
+def names_of_gpus(present: list[list[str]]) -> dict[str, str]:
+    """The UUID of each index, as it was when the host's GPUs were first seen."""
+    try:
+        with open(STATE, encoding="utf-8") as file:
+            known: dict[str, str] = json.load(file)
+    except (OSError, ValueError):
+        known = {}
+    now = {index: uuid for index, uuid in present}
+    if now and not set(known.values()) & set(now.values()):
+        known = now
+        os.makedirs(os.path.dirname(STATE), exist_ok=True)
+        with open(f"{STATE}.new", "w", encoding="utf-8") as file:
+            json.dump(known, file, indent=1)
+        os.replace(f"{STATE}.new", STATE)
+    return known
+
+
+def query(what: str) -> list[list[str]]:
+    """What nvidia-smi answers, as rows of cells.
+
+    Raises:
+        OSError, subprocess.SubprocessError, ValueError: it does not answer.
+    """
+    command = ["nvidia-smi", what, "--format=csv,noheader,nounits"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise ValueError((done.stdout + done.stderr).strip().splitlines()[-1:] or "it printed nothing")
+    return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+
+
+if __name__ == "__main__":
+    main()
