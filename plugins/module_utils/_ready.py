@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import re
 import time
 import typing as t
 
@@ -23,6 +24,9 @@ from ansible_collections.inference.fleet.plugins.module_utils._systemd import Un
 
 #: Seconds between two looks.
 INTERVAL = 0.5
+
+#: Seconds that a start may wait for its GPU or port: what runs before it says each minute who holds them.
+PATIENCE = 60
 
 
 def health_status(port: int, timeout: float = 5.0) -> int | None:
@@ -71,6 +75,8 @@ def wait_until_ready(
             raise _ended(unit, state, journal_of(unit, since=began - 20))
         if _serves(state, port, health_of):
             return now() - began
+        if _is_blocked(unit, state, now() - began, journal_of, began):
+            raise _blocked(unit, journal_of(unit, since=began - 20))
         if _is_late(state, timeout, began, now(), started):
             raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
         wait(INTERVAL)
@@ -129,6 +135,8 @@ def wait_a_slice(
                 raise _ended(unit, state, journal_of(unit, since=began - 20))
             if unit not in seconds and _serves(state, ports[unit], health_of):
                 seconds[unit] = now() - began
+            if _is_blocked(unit, state, now() - began, journal_of, began):
+                raise _blocked(unit, journal_of(unit, since=began - 20))
         waiting = [unit for unit in ports if unit not in seconds]
         for unit in waiting:
             if _is_late(states[unit], timeout, began, now(), started):
@@ -185,10 +193,23 @@ def _is_late(
     state: UnitState, timeout: float, began: float, now: float, started: t.Callable[[int], float | None]
 ) -> bool:
     # A start that waits for the weights takes as long as they do, and their fetch gives up by itself.
-    if state.has_job:
+    if state.has_job and state.active != "activating":
         return False
     process = started(state.pid) if state.pid else None
     return now - max(began, process or began) > timeout
+
+
+def _is_blocked(
+    unit: str, state: UnitState, waited: float, journal_of: t.Callable[..., list[str]], began: float
+) -> bool:
+    """Whether what runs before the engine waits for a GPU or a port, and has said so twice."""
+    if state.sub != "start-pre" or waited < PATIENCE:
+        return False
+    told = [re.sub(r"\d+ MiB", "", line) for line in journal_of(unit, since=began - 20) if line.endswith(_WAITS)]
+    return len(told) > len(set(told))
+
+
+_WAITS = "; the start waits"
 
 
 def _serves(state: UnitState, port: int, health_of: t.Callable[[int], int | None]) -> bool:
@@ -205,6 +226,13 @@ def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:
         f"`journalctl -u {unit}` on the host has the whole story.",
         reason=kind,
         journal=lines[-40:],
+    )
+
+
+def _blocked(unit: str, lines: list[str]) -> FleetError:
+    why = explain([line for line in lines if line.endswith(_WAITS)][-1:])
+    return FleetError(
+        f"{unit} waits to be started: {why or lines[-1]}", reason=why.kind if why else "unknown", journal=lines[-40:]
     )
 
 

@@ -71,6 +71,16 @@ def test_another_process_on_the_port_does_not_count() -> None:
         Host([starting], [200]).run(timeout=5)
 
 
+def test_a_start_that_waits_for_its_port_is_given_up_when_that_stays_taken() -> None:
+    before = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0, has_job=True)
+    said = "Port 8100 is taken by pid 77 nc; the start waits"
+    with pytest.raises(FleetError, match=r"waits to be started: Port 8100 is taken by pid 77 nc\. End that") as failure:
+        Host([before], [None], [said, said]).run(timeout=600)
+    assert failure.value.details["reason"] == "port_held"
+    host = Host([*[before] * 400, UP], [200], [said])
+    assert host.run(timeout=600) == pytest.approx(200), "said once: it may be free at any moment"
+
+
 def test_silence_is_a_failure_with_the_last_words() -> None:
     with pytest.raises(FleetError, match="Its last words: Loading weights") as failure:
         Host([UP], [None], ["Loading weights"]).run(timeout=5)
