@@ -48,6 +48,7 @@ _ALB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit
 _VLLM_TUNING = "https://docs.vllm.ai/en/stable/configuration/optimization/"
 _VLLM = "vLLM 0.32, config/"
 _SGLANG = "SGLang 0.5.23, srt/"
+_SGLANG_FIELDS = _SGLANG + "arg_groups/fields/"
 _MEASURED = "measured on one H200 with this architecture, vLLM 0.26: docs/profiles.md"
 
 PROFILES: dict[str, Profile] = {
@@ -140,10 +141,25 @@ PROFILES: dict[str, Profile] = {
                     "SGLang works it out from the GPU, and lowers it for a vision encoder.",
                     _SGLANG + "server_args.py",
                 ),
-                Setting("kv_cache_dtype", "auto", "The model's type: nothing is lost. fp8_e4m3 halves it.", _SGLANG),
-                Setting("quantization", None, "As the checkpoint is.", _SGLANG),
-                Setting("max_running_requests", None, "SGLang's own, from the size of its cache.", _SGLANG),
-                Setting("chunked_prefill_size", None, "SGLang's own, by GPU: 4096 on an L40S.", _SGLANG),
+                Setting(
+                    "kv_cache_dtype",
+                    "auto",
+                    "The model's type: nothing is lost. fp8_e4m3 halves it.",
+                    _SGLANG_FIELDS + "model.py",
+                ),
+                Setting("quantization", None, "As the checkpoint is.", _SGLANG_FIELDS + "model.py"),
+                Setting(
+                    "max_running_requests",
+                    None,
+                    "SGLang's own, from the size of its cache.",
+                    _SGLANG_FIELDS + "schedule.py",
+                ),
+                Setting(
+                    "chunked_prefill_size",
+                    None,
+                    "SGLang's own, by GPU: 4096 on an L40S.",
+                    _SGLANG_FIELDS + "schedule.py",
+                ),
                 Setting(
                     "max_queued_requests",
                     None,
@@ -162,11 +178,11 @@ PROFILES: dict[str, Profile] = {
                     "limit_mm_data_per_request",
                     {"image": 4, "video": 1},
                     "Without a limit one request may have any number, up to 16384 tokens a picture.",
-                    _SGLANG + "arg_groups/fields/mm.py",
+                    _SGLANG_FIELDS + "mm.py",
                 ),
-                Setting("mm_process_config", None, "Pictures as they come.", _SGLANG + "arg_groups/fields/mm.py"),
+                Setting("mm_process_config", None, "Pictures as they come.", _SGLANG_FIELDS + "mm.py"),
                 Setting("cuda_graph", True, "CUDA graphs answer faster.", _FIT),
-                Setting("radix_cache", True, "SGLang's own, and what it is chosen for.", _SGLANG),
+                Setting("radix_cache", True, "SGLang's own, and what it is chosen for.", _SGLANG_FIELDS + "memory.py"),
                 Setting(
                     "speculative_algorithm",
                     None,
@@ -208,7 +224,12 @@ PROFILES: dict[str, Profile] = {
             "sglang": (
                 Setting("max_running_requests", 64, "As for vLLM.", _VLLM_TUNING),
                 Setting("chunked_prefill_size", 2048, "As for vLLM.", _VLLM_TUNING),
-                Setting("max_queued_requests", 32, "As for vLLM; here those that run are not counted.", _SGLANG),
+                Setting(
+                    "max_queued_requests",
+                    32,
+                    "As for vLLM; here those that run are not counted.",
+                    _SGLANG_FIELDS + "schedule.py",
+                ),
             ),
         },
     ),
@@ -233,7 +254,7 @@ PROFILES: dict[str, Profile] = {
             ),
             "sglang": (
                 Setting("max_running_requests", 512, "As for vLLM.", _VLLM_TUNING),
-                Setting("chunked_prefill_size", 8192, "Larger steps, fewer of them.", _SGLANG),
+                Setting("chunked_prefill_size", 8192, "Larger steps, fewer of them.", _SGLANG_FIELDS + "schedule.py"),
                 Setting("quantization", "fp8", "As for vLLM.", _MEASURED),
             ),
         },
@@ -257,6 +278,14 @@ PROFILES: dict[str, Profile] = {
             "sglang": (
                 Setting("context_length", 262144, "As for vLLM.", _FIT),
                 Setting("kv_cache_dtype", "fp8_e4m3", "As for vLLM.", _FIT),
+                Setting(
+                    "chunked_prefill_size",
+                    2048,
+                    "SGLang sets memory aside for its largest step. Smaller ones leave 2.7 GiB more for the cache, "
+                    "without which a request of full length would not fit.",
+                    _FIT,
+                    gpu="L40S",
+                ),
                 Setting("max_running_requests", 16, "As for vLLM.", _FIT),
                 Setting("limit_mm_data_per_request", {"image": 64, "video": 2}, "As for vLLM.", _FIT),
             ),
@@ -311,16 +340,18 @@ PROFILES: dict[str, Profile] = {
                 ),
             ),
             "sglang": (
-                Setting("speculative_algorithm", "EAGLE3", "As for vLLM.", _SGLANG + "arg_groups/fields/spec.py"),
-                Setting("speculative_num_steps", 3, "As for vLLM.", _SGLANG + "arg_groups/fields/spec.py"),
+                Setting("speculative_algorithm", "EAGLE3", "As for vLLM.", _SGLANG_FIELDS + "spec.py"),
+                Setting("speculative_num_steps", 3, "As for vLLM.", _SGLANG_FIELDS + "spec.py"),
                 Setting(
                     "speculative_eagle_topk",
                     1,
                     "A chain and no tree, as vLLM has it; a tree pays with very few requests only.",
-                    _SGLANG + "arg_groups/fields/spec.py",
+                    _SGLANG_FIELDS + "spec.py",
                 ),
-                Setting("speculative_num_draft_tokens", 4, "Steps and the model's own token.", _SGLANG),
-                Setting("max_running_requests", 32, "As for vLLM.", _SGLANG),
+                Setting(
+                    "speculative_num_draft_tokens", 4, "Steps and the model's own token.", _SGLANG_FIELDS + "spec.py"
+                ),
+                Setting("max_running_requests", 32, "As for vLLM.", _SGLANG_FIELDS + "schedule.py"),
             ),
         },
     ),

@@ -1,0 +1,57 @@
+"""Writes the tables of docs/profiles.md anew from the profiles: ``python -m tests.profiles_page``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import typing as t
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "profiles.md"
+
+sys.path.insert(0, str(ROOT / "collections"))
+
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES  # noqa: E402
+from ansible_collections.inference.fleet.plugins.module_utils._profiles import PROFILES, Profile  # noqa: E402
+
+BEGIN, END = "<!-- Written by tests/profiles_page.py from here -->", "<!-- to here -->"
+
+
+def written(text: str) -> str:
+    """The page with its tables as they should be."""
+    before, _begin, rest = text.partition(BEGIN)
+    _old, _end, after = rest.partition(END)
+    tables = "\n\n".join(_section(name, profile) for name, profile in PROFILES.items())
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def _section(name: str, profile: Profile) -> str:
+    lines = [f"### {name}", "", f"For {profile.purpose}."]
+    for engine, settings in profile.settings.items():
+        lines += ["", f"| {ENGINES[engine].title} | value | why | source |", "| --- | --- | --- | --- |"]
+        for setting in settings:
+            gpu = f" ({setting.gpu} only)" if setting.gpu else ""
+            value = f"`{json.dumps(setting.value)}`"
+            cells = [f"`{engine}_{setting.name}`{gpu}", value, setting.why, _links(setting.source)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _links(source: str) -> str:
+    def link(match: re.Match[str]) -> str:
+        place, *rest = match[0].removeprefix("https://").rstrip("/").split("/")
+        name = f"{'/'.join(rest[:2])}#{rest[3]}" if place == "github.com" else place
+        return f"[{name}]({match[0]})"
+
+    return re.sub(r"https://[^\s,]+", link, source)
+
+
+def main() -> t.NoReturn:
+    PAGE.write_text(written(PAGE.read_text()))
+    sys.exit()
+
+
+if __name__ == "__main__":
+    main()
