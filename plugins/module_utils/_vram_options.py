@@ -270,7 +270,7 @@ def _sglang(options: dict[str, t.Any]) -> Options:
         # -1 switches chunks off; a step then has at most max_prefill_tokens, 16384 where nobody sets it.
         batched_tokens=chunk if chunk is None or chunk > 0 else int(options.get("max-prefill-tokens", 16384)),
         requests=_whole(options.get("max-running-requests")),
-        graphs=not options.get("disable-cuda-graph"),
+        graphs=not options.get("disable-cuda-graph") and options.get("cuda-graph-backend-decode") != "disabled",
         split_experts=int(options.get("ep-size") or options.get("expert-parallel-size") or 1) == 1,
         media_on_gpu=None if transport is None else transport in ("cuda_ipc", "cuda_vmm"),
     )

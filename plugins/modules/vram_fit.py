@@ -108,7 +108,20 @@ options:
       engine_version:
         description: The engine's version; the same as now where not given.
         type: str
+      quantization:
+        description: The quantisation while loading; the same as now where not given.
+        type: str
+  reported_file:
+    description:
+      - A record of M(inference.fleet.engine_memory) on the host, instead of O(reported).
+      - Where there is none, or it is of another engine or model, the estimate counts.
+    type: path
+  absent_ok:
+    description: Say V(unknown) where the model is not on the host yet, instead of failing.
+    type: bool
+    default: false
 seealso:
+  - module: inference.fleet.engine_memory
   - module: inference.fleet.gpu_info
 """
 
@@ -267,10 +280,13 @@ model:
 """
 
 import dataclasses
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils._memory_record import reported
 from ansible_collections.inference.fleet.plugins.module_utils._model_config import ModelFiles, read_model
 from ansible_collections.inference.fleet.plugins.module_utils._vram_fit import UNKNOWN, Fit, Gpu, Reported, fit
 from ansible_collections.inference.fleet.plugins.module_utils._vram_options import (
@@ -314,9 +330,13 @@ def main() -> None:
                     "tensor_parallel_size": {"type": "int"},
                     "gpu": {"type": "str"},
                     "engine_version": {"type": "str"},
+                    "quantization": {"type": "str"},
                 },
             },
+            "reported_file": {"type": "path"},
+            "absent_ok": {"type": "bool", "default": False},
         },
+        mutually_exclusive=[("reported", "reported_file")],
         supports_check_mode=True,
     )
     try:
@@ -334,6 +354,9 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     Raises:
         FleetError: the model cannot be read, or cannot run like that.
     """
+    if params["absent_ok"] and not os.path.exists(os.path.join(params["model_path"], "config.json")):
+        why = f"The model is not on the host yet: there is no config.json in {params['model_path'] or 'no directory'}."
+        return {"fits": True, "verdict": UNKNOWN, "certain": False, "message": why, "suggestions": [], "notes": []}
     files = read_model(params["model_path"])
     engine, parallel = params["engine"], params["tensor_parallel_size"]
     gpus = [Gpu(gpu["name"], gpu["memory_mib"], gpu["reserved_mib"]) for gpu in params["gpus"]]
@@ -343,7 +366,10 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
         options = Options(engine, NEWEST[engine], parallel)
         found = Fit(UNKNOWN, f"It cannot be told whether the model fits. {reason} The engine's start will show it.")
     else:
-        found = fit(files.config, files.weight_bytes, files.processor, gpus, options, _reported(params["reported"]))
+        given = params["reported"]
+        if params["reported_file"]:
+            given = reported(read_json(params["reported_file"]), engine, params["model_path"])
+        found = fit(files.config, files.weight_bytes, files.processor, gpus, options, _reported(given))
     return {**_figures(found, files), "tensor_parallel_sizes": parallel_sizes(files.config, options, max(8, len(gpus)))}
 
 
@@ -361,6 +387,7 @@ def _reported(given: dict[str, t.Any] | None) -> Reported | None:
         tensor_parallel=given.get("tensor_parallel_size"),
         gpu=given.get("gpu"),
         version=parse_version(given.get("engine_version", "")) or None,
+        quantization=given.get("quantization"),
     )
 
 

@@ -152,3 +152,35 @@ def test_the_example_in_the_documentation_runs(run_module: RunModule, model: str
     tasks = yaml.safe_load(vram_fit.EXAMPLES)
     (example,) = [task["inference.fleet.vram_fit"] for task in tasks if "inference.fleet.vram_fit" in task]
     assert run_module("vram_fit", {**example, "model_path": model})["verdict"] == "too_long"
+
+
+def test_a_record_of_the_last_start_counts_more_than_the_estimate(
+    run_module: RunModule, model: str, tmp_path: Path
+) -> None:
+    record = {
+        "engine": "vllm",
+        "version": "0.32.0",
+        "model_path": model,
+        "gpu": "NVIDIA L40S",
+        "tensor_parallel_size": 1,
+        "fraction": 0.92,
+        "kv_cache_dtype": "auto",
+        "quantization": "",
+        "memory": {"kv_cache_gib": 19.0, "kv_cache_tokens": 138352},
+    }
+    path = tmp_path / "vllm-0.json"
+    assert run_module("vram_fit", arguments(model, reported_file=str(path)))["source"] == "estimate"
+    path.write_text(json.dumps(record))
+    result = run_module("vram_fit", arguments(model, reported_file=str(path)))
+    assert (result["source"], result["kv_cache_tokens"], result["estimate_error_percent"]) == ("engine", 138352, 9.8)
+    path.write_text(json.dumps({**record, "gpu": "NVIDIA L4"}))
+    other = run_module("vram_fit", arguments(model, reported_file=str(path)))
+    assert other["source"] == "estimate"
+    assert "it is of another GPU, NVIDIA L4" in other["notes"][0]
+
+
+def test_of_a_model_that_is_not_there_yet_nothing_is_said(run_module: RunModule, tmp_path: Path) -> None:
+    result = run_module("vram_fit", arguments(str(tmp_path / "none"), absent_ok=True))
+    assert (result["verdict"], result["fits"], result["certain"]) == ("unknown", True, False)
+    assert "not on the host yet" in result["message"]
+    assert run_module("vram_fit", arguments(str(tmp_path / "none")))["failed"]
