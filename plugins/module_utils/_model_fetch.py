@@ -349,7 +349,8 @@ def used_paths(engine_root: str, live: bool) -> set[str]:
     else:
         found = [os.path.join(releases, one) for one in listed(releases)]
     manifests = (read_document(os.path.join(directory, "manifest.json")) for directory in found)
-    return {os.path.realpath(str(one["model_path"])) for one in manifests if one and one.get("model_path")}
+    names = ("model_path", "draft_path")
+    return {os.path.realpath(str(one[name])) for one in manifests if one for name in names if one.get(name)}
 
 
 def listed(directory: str) -> list[str]:

@@ -50,6 +50,7 @@ class Release:
         runtime: the runtime's directory name.
         model: its name on the hub, for people.
         model_path: its directory on the host.
+        draft_path: that of the model that drafts for it; empty for none.
         revision: the model's.
         served_name: what clients call it.
         options: the engine's options, as in its config file.
@@ -63,6 +64,7 @@ class Release:
     runtime: str
     model: str
     model_path: str
+    draft_path: str
     revision: str
     served_name: str
     options: dict[str, t.Any]
@@ -291,8 +293,10 @@ class Releases:
         runtime = os.path.join(self._root, "runtimes", str(manifest.get("runtime")))
         if not is_complete(runtime):
             return f"its runtime {runtime}"
-        weights = str(manifest.get("model_path"))
-        return "" if os.path.exists(os.path.join(weights, "config.json")) else f"its model under {weights}"
+        for what, weights in (("model", manifest.get("model_path")), ("draft model", manifest.get("draft_path"))):
+            if weights and not os.path.exists(os.path.join(str(weights), "config.json")):
+                return f"its {what} under {weights}"
+        return ""
 
     def prune(self, keep: int, dry_run: bool = False) -> list[str]:
         """Remove releases that nothing names beyond the newest ``keep``, and runtimes that no release uses.

@@ -77,6 +77,10 @@ options:
   model_path:
     description: The model's directory on the host, for O(state=staged).
     type: path
+  draft_path:
+    description: The directory on the host of the model that drafts for it, for O(state=staged).
+    type: str
+    default: ""
   revision:
     description: The model's revision, for O(state=staged).
     type: str
@@ -183,7 +187,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._systemd import un
 
 RUN_DIRECTORY = "/run/inference"
 
-_DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "revision")
+_DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "draft_path", "revision")
 
 
 def running_release(index: int) -> str:
@@ -413,6 +417,7 @@ def main() -> None:
             "runtime": {"type": "str"},
             "model": {"type": "str"},
             "model_path": {"type": "path"},
+            "draft_path": {"type": "str", "default": ""},
             "revision": {"type": "str", "default": ""},
             "unit": {"type": "str", "default": ""},
             "forget_previous": {"type": "bool", "default": False},

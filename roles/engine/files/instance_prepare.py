@@ -23,7 +23,8 @@ def main() -> None:
     release = os.path.realpath(os.path.join(root, "instances", index, "current"))
     with open(os.path.join(release, "manifest.json"), encoding="utf-8") as file:
         manifest = json.load(file)
-    check_weights(manifest["model_path"])
+    for path in (manifest["model_path"], manifest.get("draft_path")):
+        check_weights(path)
     runtime_directory = os.environ["RUNTIME_DIRECTORY"]
     with open(os.path.join(release, "config.yaml"), encoding="utf-8") as file:
         config = file.read()
@@ -54,8 +55,8 @@ def write(path: str, content: str) -> None:
         file.write(content)
 
 
-def check_weights(path: str) -> None:
-    if not os.path.exists(os.path.join(path, "config.json")):
+def check_weights(path: str | None) -> None:
+    if path and not os.path.exists(os.path.join(path, "config.json")):
         sys.exit(f"model weights are missing at {path}: see `systemctl status inference-models.service`")
 
 

@@ -17,6 +17,7 @@ RELEASE = Release(
     version="0.32.0",
     runtime="vllm-0.32.0-cpu-aaaa",
     model="Qwen/Qwen3-VL-8B-Instruct",
+    draft_path="",
     model_path="/srv/model",
     revision="r1",
     served_name="m",
