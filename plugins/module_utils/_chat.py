@@ -16,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._http import (
     excerpt,
     retry_after,
 )
+from ansible_collections.inference.fleet.plugins.module_utils._metrics import METRICS_PATH
 
 CHAT_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
@@ -132,6 +133,20 @@ def model_ids(client: Client, timeout: float) -> list[str]:
         raise _explained(failure) from None
     except (KeyError, TypeError):
         raise ChatFailure("malformed", f"200, but no list of models: {excerpt(reply.text())}") from None
+
+
+def counters(client: Client, timeout: float) -> str:
+    """An engine's counters, as Prometheus reads them.
+
+    Raises:
+        ChatFailure: it has none for us.
+    """
+    try:
+        reply = client.get(METRICS_PATH, timeout)
+    except HttpFailure as failure:
+        raise _explained(failure) from None
+    _check_status(reply)
+    return reply.text()
 
 
 def status_of(client: Client, document: dict[str, t.Any], timeout: float) -> Reply:

@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._chat import (
     ChatFailure,
     ask,
     ask_streamed,
+    counters,
     model_ids,
     question,
     said,
@@ -39,9 +40,13 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
 )
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, excerpt
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils._metrics import share_of_drafts
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
 
-CHECKS = ("models", "text", "stream", "image", "speed", "wrong_key", "no_key")
+CHECKS = ("models", "text", "stream", "image", "speed", "drafts", "wrong_key", "no_key")
+
+# A rate of drafts is an average: SGLang tells it every 40 steps.
+DRAFT_TOKENS = 512
 
 # Without a key there is nothing to tell a wrong one from.
 KEY_CHECKS = ("wrong_key", "no_key")
@@ -71,6 +76,9 @@ HINTS = {
     "malformed": "see that an OpenAI-compatible server, and nothing else, listens there",
     "slow": "see what else uses the GPU, its clocks and temperature, and what the release changed; set max_slowdown "
     "when slower is meant",
+    "drafts_refused": "the draft model does not belong to this model, or the prompts are not its kind: choose another "
+    "model_draft, lower num_speculative_tokens, or do without (engine_profile: balanced)",
+    "no_drafts": "see that the engine was started with speculative decoding and a draft model, and its journal",
     "no_data": "raise speed_tokens, or leave the check speed out",
 }
 
@@ -98,6 +106,7 @@ class Plan:
     attempts: int
     max_slowdown: float
     slowdown_grace_ms: float
+    min_draft_share: float
     good: dict[str, t.Any] | None = None
 
     def check(self) -> None:
@@ -133,6 +142,7 @@ class Plan:
             ("speed_tokens", self.speed_tokens, MINIMUM_TOKENS),
             ("max_slowdown", self.max_slowdown, 0),
             ("slowdown_grace_ms", self.slowdown_grace_ms, 0),
+            ("min_draft_share", self.min_draft_share, 0),
         )
         for option, value, least in bounds:
             if value < least:
@@ -171,6 +181,7 @@ class Gate:
             "stream": self._ask_stream,
             "image": self._ask_image,
             "speed": self._ask_speed,
+            "drafts": self._ask_drafts,
             "wrong_key": self._ask_wrong_key,
             "no_key": self._ask_no_key,
         }
@@ -309,6 +320,20 @@ class Gate:
             # A single measurement proves nothing: an engine is slow when it stays so.
             raise Refusal("slow", f"{'; '.join(complaints)}; allowed is {plan.max_slowdown:g} times", transient=True)
 
+    def _ask_drafts(self) -> None:
+        plan = self._plan
+        wanted = question(plan.model, f"{secrets.token_hex(4)}. {plan.prompt_speed}", DRAFT_TOKENS, ignore_eos=True)
+        before = counters(self._client(), self._timeout())
+        answer = ask_streamed(self._client(), wanted, self._timeout())
+        share = share_of_drafts(before, counters(self._client(), self._timeout()))
+        self._keep(answer)
+        if share is None:
+            raise Refusal("no_drafts", f"{answer.completion_tokens} tokens, none of which a draft model had proposed")
+        self._evidence["draft_share"] = round(share, 3)
+        if share < plan.min_draft_share:
+            got = f"{share:.0%} of the proposed tokens taken; wanted are {plan.min_draft_share:.0%}"
+            raise Refusal("drafts_refused", got)
+
     def _ask_wrong_key(self) -> None:
         self._expect_401(f"sk-wrong-{secrets.token_hex(16)}", "a key that was never made")
 
@@ -340,10 +365,12 @@ class Gate:
         base = base[: -len("/v1")] if base.endswith("/v1") else base
         if name == "models":
             return f"GET {base}{MODELS_PATH} for the model {plan.model}"
-        prompt = {"image": plan.prompt_image, "speed": plan.prompt_speed}.get(name, plan.prompt_text)
+        prompts = {"image": plan.prompt_image, "speed": plan.prompt_speed, "drafts": plan.prompt_speed}
+        prompt = prompts.get(name, plan.prompt_text)
         how = {
             "stream": ", streamed",
             "speed": f", streamed, {plan.speed_tokens} tokens",
+            "drafts": f", streamed, {DRAFT_TOKENS} tokens, and for its counters",
             "image": f" with a square of {' and of '.join(plan.expect_image)}",
             "wrong_key": " with a wrong key",
             "no_key": " without a key",

@@ -40,6 +40,20 @@ NAMES = {
     "sglang": _Names("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage"),
 }
 
+
+class _Drafting(t.NamedTuple):
+    """Counters of tokens that were proposed and taken; or where an engine has none, the share of its last steps."""
+
+    proposed: str
+    taken: str
+    share: str
+
+
+DRAFTING = {
+    "vllm": _Drafting("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total", ""),
+    "sglang": _Drafting("", "", "sglang:spec_accept_rate"),
+}
+
 # Ranks that work on the same requests: with tensor or pipeline parallelism each may report them again.
 _SHARED_RANKS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
 
@@ -82,6 +96,26 @@ def load(text: str) -> Load | None:
         if running is not None and waiting is not None:
             usage = [sample.value for sample in samples if sample.name == names.kv_usage and _finite(sample)]
             return Load(engine, round(running), round(waiting), max(usage) if usage else None)
+    return None
+
+
+def share_of_drafts(before: str, after: str) -> float | None:
+    """The share of the proposed tokens that the model took, from 0 to 1; None where nothing was proposed.
+
+    Args:
+        before: an engine's exposition.
+        after: the same engine's later one.
+    """
+    old, new = parse(before), parse(after)
+    for names in DRAFTING.values():
+        if names.share:
+            shares = [sample.value for sample in new if sample.name == names.share and _finite(sample)]
+            if shares and max(shares) > 0:
+                return max(shares)
+            continue
+        proposed = (_total(new, names.proposed) or 0.0) - (_total(old, names.proposed) or 0.0)
+        if proposed > 0:
+            return ((_total(new, names.taken) or 0.0) - (_total(old, names.taken) or 0.0)) / proposed
     return None
 
 

@@ -53,10 +53,12 @@ options:
       - V(text) and V(stream) ask O(prompt_text), whole and streamed.
       - V(image) asks O(prompt_image) about a square of each colour in O(expect_image). Leave it out for text models.
       - V(speed) streams O(speed_tokens) tokens and measures; see O(max_slowdown).
+      - V(drafts) streams 512 tokens and looks at the engine's counters, so it is for an engine's own port; see
+        O(min_draft_share). Ask it of engines that have a draft model.
       - V(wrong_key) and V(no_key) want a 401.
     type: list
     elements: str
-    choices: [models, text, stream, image, speed, wrong_key, no_key]
+    choices: [models, text, stream, image, speed, drafts, wrong_key, no_key]
     default: [models, text, stream, image, speed, wrong_key, no_key]
   prompt_text:
     description: The question of the checks V(text) and V(stream).
@@ -122,6 +124,12 @@ options:
     description: A time to the first token that grew by no more than this is not slow, whatever the ratio.
     type: float
     default: 200
+  min_draft_share:
+    description:
+      - How much of what a draft model proposes the model has to take, from 0 to 1, in the check V(drafts). What is not
+        taken costs time, so that below some share the answers are slower than without drafts.
+    type: float
+    default: 0.3
   baseline:
     description:
       - The last good figures, as C(ttft_ms) and C(tokens_per_second) in a dictionary, or the path on the host of a JSON
@@ -168,7 +176,7 @@ options:
         description: What to ask.
         type: list
         elements: str
-        choices: [models, text, stream, image, speed, wrong_key, no_key]
+        choices: [models, text, stream, image, speed, drafts, wrong_key, no_key]
       baseline:
         description: The last good figures.
         type: raw
@@ -465,7 +473,7 @@ def argument_spec() -> dict[str, t.Any]:
         "model": {"type": "str", "required": True},
         "api_key": key,
         "api_key_file": key_file,
-        "checks": {**checks, "default": list(CHECKS)},
+        "checks": {**checks, "default": [name for name in CHECKS if name != "drafts"]},
         "prompt_text": {"type": "str", "default": "What is the capital of France? Answer with one word."},
         "expect_text": {"type": "list", "elements": "str", "default": ["Paris"]},
         "expect_text_regex": {"type": "str"},
@@ -480,6 +488,7 @@ def argument_spec() -> dict[str, t.Any]:
         "attempts": {"type": "int", "default": 3},
         "max_slowdown": {"type": "float", "default": 2.0},
         "slowdown_grace_ms": {"type": "float", "default": 200},
+        "min_draft_share": {"type": "float", "default": 0.3},
         "baseline": {"type": "raw"},
         "record": {"type": "path"},
         "expect_failure": {"type": "bool", "default": False},

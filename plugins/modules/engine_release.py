@@ -156,6 +156,9 @@ instances:
     problem:
       description: Why there is nothing that the instance could go to; empty when there is.
       type: str
+    drafts:
+      description: Whether the release has a draft model.
+      type: bool
     instance:
       description:
         - With O(state=unwanted), what the filter P(inference.fleet.instances#filter) would return for it. C(port) is
@@ -243,6 +246,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "running": running,
                 "pending": pending_reason(releases, index, release.name, running),
                 "problem": "",
+                "drafts": bool(release.draft_path),
                 "described": {
                     **_described(releases, current),
                     release.name: {key: getattr(release, key) for key in ("engine", "version", "model", "revision")},
@@ -277,6 +281,7 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "running": running_release(index),
                 "pending": "" if problem else reason,
                 "problem": problem,
+                "drafts": bool(releases.manifest(release).get("draft_path")),
                 "described": _described(releases, release, current),
             }
         )
@@ -360,6 +365,7 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "running": "",
                 "pending": "",
                 "problem": "",
+                "drafts": bool(releases.manifest(name).get("draft_path")),
                 "described": _described(releases, name),
             }
         )

@@ -84,6 +84,7 @@ FAULTS = {
     "unhealthy": "answer /health with 503",
     "dies_after": "seconds until the engine's core dies, and the process with it",
     "deaf": "pass over SIGTERM",
+    "draft_share": "have a draft model, of whose tokens this share is taken",
 }
 
 #: Seconds between two looks whether a client still waits.
@@ -339,7 +340,20 @@ class FakeEngine:
             name = "vllm:admission_rejections_total"
             labels = f'{{model_name="{self.model}",reason="max_num_queued_reqs"}}'
             lines.append(f"# HELP {name} x\n# TYPE {name} counter\n{name}{labels} {float(self.rejected)}\n")
-        return "".join(lines)
+        return "".join(lines) + self._draft_metrics()
+
+    def _draft_metrics(self) -> str:
+        share = self.faults.get("draft_share")
+        if share is None:
+            return ""
+        if self.engine == "sglang":
+            return f'sglang:spec_accept_rate{{model_name="{self.model}",tp_rank="0"}} {float(share)}\n'
+        labels = f'{{engine="0",model_name="{self.model}"}}'
+        # Looked at a moment later there are more of both.
+        proposed = time.monotonic() * 1000
+        taken = proposed * float(share)
+        names = ("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total")
+        return "".join(f"{name}{labels} {value}\n" for name, value in zip(names, (proposed, taken)))
 
 
 class _Server(http.server.ThreadingHTTPServer):

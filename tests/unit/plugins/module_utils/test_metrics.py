@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load, Sample, load, parse
+from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load, Sample, load, parse, share_of_drafts
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -68,3 +68,21 @@ def test_the_format_is_read_as_written() -> None:
         Sample("c_bucket", {"le": "1"}, 3.0),
         Sample("d", {}, 7.0),
     ]
+
+
+def drafts(proposed: float, taken: float) -> str:
+    names = ("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total")
+    return "".join(f'{name}{{engine="0"}} {value}\n' for name, value in zip(names, (proposed, taken)))
+
+
+def test_what_was_drafted_counts_from_one_look_to_the_next() -> None:
+    assert share_of_drafts(drafts(1000, 900), drafts(1200, 950)) == 0.25
+    assert share_of_drafts("", drafts(200, 50)) == 0.25
+    assert share_of_drafts(drafts(200, 50), drafts(200, 50)) is None
+    assert share_of_drafts(VLLM, VLLM) is None
+
+
+def test_sglang_tells_the_share_itself() -> None:
+    assert share_of_drafts("", 'sglang:spec_accept_rate{tp_rank="0"} 0.4\n') == 0.4
+    assert share_of_drafts("", 'sglang:spec_accept_rate{tp_rank="0"} 0.0\n') is None
+    assert share_of_drafts(SGLANG, SGLANG) is None

@@ -494,3 +494,33 @@ def test_a_file_with_a_key_that_root_alone_reads_needs_become(
     monkeypatch.setattr("ansible_collections.inference.fleet.plugins.modules.chat_smoke.read_text", denied)
     result = smoke(api_key=None, api_key_file=str(tmp_path / "key"))
     assert "cannot be read: Permission denied. Use become." in result["msg"]
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("share", "reason", "said"),
+    [
+        (0.6, None, ""),
+        (0.1, "drafts_refused", "10% of the proposed tokens taken; wanted are 30%"),
+        (None, "no_drafts", "none of which a draft model had proposed"),
+    ],
+)
+def test_a_draft_model_has_to_be_worth_it(
+    smoke: Smoke, engine: FakeEngine, kind: str, share: float | None, reason: str | None, said: str
+) -> None:
+    engine.engine = kind
+    if share is not None:
+        engine.faults.set("draft_share", share)
+    result = smoke(checks=["models", "drafts"])
+    check = check_of(result, "drafts")
+    assert check.get("reason") == reason
+    assert said in check.get("got", "")
+    if share is not None:
+        assert check["evidence"]["draft_share"] == pytest.approx(share, abs=0.01)
+    assert result.get("failed", False) == (reason is not None)
+
+
+def test_drafts_are_looked_at_only_where_that_is_asked(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("draft_share", 0.0)
+    assert smoke()["passed"]
+    assert smoke(checks=["drafts"], min_draft_share=0.0).get("failed", False) is (engine.engine == "sglang")
