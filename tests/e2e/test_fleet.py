@@ -29,9 +29,9 @@ def square(colour: str) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def ask(client: openai.OpenAI, content: t.Any = QUESTION) -> str:
+def ask(client: openai.OpenAI, content: t.Any = QUESTION, model: str = MODEL) -> str:
     answer = client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=16
+        model=model, messages=[{"role": "user", "content": content}], temperature=0, max_tokens=16
     )
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
@@ -166,7 +166,7 @@ def test_an_unknown_engine_touches_no_host(demo: Run, fleet: Fleet) -> None:
     done = fleet.playbook("site.yml", "-e", "engine=tgi")
     assert done.code != 0
     assert "'tgi'" in done.text
-    assert "valid are vllm" in done.text
+    assert "valid are vllm, sglang" in done.text
     assert all(counts["changed"] == 0 for counts in done.recap.values())
 
 

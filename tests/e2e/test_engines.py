@@ -1,0 +1,157 @@
+"""The fleet goes from vLLM to SGLang and back under load, runs both on one host, and SGLang's processes are killed.
+
+Each test but the first two leaves the fleet as it found it; these two are the way there and the way back.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import typing as t
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.e2e.conftest import HOSTS, Fleet, StartTraffic, status
+from tests.e2e.rollouts import Rollout, nothing_was_lost
+from tests.e2e.test_fleet import QUESTION, ask, square
+from tests.project import MODEL
+
+SGLANG = "sglang@0.service"
+INSTALLED = re.compile(r"Install the engine and what it needs[^\n]*\n(\S*changed)", re.MULTILINE)
+BOTH = '{"fleet_instances": [{"engine": "vllm"}, {"engine": "sglang", "port": 8001, "served_name": "fast"}]}'
+
+
+def at(fleet: Fleet, host: str, port: int = 8000) -> openai.OpenAI:
+    """A client that talks to one host, and to none else."""
+    return openai.OpenAI(
+        base_url=f"http://{fleet.address(host)}:{port}/v1", api_key=fleet.environment["OPENAI_API_KEY"], max_retries=0
+    )
+
+
+def question_about(colour: str) -> list[dict[str, t.Any]]:
+    return [
+        {"type": "image_url", "image_url": {"url": square(colour)}},
+        {"type": "text", "text": "What colour is the square? Answer with one word."},
+    ]
+
+
+def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
+    """Wait until these hosts' /health says this."""
+    deadline = time.monotonic() + 300
+    while {host: fleet.health(host) for host in health} != dict(health):
+        assert time.monotonic() < deadline, f"/health never became {health}"
+        time.sleep(0.5)
+
+
+def test_sglang_takes_over_and_nothing_is_lost(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
+    clients = traffic(streams=4, requests_per_second=5)
+    done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang").wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert INSTALLED.search(done.output)
+    assert "2 hosts in 2 waves" in done.text
+    for host in HOSTS:
+        assert fleet.process(host, SGLANG) != "0"
+        assert fleet.process(host) == "0"
+        assert ask(at(fleet, host)) == "Paris"
+        assert ask(at(fleet, host), question_about("green")).lower() == "green"
+
+
+def test_a_second_run_with_sglang_changes_nothing(fleet: Fleet) -> None:
+    before = [fleet.process(host, SGLANG) for host in HOSTS]
+    again = fleet.playbook("site.yml", "-e", "engine=sglang")
+    assert again.code == 0
+    assert {host: counts["changed"] for host, counts in again.recap.items()} == dict.fromkeys(again.recap, 0)
+    assert [fleet.process(host, SGLANG) for host in HOSTS] == before
+
+
+def test_sglang_streams_and_says_why_it_stopped(fleet: Fleet) -> None:
+    chunks = list(
+        fleet.client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices).strip(" .") == "Paris"
+    assert chunks[-1].usage is not None
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_sglang_shows_nothing_but_its_answers(fleet: Fleet, host: str) -> None:
+    base, key = f"http://{fleet.address(host)}:8000", fleet.environment["OPENAI_API_KEY"]
+    for path in (
+        "/server_info",
+        "/get_server_info",
+        "/flush_cache",
+        "/update_weights_from_disk",
+        "/metrics",
+        "/v1/loads",
+    ):
+        assert status(f"{base}{path}", key) == 404, path
+        assert status(f"{base}{path}", key, b"{}") == 404, path
+    listening = fleet.on(host, "ss -H -l -t -n | awk '{print $4}'").split()
+    assert {one.rsplit(":", 1)[1] for one in listening if not one.startswith(("127.", "[::1]"))} == {"22", "8000"}
+    leaks = fleet.on(
+        host,
+        "key=$(sed -n s/^ENGINE_API_KEY=//p /etc/inference/engine_key.env);"
+        ' for p in /proc/[0-9]*/cmdline; do grep -alF "$key" $p 2>/dev/null; done;'
+        ' journalctl --no-pager | grep -cF "$key";'
+        ' grep -rlF "$key" /opt/inference/releases /etc/systemd /var/cache/inference; true',
+    )
+    assert leaks == "0"
+
+
+def test_what_sglang_does_not_know_stops_nothing(fleet: Fleet) -> None:
+    before = [fleet.process(host, SGLANG) for host in HOSTS]
+    done = fleet.playbook("site.yml", "-e", "engine=sglang", "-e", '{"sglang_extra_args": {"max-num-seqs": 4}}')
+    assert done.code != 0
+    assert "max-num-seqs is an option of vLLM" in done.text
+    assert "max-running-requests" in done.text
+    assert [fleet.process(host, SGLANG) for host in HOSTS] == before
+
+
+def test_sglangs_killed_processes_come_back_by_themselves(fleet: Fleet) -> None:
+    before = {host: fleet.process(host, SGLANG) for host in HOSTS}
+    fleet.on("inference-1", f"kill -9 {before['inference-1']}")
+    # Its scheduler is a child, and holds the model.
+    fleet.on("inference-2", f"kill -9 $(pgrep --parent {before['inference-2']} --full 'sglang::scheduler')")
+    become(fleet, dict.fromkeys(HOSTS, "503"))
+    become(fleet, dict.fromkeys(HOSTS, "200"))
+    for host in HOSTS:
+        assert fleet.process(host, SGLANG) not in (before[host], "0")
+        assert ask(at(fleet, host)) == "Paris"
+
+
+def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
+    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
+) -> None:
+    clients = traffic(streams=4, requests_per_second=5)
+    done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=vllm").wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert not INSTALLED.search(done.output)
+    assert ask(fleet.client) == "Paris"
+    # Both engines have had this model, and it was fetched once.
+    assert [fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") for host in HOSTS] == ["1", "1"]
+
+
+def test_both_engines_answer_on_one_host(fleet: Fleet) -> None:
+    both = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm", "-e", BOTH)
+    assert both.code == 0, both.output[-6000:]
+    for port, name in ((8000, MODEL), (8001, "fast")):
+        client = at(fleet, "inference-2", port)
+        assert [model.id for model in client.models.list()] == [name]
+        assert ask(client, model=name) == "Paris"
+    shown = fleet.playbook("playbooks/status.yml").output
+    assert re.search(rf"inference-2 +in service +0 +vllm .*{re.escape(MODEL)}", shown)
+    assert re.search(r"inference-2 +in service +1 +sglang .* fast", shown)
+    one = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm")
+    assert one.code == 0, one.output
+    assert fleet.process("inference-2", "sglang@1.service") == "0"
+    assert status(f"http://{fleet.address('inference-2')}:8000/health") == 200
