@@ -82,6 +82,8 @@ def _limits(client: Shown) -> str:
     told = [
         f"{client['requests_per_minute']}/min" if client["requests_per_minute"] else "",
         f"{client['max_concurrent']} at once" if client["max_concurrent"] else "",
+        f"{client['tokens_per_minute']} tokens/min" if client.get("tokens_per_minute") else "",
+        f"{client['budget']:g} per {client['budget_period'] or 'life'}" if client.get("budget") else "",
         f"until {_day(client['expires'])}" if client["expires"] else "",
         models[0] if len(models) == 1 else f"{len(models)} models" if models else "",
     ]

@@ -9,11 +9,13 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils import _metrics
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
 ENGINE_KEY_MAP_PATH = "/etc/haproxy/maps/engine_key.map"
+UPSTREAM_KEY_MAP_PATH = "/etc/haproxy/maps/upstream_key.map"
 DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
 ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
 DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"
@@ -146,7 +148,8 @@ def parse_instances(config: str) -> list[Instance]:
         section = re.match(r"(\w+)(?:\s+(\S+))?", line)
         if section:
             backend = section[2] or "" if section[1] == "backend" else ""
-        server = re.match(r"\s+server\s+(\S+)\s+(\S+):(\d+)", line)
+        # One that tracks another is no instance of its own: it is another gateway, or the same under another name.
+        server = re.match(r"\s+server\s+(\S+)\s+(\S+):(\d+)(?!.*\strack\s)", line)
         if server and backend.startswith(BACKEND_PREFIX):
             found.append(Instance(backend, server[1], server[2], int(server[3])))
     return found
@@ -194,6 +197,14 @@ def responses(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
     """
     backends = [row for row in rows if row.get("svname") == "BACKEND" and row["pxname"].startswith(BACKEND_PREFIX)]
     return {name: sum(int(row.get(f"hrsp_{name}") or 0) for row in backends) for name in _CLASSES}
+
+
+def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> _metrics.Load | None:
+    """The requests that an instance without counters of its own has; None where the edge does not know it."""
+    for row in rows:
+        if row["pxname"].startswith(BACKEND_PREFIX) and row.get("svname") == server_name(index):
+            return _metrics.Load(engine, int(row.get("scur") or 0), int(row.get("qcur") or 0), None)
+    return None
 
 
 def request_limits(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:

@@ -9,6 +9,7 @@ Pure: text and dictionaries in, text and dictionaries out.
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import difflib
 import json
 import re
@@ -40,6 +41,9 @@ class Engine:
         clean_exit: how its main process ends when it is told to stop, beside status 0; systemd's word. SGLang ends by
             killing its own process tree.
         reserved: options that the collection sets itself, each with the reason.
+        nested: whether its config has sections with options in them, whose names stay as they are.
+        first_port: instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
+        health_path: where it says that it serves.
     """
 
     name: str
@@ -55,6 +59,9 @@ class Engine:
     several_gpus_by: str
     clean_exit: str
     reserved: dict[str, str]
+    nested: bool = False
+    first_port: int = 8100
+    health_path: str = "/health"
 
     @property
     def takes_several_keys(self) -> bool:
@@ -91,6 +98,31 @@ try:
     parser.parse_args(ConfigArgumentMerger(parser=parser).merge_config_with_args(["--config", sys.argv[1]]))
 finally:
     print(json.dumps(sorted(o.lstrip("-") for a in parser._actions for o in a.option_strings if o.startswith("--"))))
+"""
+
+# LiteLLM has no parser: it passes over what it does not know. So this finds the names that its sources know, without
+# importing them, which would take longer than its start.
+_LITELLM_CHECK = """
+import ast, importlib.util, json, pathlib, re, sys
+import yaml
+place = pathlib.Path(importlib.util.find_spec("litellm").origin).parent
+router = ast.parse((place / "router.py").read_text())
+start = next(f for c in router.body if isinstance(c, ast.ClassDef) and c.name == "Router"
+             for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "__init__")
+names = {"router_settings": {a.arg for a in [*start.args.args[1:], *start.args.kwonlyargs]}}
+own = ast.parse((place / "__init__.py").read_text()).body
+targets = [t for n in own for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])]
+names["litellm_settings"] = {t.id for t in targets if isinstance(t, ast.Name)}
+text = "".join(path.read_text() for path in (place / "proxy").rglob("*.py"))
+names["litellm_settings"] |= set(re.findall(r'key == "(\\w+)"', text)) | {"cache_params"}
+names["litellm_settings"] |= set(re.findall(r'litellm_settings(?:\\.get\\(|\\[)"(\\w+)"', text))
+names["general_settings"] = set(re.findall(r'general_settings(?:\\.get\\(|\\[)\\s*"(\\w+)"', text))
+known = sorted(f"{section}.{name}" for section in names for name in names[section])
+given = yaml.safe_load(open(sys.argv[1]))
+unknown = [f"{s}.{n}" for s in names for n in given.get(s) or {} if n not in names[s]]
+print(json.dumps(known))
+if unknown:
+    sys.exit("error: unrecognized arguments: " + " ".join("--" + name for name in unknown))
 """
 
 # Setting these elsewhere would take an instance out of the edge's reach, put its key where it can be read, or leave a
@@ -154,6 +186,35 @@ ENGINES: dict[str, Engine] = {
     ),
 }
 
+#: What the instances of a gateway run. It is no engine that a host could be given.
+GATEWAY = "litellm"
+
+#: Everything that an instance can run, by the names of its releases and its units.
+KINDS: dict[str, Engine] = {
+    **ENGINES,
+    GATEWAY: Engine(
+        name=GATEWAY,
+        title="LiteLLM",
+        documentation="https://docs.litellm.ai",
+        command=("bin/litellm", "--config"),
+        check_program=_LITELLM_CHECK,
+        negatable=False,
+        # It takes what comes; the edge bounds that.
+        limit_option="",
+        default_limit=100_000,
+        parallel_option="",
+        # It has the key in its environment.
+        key_options={},
+        several_gpus_by="index",
+        clean_exit="",
+        reserved={},
+        nested=True,
+        first_port=4001,
+        # Whatever becomes of its database.
+        health_path="/health/liveliness",
+    ),
+}
+
 #: One thing under two names: vLLM's option, SGLang's, and the variables of the roles where there are any.
 COUNTERPARTS: tuple[tuple[str, str], ...] = (
     ("api-server-count", "tokenizer-worker-num"),
@@ -182,6 +243,8 @@ COUNTERPARTS: tuple[tuple[str, str], ...] = (
     ("tokenizer", "tokenizer-path"),
 )
 
+# A text, which stays as it is, or a number with an exponent.
+_SMALL = re.compile(r'("(?:[^"\\]|\\.)*")|-?\d+(?:\.\d+)?[eE][+-]?\d+')
 _OPTION = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 
 
@@ -205,7 +268,7 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
     """The engine's YAML config file.
 
     Args:
-        engine: ``vllm`` or ``sglang``.
+        engine: one of KINDS.
         options: option names, with dashes or underscores, and their values. None leaves an option out.
 
     Raises:
@@ -213,34 +276,40 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
     """
     rendered: dict[str, t.Any] = {}
     for given, value in options.items():
-        name = plain_name(given)
-        if not _OPTION.match(name):
+        name = str(given) if KINDS[engine].nested else plain_name(given)
+        if not _OPTION.match(name.replace("_", "-")):
             raise FleetError(f"{given!r} cannot be the name of an engine option: use letters, digits and dashes.")
         if value is None:
             continue
         if isinstance(value, bool) and not value:
-            if not ENGINES[engine].negatable:
+            if not KINDS[engine].negatable:
                 continue
             name, value = f"no-{name}", True
         if name in rendered and rendered[name] != value:
             raise FleetError(f"The engine option {name} is set twice, to {rendered[name]!r} and to {value!r}.")
         rendered[name] = value
-    return "".join(f"{name}: {json.dumps(rendered[name], sort_keys=True)}\n" for name in sorted(rendered))
+    return "".join(f"{name}: {_json(rendered[name])}\n" for name in sorted(rendered))
+
+
+def _json(value: t.Any) -> str:
+    """JSON that YAML reads as the same; small numbers are written out, because YAML takes 1e-07 for a word."""
+    text = json.dumps(value, sort_keys=True)
+    return _SMALL.sub(lambda match: match[1] or format(decimal.Decimal(match[0]), "f"), text)
 
 
 def request_limit(engine: str | None, options: t.Mapping[str, t.Any], edge_limit: int | None) -> int:
     """How many requests an instance works on at once.
 
     Args:
-        engine: ``vllm`` or ``sglang``; None where nothing is known, which is no room at all.
+        engine: one of KINDS; None where nothing is known, which is no room at all.
         options: the engine's.
         edge_limit: how many the edge gives it at once; None where that is not known.
     """
-    if engine not in ENGINES:
+    if engine not in KINDS:
         return 0
     given = {plain_name(name): value for name, value in options.items()}
-    wanted = given.get(ENGINES[engine].limit_option)
-    limit = int(wanted) if wanted else ENGINES[engine].default_limit
+    wanted = given.get(KINDS[engine].limit_option)
+    limit = int(wanted) if wanted else KINDS[engine].default_limit
     return min(limit, edge_limit) if edge_limit else limit
 
 

@@ -12,11 +12,8 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils._edge import server_name
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES, GATEWAY, KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-
-#: Instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
-FIRST_ENGINE_PORT = 8100
 
 _KEYS = {"engine", "gpus", "port", "served_name"}
 
@@ -27,7 +24,7 @@ class Instance:
 
     Attributes:
         index: position on the host, from 0; the unit is ``<engine>@<index>.service``.
-        engine: ``vllm`` or ``sglang``.
+        engine: one of KINDS.
         gpus: indices of the GPUs it owns; empty on a host without GPUs.
         port: the edge's port that leads to it; instances of one port share the load.
         served_name: what clients call its model.
@@ -49,7 +46,11 @@ class Instance:
 
     @property
     def engine_port(self) -> int:
-        return FIRST_ENGINE_PORT + self.index
+        return KINDS[self.engine].first_port + self.index
+
+    @property
+    def health_path(self) -> str:
+        return health_path(self.unit)
 
     def as_dict(self) -> dict[str, t.Any]:
         return {
@@ -60,8 +61,14 @@ class Instance:
             "gpus": list(self.gpus),
             "port": self.port,
             "engine_port": self.engine_port,
+            "health_path": self.health_path,
             "served_name": self.served_name,
         }
+
+
+def health_path(unit: str) -> str:
+    """Where what the unit runs says that it serves."""
+    return KINDS[unit.partition("@")[0]].health_path
 
 
 def check_engine(engine: t.Any, where: str = "engine") -> str:
@@ -123,6 +130,22 @@ def plan_instances(
     ]
 
 
+def plan_gateway(count: int, *, edge_port: int = 4000, served_name: str = "") -> list[Instance]:
+    """The instances of one gateway: LiteLLM uses one core, so there are several where there are more cores.
+
+    Args:
+        count: how many.
+        edge_port: the edge's port.
+        served_name: the model that it is gated with.
+
+    Raises:
+        FleetError: there have to be some, and not hundreds.
+    """
+    if not 1 <= count <= 64:
+        raise FleetError(f"litellm_instances is {count}; give one for each core that LiteLLM shall use, 1 to 64.")
+    return [Instance(index, GATEWAY, (), edge_port, served_name) for index in range(count)]
+
+
 def _from_item(index: int, item: t.Any, gpu_count: int, defaults: Instance) -> Instance:
     where = f"fleet_instances[{index}]"
     if not isinstance(item, dict):
@@ -174,9 +197,10 @@ def _check_ports_are_of_one_model(instances: list[Instance]) -> None:
     for instance in instances:
         if instance.port in engine_ports:
             owner = engine_ports[instance.port]
+            first_port = owner.engine_port - owner.index
             raise FleetError(
                 f"fleet_instances[{instance.index}].port is {instance.port}, on which the engine of {owner.name} "
-                f"listens. Choose one outside of {FIRST_ENGINE_PORT} to {FIRST_ENGINE_PORT + len(instances) - 1}."
+                f"listens. Choose one outside of {first_port} to {first_port + len(instances) - 1}."
             )
         other = first.setdefault(instance.port, instance)
         if (other.engine, other.served_name) != (instance.engine, instance.served_name):
@@ -188,17 +212,26 @@ def _check_ports_are_of_one_model(instances: list[Instance]) -> None:
             )
 
 
-def edge_services(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none."""
-    services: dict[int, list[dict[str, t.Any]]] = {}
+def edge_services(
+    instances: list[dict[str, t.Any]], peers: t.Sequence[t.Mapping[str, t.Any]] = ()
+) -> list[dict[str, t.Any]]:
+    """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none.
+
+    Args:
+        instances: of one host.
+        peers: on a gateway, the edges of the other ones.
+    """
+    services: dict[int, dict[str, t.Any]] = {}
     for instance in (one for one in instances if one["port"]):
-        services.setdefault(instance["port"], []).append(
+        service = services.setdefault(
+            instance["port"], {"port": instance["port"], "served_name": instance["served_name"], "instances": []}
+        )
+        service["instances"].append(
             {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
-    names: dict[int, str] = {}
-    for instance in instances:
-        names.setdefault(instance["port"], instance["served_name"])
-    return [{"port": port, "served_name": names[port], "instances": services[port]} for port in sorted(services)]
+        if instance["engine"] == GATEWAY:
+            service.update(kind="gateway", health_path=KINDS[GATEWAY].health_path, peers=list(peers))
+    return [services[port] for port in sorted(services)]
 
 
 def edge_targets(
@@ -235,8 +268,8 @@ def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
     engines = [
         {
             "port": instance["engine_port"],
-            "purpose": f"engine instance {instance['index']}",
-            "units": [f"{engine}@{instance['index']}.service" for engine in ENGINES],
+            "purpose": f"{'LiteLLM' if instance['engine'] == GATEWAY else 'engine'} instance {instance['index']}",
+            "units": [f"{kind}@{instance['index']}.service" for kind in KINDS],
             "variable": "it follows from the instance's index, so another service has to move",
         }
         for instance in instances

@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "bool": (bool,),
     "int | None": (int, type(None)),
+    "float | None": (float, int, type(None)),
     "tuple[str, ...]": (list, tuple),
 }
 _MOMENTS = ("created", "activated", "retire_at", "retired", "started", "resumed", "expires", "at")

@@ -97,12 +97,18 @@ class Attributes:
         requests_per_minute: None for no limit.
         max_concurrent: requests in flight; None for no limit.
         expires: the moment after which it is refused; empty for never.
+        tokens_per_minute: what gateways let it use; None for no limit.
+        budget: what its requests may cost at gateways, in the unit of their prices; None for no limit.
+        budget_period: how long the budget is for; empty for ever.
     """
 
     models: tuple[str, ...] = ()
     requests_per_minute: int | None = None
     max_concurrent: int | None = None
     expires: str = ""
+    tokens_per_minute: int | None = None
+    budget: float | None = None
+    budget_period: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,13 +291,18 @@ def check_attributes(item: t.Mapping[str, t.Any]) -> Attributes:
         FleetError: one of them is wrong.
     """
     name = item["name"]
-    for limit in ("requests_per_minute", "max_concurrent"):
+    for limit in ("requests_per_minute", "max_concurrent", "tokens_per_minute"):
         value = item.get(limit)
         if value is not None and value < 1:
             raise FleetError(
                 f"{limit} of client {name} is {value}. Give 1 or more, or leave it out for no limit; remove the client "
                 "to lock it out."
             )
+    budget, period = item.get("budget"), str(item.get("budget_period") or "")
+    if budget is not None and budget <= 0:
+        raise FleetError(f"budget of client {name} is {budget}. Give more than 0, or leave it out for no limit.")
+    if period and _times.duration(period, f"budget_period of client {name}") < 60:
+        raise FleetError(f"budget_period of client {name} is {period}. Give at least a minute, such as 30d.")
     expires = str(item.get("expires") or "")
     if expires:
         # One that has expired is no error: it would keep every other client's change from being made.
@@ -301,4 +312,7 @@ def check_attributes(item: t.Mapping[str, t.Any]) -> Attributes:
         requests_per_minute=item.get("requests_per_minute"),
         max_concurrent=item.get("max_concurrent"),
         expires=expires,
+        tokens_per_minute=item.get("tokens_per_minute"),
+        budget=budget,
+        budget_period=period,
     )

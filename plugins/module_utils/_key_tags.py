@@ -33,7 +33,13 @@ _MODELS = f"{OWN}models"
 _ACTIVATED = f"{OWN}activated:"
 _RETIRE_AT = f"{OWN}retire_at:"
 _RETIRED = f"{OWN}retired:"
-_PLAIN = ("requests_per_minute", "max_concurrent", "expires")
+_NUMBERS: dict[str, type] = {
+    "requests_per_minute": int,
+    "max_concurrent": int,
+    "tokens_per_minute": int,
+    "budget": float,
+}
+_TEXTS = ("expires", "budget_period")
 
 _MAX_TAGS = 50
 _MAX_VALUE = 256
@@ -47,7 +53,7 @@ def of(name: str, whole: Client) -> dict[str, str]:
     tags = {CLIENT: name}
     for number, line in enumerate(_lines(whole.attributes.models)):
         tags[f"{_MODELS}.{number}" if number else _MODELS] = line
-    for option in _PLAIN:
+    for option in (*_NUMBERS, *_TEXTS):
         value = getattr(whole.attributes, option)
         if value:
             tags[f"{OWN}{option}"] = str(value)
@@ -133,8 +139,9 @@ def check(tags: t.Mapping[str, t.Any], name: str = "") -> None:
 def _attributes(tags: t.Mapping[str, str]) -> Attributes:
     lines = _named(tags, _MODELS)
     models = [word for number in sorted(lines, key=lambda tail: int(tail[1:] or 0)) for word in lines[number].split()]
-    numbers = {name: int(tags[f"{OWN}{name}"]) for name in _PLAIN[:2] if f"{OWN}{name}" in tags}
-    document = {"models": sorted(models), "expires": tags.get(f"{OWN}expires", ""), **numbers}
+    numbers = {name: kind(tags[f"{OWN}{name}"]) for name, kind in _NUMBERS.items() if f"{OWN}{name}" in tags}
+    texts = {name: tags.get(f"{OWN}{name}", "") for name in _TEXTS}
+    document = {"models": sorted(models), **texts, **numbers}
     return _key_document.attributes(document)
 
 

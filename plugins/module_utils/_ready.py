@@ -17,6 +17,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils import _engine_progress
 from ansible_collections.inference.fleet.plugins.module_utils._engine_log import explain
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._instances import health_path
 from ansible_collections.inference.fleet.plugins.module_utils._model_progress import restoring
 from ansible_collections.inference.fleet.plugins.module_utils._model_units import RESTORE
 from ansible_collections.inference.fleet.plugins.module_utils._processes import started_at
@@ -29,11 +30,11 @@ INTERVAL = 0.5
 PATIENCE = 60
 
 
-def health_status(port: int, timeout: float = 5.0) -> int | None:
-    """The HTTP status of an instance's /health; None where nothing answers."""
+def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int | None:
+    """The HTTP status of where an instance says that it serves; None where nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status
     except (OSError, http.client.HTTPException):
         return None
@@ -47,7 +48,7 @@ def wait_until_ready(
     timeout: float,
     *,
     state_of: t.Callable[[str], UnitState] = unit_state,
-    health_of: t.Callable[[int], int | None] = health_status,
+    health_of: t.Callable[[int, str], int | None] = health_status,
     journal_of: t.Callable[..., list[str]] = journal,
     started: t.Callable[[int], float | None] = started_at,
     now: t.Callable[[], float] = time.time,
@@ -73,7 +74,7 @@ def wait_until_ready(
         state = _existing(unit, state_of(unit))
         if _has_ended(unit, state, first):
             raise _ended(unit, state, journal_of(unit, since=began - 20))
-        if _serves(state, port, health_of):
+        if _serves(unit, state, port, health_of):
             return now() - began
         if _is_blocked(unit, state, now() - began, journal_of, began):
             raise _blocked(unit, journal_of(unit, since=began - 20))
@@ -107,7 +108,7 @@ def wait_a_slice(
     restarts: t.Mapping[str, int] | None = None,
     *,
     state_of: t.Callable[[str], UnitState] = unit_state,
-    health_of: t.Callable[[int], int | None] = health_status,
+    health_of: t.Callable[[int, str], int | None] = health_status,
     journal_of: t.Callable[..., list[str]] = journal,
     started: t.Callable[[int], float | None] = started_at,
     now: t.Callable[[], float] = time.time,
@@ -133,7 +134,7 @@ def wait_a_slice(
         for unit, state in states.items():
             if _has_ended(unit, state, first):
                 raise _ended(unit, state, journal_of(unit, since=began - 20))
-            if unit not in seconds and _serves(state, ports[unit], health_of):
+            if unit not in seconds and _serves(unit, state, ports[unit], health_of):
                 seconds[unit] = now() - began
             if _is_blocked(unit, state, now() - began, journal_of, began):
                 raise _blocked(unit, journal_of(unit, since=began - 20))
@@ -212,9 +213,9 @@ def _is_blocked(
 _WAITS = "; the start waits"
 
 
-def _serves(state: UnitState, port: int, health_of: t.Callable[[int], int | None]) -> bool:
+def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, str], int | None]) -> bool:
     # The port may still be answered by another process while this one starts: only an active unit counts.
-    return state.is_running and not state.has_job and health_of(port) == 200
+    return state.is_running and not state.has_job and health_of(port, health_path(unit)) == 200
 
 
 def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:

@@ -6,6 +6,7 @@
 Layout under the root (``/opt/inference``)::
 
     releases/<engine>-<hash>/   config.yaml  environment  manifest.json  runtime -> ../../runtimes/<id>
+                                and what else the process reads from there
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
     instances/<i>/previous      the good one before that, for playbooks/rollback.yml
@@ -27,7 +28,7 @@ import tempfile
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils._engines import (
-    ENGINES,
+    KINDS,
     explain_refused_options,
     render_config,
 )
@@ -45,17 +46,18 @@ class Release:
 
     Attributes:
         index: the instance's.
-        engine: ``vllm`` or ``sglang``.
+        engine: what runs: one of KINDS.
         version: the engine's.
         runtime: the runtime's directory name.
         model: its name on the hub, for people.
-        model_path: its directory on the host.
+        model_path: its directory on the host; empty where nothing is loaded.
         draft_path: that of the model that drafts for it; empty for none.
         revision: the model's.
         served_name: what clients call it.
         options: the engine's options, as in its config file.
         environment: of the engine's process.
         unit: the text of the unit file, because it decides how the process runs; empty for none of its own.
+        files: further files, by their names.
     """
 
     index: int
@@ -70,10 +72,12 @@ class Release:
     options: dict[str, t.Any]
     environment: dict[str, str]
     unit: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "files" or value}
+        content = json.dumps(fields, sort_keys=True)
         return f"{self.engine}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @property
@@ -91,7 +95,10 @@ class Release:
 
 
 def _described(manifest: dict[str, t.Any], config: str, environment: str) -> str:
-    head = "".join(f"# {key}: {manifest[key]}\n" for key in ("version", "runtime", "model_path") if key in manifest)
+    head = "".join(f"# {key}: {manifest[key]}\n" for key in ("version", "runtime", "model_path") if manifest.get(key))
+    files = manifest.get("files") or {}
+    digests = {name: hashlib.sha256(files[name].encode()).hexdigest() for name in sorted(files)}
+    head += "".join(f"# {name}: {digest[:12]}\n" for name, digest in digests.items())
     return f"{head}{config}{environment}"
 
 
@@ -152,6 +159,8 @@ class Releases:
             os.symlink(runtime, os.path.join(temporary, "runtime"))
             write_atomically(os.path.join(temporary, "config.yaml"), release.config)
             write_atomically(os.path.join(temporary, "environment"), release.environment_file)
+            for file, text in release.files.items():
+                write_atomically(os.path.join(temporary, os.path.basename(file)), text)
             if check_options:
                 self.check_options(release, os.path.join(temporary, "config.yaml"))
             created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -159,8 +168,8 @@ class Releases:
                 "release": release.name,
                 "created": created,
                 # For what runs before each start, which has no table of the engines.
-                "key_options": ENGINES[release.engine].key_options,
-                "several_gpus_by": ENGINES[release.engine].several_gpus_by,
+                "key_options": KINDS[release.engine].key_options,
+                "several_gpus_by": KINDS[release.engine].several_gpus_by,
                 **dataclasses.asdict(release),
             }
             write_atomically(os.path.join(temporary, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
@@ -187,7 +196,7 @@ class Releases:
                 config_path = os.path.join(home, "config.yaml")
                 write_atomically(config_path, release.config)
             done = subprocess.run(
-                [python, "-c", ENGINES[release.engine].check_program, config_path],
+                [python, "-c", KINDS[release.engine].check_program, config_path],
                 env={"PATH": os.environ.get("PATH", os.defpath), **release.environment, "HOME": home},
                 cwd=home,
                 capture_output=True,
@@ -278,7 +287,7 @@ class Releases:
             Whether there was something of it.
         """
         paths = [os.path.join(self._root, "instances", str(index))]
-        paths += [os.path.join(self._unit_directory, f"{engine}@{index}.service") for engine in ENGINES]
+        paths += [os.path.join(self._unit_directory, f"{engine}@{index}.service") for engine in KINDS]
         found = [path for path in paths if os.path.lexists(path)]
         for path in [] if dry_run else found:
             if os.path.isdir(path):

@@ -11,12 +11,12 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils._edge import server_name
-from ansible_collections.inference.fleet.plugins.module_utils._engines import request_limit
+from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS, request_limit
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load
 
 UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
 
-_UNIT = re.compile(r"^(vllm|sglang)@(\d+)\.service$")
+_UNIT = re.compile(rf"^({'|'.join(KINDS)})@(\d+)\.service$")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,6 +76,17 @@ options:
           - With O(state=present), the day (its beginning in UTC) or the moment from which on the client is refused,
             such as V(2027-01-31) or V(2027-01-31T12:00:00Z).
         type: str
+      tokens_per_minute:
+        description:
+          - With O(state=present), the most tokens a minute that the gateways let the client use, all of them together.
+        type: int
+      budget:
+        description:
+          - With O(state=present), what the client's requests may cost at the gateways, in the unit of their prices.
+        type: float
+      budget_period:
+        description: With O(state=present), how long the budget is for, such as V(30d). Without it, for ever.
+        type: str
   exclusive:
     description: With O(state=present), remove the clients that are not listed.
     type: bool
@@ -266,6 +277,18 @@ clients:
       description: As in O(clients[].expires); empty for never.
       type: str
       returned: always
+    tokens_per_minute:
+      description: As in O(clients[].tokens_per_minute).
+      type: int
+      returned: always
+    budget:
+      description: As in O(clients[].budget).
+      type: float
+      returned: always
+    budget_period:
+      description: As in O(clients[].budget_period); empty for ever.
+      type: str
+      returned: always
     keys:
       description:
         - The keys of which the store has the text, each with C(slot), C(fingerprint), C(sha256), C(created),
@@ -301,6 +324,18 @@ hashes:
       returned: always
     expires:
       description: As in O(clients[].expires); empty for never.
+      type: str
+      returned: always
+    tokens_per_minute:
+      description: As in O(clients[].tokens_per_minute).
+      type: int
+      returned: always
+    budget:
+      description: As in O(clients[].budget).
+      type: float
+      returned: always
+    budget_period:
+      description: As in O(clients[].budget_period); empty for ever.
       type: str
       returned: always
     models:
@@ -450,6 +485,9 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
             "requests_per_minute": {"type": "int"},
             "max_concurrent": {"type": "int"},
             "expires": {"type": "str"},
+            "tokens_per_minute": {"type": "int"},
+            "budget": {"type": "float"},
+            "budget_period": {"type": "str"},
         },
     },
     "exclusive": {"type": "bool", "default": False},

@@ -16,6 +16,8 @@ description:
     new map, nothing between.
   - The key that the edge shows to the engines is told in the same way, from the file that M(inference.fleet.engine_key)
     keeps.
+  - On a gateway, LiteLLM gets the same hashes with the limits that it enforces, and the edge the key that it shows to
+    the inference hosts.
   - What somebody changed in the file or at run time is put right.
   - Where HAProxy does not run, only the file is written, which it reads when it starts.
 attributes:
@@ -57,6 +59,15 @@ options:
         description: The only models that the client may use. A service of another one refuses it.
         type: list
         elements: str
+      tokens_per_minute:
+        description: The most tokens a minute, which gateways enforce.
+        type: int
+      budget:
+        description: What the client's requests may cost at gateways.
+        type: float
+      budget_period:
+        description: How long the budget is for.
+        type: str
   path:
     description: The map's file.
     type: path
@@ -69,6 +80,17 @@ options:
     description: The map's file for that key, readable by root only.
     type: path
     default: /etc/haproxy/maps/engine_key.map
+  upstream_key:
+    description: On a gateway, the key that it is a client of the inference hosts with. Without it the key stays.
+    type: str
+  upstream_key_map:
+    description: The map's file for that key, readable by root only.
+    type: path
+    default: /etc/haproxy/maps/upstream_key.map
+  gateway_clients:
+    description: On a gateway, the file in which LiteLLM looks its clients up. Where there is none, none is made.
+    type: path
+    default: /etc/inference/gateway_clients.json
 extends_documentation_fragment: inference.fleet.haproxy_sockets
 """
 
@@ -112,16 +134,18 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
     _edge,
     _edge_clients,
     _engine_keys,
+    _gateway_clients,
     _haproxy,
     _keys,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text
+from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text, write_atomically
 
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
-#: The name under which HAProxy's configuration looks it up.
-ENGINE = "engine"
+UPSTREAM_TITLE = "What this gateway shows to the inference hosts. Written by module edge_keys."
+#: The names under which HAProxy's configuration looks them up.
+ENGINE, UPSTREAM = "engine", "upstream"
 TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys."
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -138,11 +162,17 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
             "max_concurrent": {"type": "int"},
             "expires": {"type": "str"},
             "models": {"type": "list", "elements": "str"},
+            "tokens_per_minute": {"type": "int"},
+            "budget": {"type": "float"},
+            "budget_period": {"type": "str"},
         },
     },
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
     "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
     "engine_key_map": {"type": "path", "default": _edge.ENGINE_KEY_MAP_PATH, "no_log": False},
+    "upstream_key": {"type": "str", "no_log": True},
+    "upstream_key_map": {"type": "path", "default": _edge.UPSTREAM_KEY_MAP_PATH, "no_log": False},
+    "gateway_clients": {"type": "path", "default": _gateway_clients.PATH},
     **_haproxy.SOCKET_ARGUMENTS,
 }
 
@@ -161,9 +191,12 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         changed = edge_map.differs(wanted)
         live = edge_map.live_entries()
         actions = _actions(before, wanted, live) if changed else []
+        # LiteLLM first: whom the edge lets in, it has to know.
+        told = _tell_litellm(params, check)
         if changed and not check:
             edge_map.make(wanted)
-        told = _tell_engine_key(params, workers, check)
+        told += _tell_engine_key(params, workers, check)
+        told += _tell_upstream_key(params, workers, check)
         actions += told
     result: dict[str, t.Any] = {
         "changed": changed or bool(told),
@@ -194,6 +227,34 @@ def _tell_engine_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], c
     if not check:
         edge_map.make(wanted)
     return [f"show the engines' key {_keys.fingerprint(keys.current)}"]
+
+
+def _tell_upstream_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], check: bool) -> list[str]:
+    """Have the edge show this key to the inference hosts; what was done."""
+    key = params["upstream_key"]
+    if not key:
+        return []
+    edge_map = EdgeMap(params["upstream_key_map"], UPSTREAM_TITLE, workers, mode=0o600)
+    wanted = [(UPSTREAM, key)]
+    if not edge_map.differs(wanted):
+        return []
+    if not check:
+        edge_map.make(wanted)
+    return [f"show the inference hosts the key {_keys.fingerprint(key)}"]
+
+
+def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
+    """Have LiteLLM know the clients; what was done."""
+    path = params["gateway_clients"]
+    known = read_text(path)
+    if known is None or params["keys"] is None:
+        return []
+    wanted = _gateway_clients.render(_gateway_clients.document(params["keys"]))
+    if known == wanted:
+        return []
+    if not check:
+        write_atomically(path, wanted, mode=0o600)
+    return [f"tell LiteLLM of {len(params['keys'])} keys"]
 
 
 def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:

@@ -42,10 +42,11 @@ options:
   engines:
     description:
       - With O(state=renewed), the engines of the host's instances. vLLM takes more than one key. Where one of them
-        takes one only, as SGLang does, there is a new key while none of the O(others) runs, and else the old one.
+        takes one only, as SGLang and LiteLLM do, there is a new key while none of the O(others) runs, and else the old
+        one.
     type: list
     elements: str
-    choices: [vllm, sglang]
+    choices: [vllm, sglang, litellm]
     default: []
   path:
     description: The file, readable by root only, as systemd reads environment files.
@@ -79,7 +80,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _engine_keys
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key
@@ -89,7 +90,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
     "instance": {"type": "int"},
     "others": {"type": "list", "elements": "int", "default": []},
-    "engines": {"type": "list", "elements": "str", "choices": list(ENGINES), "default": []},
+    "engines": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
     "path": {"type": "path", "default": "/etc/inference/engine_key.env"},
 }
 
@@ -108,7 +109,7 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
     wanted = before or _engine_keys.EngineKeys(new_key())
     if before and params["state"] == "renewed":
         others = [index for index in params["others"] if running(index)]
-        engines = [ENGINES[name] for name in params["engines"]]
+        engines = [KINDS[name] for name in params["engines"]]
         takes_several = bool(engines) and all(engine.takes_several_keys for engine in engines)
         wanted = _engine_keys.renewed(before, params["instance"], others, takes_several)
     if wanted != before and not check:
@@ -125,7 +126,7 @@ def _private_keys(path: str) -> _engine_keys.EngineKeys | None:
 
 
 def _runs(index: int) -> bool:
-    states = [unit_state(f"{engine}@{index}.service") for engine in ENGINES]
+    states = [unit_state(f"{kind}@{index}.service") for kind in KINDS]
     return any(state.active in ("active", "activating", "reloading", "deactivating") for state in states)
 
 

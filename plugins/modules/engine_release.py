@@ -62,9 +62,9 @@ options:
         type: str
         default: ""
   engine:
-    description: The engine, for O(state=staged).
+    description: What the instances run, for O(state=staged). V(litellm) is a gateway's.
     type: str
-    choices: [vllm, sglang]
+    choices: [vllm, sglang, litellm]
   version:
     description: The engine's version, for O(state=staged).
     type: str
@@ -75,7 +75,7 @@ options:
     description: The model's name, for people; for O(state=staged).
     type: str
   model_path:
-    description: The model's directory on the host, for O(state=staged).
+    description: The model's directory on the host, for O(state=staged). A gateway loads none.
     type: path
   draft_path:
     description: The directory on the host of the model that drafts for it, for O(state=staged).
@@ -89,6 +89,10 @@ options:
     description: The text of the unit file, for O(state=staged). A changed unit makes another release.
     type: str
     default: ""
+  files:
+    description: Further files of the release, their texts by their names; for O(state=staged).
+    type: dict
+    default: {}
   forget_previous:
     description: With O(state=good), do not keep the good release until now as the one to go back to.
     type: bool
@@ -180,7 +184,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _edge
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
 from ansible_collections.inference.fleet.plugins.module_utils._instances import Instance
@@ -195,7 +199,7 @@ _DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "draft_pa
 
 def running_release(index: int) -> str:
     """The release that an instance's process was started with; empty when no process runs."""
-    if not any(unit_state(f"{engine}@{index}.service").is_running for engine in ENGINES):
+    if not any(unit_state(f"{kind}@{index}.service").is_running for kind in KINDS):
         return ""
     return (read_text(os.path.join(RUN_DIRECTORY, str(index), "release")) or "").strip()
 
@@ -225,6 +229,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             options=item["options"],
             served_name=item["served_name"],
             unit=params["unit"],
+            files=params["files"],
             **{key: params[key] or "" for key in _DESCRIPTION},
         )
         if not releases.exists(release.name):
@@ -418,7 +423,7 @@ def main() -> None:
                     "served_name": {"type": "str", "default": ""},
                 },
             },
-            "engine": {"type": "str", "choices": list(ENGINES)},
+            "engine": {"type": "str", "choices": list(KINDS)},
             "version": {"type": "str"},
             "runtime": {"type": "str"},
             "model": {"type": "str"},
@@ -426,13 +431,16 @@ def main() -> None:
             "draft_path": {"type": "str", "default": ""},
             "revision": {"type": "str", "default": ""},
             "unit": {"type": "str", "default": ""},
+            "files": {"type": "dict", "default": {}},
             "forget_previous": {"type": "bool", "default": False},
             "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
             "edge_config": {"type": "path", "default": _edge.CONFIG_PATH},
             "keep": {"type": "int", "default": 3, "no_log": False},
         },
         required_if=[
-            ("state", "staged", ("engine", "version", "runtime", "model", "model_path")),
+            ("state", "staged", ("engine", "version", "runtime", "model")),
+            ("engine", "vllm", ("model_path",)),
+            ("engine", "sglang", ("model_path",)),
         ],
         supports_check_mode=True,
     )

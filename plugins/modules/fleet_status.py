@@ -156,7 +156,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _rollout_claim
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils._engines import GATEWAY, KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
@@ -185,12 +185,13 @@ class Host:
         units = self._units(installed)
         indices = installed | {unit.index for unit in units if unit.active != "inactive"}
         linked = {index: releases.linked(index, "current") for index in sorted(indices)}
+        found = {index: (release, self._manifest(releases, release)) for index, release in linked.items()}
         statistics = self._statistics()
         limits = _edge.request_limits(statistics)
         return {
             "instances": [
-                instance_of(index, release, self._manifest(releases, release), units, self._load(index), limits)
-                for index, release in linked.items()
+                instance_of(index, release, manifest, units, self._load(index, manifest, statistics), limits)
+                for index, (release, manifest) in found.items()
             ],
             "edge": {"health": self._health(), "responses": _edge.responses(statistics) if statistics else None},
             "drain": self._drain(),
@@ -213,7 +214,7 @@ class Host:
 
     def _units(self, installed: set[int]) -> list[Unit]:
         # A pattern finds what systemd has loaded; an instance that was stopped has to be named.
-        names = [f"{engine}@{index}.service" for engine in ENGINES for index in ("*", *sorted(installed))]
+        names = [f"{kind}@{index}.service" for kind in KINDS for index in ("*", *sorted(installed))]
         command = ["systemctl", "show", "--property", ",".join(UNIT_PROPERTIES), *names]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
@@ -222,7 +223,9 @@ class Host:
             return []
         return parse_units(done.stdout, time.clock_gettime(time.CLOCK_MONOTONIC), time.time())
 
-    def _load(self, index: int) -> Load | None:
+    def _load(self, index: int, manifest: dict[str, t.Any], statistics: list[dict[str, str]]) -> Load | None:
+        if manifest.get("engine") == GATEWAY:
+            return _edge.load(statistics, index, GATEWAY)
         try:
             reply = self._client(f"http://127.0.0.1:{self._params['first_engine_port'] + index}").get(METRICS_PATH)
         except HttpFailure:

@@ -18,8 +18,9 @@ import re
 import socket
 import sys
 
-BACKEND = re.compile(r"backend (instances_\S+)")
-SERVER = re.compile(r"\s+server (\S+) ([^\s:]+):(\d+)")
+BACKEND = re.compile(r"backend ((?:instances|peers|pool)_\S+)")
+# One that tracks another follows it; of one with a name for an address, or with TLS, the file would have to say more.
+SERVER = re.compile(r"\s+server (\S+) (\d+(?:\.\d+){3}):(\d+)(?!.*\s(?:track|ssl)\s)")
 
 # The format's version and columns; see "show servers state" in HAProxy's management guide.
 HEADER = (

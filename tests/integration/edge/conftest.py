@@ -89,8 +89,10 @@ class Edge:
             "path": str(self.maps / "keys.map"),
             "engine_key_path": str(self.directory / "engine_key.env"),
             "engine_key_map": str(self.maps / "engine_key.map"),
+            "upstream_key_map": str(self.maps / "upstream_key.map"),
+            "gateway_clients": str(self.directory / "gateway_clients.json"),
         }
-        parameters = {"keys": hashes, **places, **self._sockets()}
+        parameters = {"keys": hashes, "upstream_key": None, **places, **self._sockets()}
         return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)
 
     def drain(self, check: bool = False, **parameters: t.Any) -> dict[str, t.Any]:

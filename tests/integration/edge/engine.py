@@ -61,7 +61,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         recorder = self.server.recorder
         body = self._body()
-        if self.path == "/health":
+        if self.path.startswith("/health"):
             return self._send(200 if recorder.healthy else 503, b"{}")
         if not self.path.startswith("/v1/"):
             return self._send(404, b"{}")

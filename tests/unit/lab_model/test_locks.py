@@ -28,8 +28,9 @@ def requirements(name: str) -> dict[str, list[str]]:
     text = re.sub(r"\\\n\s*", "", lock_text(name))
     for line in text.splitlines():
         if line and not line.lstrip().startswith("#"):
-            requirement, *hashes = line.split()
-            found[requirement] = hashes
+            # A lock for several Pythons says which of them a package is for.
+            requirement, *words = line.split()
+            found[requirement] = [word for word in words if word.startswith("--")]
     return found
 
 
@@ -37,8 +38,9 @@ def test_every_lock_is_described_and_every_description_has_a_lock() -> None:
     for suffix in ("txt", "in"):
         assert {path.stem for folder in FOLDERS for path in folder.glob(f"*.{suffix}")} == set(LOCKS)
     for name, lock in LOCKS.items():
-        assert name == f"{lock['engine']}-{lock['version']}-{lock['accelerator']}"
-        assert re.fullmatch(r"3\.\d\d", lock["python"])
+        kind = "" if lock["accelerator"] == "any" else f"-{lock['accelerator']}"
+        assert name == f"{lock['engine']}-{lock['version']}{kind}"
+        assert re.fullmatch(r"(>=)?3\.\d\d", lock["python"])
         assert (lock["accelerator"] == "cuda") == {"cuda", "min_driver"}.issubset(lock)
 
 

@@ -122,3 +122,24 @@ def test_answers_are_counted_behind_the_edge() -> None:
 
 def test_the_edge_bounds_some_instances() -> None:
     assert _edge.request_limits(STATISTICS) == {"vllm-0": 512}
+
+
+def test_another_gateway_is_no_instance_of_this_host() -> None:
+    config = """backend instances_4000
+    server engine-0 127.0.0.1:4001 observe layer4
+    server gateway-2 10.0.0.2:4000 no-check track peers_4000/gateway-2 backup
+backend instances_4000_local
+    server engine-0 127.0.0.1:4001 track instances_4000/engine-0 maxconn 512
+"""
+    assert [(one.backend, one.name) for one in _edge.parse_instances(config)] == [("instances_4000", "engine-0")]
+
+
+def test_the_edge_counts_for_an_instance_that_does_not() -> None:
+    rows = [
+        {"pxname": "pool_qwen", "svname": "engine-0", "scur": "9", "qcur": "9"},
+        {"pxname": "instances_4000", "svname": "engine-0", "scur": "3", "qcur": "1"},
+    ]
+    load = _edge.load(rows, 0, "litellm")
+    assert load is not None
+    assert (load.engine, load.running, load.waiting) == ("litellm", 3, 1)
+    assert _edge.load(rows, 1, "litellm") is None

@@ -7,7 +7,10 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 from ansible_collections.inference.fleet.plugins.module_utils._instances import (
     edge_services,
     edge_targets,
+    health_path,
+    plan_gateway,
     plan_instances,
+    wanted_ports,
 )
 
 
@@ -103,3 +106,38 @@ def test_each_service_of_a_host_is_a_target_with_its_own_model() -> None:
         {"name": "edge", "url": "https://127.0.0.1:8000"},
         {"name": "edge-8001", "url": "https://127.0.0.1:8001", "model": "fast"},
     ]
+
+
+def test_a_gateway_has_a_process_for_each_core() -> None:
+    planned = plan_gateway(2)
+    assert [(i.name, i.unit, i.port, i.engine_port) for i in planned] == [
+        ("litellm-0", "litellm@0.service", 4000, 4001),
+        ("litellm-1", "litellm@1.service", 4000, 4002),
+    ]
+    assert [i.health_path for i in planned] == ["/health/liveliness"] * 2
+    assert health_path("vllm@0.service") == "/health"
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_a_gateway_has_some_and_not_hundreds(count: int) -> None:
+    with pytest.raises(FleetError, match=f"litellm_instances is {count}"):
+        plan_gateway(count)
+
+
+def test_a_gateways_edge_knows_the_others() -> None:
+    peers = [{"name": "gateway-2", "address": "10.0.0.2", "port": 4000, "tls": False}]
+    [service] = edge_services([i.as_dict() for i in plan_gateway(1)], peers)
+    assert service == {
+        "port": 4000,
+        "served_name": "",
+        "kind": "gateway",
+        "health_path": "/health/liveliness",
+        "peers": peers,
+        "instances": [{"name": "engine-0", "index": 0, "port": 4001}],
+    }
+
+
+def test_its_ports_are_told_by_what_they_are_for() -> None:
+    wanted = wanted_ports([i.as_dict() for i in plan_gateway(1)])
+    assert [(port["port"], port["purpose"]) for port in wanted] == [(4000, "the edge"), (4001, "LiteLLM instance 0")]
+    assert "litellm@0.service" in wanted[1]["units"]

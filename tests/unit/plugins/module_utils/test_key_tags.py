@@ -34,7 +34,8 @@ def test_tags_tell_all_that_is_not_secret() -> None:
     finished = _rotation.finished(pending.after, request(overlap=86400)).after
     dead = _rotation.retired(finished, request("a", compromised=True)).after
     limited = client(models=("m1", "m2"), requests_per_minute=60, max_concurrent=4, expires=later(9))
-    for whole in (plain, limited, *(one.clients["a"] for one in (pending.after, finished, dead))):
+    at_gateways = client(tokens_per_minute=1000, budget=2.5, budget_period="30d")
+    for whole in (plain, limited, at_gateways, *(one.clients["a"] for one in (pending.after, finished, dead))):
         assert told(whole) == whole
         _key_tags.check(_key_tags.of("a", whole), "a")
 

@@ -131,3 +131,23 @@ def test_pruning_spares_what_is_named_and_the_newest(root: Path) -> None:
 def test_a_line_break_cannot_smuggle_a_variable_into_the_environment(root: Path) -> None:
     with pytest.raises(FleetError, match="line break"):
         stage(root, environment={"A": "1\nLD_PRELOAD=/tmp/x"})
+
+
+def test_further_files_are_part_of_it(root: Path) -> None:
+    first = stage(root, files={"a.py": "print(1)\n"})
+    releases = Releases(str(root))
+    assert (Path(releases.path(first)) / "a.py").read_text() == "print(1)\n"
+    second = stage(root, files={"a.py": "print(2)\n"})
+    assert first != second
+    assert "# a.py: " in releases.described(first) != releases.described(second)
+
+
+def test_without_further_files_it_is_called_as_before_there_were_any() -> None:
+    assert RELEASE.name == "vllm-0dee14b64aa9"
+
+
+def test_what_loads_no_model_misses_none(root: Path) -> None:
+    name = stage(root, engine="litellm", model_path="", options={"router_settings": {}})
+    (root / "runtimes" / RELEASE.runtime / ".complete.json").write_text("{}")
+    (root / "runtimes" / RELEASE.runtime / "bin" / "python").touch()
+    assert Releases(str(root)).missing(name) == ""

@@ -41,6 +41,12 @@ def test_the_second_is_refused_and_told_by_whom(tmp_path: Path, other: subproces
     assert acquire(records, me(), True) == theirs
 
 
+def test_a_run_may_ask_twice(tmp_path: Path) -> None:
+    records = str(tmp_path)
+    acquire(records, me(), False)
+    assert acquire(records, dataclasses.replace(me(), since="later"), False) is None
+
+
 def test_the_end_of_a_process_ends_its_lock(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
     records = str(tmp_path)
     theirs = holder_of(other.pid, "ben", "site", "now")

@@ -62,6 +62,7 @@ def test_each_client_gets_a_key_once(api_key: ApiKey, path: Path) -> None:
     assert [client["name"] for client in result["clients"]] == ["team-b", "team-a"]
     assert result["clients"][0]["fingerprint"] == _keys.fingerprint(keys["team-b"])
     limits: dict[str, t.Any] = {"models": [], "requests_per_minute": None, "max_concurrent": None, "expires": ""}
+    limits |= {"tokens_per_minute": None, "budget": None, "budget_period": ""}
     assert result["hashes"] == [
         {"name": name, "sha256": _keys.sha256(keys[name]), "slot": "current", **limits} for name in ("team-a", "team-b")
     ]
@@ -80,6 +81,9 @@ def test_clients_are_returned_with_what_they_may_do(api_key: ApiKey, clock: Cloc
         "requests_per_minute": 60,
         "max_concurrent": 4,
         "expires": "2027-01-31",
+        "tokens_per_minute": 1000,
+        "budget": 2.5,
+        "budget_period": "30d",
     }
     created = api_key(clients=[given])["clients"][0]
     clock.seconds = 100

@@ -161,6 +161,9 @@ def wrong_clients(env: Env) -> None:
         [{"name": "a", "models": [PASTED]}],
         [{"name": "a", "requests_per_minute": 0}],
         [{"name": "a", "expires": PASTED}],
+        [{"name": "a", "budget": 0}],
+        [{"name": "a", "budget_period": PASTED}],
+        [{"name": "a", "budget_period": "5s"}],
     ):
         env.both("present", clients=clients)
 

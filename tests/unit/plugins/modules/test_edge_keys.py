@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 import typing as t
@@ -31,10 +32,12 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
         "master_socket": str(tmp_path / "master.sock"),
         "engine_key_path": str(tmp_path / "engine_key.env"),
         "engine_key_map": str(tmp_path / "engine_key.map"),
+        "upstream_key_map": str(tmp_path / "upstream_key.map"),
+        "gateway_clients": str(tmp_path / "gateway_clients.json"),
     }
 
-    def run(wanted: list[dict[str, str]] | None, check: bool = False) -> Result:
-        given = {} if wanted is None else {"keys": wanted}
+    def run(wanted: list[dict[str, t.Any]] | None, check: bool = False, **more: t.Any) -> Result:
+        given: dict[str, t.Any] = more if wanted is None else {"keys": wanted, **more}
         return run_module("edge_keys", {**given, "path": str(path), **sockets}, check=check, diff=True)
 
     return run
@@ -162,3 +165,53 @@ def test_the_key_for_the_engines_is_told_and_never_shown(keys: Keys, tmp_path: P
 def test_a_wrong_hash_changes_nothing(keys: Keys, tmp_path: Path) -> None:
     assert "never the key" in keys([{"name": "team-a", "sha256": "sk-SECRET"}])["msg"]
     assert os.listdir(tmp_path) == []
+
+
+UPSTREAM = "sk-what-the-gateway-shows-to-the-hosts-00000000"
+
+
+def test_a_gateway_shows_the_hosts_its_key(keys: Keys, tmp_path: Path) -> None:
+    shown = tmp_path / "upstream_key.map"
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(shown)] = []
+        result = keys([A], upstream_key=UPSTREAM)
+        assert result["actions"][-1].startswith("show the inference hosts the key sk-…")
+        assert haproxy.worker.maps[str(shown)] == [("upstream", UPSTREAM)]
+        assert not keys([A], upstream_key=UPSTREAM)["changed"]
+    assert stat.S_IMODE(shown.stat().st_mode) == 0o600
+    assert UPSTREAM not in str(result)
+
+
+def test_without_one_the_key_stays(keys: Keys, tmp_path: Path) -> None:
+    keys([A], upstream_key=UPSTREAM)
+    assert not keys([A])["changed"]
+    assert UPSTREAM in (tmp_path / "upstream_key.map").read_text()
+
+
+def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
+    path = tmp_path / "gateway_clients.json"
+    path.touch(mode=0o600)
+    result = keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])
+    assert "tell LiteLLM of 1 keys" in result["actions"]
+    assert json.loads(path.read_text()) == {
+        "keys": {A["sha256"]: "team-a"},
+        "clients": {"team-a": {"requests_per_minute": 5, "tokens_per_minute": 100}},
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])["changed"]
+    # What only LiteLLM looks at changes too.
+    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"] == ["tell LiteLLM of 1 keys"]
+    assert not keys(None)["changed"]
+
+
+def test_check_mode_tells_litellm_nothing(keys: Keys, tmp_path: Path) -> None:
+    path = tmp_path / "gateway_clients.json"
+    path.touch()
+    assert keys([A], check=True, upstream_key=UPSTREAM)["changed"]
+    assert path.read_text() == ""
+    assert not (tmp_path / "upstream_key.map").exists()
+
+
+def test_a_host_that_is_no_gateway_gets_no_such_file(keys: Keys, tmp_path: Path) -> None:
+    keys([A])
+    assert not (tmp_path / "gateway_clients.json").exists()

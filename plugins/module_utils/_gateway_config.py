@@ -1,0 +1,107 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""A gateway's models as its edge and its LiteLLM are told of them. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils._engines import typed
+from ansible_collections.inference.fleet.plugins.module_utils._gateway import NOT_IN_A_NAME, Model, Upstream
+
+#: Settings of a model that are LiteLLM's parameters of a deployment.
+_PARAMETERS = ("timeout", "stream_timeout", "input_cost_per_token", "output_cost_per_token")
+
+
+def pools(found: t.Iterable[Model]) -> list[dict[str, t.Any]]:
+    """The pools as role edge takes them."""
+    return [
+        {
+            "name": model.pool,
+            "servers": [
+                {"name": _server_name(one, model.upstreams), "address": one.address, "port": one.port, "tls": one.tls}
+                for one in model.upstreams
+            ],
+        }
+        for model in found
+    ]
+
+
+def _server_name(one: Upstream, others: t.Sequence[Upstream]) -> str:
+    """The host's name as HAProxy takes it, with the port where the host has several."""
+    alone = sum(other.host == one.host for other in others) == 1
+    return NOT_IN_A_NAME.sub("-", one.host if alone else f"{one.host}-{one.port}")
+
+
+def model_list(
+    found: t.Iterable[Model], url: str, api_key: str, defaults: t.Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """The models as LiteLLM's configuration has them.
+
+    Each has two deployments that are the same: LiteLLM waits before it repeats a request to a model that has one, and
+    does not where there is another. Which host gets it is the edge's choice.
+
+    Args:
+        found: the models.
+        url: of the edge's loopback port.
+        api_key: what LiteLLM shows there.
+        defaults: settings of models that do not have them.
+    """
+    deployments = []
+    for model in found:
+        settings = {**defaults, **{key: value for key, value in model.settings.items() if value is not None}}
+        parameters = {key: typed(settings[key]) for key in _PARAMETERS if settings.get(key) is not None}
+        for number in (1, 2):
+            deployments.append(
+                {
+                    "model_name": model.name,
+                    "litellm_params": {
+                        "model": f"hosted_vllm/{model.model}",
+                        "api_base": f"{url}/{model.pool}/v1",
+                        "api_key": api_key,
+                        **parameters,
+                        **settings.get("options", {}),
+                    },
+                    "model_info": {"id": f"{model.pool}-{number}"},
+                }
+            )
+    return deployments
+
+
+def fallbacks(found: t.Iterable[Model]) -> list[dict[str, list[str]]]:
+    """Where requests go that a model's own hosts could not answer, as LiteLLM's configuration has it."""
+    return [{model.name: list(model.settings["fallbacks"])} for model in found if model.settings.get("fallbacks")]
+
+
+def cached(found: t.Iterable[Model]) -> list[str]:
+    """The models whose answers are cached although the request does not ask for it."""
+    return [model.name for model in found if model.settings.get("cache")]
+
+
+def options(
+    instances: t.Iterable[t.Mapping[str, t.Any]], shared: t.Mapping[str, t.Any], environment: t.Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """The options and the environment of each instance, as module engine_release takes them.
+
+    Args:
+        instances: of one gateway, as ``Instance.as_dict`` gives them.
+        shared: LiteLLM's configuration.
+        environment: what they share.
+    """
+    return [
+        {
+            "index": instance["index"],
+            "served_name": instance["served_name"],
+            "options": {section: _typed(value) for section, value in shared.items()},
+            "environment": {**environment, "HOST": "127.0.0.1", "PORT": str(instance["engine_port"])},
+        }
+        for instance in instances
+    ]
+
+
+def _typed(value: t.Any) -> t.Any:
+    """Settings of the command line, which are always text, as what they say; lists are of names and stay."""
+    if isinstance(value, t.Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    return typed(value)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What LiteLLM calls of ours: who a caller is, what it may ask, and what it has spent. Part of a gateway's release."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import time
+import typing as t
+
+import fleet_clients
+import redis.asyncio
+from fastapi import Request
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
+
+#: What a client may call; all else is for nobody.
+ROUTES = {
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/models",
+    "/v1/rerank",
+    "/v1/responses",
+}
+METRICS = "/metrics"
+#: The key of this host, with which its own gate asks.
+OWN = "engine"
+
+CLIENTS = fleet_clients.Clients(os.environ["FLEET_CLIENTS"])
+CACHED = frozenset(json.loads(os.environ.get("FLEET_CACHED_MODELS", "[]")))
+
+
+def _counter() -> fleet_clients.Counter | None:
+    url = os.environ.get("REDIS_URL")
+    if not url:
+        return None
+    return t.cast(fleet_clients.Counter, redis.asyncio.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0))
+
+
+# LiteLLM loads this file once for each name that its configuration has of it; what counts is kept in the other module.
+SPENDING: fleet_clients.Spending = fleet_clients.__dict__.setdefault("SPENDING", fleet_clients.Spending(_counter()))
+
+
+async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
+    """Who is calling. LiteLLM bounds it by what is returned here.
+
+    Raises:
+        ProxyException: it may not.
+    """
+    key = api_key or ""
+    own = os.environ.get("ENGINE_API_KEY", "")
+    if own and hmac.compare_digest(key.encode(), own.encode()):
+        return _identity(fleet_clients.Client(OWN))
+    client = CLIENTS.of(key)
+    if client is None:
+        raise _refusal(401, "The API key is not valid.", "invalid_request_error", "invalid_api_key")
+    if client.expired(time.time()):
+        raise _refusal(401, "The API key has expired.", "invalid_request_error", "expired_api_key")
+    path = request.url.path.rstrip("/")
+    if path not in ROUTES and path != METRICS and not path.startswith("/v1/models/"):
+        raise _refusal(404, "There is no such path here.", "invalid_request_error", "unknown_url")
+    if await SPENDING.over(client):
+        raise _refusal(429, "The client has spent its budget.", "insufficient_quota", "budget_exceeded")
+    return _identity(client)
+
+
+def _identity(client: fleet_clients.Client) -> UserAPIKeyAuth:
+    """A client as LiteLLM knows it: the same with each of its keys, so that a rotation begins no limit anew."""
+    return UserAPIKeyAuth(
+        api_key=hashlib.sha256(f"client {client.name}".encode()).hexdigest(),
+        key_alias=client.name,
+        user_id=client.name,
+        user_role=LitellmUserRoles.INTERNAL_USER,
+        models=list(client.models),
+        rpm_limit=client.requests_per_minute,
+        tpm_limit=client.tokens_per_minute,
+        max_parallel_requests=client.max_concurrent,
+        metadata={"budget": client.budget, "budget_seconds": client.budget_seconds},
+    )
+
+
+def _refusal(status: int, message: str, kind: str, code: str, param: str | None = None) -> ProxyException:
+    return ProxyException(message=message, type=kind, param=param, code=status, openai_code=code)
+
+
+class Hooks(CustomLogger):
+    """Looks at each request before LiteLLM does, and at what it cost afterwards."""
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: UserAPIKeyAuth, cache: t.Any, data: dict[str, t.Any], call_type: str
+    ) -> dict[str, t.Any]:
+        """Refuse models that the client may not use, which LiteLLM without a database does not."""
+        allowed = user_api_key_dict.models
+        for name in fleet_clients.names_in(data) if allowed else ():
+            if name not in allowed:
+                raise _refusal(
+                    403,
+                    f"The API key is not for the model {name}.",
+                    "invalid_request_error",
+                    "model_not_allowed",
+                    "model",
+                )
+        if data.get("model") in CACHED:
+            data.setdefault("cache", {"use-cache": True})
+        return data
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, t.Any], response_obj: t.Any, start_time: t.Any, end_time: t.Any
+    ) -> None:
+        metadata = (kwargs.get("litellm_params") or {}).get("metadata") or {}
+        limits = metadata.get("user_api_key_metadata") or {}
+        if limits.get("budget") is not None:
+            client = fleet_clients.Client(metadata["user_api_key_alias"], **limits)
+            await SPENDING.add(client, float(kwargs.get("response_cost") or 0))
+
+
+hooks = Hooks()

@@ -1,0 +1,320 @@
+"""The edge of a gateway: it knows its clients, reaches other hosts through pools, and falls back on other gateways."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from tests.integration.edge.conftest import KEY, Edge, error_of, eventually, free_port, unstarted_edge
+from tests.integration.edge.engine import Recorder
+
+UPSTREAM = "sk-what-the-gateway-shows-to-the-hosts-00000000"
+HOST_KEY = "sk-engine-key-that-stays-on-the-host-0000"
+
+
+class Gateway:
+    """An edge with one stand-in for LiteLLM behind it."""
+
+    def __init__(self, name: str, edge: Edge, litellm: Recorder) -> None:
+        self.name = name
+        self.edge = edge
+        self.litellm = litellm
+
+    @property
+    def as_peer(self) -> dict[str, t.Any]:
+        return {"name": self.name, "address": "127.0.0.1", "port": self.edge.port, "tls": False}
+
+    def start(self, *peers: Gateway) -> None:
+        service = {
+            "port": self.edge.port,
+            "kind": "gateway",
+            "health_path": "/health/liveliness",
+            "instances": [{"name": "engine-0", "port": self.litellm.port}],
+            "peers": [peer.as_peer for peer in peers],
+        }
+        self.edge.start(edge_services=[service], inventory_hostname=self.name)
+
+    def states(self) -> dict[str, bool]:
+        return {f"{server.backend.partition('_')[0]} {server.name}": server.up for server in self.edge.servers()}
+
+    def wait(self) -> None:
+        eventually(lambda: all(self.states().values()))
+
+    def forwarded(self) -> int:
+        return len(self.litellm.seen)
+
+
+@contextlib.contextmanager
+def one_gateway(name: str, place: Path) -> t.Iterator[Gateway]:
+    place.mkdir()
+    litellm = Recorder()
+    with unstarted_edge(place, [litellm]) as edge:
+        try:
+            yield Gateway(name, edge, litellm)
+        finally:
+            litellm.stop()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> t.Iterator[tuple[Gateway, Gateway]]:
+    """Two gateways that back each other up."""
+    with one_gateway("gateway-1", tmp_path / "1") as first, one_gateway("gateway-2", tmp_path / "2") as second:
+        first.start(second)
+        second.start(first)
+        first.wait()
+        second.wait()
+        yield first, second
+
+
+def test_the_clients_key_is_passed_on_and_nothing_else_that_steers_litellm(pair: tuple[Gateway, Gateway]) -> None:
+    first, _second = pair
+    steering = {"x_litellm_api_key": "sk-other", "X_Litellm_Tags": "a", "x_goog_api_key": "sk-g", "api_key": "sk-a"}
+    assert first.edge.status("/v1/x", KEY, **steering) == 200
+    [seen] = first.litellm.seen
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert not [name for name in seen.headers if name.startswith("x-litellm") or "api" in name]
+
+
+def test_a_wrong_key_gets_no_further(pair: tuple[Gateway, Gateway]) -> None:
+    first, _second = pair
+    answer = first.edge.ask("/v1/models", "sk-wrong")
+    assert (answer[0], error_of(answer)["code"]) == (401, "invalid_api_key")
+    assert first.forwarded() == 0
+
+
+def test_what_litellm_refuses_is_told_as_it_says_it(pair: tuple[Gateway, Gateway]) -> None:
+    first, _second = pair
+    assert first.edge.status("/v1/status/401", KEY) == 401
+    assert first.edge.ask("/v1/status/429", KEY)[1]["retry-after"] == "5"
+
+
+def test_another_gateway_answers_while_litellm_is_down(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    first.litellm.stop()
+    # From the first request on, before a health check could have noticed.
+    assert [first.edge.status("/v1/x", KEY) for _ in range(20)] == [200] * 20
+    assert second.forwarded() == 20
+    assert first.edge.healthy()
+    assert first.edge.status("/health/local") == 503
+
+
+def test_what_litellm_had_begun_when_it_died_is_answered_by_another_gateway(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    # LiteLLM is killed: its port closes, and the connection with the request ends without a byte.
+    first.litellm.stop()
+    eventually(lambda: not first.states()["instances engine-0"])
+    with socket.create_server(("127.0.0.1", first.litellm.port)) as dying:
+
+        def dies() -> None:
+            while True:
+                connection, _address = dying.accept()
+                data = connection.recv(65536)
+                if b"/health" in data:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    connection.close()
+                else:
+                    dying.close()
+                    connection.close()
+                    return
+
+        thread = threading.Thread(target=dies)
+        thread.start()
+        eventually(lambda: first.states()["instances engine-0"])
+        assert first.edge.status("/v1/x", KEY, method="POST", body=b"{}") == 200
+        thread.join(10)
+    assert second.forwarded() == 1
+
+
+def test_a_drained_gateway_sends_its_clients_to_another_one(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    result = first.edge.drain(state="drained", wait=5)
+    assert result["idle"]
+    assert not first.edge.healthy()
+    assert first.edge.status("/health/local") == 503
+    eventually(lambda: not second.states()["peers gateway-1"])
+    assert [first.edge.status("/v1/x", KEY) for _ in range(5)] == [200] * 5
+    assert (first.forwarded(), second.forwarded()) == (0, 5)
+    first.edge.drain(state="undrained")
+    assert first.edge.status("/v1/x", KEY) == 200
+    assert first.forwarded() == 1
+
+
+def test_a_request_never_goes_round(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    for gateway in pair:
+        gateway.litellm.stop()
+    eventually(lambda: not first.edge.healthy() and not second.edge.healthy())
+    for gateway in pair:
+        answer = gateway.edge.ask("/v1/x", KEY)
+        assert (answer[0], answer[1]["retry-after"], error_of(answer)["code"]) == (503, "5", "unavailable")
+    time.sleep(0.2)
+    assert [len(gateway.edge.access_log()) for gateway in pair] == [1, 1]
+
+
+def test_what_another_gateway_sends_is_answered_here_or_not_at_all(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    assert first.edge.status("/v1/x", KEY, X_Fleet_Hop="gateway-2") == 200
+    assert (first.forwarded(), second.forwarded()) == (1, 0)
+    first.edge.drain(state="drained", wait=5)
+    assert first.edge.status("/v1/x", KEY, X_Fleet_Hop="gateway-2") == 503
+    assert second.forwarded() == 0
+
+
+def test_a_drain_waits_for_what_another_gateway_has_sent(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    first.edge.drain(state="drained", wait=5)
+    thread = threading.Thread(target=first.edge.status, args=("/v1/slow/3", KEY))
+    thread.start()
+    eventually(lambda: second.forwarded() == 1)
+    waiting = second.edge.drain(state="drained", instance="engine-0", wait=0.6)
+    assert [request["instance"] for request in waiting["requests"]] == ["engine-0"]
+    assert second.edge.drain(state="drained", instance="engine-0", wait=10)["idle"]
+    thread.join()
+
+
+def test_a_gateway_alone_has_nobody_to_send_to(tmp_path: Path) -> None:
+    with one_gateway("gateway-1", tmp_path / "1") as only:
+        only.start()
+        only.wait()
+        assert only.edge.status("/v1/x", KEY) == 200
+        only.edge.drain(state="drained", wait=5)
+        answer = only.edge.ask("/v1/x", KEY)
+        assert (answer[0], error_of(answer)["code"]) == (503, "draining")
+
+
+def test_a_reload_forgets_no_peer(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    first.litellm.stop()
+    eventually(lambda: not first.states()["instances engine-0"])
+    first.edge.reload()
+    assert [first.edge.status("/v1/x", KEY) for _ in range(5)] == [200] * 5
+    assert second.forwarded() == 5
+
+
+# The way out
+
+
+class Pools:
+    """A gateway's edge as LiteLLM sees it, with two inference hosts' edges behind it."""
+
+    def __init__(self, edge: Edge, hosts: list[Edge]) -> None:
+        self.edge = edge
+        self.hosts = hosts
+        self.port = free_port()
+        servers = [
+            {"name": f"inference-{number}", "address": "127.0.0.1", "port": host.port, "tls": False}
+            for number, host in enumerate(hosts, 1)
+        ]
+        edge.set_keys({KEY: "team-a"}, upstream_key=UPSTREAM)
+        edge.start(edge_pools=[{"name": "qwen", "servers": servers}], edge_pools_port=self.port)
+        eventually(lambda: set(self.up()) >= {"inference-1", "inference-2"})
+
+    def up(self) -> list[str]:
+        return [server.name for server in self.edge.servers() if server.backend == "pool_qwen" and server.up]
+
+    def ask(self, path: str, key: str | None = HOST_KEY, **options: t.Any) -> tuple[int, dict[str, str], bytes]:
+        asked = Edge.__new__(Edge)
+        asked.port = self.port
+        return asked.ask(path, key, **options)
+
+    def status(self, path: str, **options: t.Any) -> int:
+        return self.ask(path, **options)[0]
+
+
+@pytest.fixture
+def pools(tmp_path: Path, engines: list[Recorder]) -> t.Iterator[Pools]:
+    with contextlib.ExitStack() as stack:
+        places = [tmp_path / name for name in ("gateway", "1", "2")]
+        for place in places:
+            place.mkdir()
+        hosts = [stack.enter_context(unstarted_edge(place, [engine])) for place, engine in zip(places[1:], engines)]
+        for host in hosts:
+            host.set_keys({UPSTREAM: "gateway"})
+            host.start_and_wait()
+        yield Pools(stack.enter_context(unstarted_edge(places[0], [])), hosts)
+
+
+def test_a_pool_gets_the_gateways_key_and_the_path_without_its_name(pools: Pools, engines: list[Recorder]) -> None:
+    assert pools.status("/qwen/v1/x?a=1", method="POST", body=b"{}") == 200
+    [seen] = [request for engine in engines for request in engine.seen]
+    assert (seen.method, seen.path, seen.body) == ("POST", "/v1/x?a=1", b"{}")
+    assert "client=gateway" in next(line for host in pools.hosts for line in host.access_log())
+
+
+def test_only_who_has_the_hosts_own_key_uses_a_pool(pools: Pools, engines: list[Recorder]) -> None:
+    for key in (None, KEY, UPSTREAM, "sk-wrong"):
+        assert pools.ask("/qwen/v1/x", key)[0] == 401
+    assert pools.status("/other/v1/x") == 404
+    assert not [request for engine in engines for request in engine.seen]
+
+
+def test_the_pools_are_on_the_loopback_interface_alone(pools: Pools) -> None:
+    config = pools.edge.config.read_text()
+    assert f"bind 127.0.0.1:{pools.port}" in config
+    assert UPSTREAM not in config
+    assert (pools.edge.maps / "upstream_key.map").stat().st_mode & 0o777 == 0o600
+
+
+def test_another_key_is_shown_without_a_reload(pools: Pools) -> None:
+    for host in pools.hosts:
+        host.set_keys({UPSTREAM: "gateway", "sk-the-next-key-of-the-gateway-000000000000": "gateway"})
+    done = pools.edge.set_keys({KEY: "team-a"}, upstream_key="sk-the-next-key-of-the-gateway-000000000000")
+    assert done["actions"] == [
+        action for action in done["actions"] if action.startswith("show the inference hosts the key sk-…")
+    ]
+    for host in pools.hosts:
+        host.set_keys({"sk-the-next-key-of-the-gateway-000000000000": "gateway"})
+    time.sleep(2.5)
+    assert len(pools.up()) == 4
+    assert [pools.status("/qwen/v1/x") for _ in range(10)] == [200] * 10
+
+
+def test_a_drained_host_gets_nothing(pools: Pools, engines: list[Recorder]) -> None:
+    pools.hosts[0].drain(state="lame_duck")
+    eventually(lambda: "inference-1" not in pools.up())
+    assert [pools.status("/qwen/v1/x") for _ in range(10)] == [200] * 10
+    assert [len(engine.seen) for engine in engines] == [0, 10]
+
+
+def test_a_host_that_refuses_the_gateways_key_gets_nothing(pools: Pools, engines: list[Recorder]) -> None:
+    pools.hosts[0].set_keys({KEY: "somebody"})
+    # From the first request on: another host is asked instead.
+    assert [pools.status("/qwen/v1/x", method="POST", body=b"{}") for _ in range(10)] == [200] * 10
+    eventually(lambda: "inference-1" not in pools.up())
+    assert len(engines[0].seen) == 0
+
+
+def test_a_host_whose_engine_fails_is_given_up_for_a_moment(pools: Pools, engines: list[Recorder]) -> None:
+    assert [pools.status("/qwen/v1/status/500") for _ in range(6)] == [500] * 6
+    # Whatever it was that failed everywhere: others are served.
+    assert [pools.status("/qwen/v1/x") for _ in range(6)] == [200] * 6
+
+
+def test_a_body_that_does_not_fit_the_buffer_goes_through(pools: Pools) -> None:
+    answer = pools.ask("/qwen/v1/x", method="POST", body=b"x" * 1_000_000)
+    assert json.loads(answer[2]) == {"length": 1_000_000}
+
+
+def test_without_hosts_there_is_a_clean_answer(pools: Pools) -> None:
+    for host in pools.hosts:
+        host.stop()
+    eventually(lambda: not pools.up())
+    began = time.monotonic()
+    answer = pools.ask("/qwen/v1/x")
+    assert (answer[0], answer[1]["retry-after"], error_of(answer)["code"]) == (503, "5", "unavailable")
+    assert time.monotonic() - began < 1
+
+
+def test_pools_are_forgotten_by_no_reload(pools: Pools, engines: list[Recorder]) -> None:
+    pools.hosts[0].drain(state="lame_duck")
+    eventually(lambda: not [name for name in pools.up() if name.startswith("inference-1")])
+    pools.edge.reload()
+    assert [pools.status("/qwen/v1/x") for _ in range(10)] == [200] * 10
+    assert [len(engine.seen) for engine in engines] == [0, 10]

@@ -1,0 +1,132 @@
+"""The modules that LiteLLM loads, with as much of LiteLLM beside them as they use."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib.util
+import json
+import sys
+import types
+import typing as t
+from pathlib import Path
+
+import pytest
+
+FILES = Path(__file__).resolve().parents[3] / "roles" / "litellm" / "files"
+
+
+class ProxyException(Exception):
+    """As LiteLLM's: what a client is told."""
+
+    def __init__(self, message: str, type: str, param: str | None, code: int, openai_code: str) -> None:  # noqa: A002
+        super().__init__(message)
+        self.message, self.type, self.param = message, type, param
+        self.code, self.openai_code = str(code), openai_code
+
+
+@dataclasses.dataclass
+class UserAPIKeyAuth:
+    """As LiteLLM's: who a caller is."""
+
+    api_key: str
+    key_alias: str
+    user_id: str
+    user_role: str
+    models: list[str]
+    rpm_limit: int | None
+    tpm_limit: int | None
+    max_parallel_requests: int | None
+    metadata: dict[str, t.Any]
+
+
+class CustomLogger:
+    """As LiteLLM's: what hooks are derived from."""
+
+
+class FakeRedis:
+    """Numbers; ``away`` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, float] = {}
+        self.expiry: dict[str, int] = {}
+        self.away = False
+        self.calls = 0
+
+    async def get(self, name: str) -> str | None:
+        self._call()
+        return str(self.numbers[name]) if name in self.numbers else None
+
+    async def incrbyfloat(self, name: str, amount: float) -> str:
+        self._call()
+        self.numbers[name] = self.numbers.get(name, 0.0) + amount
+        return str(self.numbers[name])
+
+    async def expire(self, name: str, time: int) -> None:
+        self._call()
+        self.expiry[name] = time
+
+    def _call(self) -> None:
+        self.calls += 1
+        if self.away:
+            raise ConnectionError("no Redis")
+
+
+def load(name: str) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def wait(coroutine: t.Coroutine[t.Any, t.Any, t.Any]) -> t.Any:
+    return asyncio.run(coroutine)
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Module fleet_clients."""
+    monkeypatch.setitem(sys.modules, "fleet_clients", types.ModuleType("fleet_clients"))
+    return load("fleet_clients")
+
+
+@pytest.fixture
+def redis() -> FakeRedis:
+    return FakeRedis()
+
+
+@pytest.fixture
+def gateway(
+    clients: types.ModuleType, redis: FakeRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> types.ModuleType:
+    """Module fleet_gateway, with a file of clients in ``tmp_path``."""
+    monkeypatch.setenv("FLEET_CLIENTS", str(tmp_path / "clients.json"))
+    monkeypatch.setenv("FLEET_CACHED_MODELS", json.dumps(["cached"]))
+    monkeypatch.setenv("ENGINE_API_KEY", "sk-of-the-host-itself")
+    monkeypatch.setenv("REDIS_URL", "redis://localhost:6379/0")
+    roles = types.SimpleNamespace(INTERNAL_USER="internal_user")
+    modules: dict[str, dict[str, t.Any]] = {
+        "fastapi": {"Request": object},
+        "litellm": {},
+        "litellm.integrations": {},
+        "litellm.integrations.custom_logger": {"CustomLogger": CustomLogger},
+        "litellm.proxy": {},
+        "litellm.proxy._types": {
+            "LitellmUserRoles": roles,
+            "ProxyException": ProxyException,
+            "UserAPIKeyAuth": UserAPIKeyAuth,
+        },
+        "redis": {},
+        "redis.asyncio": {"from_url": lambda *_url, **_options: redis},
+        "fleet_gateway": {},
+    }
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    vars(sys.modules["redis"])["asyncio"] = sys.modules["redis.asyncio"]
+    return load("fleet_gateway")

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import types
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from tests.unit.litellm.conftest import FakeRedis, ProxyException, UserAPIKeyAuth, load, wait
+from tests.unit.litellm.test_fleet_clients import KEY, OTHER, write
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def known(tmp_path: Path) -> Path:
+    path = tmp_path / "clients.json"
+    write(path, {KEY: "team-a"})
+    return path
+
+
+def ask(gateway: types.ModuleType, key: str = KEY, path: str = CHAT) -> UserAPIKeyAuth:
+    request = types.SimpleNamespace(url=types.SimpleNamespace(path=path))
+    return t.cast(UserAPIKeyAuth, wait(gateway.auth(request, key)))
+
+
+def refused(gateway: types.ModuleType, key: str = KEY, path: str = CHAT) -> tuple[str, str]:
+    """Status and code of the refusal."""
+    with pytest.raises(ProxyException) as caught:
+        ask(gateway, key, path)
+    return caught.value.code, caught.value.openai_code
+
+
+def test_a_client_is_told_to_litellm_with_its_limits(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, requests_per_minute=5, tokens_per_minute=100, max_concurrent=2, models=["m"])
+    who = ask(gateway)
+    assert (who.key_alias, who.user_role, who.models) == ("team-a", "internal_user", ["m"])
+    assert (who.rpm_limit, who.tpm_limit, who.max_parallel_requests) == (5, 100, 2)
+    assert KEY not in repr(who)
+
+
+def test_two_keys_of_a_client_are_one_to_its_limits(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a", OTHER: "team-a"})
+    assert ask(gateway, KEY).api_key == ask(gateway, OTHER).api_key
+
+
+@pytest.mark.parametrize("key", ["", "sk-wrong", "sk-of-the-host-itselF"])
+def test_nobody_else_gets_in(gateway: types.ModuleType, key: str) -> None:
+    assert refused(gateway, key) == ("401", "invalid_api_key")
+
+
+def test_the_hosts_own_gate_gets_in(gateway: types.ModuleType) -> None:
+    assert ask(gateway, "sk-of-the-host-itself").key_alias == "engine"
+
+
+def test_without_a_key_of_the_host_an_empty_one_is_none(
+    gateway: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ENGINE_API_KEY")
+    assert refused(gateway, "") == ("401", "invalid_api_key")
+
+
+def test_a_client_expires(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, expires=1)
+    assert refused(gateway) == ("401", "expired_api_key")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a/b", "/v1/embeddings", "/v1/responses", "/metrics"])
+def test_what_clients_call_is_open(gateway: types.ModuleType, path: str) -> None:
+    assert ask(gateway, path=path).key_alias == "team-a"
+
+
+@pytest.mark.parametrize("path", ["/key/generate", "/model/new", "/v1/files", "/v1/model/info", "/v1", "/"])
+def test_all_else_is_not_there(gateway: types.ModuleType, path: str) -> None:
+    assert refused(gateway, path=path) == ("404", "unknown_url")
+
+
+def hook(gateway: types.ModuleType, models: list[str], **data: t.Any) -> dict[str, t.Any]:
+    who = types.SimpleNamespace(models=models)
+    return t.cast(dict[str, t.Any], wait(gateway.hooks.async_pre_call_hook(who, None, data, "completion")))
+
+
+def test_a_client_uses_the_models_that_it_may(gateway: types.ModuleType) -> None:
+    assert hook(gateway, ["a", "b"], model="a", fallbacks=["b"])["model"] == "a"
+    assert hook(gateway, [], model="anything")["model"] == "anything"
+
+
+@pytest.mark.parametrize("data", [{"model": "c"}, {"model": "a", "fallbacks": [{"a": ["c"]}]}, {"model": "a,c"}])
+def test_and_no_others_also_not_as_a_fallback(gateway: types.ModuleType, data: dict[str, t.Any]) -> None:
+    with pytest.raises(ProxyException) as caught:
+        hook(gateway, ["a"], **data)
+    assert (caught.value.code, caught.value.openai_code, caught.value.param) == ("403", "model_not_allowed", "model")
+
+
+def test_answers_of_some_models_are_cached_unless_the_request_says_otherwise(gateway: types.ModuleType) -> None:
+    assert hook(gateway, [], model="cached")["cache"] == {"use-cache": True}
+    assert hook(gateway, [], model="cached", cache={"no-cache": True})["cache"] == {"no-cache": True}
+    assert "cache" not in hook(gateway, [], model="other")
+
+
+def spend(gateway: types.ModuleType, who: UserAPIKeyAuth, cost: float | None) -> None:
+    metadata = {"user_api_key_alias": who.key_alias, "user_api_key_metadata": who.metadata}
+    event = {"litellm_params": {"metadata": metadata}, "response_cost": cost}
+    wait(gateway.hooks.async_log_success_event(event, None, None, None))
+
+
+def test_a_budget_that_is_spent_is_an_answer_of_openais(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, budget=1.0, budget_seconds=86400)
+    who = ask(gateway)
+    spend(gateway, who, 0.75)
+    spend(gateway, who, None)
+    spend(gateway, ask(gateway), 0.5)
+    assert refused(gateway) == ("429", "budget_exceeded")
+
+
+def test_what_others_spend_is_not_counted(gateway: types.ModuleType, redis: FakeRedis) -> None:
+    spend(gateway, ask(gateway), 5)
+    wait(gateway.hooks.async_log_success_event({"litellm_params": {}}, None, None, None))
+    assert redis.calls == 0
+
+
+def test_both_of_litellms_copies_of_the_module_count_together(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, budget=1.0)
+    other = load("fleet_gateway")
+    spend(other, ask(gateway), 2)
+    assert other.SPENDING is gateway.SPENDING
+    assert refused(gateway)[1] == "budget_exceeded"
+
+
+def test_the_cached_models_are_named_in_the_environment(gateway: types.ModuleType) -> None:
+    assert json.loads('["cached"]') == sorted(gateway.CACHED)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import typing as t
+
+import yaml
+from ansible_collections.inference.fleet.plugins.module_utils import _gateway_config
+from ansible_collections.inference.fleet.plugins.module_utils._engines import render_config
+from ansible_collections.inference.fleet.plugins.module_utils._gateway import Model, Upstream
+
+QWEN = "Qwen/Qwen3-VL-8B-Instruct"
+
+
+def model(name: str = "qwen3-vl", *upstreams: Upstream, **settings: t.Any) -> Model:
+    return Model(name, QWEN, name, upstreams, settings)
+
+
+def up(host: str, port: int = 8000, tls: bool = False) -> Upstream:
+    return Upstream(host, "10.0.0.1", port, "vllm", QWEN, tls)
+
+
+def test_a_pool_has_the_models_hosts() -> None:
+    [pool] = _gateway_config.pools([model("qwen3-vl", up("gpu-1"), up("gpu 2", 8443, True))])
+    assert pool == {
+        "name": "qwen3-vl",
+        "servers": [
+            {"name": "gpu-1", "address": "10.0.0.1", "port": 8000, "tls": False},
+            {"name": "gpu-2", "address": "10.0.0.1", "port": 8443, "tls": True},
+        ],
+    }
+
+
+def test_two_ports_of_a_host_are_two_servers() -> None:
+    [pool] = _gateway_config.pools([model("qwen3-vl", up("gpu-1", 8000), up("gpu-1", 8001))])
+    assert [server["name"] for server in pool["servers"]] == ["gpu-1-8000", "gpu-1-8001"]
+
+
+def test_a_model_is_two_deployments_of_the_same_pool() -> None:
+    defaults = {"timeout": 600, "stream_timeout": "60", "input_cost_per_token": 1e-12}
+    given = model(timeout=30, options={"extra_headers": {"a": "b"}})
+    first, second = _gateway_config.model_list([given], "http://127.0.0.1:4100", "os.environ/K", defaults)
+    assert first["model_name"] == second["model_name"] == "qwen3-vl"
+    assert first["litellm_params"] == second["litellm_params"]
+    assert first["litellm_params"] == {
+        "model": f"hosted_vllm/{QWEN}",
+        "api_base": "http://127.0.0.1:4100/qwen3-vl/v1",
+        "api_key": "os.environ/K",
+        "timeout": 30,
+        "stream_timeout": 60,
+        "input_cost_per_token": 1e-12,
+        "extra_headers": {"a": "b"},
+    }
+    assert first["model_info"]["id"] != second["model_info"]["id"]
+
+
+def test_fallbacks_and_cached_models_are_told() -> None:
+    given = [model("a", fallbacks=["b"]), model("b", cache=True), model("c")]
+    assert _gateway_config.fallbacks(given) == [{"a": ["b"]}]
+    assert _gateway_config.cached(given) == ["b"]
+
+
+def test_each_instance_listens_on_its_own_port() -> None:
+    instances = [{"index": i, "engine_port": 4001 + i, "served_name": "qwen"} for i in (0, 1)]
+    first, second = _gateway_config.options(instances, {"router_settings": {"num_retries": "5"}}, {"A": "b"})
+    assert first["options"] == {"router_settings": {"num_retries": 5}}
+    assert first["environment"] == {"A": "b", "HOST": "127.0.0.1", "PORT": "4001"}
+    assert second["environment"]["PORT"] == "4002"
+
+
+def test_the_config_keeps_names_and_small_prices() -> None:
+    wanted = {
+        "model_list": [{"litellm_params": {"input_cost_per_token": 2e-07, "output_cost_per_token": 1.5e-12}}],
+        "router_settings": {"retry_policy": {"TimeoutErrorRetries": 1}, "note": 'say "1e-07"'},
+        "general_settings": None,
+    }
+    text = render_config("litellm", wanted)
+    assert yaml.safe_load(text) == {name: value for name, value in wanted.items() if value is not None}
