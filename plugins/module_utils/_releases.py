@@ -76,8 +76,7 @@ class Release:
 
     @property
     def name(self) -> str:
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "files" or value}
-        content = json.dumps(fields, sort_keys=True)
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return f"{self.engine}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @property

@@ -173,7 +173,7 @@ class Edge:
         services = [
             {
                 "port": self.port,
-                "instances": [{"name": f"vllm-{i}", "port": port} for i, port in enumerate(self.instance_ports)],
+                "instances": [{"name": f"engine-{i}", "port": port} for i, port in enumerate(self.instance_ports)],
             }
         ]
         values.update(

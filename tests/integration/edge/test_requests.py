@@ -218,7 +218,7 @@ def test_the_access_log_names_the_client_and_shows_no_key(edge: Edge) -> None:
     edge.ask("/health")
     first, second, third = edge.access_log()[before:]
     assert "client=team-a key=" in first
-    assert "path=/v1/models status=200 instance=vllm-" in first
+    assert "path=/v1/models status=200 instance=engine-" in first
     assert "path=/v1/sk- status=200" in second
     assert "client=- key=" in third
     assert "status=401" in third

@@ -142,10 +142,6 @@ def test_further_files_are_part_of_it(root: Path) -> None:
     assert "# a.py: " in releases.described(first) != releases.described(second)
 
 
-def test_without_further_files_it_is_called_as_before_there_were_any() -> None:
-    assert RELEASE.name == "vllm-0dee14b64aa9"
-
-
 def test_what_loads_no_model_misses_none(root: Path) -> None:
     name = stage(root, engine="litellm", model_path="", options={"router_settings": {}})
     (root / "runtimes" / RELEASE.runtime / ".complete.json").write_text("{}")
