@@ -234,7 +234,8 @@ class Rollout:
         status = self._answered(plain(self._of(host, "rollout_status")))
         names = {int(one["index"]): one["name"] for one in told.get("instances", [])}
         claim = _rollout_claim.parse((status or {}).get("rollout"))
-        return _rollout_plan.Facts(told.get("staged", []), names, status, claim)
+        spans = {int(one["index"]): one["span"]["nodes"] for one in told.get("instances", []) if one.get("span")}
+        return _rollout_plan.Facts(told.get("staged", []), names, status, claim, spans)
 
     def _holder(self) -> _rollout_lock.Holder:
         since = _rollout_plan.moment(time.time())

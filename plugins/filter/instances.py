@@ -15,6 +15,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._instances import 
     plan_instances,
     wanted_ports,
 )
+from ansible_collections.inference.fleet.plugins.module_utils._span import Nodes, known_nodes
 
 
 def instances(
@@ -24,6 +25,9 @@ def instances(
     gpus_per_instance: int = 1,
     edge_port: int = 8000,
     served_name: str = "",
+    host: str = "",
+    nodes: dict[str, dict[str, t.Any]] | None = None,
+    node_network: str = "",
 ) -> list[dict[str, t.Any]]:
     """See instances.yml."""
     try:
@@ -34,6 +38,7 @@ def instances(
             gpus_per_instance=int(gpus_per_instance),
             edge_port=int(edge_port),
             served_name=served_name,
+            nodes=Nodes(host, nodes or {}, node_network),
         )
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
@@ -69,5 +74,6 @@ class FilterModule:
             "gpu_count": gpu_count,
             "gpu_name": gpu_name,
             "instances": instances,
+            "known_nodes": known_nodes,
             "wanted_ports": wanted_ports,
         }

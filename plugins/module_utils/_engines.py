@@ -41,6 +41,12 @@ class Engine:
         clean_exit: how its main process ends when it is told to stop, beside status 0; systemd's word. SGLang ends by
             killing its own process tree.
         reserved: options that the collection sets itself, each with the reason.
+        stages_option: the option that says over how many stages its layers are spread.
+        span_options: the options of an instance that spans hosts, with places for what ``Span.as_dict`` gives, the
+            first node's address and the number of nodes.
+        node_options: those of the nodes that answer no requests, with the same places; nothing of theirs may listen
+            where the edge looks for the instance.
+        span_environment: of its processes, with a place for the node's own address.
         nested: whether its config has sections with options in them, whose names stay as they are.
         first_port: instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
         health_path: where it says that it serves.
@@ -59,6 +65,10 @@ class Engine:
     several_gpus_by: str
     clean_exit: str
     reserved: dict[str, str]
+    stages_option: str = ""
+    span_options: dict[str, str] = dataclasses.field(default_factory=dict)
+    node_options: dict[str, str] = dataclasses.field(default_factory=dict)
+    span_environment: dict[str, str] = dataclasses.field(default_factory=dict)
     nested: bool = False
     first_port: int = 8100
     health_path: str = "/health"
@@ -139,6 +149,8 @@ _RESERVED = {
     "tensor-parallel-size": "the instance's GPUs say it: the role's tensor_parallel_size, or fleet_instances[].gpus",
 }
 
+_NODES = "which hosts an instance spans is fleet_instances[].nodes"
+
 ENGINES: dict[str, Engine] = {
     "vllm": Engine(
         name="vllm",
@@ -156,9 +168,19 @@ ENGINES: dict[str, Engine] = {
         reserved={
             **_RESERVED,
             "tp": _RESERVED["tensor-parallel-size"],
+            **dict.fromkeys(("nnodes", "node-rank", "master-addr", "master-port", "headless"), _NODES),
             "disable-log-stats": "a drain waits for the engine's own counters, which are gone with it",
             "uds": "the edge reaches an instance over its loopback port",
         },
+        stages_option="pipeline-parallel-size",
+        span_options={
+            "nnodes": "{count}",
+            "node-rank": "{rank}",
+            "master-addr": "{first}",
+            "master-port": "{meeting_port}",
+        },
+        node_options={"headless": "true"},
+        span_environment={"VLLM_HOST_IP": "{own}"},
     ),
     "sglang": Engine(
         name="sglang",
@@ -180,9 +202,16 @@ ENGINES: dict[str, Engine] = {
             "tp-size": _RESERVED["tensor-parallel-size"],
             "admin-api-key": "it is made anew at each start, so that nobody has it",
             "enable-metrics": "a drain waits for the engine's own counters, which it switches on",
+            **dict.fromkeys(("nnodes", "node-rank", "dist-init-addr", "nccl-init-addr"), _NODES),
             "grpc-mode": "the edge speaks HTTP to an instance",
             "skip-server-warmup": "the first question that it asks itself shows that it answers",
         },
+        stages_option="pp-size",
+        span_options={"nnodes": "{count}", "node-rank": "{rank}", "dist-init-addr": "{first}:{meeting_port}"},
+        # There something answers for the node's own health.
+        node_options={"port": "{node_port}"},
+        # Its processes find each other by a file where they are all of one host.
+        span_environment={"SGLANG_HOST_IP": "{own}", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": ""},
     ),
 }
 
@@ -258,7 +287,6 @@ def engine_kind(engine: str) -> dict[str, t.Any]:
     return {
         "title": known.title,
         "documentation": known.documentation,
-        "command": list(known.command),
         "clean_exit": known.clean_exit,
         "others": [name for name in ENGINES if name != engine],
     }
@@ -419,9 +447,9 @@ def _parallel_problems(
     engine: str, options: dict[str, t.Any], instances: t.Iterable[dict[str, t.Any]]
 ) -> t.Iterator[str]:
     """Instances with other GPUs than their engine is told to share."""
-    parallel, stages = options.get(ENGINES[engine].parallel_option) or 1, _stages(options)
+    parallel = options.get(ENGINES[engine].parallel_option) or 1
     for instance in instances:
-        count = len(instance["gpus"])
+        count, stages = _gpus_of_all_nodes(instance), _stages(options, instance)
         if count % stages:
             yield (
                 f"{instance['name']} has {count} GPUs, which cannot be shared out over {stages} pipeline stages. "
@@ -434,8 +462,19 @@ def _parallel_problems(
             )
 
 
-def _stages(options: dict[str, t.Any]) -> int:
-    return int(options.get("pipeline-parallel-size") or options.get("pp-size") or 1)
+def _stages(options: dict[str, t.Any], instance: dict[str, t.Any]) -> int:
+    """Over how many stages the layers are spread: without being told, one for each node, which need the least of each
+    other that way."""
+    given = options.get("pipeline-parallel-size") or options.get("pp-size")
+    return int(given or len(_nodes(instance)) or 1)
+
+
+def _nodes(instance: dict[str, t.Any]) -> list[str]:
+    return list((instance.get("span") or {}).get("nodes", []))
+
+
+def _gpus_of_all_nodes(instance: dict[str, t.Any]) -> int:
+    return len(instance["gpus"]) * max(1, len(_nodes(instance)))
 
 
 def _draft_problems(engine: str, options: dict[str, t.Any]) -> list[str]:
@@ -485,9 +524,22 @@ def engine_options(
     result = []
     options = {plain_name(name): typed(value) for name, value in options.items()}
     for instance in instances:
+        engine, span = ENGINES[instance["engine"]], instance.get("span") or {}
         own: dict[str, t.Any] = {"port": instance["engine_port"], "served-model-name": instance["served_name"]}
         if instance["gpus"]:
-            own[ENGINES[instance["engine"]].parallel_option] = len(instance["gpus"]) // _stages(options)
+            own[engine.parallel_option] = _gpus_of_all_nodes(instance) // _stages(options, instance)
+        own_environment = {}
+        if span:
+            places = {
+                **span,
+                "count": len(span["nodes"]),
+                "first": span["addresses"][0],
+                "own": span["addresses"][span["rank"]],
+            }
+            own[engine.stages_option] = _stages(options, instance)
+            texts = {**engine.span_options, **({} if instance["serves"] else engine.node_options)}
+            own.update({name: typed(text.format(**places)) for name, text in texts.items()})
+            own_environment = {name: value.format(**places) for name, value in engine.span_environment.items()}
         # Indexes: before each start they become the names of the GPUs, which an index is only as long as all answer.
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, instance["gpus"]))} if instance["gpus"] else {}
         result.append(
@@ -495,7 +547,8 @@ def engine_options(
                 "index": instance["index"],
                 "served_name": instance["served_name"],
                 "options": {**options, **own},
-                "environment": {**environment, **gpus},
+                "environment": {**environment, **gpus, **own_environment},
+                "span": span,
             }
         )
     return result

@@ -14,8 +14,9 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils._edge import server_name
 from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES, GATEWAY, KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._span import Nodes, Span, plan_span
 
-_KEYS = {"engine", "gpus", "port", "served_name"}
+_KEYS = {"engine", "gpus", "nodes", "port", "served_name"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Instance:
         gpus: indices of the GPUs it owns; empty on a host without GPUs.
         port: the edge's port that leads to it; instances of one port share the load.
         served_name: what clients call its model.
+        span: this host's place in it, where it spans hosts.
     """
 
     index: int
@@ -35,6 +37,7 @@ class Instance:
     gpus: tuple[int, ...]
     port: int
     served_name: str = ""
+    span: Span | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +55,11 @@ class Instance:
     def health_path(self) -> str:
         return health_path(self.unit)
 
+    @property
+    def serves(self) -> bool:
+        """Whether requests come to this host; of an instance that spans hosts, the first of them gets them all."""
+        return self.span is None or self.span.rank == 0
+
     def as_dict(self) -> dict[str, t.Any]:
         return {
             "index": self.index,
@@ -63,6 +71,8 @@ class Instance:
             "engine_port": self.engine_port,
             "health_path": self.health_path,
             "served_name": self.served_name,
+            "serves": self.serves,
+            "span": self.span.as_dict() if self.span else {},
         }
 
 
@@ -90,6 +100,7 @@ def plan_instances(
     gpus_per_instance: int = 1,
     edge_port: int = 8000,
     served_name: str = "",
+    nodes: Nodes | None = None,
 ) -> list[Instance]:
     """The instances of one host.
 
@@ -100,6 +111,7 @@ def plan_instances(
         gpus_per_instance: tensor parallel size.
         edge_port: the edge's port, for instances that do not name their own.
         served_name: what clients call the model, for instances that do not name their own.
+        nodes: the hosts that instances may span.
 
     Raises:
         FleetError: a key, engine, port or GPU that is wrong, with the place and what is valid.
@@ -107,7 +119,7 @@ def plan_instances(
     check_engine(engine)
     if wanted:
         defaults = Instance(0, engine, (), edge_port, served_name)
-        instances = [_from_item(index, item, gpu_count, defaults) for index, item in enumerate(wanted)]
+        instances = [_from_item(i, item, gpu_count, defaults, nodes or Nodes()) for i, item in enumerate(wanted)]
         _check_gpus_are_owned_once(instances)
         _check_ports_are_of_one_model(instances)
         return instances
@@ -146,7 +158,7 @@ def plan_gateway(count: int, *, edge_port: int = 4000, served_name: str = "") ->
     return [Instance(index, GATEWAY, (), edge_port, served_name) for index in range(count)]
 
 
-def _from_item(index: int, item: t.Any, gpu_count: int, defaults: Instance) -> Instance:
+def _from_item(index: int, item: t.Any, gpu_count: int, defaults: Instance, nodes: Nodes) -> Instance:
     where = f"fleet_instances[{index}]"
     if not isinstance(item, dict):
         raise FleetError(f"{where} is {item!r}; it must be a dictionary with the keys {', '.join(sorted(_KEYS))}.")
@@ -166,7 +178,8 @@ def _from_item(index: int, item: t.Any, gpu_count: int, defaults: Instance) -> I
                 f"{where} ({own_engine}-{index}) wants GPU {gpu}, but the host has {gpu_count} GPU(s), counted from 0. "
                 f"It has room for {gpu_count} instance(s) with a GPU each."
             )
-    return Instance(index, own_engine, gpus, port, str(item.get("served_name") or defaults.served_name))
+    span = plan_span(index, item, nodes) if "nodes" in item else None
+    return Instance(index, own_engine, gpus, port, str(item.get("served_name") or defaults.served_name), span)
 
 
 def _integer(value: t.Any, where: str) -> int:
@@ -217,6 +230,9 @@ def edge_services(
 ) -> list[dict[str, t.Any]]:
     """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none.
 
+    On a host that only computes for another one nothing listens where the edge looks for the instance, so the edge says
+    of itself that it does not serve; ``answers`` is there then, and false.
+
     Args:
         instances: of one host.
         peers: on a gateway, the edges of the other ones.
@@ -224,20 +240,24 @@ def edge_services(
     services: dict[int, dict[str, t.Any]] = {}
     for instance in (one for one in instances if one["port"]):
         service = services.setdefault(
-            instance["port"], {"port": instance["port"], "served_name": instance["served_name"], "instances": []}
+            instance["port"],
+            {"port": instance["port"], "served_name": instance["served_name"], "instances": []},
         )
         service["instances"].append(
             {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
         if instance["engine"] == GATEWAY:
             service.update(kind="gateway", health_path=KINDS[GATEWAY].health_path, peers=list(peers))
+    for port, service in services.items():
+        if not any(instance["serves"] for instance in instances if instance["port"] == port):
+            service["answers"] = False
     return [services[port] for port in sorted(services)]
 
 
 def edge_targets(
     services: list[dict[str, t.Any]], scheme: str = "http", main_port: int = 8000
 ) -> list[dict[str, t.Any]]:
-    """The services as module chat_smoke asks them on their own host.
+    """The services as module chat_smoke asks them on their own host, but for those that do not answer there.
 
     Args:
         services: as ``edge_services`` gives them.
@@ -251,6 +271,7 @@ def edge_targets(
             **({"model": service["served_name"]} if service["served_name"] else {}),
         }
         for service in services
+        if service.get("answers", True)
     ]
 
 
@@ -274,4 +295,15 @@ def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
         }
         for instance in instances
     ]
-    return edge + engines
+    meetings = [
+        {
+            "port": instance["span"][port],
+            "purpose": f"the nodes of instance {instance['index']}",
+            "units": [f"{kind}@{instance['index']}.service" for kind in KINDS],
+            "variable": "it follows from the instance's index, so another service has to move",
+        }
+        for instance in instances
+        if instance.get("span") and instance["serves"]
+        for port in ("link_port", "meeting_port")
+    ]
+    return edge + engines + meetings

@@ -23,7 +23,8 @@ def fit_cases(instances: list[dict[str, t.Any]], gpus: list[dict[str, t.Any]]) -
     by_index = {gpu["index"]: gpu for gpu in gpus}
     cases: dict[int, list[dict[str, t.Any]]] = {}
     for instance in instances:
-        if instance["gpus"] and all(gpu in by_index for gpu in instance["gpus"]):
+        # How layers are spread over hosts is not known here.
+        if instance["gpus"] and not instance.get("span") and all(gpu in by_index for gpu in instance["gpus"]):
             cases.setdefault(len(instance["gpus"]), []).append(instance)
     return [
         {

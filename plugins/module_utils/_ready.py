@@ -58,7 +58,7 @@ def wait_until_ready(
 
     Args:
         unit: the unit, started.
-        port: the instance's port.
+        port: the instance's port; 0 where it answers no requests, and running is all that can be seen of it.
         timeout: seconds; the engine's start is long, so this is a limit and not an estimate. It does not count while
             systemd has the start wait for the weights.
 
@@ -215,7 +215,7 @@ _WAITS = "; the start waits"
 
 def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, str], int | None]) -> bool:
     # The port may still be answered by another process while this one starts: only an active unit counts.
-    return state.is_running and not state.has_job and health_of(port, health_path(unit)) == 200
+    return state.is_running and not state.has_job and (not port or health_of(port, health_path(unit)) == 200)
 
 
 def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:

@@ -58,6 +58,7 @@ class Release:
         environment: of the engine's process.
         unit: the text of the unit file, because it decides how the process runs; empty for none of its own.
         files: further files, by their names.
+        span: the host's place in an instance that spans hosts, as ``Span.as_dict`` gives it.
     """
 
     index: int
@@ -73,6 +74,15 @@ class Release:
     environment: dict[str, str]
     unit: str
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+    span: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def agreement(self) -> str:
+        """What has to be the same on all nodes of an instance, in short: only then may they start as one."""
+        own = {"node-rank", *KINDS[self.engine].node_options}
+        same = {name: value for name, value in self.options.items() if name not in own}
+        shared = [self.engine, self.version, self.runtime, self.model, self.revision, same, self.span.get("nodes")]
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -169,6 +179,8 @@ class Releases:
                 # For what runs before each start, which has no table of the engines.
                 "key_options": KINDS[release.engine].key_options,
                 "several_gpus_by": KINDS[release.engine].several_gpus_by,
+                "command": KINDS[release.engine].command,
+                "agreement": release.agreement,
                 **dataclasses.asdict(release),
             }
             write_atomically(os.path.join(temporary, "manifest.json"), json.dumps(manifest, indent=1) + "\n")

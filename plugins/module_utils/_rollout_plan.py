@@ -31,12 +31,14 @@ class Facts:
         names: the instances' names by index.
         status: what module fleet_status returned; None for a host that did not answer.
         claim: the last rollout that it took part in.
+        spans: by index, the hosts of the instances that span some.
     """
 
     staged: list[dict[str, t.Any]]
     names: dict[int, str]
     status: dict[str, t.Any] | None
     claim: Claim | None
+    spans: t.Mapping[int, t.Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def name_of(self, staged: t.Mapping[str, t.Any]) -> str:
         """An instance's name; of one that is no longer wanted, that of what runs."""
@@ -69,7 +71,8 @@ class Plan:
     Attributes:
         id: of the rollout that goes on; empty for a new one.
         waves: hosts that are changed together, in order.
-        hosts: for each its wave (from 1), its instances and the seconds that it took last time.
+        hosts: for each its wave (from 1), its instances, the seconds that it took last time, and the hosts with which
+            it has an instance in common.
         left_out: hosts and instances that take no part, with the reason.
         done: hosts that an earlier run of this rollout has done.
         warnings: what a person should know before.
@@ -111,14 +114,22 @@ def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], no
     for host, facts in fleet.items():
         instances = _instances(wish, plan, host, facts)
         if instances:
-            plan.hosts[host] = {"instances": instances, "expected_seconds": None}
-    plan.waves = _rollout_waves.split(list(plan.hosts), canary, wish.waves)
+            plan.hosts[host] = {"instances": instances, "expected_seconds": None, "together": []}
+    plan.waves = _rollout_waves.together(_rollout_waves.split(list(plan.hosts), canary, wish.waves), _companions(fleet))
     for number, wave in enumerate(plan.waves, 1):
         for host in wave:
-            plan.hosts[host] = {"wave": number, **plan.hosts[host]}
+            companions = _companions(fleet)[host]
+            together = [other for other in wave if other in companions and other != host]
+            plan.hosts[host] = {"wave": number, **plan.hosts[host], "together": together}
     _expect(plan, fleet)
     _refuse(wish, plan, fleet)
+    _refuse_parts(plan, fleet)
     return plan
+
+
+def _companions(fleet: t.Mapping[str, Facts]) -> dict[str, set[str]]:
+    """For each host those with which it has an instance in common, itself among them; empty where there is none."""
+    return {host: {node for nodes in facts.spans.values() for node in nodes} for host, facts in fleet.items()}
 
 
 def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | None:
@@ -219,6 +230,19 @@ def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
                     f"{one['name']} of {host} serves, but none of its releases on disk has passed a gate, so a failure "
                     "could not be rolled back. playbooks/smoke.yml gates what runs; if you go on without a way back: "
                     "-e rollout_accept_no_way_back=true."
+                )
+
+
+def _refuse_parts(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+    """An instance that spans hosts is changed on all of them or on none."""
+    for host, planned in plan.hosts.items():
+        for one in planned["instances"]:
+            nodes = fleet[host].spans.get(one["index"], ())
+            missing = [node for node in nodes if node not in fleet or node in plan.left_out]
+            if missing:
+                plan.refusals.append(
+                    f"{one['name']} of {host} spans {', '.join(nodes)}, and this run leaves {', '.join(missing)} out. "
+                    f"Name all of them, -l {','.join(nodes)}, and undrain those that were drained by hand."
                 )
 
 

@@ -147,7 +147,14 @@ def _fallen(fleet: Fleet, had: t.Mapping[str, t.Any], failed: t.Collection[str])
         host: f"{host} came through its gate and serves no longer; playbooks/status.yml shows how it does."
         for host, event in had.items()
         if event["outcome"] == DONE and not serving.get(host) and host not in failed and host not in by_hand
+        if _has_requests(fleet.status.get(host))
     }
+
+
+def _has_requests(status: t.Mapping[str, t.Any] | None) -> bool:
+    """Whether requests come to the host; those of an instance that spans hosts come to the first of them."""
+    instances = (status or {}).get("instances") or []
+    return not instances or any(not one.get("rank") for one in instances)
 
 
 def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[str, t.Any], policy: Policy) -> str:
@@ -182,6 +189,8 @@ def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fle
         turn.news.append(_decision(f"{_short(room, policy)} It goes on: rollout_when_short is force."))
     else:
         chosen = _rollout_capacity.fitting(serving, out, policy.max_load) if policy.when_short == SHRINK else []
+        # Of those that go together, all or none.
+        chosen = [h for h in chosen if not set(hosts[h].get("together", ())) & (set(candidates) - set(chosen))]
         if not chosen:
             turn.stop = (
                 f"The rollout stops before wave {turn.wave} of {turn.waves} ({', '.join(candidates)}); nothing of it "

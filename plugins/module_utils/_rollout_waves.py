@@ -87,3 +87,22 @@ def split(hosts: list[str], canary: t.Collection[str], waves: t.Any) -> list[lis
             result.append(others[done:end])
         done = min(end, len(others))
     return result
+
+
+def together(waves: list[list[str]], companions: t.Mapping[str, t.Collection[str]]) -> list[list[str]]:
+    """The waves, with hosts that have an instance in common in the wave of the first of them.
+
+    Args:
+        waves: as split gives them.
+        companions: for each host those that have to go with it.
+    """
+    left = [host for wave in waves for host in wave]
+    result = []
+    for wave in waves:
+        taken = [host for host in wave if host in left]
+        for host in taken:
+            taken += [other for other in left if other in companions.get(host, ()) and other not in taken]
+        left = [host for host in left if host not in taken]
+        if taken:
+            result.append(taken)
+    return result

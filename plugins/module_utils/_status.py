@@ -77,6 +77,8 @@ def instance_of(
         "model": manifest.get("model"),
         "revision": manifest.get("revision"),
         "served_name": manifest.get("served_name"),
+        "nodes": (manifest.get("span") or {}).get("nodes", []),
+        "rank": (manifest.get("span") or {}).get("rank", 0),
         "state": unit.active if unit else "absent",
         "sub_state": unit.sub if unit else None,
         "since": iso(unit.since) if unit and unit.since is not None else None,
@@ -111,7 +113,7 @@ def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         gate = _gate(status["gates"].get("edge"))
         return [{**common, "edge": _edge(status), "state": "no instance", "last_gate": gate}]
     return [
-        {**common, "edge": _edge(status, server_name(instance["index"])), **_row(instance, status["gates"])}
+        {**common, "edge": _edge_of(status, instance), **_row(instance, status["gates"])}
         for instance in status["instances"]
     ]
 
@@ -132,6 +134,12 @@ def _row(instance: dict[str, t.Any], gates: dict[str, t.Any]) -> dict[str, t.Any
         "kv_use": None if instance["kv_usage"] is None else f"{instance['kv_usage'] * 100:.0f}%",
         "last_gate": _gate(gates.get(instance["name"]) or gates.get("edge")),
     }
+
+
+def _edge_of(status: dict[str, t.Any], instance: dict[str, t.Any]) -> str:
+    if instance["rank"]:
+        return f"at {instance['nodes'][0]}"
+    return _edge(status, server_name(instance["index"]))
 
 
 def _edge(status: dict[str, t.Any], server: str = "") -> str:

@@ -28,7 +28,8 @@ options:
   instances:
     description:
       - The instances to wait for, as P(inference.fleet.instances#filter) gives them.
-      - C(unit) and C(engine_port) of each are read.
+      - C(unit) and C(engine_port) of each are read. Where C(serves) is false its requests come to another host, and it
+        has only to run.
     type: list
     elements: dict
     required: true
@@ -135,7 +136,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Wait as the parameters say; the module's result."""
     if params["slice"] > 0:
-        ports = {instance["unit"]: int(instance["engine_port"]) for instance in params["instances"]}
+        ports = {instance["unit"]: _port(instance) for instance in params["instances"]}
         restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
         seen = wait_a_slice(ports, params["timeout"], params["slice"], params["since"], restarts)
         return {
@@ -148,8 +149,12 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     seconds = {}
     for instance in params["instances"]:
         unit = instance["unit"]
-        seconds[unit] = wait_until_ready(unit, instance["engine_port"], params["timeout"])
+        seconds[unit] = wait_until_ready(unit, _port(instance), params["timeout"])
     return {"ready": True, "seconds": _rounded(seconds)}
+
+
+def _port(instance: dict[str, t.Any]) -> int:
+    return int(instance["engine_port"]) if instance.get("serves", True) else 0
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

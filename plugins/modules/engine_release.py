@@ -61,6 +61,10 @@ options:
         description: What clients call the model, for O(state=staged).
         type: str
         default: ""
+      span:
+        description: The host's place in an instance that spans hosts, for O(state=staged).
+        type: dict
+        default: {}
   engine:
     description: What the instances run, for O(state=staged). V(litellm) is a gateway's.
     type: str
@@ -163,6 +167,12 @@ instances:
     drafts:
       description: Whether the release has a draft model.
       type: bool
+    span:
+      description: The host's place in an instance that spans hosts; empty for one that does not.
+      type: dict
+    serves:
+      description: Whether requests come to this host; false on the further hosts of an instance that spans some.
+      type: bool
     instance:
       description:
         - With O(state=unwanted), what the filter P(inference.fleet.instances#filter) would return for it. C(port) is
@@ -228,6 +238,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             environment={key: str(value) for key, value in item["environment"].items()},
             options=item["options"],
             served_name=item["served_name"],
+            span=item["span"],
             unit=params["unit"],
             files=params["files"],
             **{key: params[key] or "" for key in _DESCRIPTION},
@@ -252,6 +263,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "pending": pending_reason(releases, index, release.name, running),
                 "problem": "",
                 "drafts": bool(release.draft_path),
+                **_place(release.span),
                 "described": {
                     **_described(releases, current),
                     release.name: {key: getattr(release, key) for key in ("engine", "version", "model", "revision")},
@@ -287,6 +299,7 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "pending": "" if problem else reason,
                 "problem": problem,
                 "drafts": bool(releases.manifest(release).get("draft_path")),
+                **_place(releases.manifest(release).get("span")),
                 "described": _described(releases, release, current),
             }
         )
@@ -371,6 +384,7 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "pending": "",
                 "problem": "",
                 "drafts": bool(releases.manifest(name).get("draft_path")),
+                **_place(releases.manifest(name).get("span")),
                 "described": _described(releases, name),
             }
         )
@@ -387,6 +401,10 @@ def _links(releases: Releases, index: int) -> dict[str, t.Any]:
         "current": releases.linked(index, "current") or "",
         "good": releases.linked(index, "good") or "",
     }
+
+
+def _place(span: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    return {"span": span or {}, "serves": not (span or {}).get("rank")}
 
 
 def _described(releases: Releases, *names: str | None) -> dict[str, dict[str, t.Any]]:
@@ -421,6 +439,7 @@ def main() -> None:
                     "options": {"type": "dict", "default": {}},
                     "environment": {"type": "dict", "default": {}},
                     "served_name": {"type": "str", "default": ""},
+                    "span": {"type": "dict", "default": {}},
                 },
             },
             "engine": {"type": "str", "choices": list(KINDS)},

@@ -11,6 +11,9 @@ means the neighbour's GPU as soon as one of them is lost. An engine that takes n
 
 Which UUID an index has is kept in STATE. It is worked out anew when the host has none of the GPUs that it had, as after
 an EC2 stop and start.
+
+A node of an instance that spans hosts waits for its address in their network, too, and the file environment tells the
+engine which interface has it.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ def main() -> None:
         manifest = json.load(file)
     indexes = [gpu for gpu in manifest["environment"].get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     port = int(manifest["options"]["port"])
-    wait_for(lambda: obstacle(indexes, port))
+    span = manifest.get("span") or {}
+    address = span["addresses"][span["rank"]] if span else ""
+    wait_for(lambda: obstacle(indexes, port) or (network_obstacle(address) if address else ""))
+    environment = {}
     if indexes:
         present = query("--query-gpu=index,uuid")
         known = names_of_gpus(present)
@@ -46,8 +52,12 @@ def main() -> None:
         if len(names) > 1 and manifest["several_gpus_by"] == "index":
             now = {uuid: index for index, uuid in present}
             names = [now[name] for name in names]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    if address:
+        environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of(address))
+    if environment:
         with open(os.path.join(os.environ["RUNTIME_DIRECTORY"], "environment"), "w", encoding="utf-8") as file:
-            file.write(f"CUDA_VISIBLE_DEVICES={','.join(names)}\n")
+            file.writelines(f"{name}={value}\n" for name, value in environment.items())
 
 
 def wait_for(look: t.Callable[[], str]) -> None:
@@ -97,6 +107,18 @@ def port_obstacle(port: int) -> str:
         return ""
     who = re.search(r'\(\("(?P<name>[^"]+)",pid=(?P<pid>\d+)', listening)
     return f"Port {port} is taken by {f'pid {who[2]} {who[1]}' if who else 'another process'}"
+
+
+def network_obstacle(address: str) -> str:
+    """What is in the way of a node; empty for nothing."""
+    return "" if interface_of(address) else f"No interface has the node's address {address}: see fleet_node_address"
+
+
+def interface_of(address: str) -> str:
+    """The interface that has an address; empty for none."""
+    command = ["ip", "-o", "addr", "show", "to", address]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.split()
+    return shown[1] if len(shown) > 1 else ""
 
 
 def names_of_gpus(present: list[list[str]]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 from tests.fakes import engine
-from tests.fakes.standin import faults, options, pace
+from tests.fakes.standin import faults, meeting, options, pace
 
 DISTRIBUTION = "sglang"
 #: What SGLang works out on a small GPU.
@@ -118,7 +118,13 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         with_metrics=bool(args.enable_metrics),
         remember=False,
     )
+    met = []
+    if (args.nnodes or 1) > 1:
+        address, _colon, port = args.dist_init_addr.rpartition(":")
+        met = meeting.meet(args.nnodes, args.node_rank or 0, address, int(port))
     _loads(args, log, seconds * 0.9, given.start.get("start_error"))
+    if met and args.node_rank:
+        meeting.compute()
     print(f"INFO:     Started server process [{os.getpid()}]\nINFO:     Application startup complete.", flush=True)
     fake.starting = True
     fake.set_faults(given.run)

@@ -14,7 +14,7 @@ import time
 import typing as t
 
 from tests.fakes import engine
-from tests.fakes.standin import faults, options, pace
+from tests.fakes.standin import faults, meeting, options, pace
 
 DISTRIBUTION = "vllm"
 #: vLLM's own, where the option is not given.
@@ -141,12 +141,16 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         version=importlib.metadata.version(DISTRIBUTION),
         remember=False,
     )
+    nodes = args.nnodes or 1
+    met = meeting.meet(nodes, args.node_rank or 0, args.master_addr, args.master_port) if nodes > 1 else []
     time.sleep(seconds * 0.2)
     architecture, longest = pace.model_of(path)
     log("model.py:733", f"Resolved architecture: {architecture}")
     fake.max_model_len = context_length(args.max_model_len, longest)
     log("model.py:2152", f"Using max model len {fake.max_model_len}")
     _loads(path, fake.max_model_len, fake.max_running or MAX_NUM_SEQS, seconds * 0.7, given.start.get("start_error"))
+    if met and args.headless:
+        meeting.compute()
     log("entry.py:140", f"Starting vLLM server on http://{fake.host}:{fake.port}")
     time.sleep(seconds * 0.1)
     fake.set_faults(given.run)

@@ -26,6 +26,7 @@ _SHARED = (
     "tests/fakes/standin/__init__.py",
     "tests/fakes/standin/faults.py",
     "tests/fakes/standin/options.py",
+    "tests/fakes/standin/meeting.py",
     "tests/fakes/standin/pace.py",
 )
 #: What runs on a host, under its name in the repository.

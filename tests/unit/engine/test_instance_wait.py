@@ -67,10 +67,13 @@ class Host:
     def breaks(self) -> None:
         self._write("nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
 
+    def has_address(self, address: str) -> None:
+        self._write("ip", f"echo '2: ens6    inet {address}/24 scope global ens6'")
+
     def listens(self, line: str) -> None:
         self._write("ss", f"echo '{line}'" if line else "true")
 
-    def start(self, gpus: str = "", several_gpus_by: str = "uuid") -> str:
+    def start(self, gpus: str = "", several_gpus_by: str = "uuid", address: str = "") -> str:
         """Run it; what it told the engine."""
         release = self.place / "instances" / "0" / "current"
         release.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,7 @@ class Host:
             "environment": {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {},
             "options": {"port": 8100},
             "several_gpus_by": several_gpus_by,
+            "span": {"rank": 1, "addresses": ["10.0.8.1", address]} if address else {},
         }
         (release / "manifest.json").write_text(json.dumps(manifest))
         self._monkeypatch.setattr(self.program.sys, "argv", ["instance_wait.py", str(self.place), "0"])
@@ -112,6 +116,17 @@ def test_the_gpu_of_a_neighbour_is_not_taken_for_one_that_is_lost(
     assert host.start("1") == "CUDA_VISIBLE_DEVICES=GPU-b\n"
     assert "GPU 1 (GPU-b) is lost" in capsys.readouterr().err
     assert len(host.slept) == 2
+
+
+def test_a_node_is_told_the_interface_of_its_network(host: Host) -> None:
+    told = host.start("0", address="127.0.0.1")
+    assert told == "CUDA_VISIBLE_DEVICES=GPU-a\nGLOO_SOCKET_IFNAME=lo\nNCCL_SOCKET_IFNAME=lo\n"
+
+
+def test_a_node_waits_for_its_address(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.changes = [lambda: host.has_address("10.0.8.2")]
+    host.start(address="10.0.8.2")
+    assert "No interface has the node's address 10.0.8.2" in capsys.readouterr().err
 
 
 def test_another_machine_has_other_gpus(host: Host) -> None:

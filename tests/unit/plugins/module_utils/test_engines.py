@@ -181,12 +181,14 @@ def test_each_instance_has_its_port_its_name_and_its_gpus() -> None:
             "served_name": "other",
             "options": {"dtype": "auto", "port": 8101, "served-model-name": "other", "tensor-parallel-size": 2},
             "environment": {"A": "1", "CUDA_VISIBLE_DEVICES": "2,3"},
+            "span": {},
         },
         {
             "index": 0,
             "served_name": "m",
             "options": {"dtype": "auto", "port": 8100, "served-model-name": "m", "tensor-parallel-size": 1},
             "environment": {"A": "1"},
+            "span": {},
         },
     ]
 

@@ -48,7 +48,7 @@ def test_two_engines_share_a_host_on_two_ports() -> None:
     [
         (None, {"engine": "tgi"}, r"engine is 'tgi', which is no engine. Valid are: vllm, sglang"),
         ([{"engine": "vlm"}], {}, r"fleet_instances\[0\].engine is 'vlm'"),
-        ([{"gpu": [0]}], {}, r"unknown key gpu. Valid are: engine, gpus, port, served_name"),
+        ([{"gpu": [0]}], {}, r"unknown key gpu. Valid are: engine, gpus, nodes, port, served_name"),
         (
             [{"gpus": [1]}],
             {"gpu_count": 1},

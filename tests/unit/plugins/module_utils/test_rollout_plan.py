@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
@@ -179,3 +180,34 @@ def test_an_instance_that_nobody_wants_is_stopped_in_its_turn() -> None:
     assert (instance["name"], instance["action"], instance["to"]) == ("vllm-1", "stop", None)
     assert made.targets == {"a": {"vllm-1": ""}}
     assert not made.refusals
+
+
+def spanning(*nodes: str, **changes: t.Any) -> Facts:
+    return dataclasses.replace(facts(staged(), **changes), spans={0: nodes})
+
+
+def test_the_nodes_of_an_instance_are_changed_together() -> None:
+    fleet = {"a": facts(staged()), "b": spanning("b", "d"), "c": facts(staged()), "d": spanning("b", "d")}
+    made = plan(fleet, waves=[1, 1, "100%"])
+    assert made.waves == [["a"], ["b", "d"], ["c"]]
+    assert {host: planned["together"] for host, planned in made.hosts.items()} == {
+        "a": [],
+        "b": ["d"],
+        "c": [],
+        "d": ["b"],
+    }
+    assert not made.refusals
+
+
+def test_the_canary_takes_its_companions_along() -> None:
+    fleet = {"a": facts(staged()), "b": spanning("b", "d"), "c": facts(staged()), "d": spanning("b", "d")}
+    assert plan(fleet, canary=["d"], waves=["100%"]).waves == [["d", "b"], ["a", "c"]]
+
+
+def test_a_part_of_an_instance_is_not_changed_alone() -> None:
+    [refusal] = plan({"b": spanning("b", "d")}).refusals
+    assert "vllm-0 of b spans b, d, and this run leaves d out" in refusal
+    assert "-l b,d" in refusal
+    drained = status(0, drain={"state": "drained", "by": "operator", "reason": ""})
+    [refusal] = plan({"b": spanning("b", "d"), "d": spanning("b", "d", host_status=drained)}).refusals
+    assert "leaves d out" in refusal

@@ -130,6 +130,38 @@ def test_a_wave_shrinks_to_what_the_rest_can_do_without() -> None:
     assert "27 requests" in none.stop
 
 
+def test_hosts_that_go_together_are_not_parted_by_a_wave_that_shrinks() -> None:
+    events = [begin(["a", "b", "c"]), self_tested()]
+    events[0]["hosts"]["a"]["together"] = ["b"]
+    events[0]["hosts"]["b"]["together"] = ["a"]
+    statuses: dict[str, dict[str, t.Any] | None] = {
+        "a": status(8, limit=30),
+        "b": node_status(),
+        "c": status(8),
+        "d": status(0),
+    }
+    assert walk(events, statuses, when_short="shrink", max_load=0.5).hosts == ["c"]
+    assert walk(events, {**statuses, "a": status(0), "c": status(0)}, when_short="shrink", max_load=0.5).hosts == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_a_host_to_which_no_requests_come_has_to_serve_none() -> None:
+    events = [begin(["a", "b"], ["c"]), self_tested(), done("a"), done("b")]
+    turn = walk(events, {"a": status(0), "b": node_status(), "c": status(0)})
+    assert not turn.stop
+    assert turn.hosts == ["c"]
+
+
+def node_status() -> dict[str, t.Any]:
+    """That of a host which computes for another one."""
+    seen = status(0, health=503)
+    seen["instances"][0].update(running=None, waiting=None, rank=1, nodes=["a", "b"])
+    return seen
+
+
 def test_force_goes_on_and_says_so() -> None:
     turn = walk([begin(["a", "b"]), self_tested()], well("abc", busy=9), when_short="force")
     assert turn.hosts == ["a", "b"]
