@@ -54,6 +54,11 @@ def test_without_gpus_nothing_is_asked() -> None:
     assert fit_cases([instance(0, 0)], []) == []
 
 
+def test_of_an_instance_that_spans_hosts_nothing_is_known() -> None:
+    spanning = {**instance(0, 0), "span": {"nodes": ["a", "b"], "rank": 0}}
+    assert fit_cases([spanning], GPUS) == []
+
+
 def test_only_what_is_certain_is_refused() -> None:
     case = {"__engine_case": {"names": ["vllm-0", "vllm-1"]}}
     bad = {**FITS, **case, "fits": False, "verdict": "too_long", "message": "does not fit; what fits: 144384"}

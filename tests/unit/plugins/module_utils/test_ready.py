@@ -21,10 +21,10 @@ class Host:
     clock: float = 0.0
     process_start: float = 0.0
 
-    def run(self, timeout: float = 60) -> float:
+    def run(self, timeout: float = 60, port: int = 8100) -> float:
         return wait_until_ready(
             "vllm@0.service",
-            8100,
+            port,
             timeout,
             state_of=lambda unit: self.states.pop(0) if len(self.states) > 1 else self.states[0],
             health_of=lambda port, _path: self.health.pop(0) if len(self.health) > 1 else self.health[0],
@@ -40,6 +40,11 @@ class Host:
 
 def test_it_waits_until_health_is_200() -> None:
     assert Host([UP], [None, 503, 200]).run() == pytest.approx(1.0)
+
+
+def test_one_to_which_no_requests_come_has_to_run() -> None:
+    starting = dataclasses.replace(UP, active="activating", sub="start-pre")
+    assert Host([starting, starting, UP], [None]).run(port=0) == pytest.approx(1.0)
 
 
 def test_a_restart_is_a_failure_at_once_and_is_explained() -> None:

@@ -123,6 +123,16 @@ def test_a_row_is_what_a_person_looks_for() -> None:
     ]
 
 
+def test_a_host_that_computes_for_another_one_says_for_which() -> None:
+    manifest = {**MANIFEST, "span": {"rank": 1, "nodes": ["a", "b"]}}
+    instance = instance_of(0, "vllm-0123456789ab", manifest, [], None, {})
+    [row] = rows_of("b", status(instances=[instance], edge={"health": 503}))
+    assert row["edge"] == "at a"
+    first = instance_of(0, "vllm-0123456789ab", {**MANIFEST, "span": {"rank": 0, "nodes": ["a", "b"]}}, [], None, {})
+    [row] = rows_of("a", status(instances=[first], edge={"health": 200}))
+    assert row["edge"] == "in service"
+
+
 def test_a_bare_host_has_a_row() -> None:
     assert rows_of("b", status()) == [
         {"host": "b", "driver": None, "edge": "none", "state": "no instance", "last_gate": None}

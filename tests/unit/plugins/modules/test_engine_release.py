@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import typing as t
 from pathlib import Path
 
@@ -100,6 +101,23 @@ def test_the_life_of_a_release(host: Host) -> None:
     assert host.release("staged", options={"dtype": "auto"})["instances"][0]["pending"] == ""
     assert not host.release("active", release=name)["changed"]
     assert not host.release("good")["changed"]
+
+
+def test_the_place_in_an_instance_that_spans_hosts_is_kept(host: Host) -> None:
+    span = {"rank": 1, "nodes": ["a", "b"], "addresses": ["10.0.8.1", "10.0.8.2"], "link_port": 29400}
+    alone = host.deploy(options={"dtype": "auto"})
+    staged = host.release("staged", options={"dtype": "auto"}, span=span)["instances"][0]
+    assert staged["release"] != alone
+    assert (staged["serves"], staged["span"]) == (False, span)
+    host.release("active", release=staged["release"])
+    restored = host.release("restored")["instances"][0]
+    assert (restored["release"], restored["serves"], restored["span"]) == (alone, True, {})
+    kept = host.release("kept")["instances"][0]
+    assert (kept["serves"], kept["span"]) == (True, {})
+    manifest = json.loads((host.root / "releases" / staged["release"] / "manifest.json").read_text())
+    assert manifest["span"] == span
+    assert manifest["command"] == ["bin/vllm", "serve", "--config"]
+    assert len(manifest["agreement"]) == 12
 
 
 def test_a_changed_option_is_pending_with_the_reason_and_a_diff(host: Host) -> None:
