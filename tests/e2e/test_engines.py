@@ -5,6 +5,7 @@ Each test but the first two leaves the fleet as it found it; these two are the w
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import typing as t
@@ -13,7 +14,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.e2e.conftest import HOSTS, Fleet, StartTraffic, status
+from tests.e2e.conftest import HOSTS, SUBNET, Fleet, StartTraffic, status
 from tests.e2e.rollouts import Rollout, nothing_was_lost
 from tests.e2e.test_fleet import QUESTION, ask, square
 from tests.project import MODEL
@@ -155,3 +156,31 @@ def test_both_engines_answer_on_one_host(fleet: Fleet) -> None:
     assert one.code == 0, one.output
     assert fleet.process("inference-2", "sglang@1.service") == "0"
     assert status(f"http://{fleet.address('inference-2')}:8000/health") == 200
+
+
+def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(fleet: Fleet) -> None:
+    """Each layer is shared by both, which is what vLLM's CPU build can do: its pipeline stages fail at a request."""
+    over_both = {
+        "fleet_instances": [{"nodes": list(HOSTS)}],
+        "fleet_node_network": SUBNET,
+        "vllm_tensor_parallel_size": 2,
+        "vllm_extra_args": {"pipeline-parallel-size": 1},
+        "vllm_environment": {"TORCHDYNAMO_DISABLE": "1"},
+        "rollout_accept_downtime": True,
+    }
+    done = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", json.dumps(over_both))
+    assert done.code == 0, done.output[-6000:]
+    assert "2 hosts in 1 waves" in done.text
+    assert [fleet.health(host) for host in HOSTS] == ["200", "503"]
+    assert ask(at(fleet, "inference-1")) == "Paris"
+    assert ask(at(fleet, "inference-1"), question_about("red")).lower() == "red"
+
+    fleet.on("inference-2", "systemctl kill --kill-whom=all --signal=SIGKILL vllm@0")
+    become(fleet, {"inference-1": "503"})
+    become(fleet, {"inference-1": "200"})
+    assert ask(at(fleet, "inference-1")) == "Paris"
+
+    back = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", "rollout_accept_downtime=true")
+    assert back.code == 0, back.output[-6000:]
+    for host in HOSTS:
+        assert ask(at(fleet, host)) == "Paris"
