@@ -28,6 +28,8 @@ ROUTES = (
 
 #: The edge knows the key and has another reason not to answer now; the key is accepted.
 _HELD_BACK = frozenset({"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining"})
+#: No client's key.
+NOBODYS = "sk-nobody-has-this-key"
 #: Asking again is right: the service has too much to do.
 _BUSY = frozenset({429, 502, 503, 504})
 _PAUSE = 0.5
@@ -150,7 +152,17 @@ class Prover:
             )
         if reply.status == 401:
             return ""
+        # LiteLLM says so of what it does not have, before it looks at a key. The edge looks at the key first.
+        if reply.status == 404 and url in self._engines and self._lacks(url, method, path, document):
+            return ""
         return f"{url} does not refuse the dead key of {key.label}: {method} {path} gave {reply.status} and not 401."
+
+    def _lacks(self, url: str, method: str, path: str, document: t.Any) -> bool:
+        """Whether a key that nobody has gets the same answer: then the route is not there, whoever asks."""
+        try:
+            return self._ask(url, NOBODYS, method, path, document).status == 404
+        except HttpFailure:
+            return False
 
 
 def _code(reply: Reply) -> str:

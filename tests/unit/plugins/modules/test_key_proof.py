@@ -8,6 +8,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils import _key_proof
+from ansible_collections.inference.fleet.plugins.module_utils._http import Reply
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 
 from tests.fakes.engine import MODEL, FakeEngine
@@ -61,6 +62,18 @@ def test_a_key_that_should_be_dead_is_named_with_every_route(prove: Prove, engin
     assert result["failed"]
     assert len(result["failures"]) == len(_key_proof.ROUTES)
     assert f"does not refuse the dead key of team-b {fingerprint(DEAD)}: GET /v1/models gave 200" in result["msg"]
+
+
+@pytest.mark.parametrize(("with_nobodys_key", "unlike"), [(404, 0), (401, 1)])
+def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_nobodys_key: int, unlike: int) -> None:
+    def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
+        absent = path == "/v1/score"
+        return Reply(with_nobodys_key if absent and key == _key_proof.NOBODYS else 404 if absent else 401, {}, b"", 0.0)
+
+    prover = _key_proof.Prover(ask, [], ["http://127.0.0.1:4001"], MODEL, 0, 1)
+    proof = prover.prove([], [_key_proof.ClientKey("team-b", DEAD)], 0)
+    assert len(proof.failures) == unlike
+    assert proof.refused == len(_key_proof.ROUTES) - unlike
 
 
 def test_a_key_that_should_live_is_named(prove: Prove, engine: FakeEngine) -> None:

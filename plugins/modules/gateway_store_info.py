@@ -1,0 +1,84 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look whether what the gateways share can be used from this host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_store_info
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Look whether the gateways' Redis can be used from this host
+description:
+  - Connects to the Redis that gateways share, shows it the password, and asks it what it is. Fails with host, port and
+    error where it cannot be used, so that a gateway learns of it before anything of it has changed.
+  - The password is never returned and is in no message.
+attributes:
+  check_mode:
+    support: full
+    description: It changes nothing.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+options:
+  redis_url:
+    description: The address, V(redis://:PASSWORD@HOST:PORT/0), or V(rediss://...) with TLS.
+    type: str
+    required: true
+  redis_option:
+    description: The name of the variable that has it, for messages.
+    type: str
+    default: litellm_redis_url
+  timeout:
+    description: Seconds for each step.
+    type: float
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: See that the gateways' Redis can be used
+  inference.fleet.gateway_store_info:
+    redis_url: "{{ litellm_redis_url }}"
+  no_log: true
+"""
+
+RETURN = r"""
+redis:
+  description: The server, C(place) (host and port) and C(version).
+  returned: success
+  type: dict
+  sample: {"place": "10.0.0.7:6379", "version": "7.0.15"}
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _redis
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "redis_url": {"type": "str", "required": True, "no_log": True},
+    "redis_option": {"type": "str", "default": "litellm_redis_url"},
+    "timeout": {"type": "float", "default": 5},
+}
+
+
+def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    address = _redis.parse(params["redis_url"], params["redis_option"])
+    version = _redis.check(address, params["redis_option"], params["timeout"])
+    return {"changed": False, "redis": {"place": address.place, "version": version}}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        result = run(module.params)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
