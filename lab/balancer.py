@@ -13,6 +13,8 @@ from lab.errors import LabError
 from lab.state import Lab
 
 EDGE_PORT = 8000
+#: Of the gateways' edges, and of the balancer in front of them on the lab's own address.
+GATEWAY_PORT = 4000
 
 
 def group(lab: Lab) -> str:
@@ -20,12 +22,9 @@ def group(lab: Lab) -> str:
 
 
 def configuration(lab: Lab) -> str:
-    """HAProxy's configuration: the lab's inference hosts as servers."""
-    servers = "".join(
-        f"  server {host.name} {lab.address(host)}:{EDGE_PORT} check\n"
-        for host in lab.fleet()
-        if host.role == "inference"
-    )
+    """HAProxy's configuration: the lab's inference hosts as servers, and its gateways where there are any."""
+    servers = _servers(lab, "inference", EDGE_PORT)
+    gateways = _servers(lab, "gateway", GATEWAY_PORT)
     return f"""# Written by the lab; changed by: python -m lab up|add
 global
   log stderr format raw local0 notice
@@ -51,6 +50,27 @@ frontend balancer
   default_backend fleet
 
 backend fleet
+  balance roundrobin
+  option httpchk
+  http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer
+  http-check expect status 200
+  default-server inter {lab.health_interval} fall 2 rise 2 init-addr none
+{servers}{_gateways(lab, gateways) if gateways else ""}"""
+
+
+def _servers(lab: Lab, role: str, port: int) -> str:
+    return "".join(
+        f"  server {host.name} {lab.address(host)}:{port} check\n" for host in lab.fleet() if host.role == role
+    )
+
+
+def _gateways(lab: Lab, servers: str) -> str:
+    return f"""
+frontend gateways
+  bind {lab.gateway}:{GATEWAY_PORT}
+  default_backend gateways
+
+backend gateways
   balance roundrobin
   option httpchk
   http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer

@@ -280,6 +280,8 @@ def env(name: str, client: str) -> None:
     }
     if not lab.bare:
         exports["OPENAI_BASE_URL"] = f"{lab.balancer_url}/v1"
+        if any(host.role == "gateway" for host in lab.fleet()):
+            exports["GATEWAY_BASE_URL"] = f"http://{lab.gateway}:{balancer.GATEWAY_PORT}/v1"
         key = _client_key(lab, client)
         if key:
             exports["OPENAI_API_KEY"] = key

@@ -23,7 +23,16 @@ LAB = "e2e"
 HOSTS = ("inference-1", "inference-2")
 #: The search for secrets comes after the others, and looks at all that they have left; what follows has a lab of its
 #: own.
-ORDER = ("test_fleet", "test_keys", "test_rollouts", "test_engines", "test_secrets", "test_kills")
+ORDER = (
+    "test_fleet",
+    "test_keys",
+    "test_rollouts",
+    "test_engines",
+    "test_gateway",
+    "test_secrets",
+    "test_kills",
+    "test_gateway_faults",
+)
 SUBNET = "10.217.0.0/24"
 
 

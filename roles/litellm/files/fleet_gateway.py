@@ -83,8 +83,15 @@ def _identity(client: fleet_clients.Client) -> UserAPIKeyAuth:
     )
 
 
-def _refusal(status: int, message: str, kind: str, code: str, param: str | None = None) -> ProxyException:
-    return ProxyException(message=message, type=kind, param=param, code=status, openai_code=code)
+class Refusal(ProxyException):
+    """What a client is told. LiteLLM puts the status where OpenAI's clients look for the code."""
+
+    def to_dict(self) -> dict[str, t.Any]:
+        return {**super().to_dict(), "code": self.openai_code}
+
+
+def _refusal(status: int, message: str, kind: str, code: str, param: str | None = None) -> Refusal:
+    return Refusal(message=message, type=kind, param=param, code=status, openai_code=code)
 
 
 class Hooks(CustomLogger):

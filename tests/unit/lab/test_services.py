@@ -11,9 +11,17 @@ from lab import balancer, ec2, settings, verbs
 from lab.state import Lab
 
 
-def test_the_balancer_knows_the_inference_hosts_and_no_others(lab: Lab) -> None:
-    servers = re.findall(r"^  server (\S+) (\S+)", balancer.configuration(lab), re.MULTILINE)
+def test_the_balancer_keeps_inference_hosts_and_gateways_apart(lab: Lab) -> None:
+    fleet, gateways = balancer.configuration(lab).split("frontend gateways")
+    servers = re.findall(r"^  server (\S+) (\S+)", fleet, re.MULTILINE)
     assert servers == [("inference-1", "10.99.0.11:8000"), ("inference-2", "10.99.0.12:8000")]
+    assert re.findall(r"^  server (\S+) (\S+)", gateways, re.MULTILINE) == [("gateway-1", "10.99.0.13:4000")]
+    assert "bind 10.99.0.1:4000\n" in gateways
+
+
+def test_without_gateways_nothing_listens_for_them(lab: Lab) -> None:
+    del lab.hosts["gateway-1"]
+    assert "gateways" not in balancer.configuration(lab)
 
 
 def test_the_balancer_never_tries_twice(lab: Lab) -> None:

@@ -24,6 +24,9 @@ class ProxyException(Exception):
         self.message, self.type, self.param = message, type, param
         self.code, self.openai_code = str(code), openai_code
 
+    def to_dict(self) -> dict[str, t.Any]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
 
 @dataclasses.dataclass
 class UserAPIKeyAuth:
