@@ -72,7 +72,7 @@ class StandinLab:
             "ANSIBLE_NOCOLOR": "1",
         }
 
-    def __enter__(self) -> StandinLab:
+    def __enter__(self) -> t.Self:
         # What a run that was killed has left would not be bare.
         self._checked("down")
         self.up(self._hosts)
