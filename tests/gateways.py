@@ -39,8 +39,11 @@ class GatewayLab(StandinLab):
         return super().site("-e", json.dumps(SETTINGS), *words)
 
     def url(self, gateway: str) -> str:
+        return f"http://{self.address(gateway)}:{PORT}"
+
+    def address(self, host: str) -> str:
         lab = state.require(self.name)
-        return f"http://{lab.address(lab.host(gateway))}:{PORT}"
+        return str(lab.address(lab.host(host)))
 
     @property
     def balanced(self) -> str:

@@ -10,10 +10,10 @@ import time
 import types
 import typing as t
 
-from tests.bench import keys, rollout
+from tests.bench import gateway, keys, rollout
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway")
 CONVERGED = 3
 MORE = 8
 TRIES = 2
@@ -99,6 +99,12 @@ def rotations(fleet: Fleet) -> None:
         keys.many_hosts(report_past)
 
 
+def gateways(fleet: Fleet) -> None:
+    del fleet
+    with contextlib.redirect_stdout(io.StringIO()):
+        gateway.gateways(report_past)
+
+
 def report_past(part: str, text: str) -> None:
     with contextlib.redirect_stdout(sys.__stdout__):
         report(part, text)
@@ -112,7 +118,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge}
-    measures |= {"rollout": rollouts, "keys": rotations}
+    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)
