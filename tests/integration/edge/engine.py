@@ -24,6 +24,7 @@ class Recorder:
         self.seen: list[Seen] = []
         self.aborted = 0
         self.healthy = True
+        self.health_takes = 0.0
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.recorder = self
         self.port = int(self._server.server_address[1])
@@ -62,6 +63,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         recorder = self.server.recorder
         body = self._body()
         if self.path.startswith("/health"):
+            time.sleep(recorder.health_takes)
             return self._send(200 if recorder.healthy else 503, b"{}")
         if not self.path.startswith("/v1/"):
             return self._send(404, b"{}")
