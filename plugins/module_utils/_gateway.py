@@ -101,6 +101,9 @@ def upstreams(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> lis
         model = host.get("fleet_served_name") or host.get("fleet_model") or DEFAULT_MODEL
         services: dict[int, tuple[str, str]] = {}
         for item in host.get("fleet_instances") or [{}]:
+            # Of an instance that spans hosts the first one answers; the others only compute.
+            if item.get("nodes") and str(item["nodes"][0]) != name:
+                continue
             serves = (item.get("engine") or own, str(item.get("served_name") or model))
             services.setdefault(int(item.get("port") or port), serves)
         for number, (kind, served_name) in sorted(services.items()):

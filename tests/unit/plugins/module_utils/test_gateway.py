@@ -48,6 +48,11 @@ def test_each_of_its_ports_is_a_place_of_its_own() -> None:
     assert [(one.port, one.engine, one.model) for one in found] == [(8000, "vllm", QWEN), (8001, "sglang", "fast")]
 
 
+def test_of_an_instance_that_spans_hosts_the_first_one_answers() -> None:
+    both = [host(name, fleet_instances=[{"nodes": ["gpu-1", "gpu-2"]}]) for name in ("gpu-1", "gpu-2")]
+    assert [one.host for one in _gateway.upstreams([*both, host("gpu-3")])] == ["gpu-1", "gpu-3"]
+
+
 def test_an_engine_that_is_none_is_refused_with_the_host() -> None:
     with pytest.raises(FleetError, match="the engine of gpu-1 is 'tgi'"):
         _gateway.upstreams([host("gpu-1", fleet_engine_tag="tgi")])
