@@ -22,8 +22,8 @@ from tests.project import MODEL, Run
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
 PORT = 4000
-#: What lets a host that answers nothing be noticed in the time that a test has. The lab's hosts share a few cores, so how
-#: fast a gateway is says nothing of it.
+#: What lets a host that answers nothing be noticed in the time that a test has. The lab's hosts share a few cores, so
+#: how fast a gateway is says nothing of it.
 SETTINGS = {
     "litellm_timeout": 10,
     "litellm_stream_timeout": 10,

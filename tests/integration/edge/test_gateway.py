@@ -307,6 +307,16 @@ def test_a_host_whose_engine_fails_is_given_up_for_a_moment(pools: Pools, engine
     assert [pools.status("/qwen/v1/x") for _ in range(6)] == [200] * 6
 
 
+def test_a_host_with_too_much_to_do_is_no_fault_of_the_gateways(pools: Pools) -> None:
+    host = pools.hosts[0]
+    assert [host.status("/v1/status/429", key) for key in (UPSTREAM, KEY)] == [503, 401]
+    host.set_keys({UPSTREAM: "gateway", KEY: "team-a"})
+    answer = host.ask("/v1/status/429", UPSTREAM)
+    assert (answer[0], answer[1]["retry-after"], error_of(answer)["code"]) == (503, "5", "engine_busy")
+    # Another client is told what the engine says.
+    assert host.status("/v1/status/429", KEY) == 429
+
+
 def test_a_body_that_does_not_fit_the_buffer_goes_through(pools: Pools) -> None:
     answer = pools.ask("/qwen/v1/x", method="POST", body=b"x" * 1_000_000)
     assert json.loads(answer[2]) == {"length": 1_000_000}
