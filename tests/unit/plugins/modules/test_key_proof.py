@@ -76,6 +76,16 @@ def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_nobo
     assert proof.refused == len(_key_proof.ROUTES) - unlike
 
 
+@pytest.mark.parametrize(("code", "accepted"), [("429", True), ("budget_exceeded", True), ("queue_full", False)])
+def test_a_client_at_its_limits_is_known_all_the_same(code: str, accepted: bool) -> None:
+    def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
+        return Reply(429, {}, json.dumps({"error": {"message": "no", "code": code}}).encode(), 0.0)
+
+    prover = _key_proof.Prover(ask, ["http://127.0.0.1:4000"], [], MODEL, 0, 1)
+    proof = prover.prove([_key_proof.ClientKey("team-a", KEY)], [], 1)
+    assert (proof.failures == []) == accepted
+
+
 def test_a_key_that_should_live_is_named(prove: Prove, engine: FakeEngine) -> None:
     engine.faults.set("reject")
     result = prove()
