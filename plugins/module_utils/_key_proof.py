@@ -26,8 +26,8 @@ ROUTES = (
     ("POST", "/v1/score"),
 )
 
-#: The edge knows the key and has another reason not to answer now; the key is accepted. LiteLLM's code of a limit is the
-#: status.
+#: The edge knows the key and has another reason not to answer now; the key is accepted. LiteLLM's code of a
+#: limit is the status.
 _HELD_BACK = frozenset(
     {"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining", "budget_exceeded", "429"}
 )
