@@ -133,6 +133,8 @@ class Spending:
         self._now = now
         self._known: dict[str, float] = {}
         self._untold: dict[str, float] = {}
+        # Seconds after which Redis may forget a number.
+        self._kept: dict[str, int] = {}
         self._silent_until = 0.0
 
     async def over(self, client: Client) -> bool:
@@ -153,19 +155,29 @@ class Spending:
             return
         name = self._name(client)
         self._untold[name] = self._untold.get(name, 0.0) + cost
-        if not self._asks():
-            return
+        if client.budget_seconds:
+            self._kept[name] = 2 * client.budget_seconds
         for untold in list(self._untold):
-            amount = self._untold.pop(untold)
+            if self._asks():
+                await self._tell(untold)
+
+    async def _tell(self, name: str) -> None:
+        amount = self._untold.pop(name, 0.0)
+        if not amount:
+            # Another request has told it meanwhile.
+            return
+        try:
+            self._known[name] = float(await self._counter.incrbyfloat(name, amount))  # type: ignore[union-attr]
+        except Exception as error:
+            self._untold[name] = self._untold.get(name, 0.0) + amount
+            self._fails(error)
+            return
+        # By now it is counted, whatever becomes of this.
+        if name in self._kept:
             try:
-                told = await self._counter.incrbyfloat(untold, amount)  # type: ignore[union-attr]
-                self._known[untold] = float(told)
-                if client.budget_seconds and untold == name:
-                    await self._counter.expire(name, 2 * client.budget_seconds)  # type: ignore[union-attr]
+                await self._counter.expire(name, self._kept.pop(name))  # type: ignore[union-attr]
             except Exception as error:
-                self._untold[untold] = self._untold.get(untold, 0.0) + amount
                 self._fails(error)
-                return
 
     def _name(self, client: Client) -> str:
         return f"fleet:spent:{client.name}:{client.period(self._now())}"

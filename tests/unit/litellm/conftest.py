@@ -48,12 +48,13 @@ class CustomLogger:
 
 
 class FakeRedis:
-    """Numbers; ``away`` makes every call fail."""
+    """Numbers; ``away`` makes every call fail, ``forgets_nothing`` each that says when to forget one."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, float] = {}
         self.expiry: dict[str, int] = {}
         self.away = False
+        self.forgets_nothing = False
         self.calls = 0
 
     async def get(self, name: str) -> str | None:
@@ -67,6 +68,8 @@ class FakeRedis:
 
     async def expire(self, name: str, time: int) -> None:
         self._call()
+        if self.forgets_nothing:
+            raise ConnectionError("no Redis any more")
         self.expiry[name] = time
 
     def _call(self) -> None:

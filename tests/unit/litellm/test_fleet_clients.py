@@ -111,6 +111,32 @@ def test_a_new_period_begins_anew(clients: types.ModuleType, redis: FakeRedis) -
     assert not wait(spending.over(client))
 
 
+def test_what_redis_has_counted_is_not_told_twice(clients: types.ModuleType, redis: FakeRedis) -> None:
+    clock = Clock()
+    client = clients.Client("a", budget=1.0, budget_seconds=3600)
+    spending = clients.Spending(redis, clock)
+    redis.forgets_nothing = True
+    wait(spending.add(client, 0.25))
+    redis.forgets_nothing = False
+    clock.now += clients.PATIENCE
+    wait(spending.add(client, 0.25))
+    assert list(redis.numbers.values()) == [0.5]
+    assert list(redis.expiry.values()) == [7200]
+
+
+def test_what_an_outage_kept_back_is_forgotten_in_its_time_too(clients: types.ModuleType, redis: FakeRedis) -> None:
+    clock = Clock()
+    client = clients.Client("a", budget=1.0, budget_seconds=60)
+    spending = clients.Spending(redis, clock)
+    redis.away = True
+    wait(spending.add(client, 0.25))
+    redis.away = False
+    clock.now += 120
+    wait(spending.add(client, 0.5))
+    assert sorted(redis.numbers.values()) == [0.25, 0.5]
+    assert set(redis.expiry) == set(redis.numbers)
+
+
 def test_without_a_budget_nothing_is_counted(clients: types.ModuleType, redis: FakeRedis) -> None:
     spending = clients.Spending(redis)
     wait(spending.add(clients.Client("a"), 5))
