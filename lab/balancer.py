@@ -23,8 +23,7 @@ def group(lab: Lab) -> str:
 
 def configuration(lab: Lab) -> str:
     """HAProxy's configuration: the lab's inference hosts as servers, and its gateways where there are any."""
-    servers = _servers(lab, "inference", EDGE_PORT)
-    gateways = _servers(lab, "gateway", GATEWAY_PORT)
+    gateways = _gateways(lab) if any(host.role == "gateway" for host in lab.fleet()) else ""
     return f"""# Written by the lab; changed by: python -m lab up|add
 global
   log stderr format raw local0 notice
@@ -49,28 +48,23 @@ frontend balancer
   bind {lab.gateway}:{lab.balancer_port}
   default_backend fleet
 
-backend fleet
-  balance roundrobin
-  option httpchk
-  http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer
-  http-check expect status 200
-  default-server inter {lab.health_interval} fall 2 rise 2 init-addr none
-{servers}{_gateways(lab, gateways) if gateways else ""}"""
+{_backend(lab, "fleet", "inference", EDGE_PORT)}{gateways}"""
 
 
-def _servers(lab: Lab, role: str, port: int) -> str:
-    return "".join(
-        f"  server {host.name} {lab.address(host)}:{port} check\n" for host in lab.fleet() if host.role == role
-    )
-
-
-def _gateways(lab: Lab, servers: str) -> str:
+def _gateways(lab: Lab) -> str:
     return f"""
 frontend gateways
   bind {lab.gateway}:{GATEWAY_PORT}
   default_backend gateways
 
-backend gateways
+{_backend(lab, "gateways", "gateway", GATEWAY_PORT)}"""
+
+
+def _backend(lab: Lab, name: str, role: str, port: int) -> str:
+    servers = "".join(
+        f"  server {host.name} {lab.address(host)}:{port} check\n" for host in lab.fleet() if host.role == role
+    )
+    return f"""backend {name}
   balance roundrobin
   option httpchk
   http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer

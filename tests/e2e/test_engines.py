@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import HOSTS, SUBNET, Fleet, StartTraffic, status
 from tests.e2e.rollouts import Rollout, nothing_was_lost
-from tests.e2e.test_fleet import QUESTION, ask, square
+from tests.e2e.test_fleet import ask, ask_in_a_stream, square
 from tests.project import MODEL
 
 SGLANG = "sglang@0.service"
@@ -69,18 +69,7 @@ def test_a_second_run_with_sglang_changes_nothing(fleet: Fleet) -> None:
 
 
 def test_sglang_streams_and_says_why_it_stopped(fleet: Fleet) -> None:
-    chunks = list(
-        fleet.client.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": QUESTION}],
-            temperature=0,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-    )
-    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices).strip(" .") == "Paris"
-    assert chunks[-1].usage is not None
-    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    assert ask_in_a_stream(fleet.client) == "Paris"
 
 
 @pytest.mark.parametrize("host", HOSTS)

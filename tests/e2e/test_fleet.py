@@ -38,6 +38,22 @@ def ask(client: openai.OpenAI, content: t.Any = QUESTION, model: str = MODEL) ->
     return (answer.choices[0].message.content or "").strip().rstrip(".")
 
 
+def ask_in_a_stream(client: openai.OpenAI) -> str:
+    """The answer to QUESTION in a stream that says what it took and why it ended."""
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert any(chunk.usage for chunk in chunks)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices).strip().rstrip(".")
+
+
 def test_the_demo_says_how_to_use_it(demo: Run, fleet: Fleet) -> None:
     assert f"It answers at {fleet.environment['OPENAI_BASE_URL']}" in demo.output
     assert fleet.environment["OPENAI_API_KEY"] not in demo.output
@@ -77,19 +93,7 @@ def test_every_host_answers(demo: Run, fleet: Fleet) -> None:
 
 
 def test_stream(demo: Run, fleet: Fleet) -> None:
-    chunks = list(
-        fleet.client.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": QUESTION}],
-            temperature=0,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-    )
-    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert text.strip().rstrip(".") == "Paris"
-    assert chunks[-1].usage is not None
-    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    assert ask_in_a_stream(fleet.client) == "Paris"
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])

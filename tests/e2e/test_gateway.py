@@ -11,7 +11,7 @@ import pytest
 
 from lab import state
 from tests.e2e.conftest import Fleet, status
-from tests.e2e.test_fleet import QUESTION, ask, square
+from tests.e2e.test_fleet import ask, ask_in_a_stream, square
 from tests.project import MODEL, Run
 
 GATEWAYS = ("gateway-1", "gateway-2")
@@ -81,18 +81,7 @@ def test_a_second_run_changes_nothing(gateways: Gateways) -> None:
 def test_chat_and_stream_and_picture(gateways: Gateways, gateway: str) -> None:
     client = gateways.client(url=gateways.url(gateway))
     assert ask(client) == "Paris"
-    chunks = list(
-        client.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": QUESTION}],
-            temperature=0,
-            stream=True,
-            stream_options={"include_usage": True},
-        )
-    )
-    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert text.strip().rstrip(".") == "Paris"
-    assert any(chunk.usage for chunk in chunks)
+    assert ask_in_a_stream(client) == "Paris"
     content: list[dict[str, t.Any]] = [
         {"type": "image_url", "image_url": {"url": square("green")}},
         {"type": "text", "text": "What colour is the square? Answer with one word."},
