@@ -21,8 +21,6 @@ from tests.project import ROOT, Run, run
 
 LAB = "e2e"
 HOSTS = ("inference-1", "inference-2")
-#: Not in every run: it takes more than a quarter of an hour, which `script/test` as a whole does not have.
-collect_ignore = [] if os.environ.get("INFERENCE_FLEET_FAULTS") else ["test_gateway_faults.py"]
 #: The search for secrets comes after the others, and looks at all that they have left; what follows has a lab of its
 #: own.
 ORDER = (

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.conftest import HOSTS, SUBNET, Fleet, StartTraffic, status
 from tests.e2e.rollouts import Rollout, nothing_was_lost
 from tests.e2e.test_fleet import ask, ask_in_a_stream, square
-from tests.project import MODEL
+from tests.project import MODEL, Run
 
 SGLANG = "sglang@0.service"
 INSTALLED = re.compile(r"Install the engine and what it needs[^\n]*\n(\S*changed)", re.MULTILINE)
@@ -141,9 +141,14 @@ def test_both_engines_answer_on_one_host(fleet: Fleet) -> None:
     shown = fleet.playbook("playbooks/status.yml").output
     assert re.search(rf"inference-2 +in service +0 +vllm .*{re.escape(MODEL)}", shown)
     assert re.search(r"inference-2 +in service +1 +sglang .* fast", shown)
+    one = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm")
+    assert one.code == 0, one.output
+    assert re.search(r"inference-2 +sglang-1 +stop +it is no longer wanted", one.output)
+    assert fleet.process("inference-2", "sglang@1.service") == "0"
 
 
-def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(fleet: Fleet) -> None:
+@pytest.mark.long
+def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(demo: Run, fleet: Fleet) -> None:
     """Each layer is shared by both, which is what vLLM's CPU build can do: its pipeline stages fail at a request."""
     over_both = {
         "fleet_instances": [{"nodes": list(HOSTS)}],
@@ -156,9 +161,6 @@ def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(fleet: Flee
     done = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", json.dumps(over_both))
     assert done.code == 0, done.output[-6000:]
     assert "2 hosts in 1 waves" in done.text
-    # What the test before has left there, in its turn.
-    assert re.search(r"inference-2 +sglang-1 +stop +it is no longer wanted", done.output)
-    assert fleet.process("inference-2", "sglang@1.service") == "0"
     assert [fleet.health(host) for host in HOSTS] == ["200", "503"]
     assert ask(at(fleet, "inference-1")) == "Paris"
     assert ask(at(fleet, "inference-1"), question_about("red")).lower() == "red"

@@ -14,6 +14,8 @@ from tests.e2e.conftest import Fleet, status
 from tests.e2e.test_fleet import ask, ask_in_a_stream, square
 from tests.project import MODEL, Run
 
+pytestmark = pytest.mark.long
+
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
 #: What the gateways enforce, and what tokens cost, so that a budget can be spent.

@@ -10,6 +10,8 @@ import pytest
 
 from tests.gateways import FAULTS, GATEWAYS, HOST, Fault, GatewayLab, suffer
 
+pytestmark = pytest.mark.long
+
 STREAMS, REQUESTS_PER_SECOND = 4, 8.0
 LASTS, AFTER = 5.0, 5.0
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import HOSTS, LAB, Fleet, StartTraffic
 from tests.e2e.rollouts import Rollout, nothing_was_lost
 
@@ -80,6 +82,7 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
 
 
+@pytest.mark.long
 def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     untouched = fleet.process("inference-2")
@@ -96,6 +99,7 @@ def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTra
     assert [fleet.health(host) for host in HOSTS] == ["200", "200"]
 
 
+@pytest.mark.long
 def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_finishes(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
@@ -116,6 +120,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
     assert fleet.process("inference-2") != untouched
 
 
+@pytest.mark.long
 def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
