@@ -42,6 +42,7 @@ import typing as t
 
 from ansible import constants
 from ansible.plugins.callback import CallbackBase
+from ansible.plugins.loader import filter_loader
 from ansible.utils.display import Display
 from ansible_collections.inference.fleet.plugins.module_utils import (
     _rollout_files,
@@ -52,6 +53,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
 )
 
 _ACTIONS = ("inference.fleet.rollout", "rollout")
+_LAST_FILTER = "inference.fleet.table"
 _POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
 
@@ -165,6 +167,12 @@ class CallbackModule(CallbackBase):
         self._tail: Tail | None = None
         self._pid = os.getpid()
         self._failed = False
+
+    @_guarded
+    def v2_playbook_on_start(self, playbook: t.Any) -> None:
+        # Ansible forks a process for each task and host, and each would read and compile all files of filters anew.
+        # The last one is found when all have been read.
+        filter_loader.get(_LAST_FILTER)
 
     @_guarded
     def v2_runner_on_ok(self, result: t.Any) -> None:
