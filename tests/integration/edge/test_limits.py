@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils import _haproxy
 
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
@@ -17,11 +19,22 @@ LIMIT = 100_000
 
 
 def busy(edge: Edge, seconds: float, count: int = 1) -> list[threading.Thread]:
-    """Requests that take a while, once the engines have them or the queue does."""
+    """Requests that take a while, once the engines have them or the queue does.
+
+    One after the other: of two at once, both of HAProxy's threads may see the same instance idle.
+    """
     threads = [threading.Thread(target=edge.ask, args=(f"/v1/slow/{seconds}", KEY)) for _ in range(count)]
-    for thread in threads:
+    for number, thread in enumerate(threads, 1):
         thread.start()
+        eventually(functools.partial(has_taken, edge, number))
     return threads
+
+
+def has_taken(edge: Edge, count: int) -> bool:
+    """Whether this many requests are with an instance or wait for one."""
+    rows = _haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
+    waiting = sum(int(row["qcur"] or 0) for row in rows)
+    return count == waiting + sum(int(row["scur"]) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND"))
 
 
 @pytest.fixture
@@ -83,8 +96,7 @@ def test_more_requests_than_an_instance_takes_wait_and_are_served(unstarted: Edg
 
 def test_a_full_queue_is_429(unstarted: Edge) -> None:
     unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_limit=2, edge_retry_after=7)
-    threads = busy(unstarted, 1.5, 4)
-    time.sleep(0.5)
+    threads = busy(unstarted, 3, 4)
     answer = unstarted.ask("/v1/models", KEY)
     assert answer[0] == 429
     assert answer[1]["retry-after"] == "7"
@@ -96,8 +108,7 @@ def test_a_full_queue_is_429(unstarted: Edge) -> None:
 
 def test_waiting_too_long_is_503(unstarted: Edge) -> None:
     unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_timeout=1)
-    threads = busy(unstarted, 2.5, 2)
-    time.sleep(0.5)
+    threads = busy(unstarted, 3, 2)
     answer = unstarted.ask("/v1/models", KEY)
     assert answer[0] == 503
     assert answer[1]["retry-after"] == "5"
