@@ -21,7 +21,7 @@ COMPROMISED = ("1.82.7", "1.82.8", "1.107.0")
 _SECTIONS: dict[str, dict[str, str]] = {
     "general_settings": {
         "custom_auth": "the collection decides who may call; add clients to fleet_clients",
-        "database_url": "gateways have no database; clients are in fleet_clients, and what is counted is in Redis",
+        "database_url": "set litellm_database_url",
         "master_key": "it is made on the host",
     },
     "litellm_settings": {

@@ -9,11 +9,13 @@ module: gateway_store_info
 version_added: 0.1.0
 author:
   - inference.fleet contributors
-short_description: Look whether the gateways' Redis can be used from this host
+short_description: Look whether the gateways' Redis and PostgreSQL can be used from this host
 description:
   - Connects to the Redis that gateways share, shows it the password, and asks it what it is. Fails with host, port and
     error where it cannot be used, so that a gateway learns of it before anything of it has changed.
-  - The password is never returned and is in no message.
+  - Of a PostgreSQL it sees that one is there. Whether that takes the password is seen by
+    M(inference.fleet.litellm_migration), which has a client for it.
+  - A password is never returned and is in no message.
 attributes:
   check_mode:
     support: full
@@ -23,13 +25,19 @@ attributes:
     description: It changes nothing.
 options:
   redis_url:
-    description: The address, V(redis://:PASSWORD@HOST:PORT/0), or V(rediss://...) with TLS.
+    description: The address, V(redis://:PASSWORD@HOST:PORT/0), or V(rediss://...) with TLS. Empty for none.
     type: str
-    required: true
   redis_option:
     description: The name of the variable that has it, for messages.
     type: str
     default: litellm_redis_url
+  database_url:
+    description: The address, V(postgresql://USER:PASSWORD@HOST:PORT/DATABASE). Empty for none.
+    type: str
+  database_option:
+    description: The name of the variable that has it, for messages.
+    type: str
+    default: litellm_database_url
   timeout:
     description: Seconds for each step.
     type: float
@@ -46,29 +54,43 @@ EXAMPLES = r"""
 RETURN = r"""
 redis:
   description: The server, C(place) (host and port) and C(version).
-  returned: success
+  returned: with O(redis_url)
   type: dict
   sample: {"place": "10.0.0.7:6379", "version": "7.0.15"}
+database:
+  description: The database, C(place) (host, port and name).
+  returned: with O(database_url)
+  type: dict
+  sample: {"place": "10.0.0.7:5432/litellm"}
 """
 
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _redis
+from ansible_collections.inference.fleet.plugins.module_utils import _postgresql, _redis
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "redis_url": {"type": "str", "required": True, "no_log": True},
+    "redis_url": {"type": "str", "no_log": True},
     "redis_option": {"type": "str", "default": "litellm_redis_url"},
+    "database_url": {"type": "str", "no_log": True},
+    "database_option": {"type": "str", "default": "litellm_database_url"},
     "timeout": {"type": "float", "default": 5},
 }
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    address = _redis.parse(params["redis_url"], params["redis_option"])
-    version = _redis.check(address, params["redis_option"], params["timeout"])
-    return {"changed": False, "redis": {"place": address.place, "version": version}}
+    result: dict[str, t.Any] = {"changed": False}
+    if params["redis_url"]:
+        redis = _redis.parse(params["redis_url"], params["redis_option"])
+        version = _redis.check(redis, params["redis_option"], params["timeout"])
+        result["redis"] = {"place": redis.place, "version": version}
+    if params["database_url"]:
+        database = _postgresql.parse(params["database_url"], params["database_option"])
+        _postgresql.look(database, params["database_option"], params["timeout"])
+        result["database"] = {"place": database.place}
+    return result
 
 
 def main() -> None:

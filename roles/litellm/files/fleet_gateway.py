@@ -30,6 +30,9 @@ METRICS = "/metrics"
 #: The key of this host, with which its own gate asks.
 OWN = "engine"
 
+#: Whether LiteLLM writes down what is spent.
+DATABASE = bool(os.environ.get("FLEET_DATABASE"))
+
 CLIENTS = fleet_clients.Clients(os.environ["FLEET_CLIENTS"])
 CACHED = frozenset(json.loads(os.environ.get("FLEET_CACHED_MODELS", "[]")))
 
@@ -65,21 +68,39 @@ async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
         raise _refusal(404, "There is no such path here.", "invalid_request_error", "unknown_url")
     if await SPENDING.over(client):
         raise _refusal(429, "The client has spent its budget.", "insufficient_quota", "budget_exceeded")
-    return _identity(client)
+    return _with_history(client, key) if DATABASE else _identity(client)
 
 
-def _identity(client: fleet_clients.Client) -> UserAPIKeyAuth:
+def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:
     """A client as LiteLLM knows it: the same with each of its keys, so that a rotation begins no limit anew."""
-    return UserAPIKeyAuth(
-        api_key=hashlib.sha256(f"client {client.name}".encode()).hexdigest(),
-        key_alias=client.name,
-        user_id=client.name,
-        user_role=LitellmUserRoles.INTERNAL_USER,
-        models=list(client.models),
-        rpm_limit=client.requests_per_minute,
-        tpm_limit=client.tokens_per_minute,
-        max_parallel_requests=client.max_concurrent,
-        metadata={"budget": client.budget, "budget_seconds": client.budget_seconds},
+    known: dict[str, t.Any] = {
+        "api_key": hashlib.sha256(f"client {client.name}".encode()).hexdigest(),
+        "key_alias": client.name,
+        "user_id": client.name,
+        "user_role": LitellmUserRoles.INTERNAL_USER,
+        "models": list(client.models),
+        "rpm_limit": client.requests_per_minute,
+        "tpm_limit": client.tokens_per_minute,
+        "max_parallel_requests": client.max_concurrent,
+        "metadata": {"budget": client.budget, "budget_seconds": client.budget_seconds},
+    }
+    return UserAPIKeyAuth(**{**known, **more})
+
+
+def _with_history(client: fleet_clients.Client, key: str) -> UserAPIKeyAuth:
+    """The same where what is spent is written down: by key and by client, which is a team there.
+
+    The limits are the team's, too, because all keys of a client share them.
+    """
+    return _identity(
+        client,
+        api_key=hashlib.sha256(key.encode()).hexdigest(),
+        team_id=f"fleet-{client.name}",
+        team_alias=client.name,
+        rpm_limit=None,
+        tpm_limit=None,
+        team_rpm_limit=client.requests_per_minute,
+        team_tpm_limit=client.tokens_per_minute,
     )
 
 

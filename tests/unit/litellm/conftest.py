@@ -41,6 +41,10 @@ class UserAPIKeyAuth:
     tpm_limit: int | None
     max_parallel_requests: int | None
     metadata: dict[str, t.Any]
+    team_id: str | None = None
+    team_alias: str | None = None
+    team_rpm_limit: int | None = None
+    team_tpm_limit: int | None = None
 
 
 class CustomLogger:

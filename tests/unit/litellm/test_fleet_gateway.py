@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import types
 import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys
 
 from tests.unit.litellm.conftest import FakeRedis, ProxyException, UserAPIKeyAuth, load, wait
 from tests.unit.litellm.test_fleet_clients import KEY, OTHER, write
@@ -43,6 +45,26 @@ def test_a_client_is_told_to_litellm_with_its_limits(gateway: types.ModuleType, 
 def test_two_keys_of_a_client_are_one_to_its_limits(gateway: types.ModuleType, known: Path) -> None:
     write(known, {KEY: "team-a", OTHER: "team-a"})
     assert ask(gateway, KEY).api_key == ask(gateway, OTHER).api_key
+
+
+def test_with_a_database_keys_are_told_apart_and_limits_are_the_clients(
+    gateway: types.ModuleType, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "DATABASE", True)
+    write(known, {KEY: "team-a", OTHER: "team-a"}, requests_per_minute=5, tokens_per_minute=100, budget=1.0)
+    one, other = ask(gateway, KEY), ask(gateway, OTHER)
+    assert one.api_key == hashlib.sha256(KEY.encode()).hexdigest() != other.api_key
+    assert (one.team_id, one.team_alias) == (other.team_id, other.team_alias) == ("fleet-team-a", "team-a")
+    assert (one.team_rpm_limit, one.team_tpm_limit) == (5, 100)
+    assert (one.rpm_limit, one.tpm_limit) == (None, None)
+    assert one.metadata == other.metadata == {"budget": 1.0, "budget_seconds": None}
+
+
+def test_the_team_is_the_one_that_module_litellm_key_makes(
+    gateway: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "DATABASE", True)
+    assert ask(gateway, KEY).team_id == _litellm_keys.team_id("team-a")
 
 
 @pytest.mark.parametrize("key", ["", "sk-wrong", "sk-of-the-host-itselF"])

@@ -148,3 +148,20 @@ def test_something_else_listens(look: Look) -> None:
 )
 def test_what_is_no_address(look: Look, url: str) -> None:
     assert "litellm_redis_url must be redis://:PASSWORD@HOST:PORT/0" in look(url)["msg"]
+
+
+def test_a_database_that_does_not_answer_is_told_without_its_password(run_module: RunModule) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"postgresql://litellm:{QUOTED}@127.0.0.1:{port}/litellm"
+    failed = run_module("gateway_store_info", {"database_url": url, "redis_url": ""})
+    assert f"PostgreSQL at 127.0.0.1:{port}/litellm (litellm_database_url) does not answer" in failed["msg"]
+    assert QUOTED not in failed["msg"]
+    assert PASSWORD not in failed["msg"]
+
+
+def test_without_addresses_there_is_nothing_to_look_at(run_module: RunModule) -> None:
+    result = run_module("gateway_store_info", {"redis_url": "", "database_url": ""})
+    assert not result["changed"]
+    assert not {"failed", "redis", "database"} & set(result)

@@ -1,0 +1,175 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep the clients' virtual keys in LiteLLM's database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: litellm_key
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Keep the clients' virtual keys in LiteLLM's database
+description:
+  - Each live key is a virtual key of LiteLLM's, known by its hash, and each client a team. What a client spends, and
+    its bounds, are the team's. While a client changes over it has two keys; when the old one is gone, what the client
+    has spent stays.
+  - The database gets hashes and fingerprints; no key is given to this module.
+  - All is one transaction. Keys and teams that somebody else made are never touched.
+  - Runs with the Python of LiteLLM's runtime, which has psycopg, on one host that reaches the database.
+  - LiteLLM keeps a key that it has seen for a minute. What refuses a removed key at once is the edge in front of it,
+    which M(inference.fleet.edge_keys) tells.
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done.
+  diff_mode:
+    support: full
+    description: Shows clients' names and keys' fingerprints.
+options:
+  state:
+    description:
+      - With V(present) the database has exactly O(keys).
+      - With V(absent) the keys of O(clients), and the clients, are gone.
+    type: str
+    choices: [present, absent]
+    default: present
+  keys:
+    description: With O(state=present), the hashes of all live keys, as module M(inference.fleet.api_key) returns them.
+    type: list
+    elements: dict
+  clients:
+    description: With O(state=absent), the clients' names.
+    type: list
+    elements: str
+  database_url:
+    description: The address, V(postgresql://USER:PASSWORD@HOST:PORT/DATABASE).
+    type: str
+    required: true
+  database_option:
+    description: The name of the variable that has it, for messages.
+    type: str
+    default: litellm_database_url
+  timeout:
+    description: Seconds until the database has to have answered.
+    type: float
+    default: 10
+"""
+
+EXAMPLES = r"""
+- name: Look up the live keys
+  inference.fleet.api_key:
+    state: info
+  register: keys_known
+
+- name: Have LiteLLM's database know them
+  inference.fleet.litellm_key:
+    keys: "{{ keys_known.hashes }}"
+    database_url: "{{ litellm_database_url }}"
+  vars:
+    ansible_python_interpreter: /opt/inference/runtimes/litellm-1.108.7-0123456789ab/bin/python
+
+- name: Forget a client
+  inference.fleet.litellm_key:
+    state: absent
+    clients: [team-a]
+    database_url: "{{ litellm_database_url }}"
+  vars:
+    ansible_python_interpreter: /opt/inference/runtimes/litellm-1.108.7-0123456789ab/bin/python
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or in check mode would be.
+  returned: success
+  type: list
+  elements: str
+  sample: ["add client team-a", "add team-a sk-…1f0c9a2e"]
+spent:
+  description: What each client has spent so far, by its name, in the unit of the prices.
+  returned: success
+  type: dict
+  sample: {"team-a": 12.5}
+"""
+
+import contextlib
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys, _postgresql
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    # Hashes of 256 random bits tell nobody the key.
+    "keys": {"type": "list", "elements": "dict", "no_log": False},
+    "clients": {"type": "list", "elements": "str"},
+    "database_url": {"type": "str", "required": True, "no_log": True},
+    "database_option": {"type": "str", "default": "litellm_database_url"},
+    "timeout": {"type": "float", "default": 10},
+}
+
+REQUIRED_IF = [("state", "present", ["keys"]), ("state", "absent", ["clients"])]
+
+_SPENT = f'SELECT team_alias, spend FROM "{_litellm_keys.TEAMS.name}" WHERE {_litellm_keys.TEAMS.made}'  # noqa: S608
+
+
+def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
+    """Do what the parameters say; the module's result."""
+    address = _postgresql.parse(params["database_url"], params["database_option"])
+    asked = _litellm_keys.wanted(params["keys"]) if params["state"] == "present" else None
+    with contextlib.closing(_postgresql.connect(address, params["database_option"], params["timeout"])) as database:
+        try:
+            with database.transaction():
+                there = _rows(database, _litellm_keys.TEAMS), _rows(database, _litellm_keys.KEYS)
+                teams, keys = asked or _without(*there, params["clients"])
+                steps = _litellm_keys.steps(_litellm_keys.TEAMS, there[0], teams)
+                steps += _litellm_keys.steps(_litellm_keys.KEYS, there[1], keys)
+                for step in () if check else steps:
+                    database.execute(*step.statement())
+            spent = dict(database.execute(_SPENT).fetchall())
+        except Exception as error:
+            raise FleetError(f"The database {address.place} does not take the keys: {error}") from None
+    result: dict[str, t.Any] = {"changed": bool(steps), "actions": [str(step) for step in steps], "spent": spent}
+    if want_diff and steps:
+        result["diff"] = {"before": _shown(*there), "after": _shown(teams, keys)}
+    return result
+
+
+def _rows(database: t.Any, table: _litellm_keys.Table) -> _litellm_keys.Rows:
+    return {
+        identity: dict(zip(table.columns, values)) for identity, *values in database.execute(table.select).fetchall()
+    }
+
+
+def _without(
+    teams: _litellm_keys.Rows, keys: _litellm_keys.Rows, clients: t.Collection[str]
+) -> tuple[_litellm_keys.Rows, _litellm_keys.Rows]:
+    gone = {_litellm_keys.team_id(client) for client in clients}
+    return (
+        {identity: row for identity, row in teams.items() if identity not in gone},
+        {identity: row for identity, row in keys.items() if row["team_id"] not in gone},
+    )
+
+
+def _shown(teams: _litellm_keys.Rows, keys: _litellm_keys.Rows) -> str:
+    lines = [f"client {row['team_alias']} {_bounds(row)}".rstrip() for row in teams.values()]
+    lines += [row["key_alias"] for row in keys.values()]
+    return "".join(f"{line}\n" for line in sorted(lines))
+
+
+def _bounds(team: _litellm_keys.Row) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in team.items() if name != "team_alias" and value)
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
+    try:
+        result = run(module.params, module.check_mode, module._diff)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

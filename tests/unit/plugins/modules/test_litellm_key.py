@@ -1,0 +1,107 @@
+"""The clients' virtual keys in LiteLLM's database: exactly those that are live, and nobody else's."""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+
+import pytest
+
+from tests.unit.conftest import Result, RunModule
+from tests.unit.plugins.modules.databases import URL, Database, install
+
+TABLES = (
+    'CREATE TABLE "LiteLLM_TeamTable" (team_id PRIMARY KEY, team_alias, models, rpm_limit, tpm_limit, '
+    "max_parallel_requests, max_budget, budget_duration, admins, members, metadata, spend DEFAULT 0.0, updated_at)",
+    'CREATE TABLE "LiteLLM_VerificationToken" (token PRIMARY KEY, key_alias, key_name, team_id, models, expires, '
+    "created_by, spend DEFAULT 0.0, updated_at)",
+)
+
+
+class Keep(t.Protocol):
+    def __call__(self, *items: dict[str, t.Any], check: bool = False, **more: t.Any) -> Result: ...
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Database:
+    one = install(monkeypatch, Database(lists=("models",)))
+    for table in TABLES:
+        one.execute(table)
+    return one
+
+
+@pytest.fixture
+def keep(database: Database, run_module: RunModule) -> Keep:
+    def run(*items: dict[str, t.Any], check: bool = False, **more: t.Any) -> Result:
+        arguments = {"database_url": URL, "keys": list(items), **more}
+        return run_module("litellm_key", arguments, check=check, diff=True)
+
+    return run
+
+
+def item(name: str, key: str, **more: t.Any) -> dict[str, t.Any]:
+    return {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **more}
+
+
+def names(database: Database) -> list[str]:
+    return sorted(row[0] for row in database.rows('SELECT key_alias FROM "LiteLLM_VerificationToken"'))
+
+
+def test_each_live_key_is_known_and_a_second_run_changes_nothing(database: Database, keep: Keep) -> None:
+    first = keep(item("a", "1"), item("b", "2", models=["m"], requests_per_minute=5))
+    assert first["changed"]
+    assert first["actions"][:2] == ["add client a", "add client b"]
+    assert len(names(database)) == 2
+    assert first["spent"] == {"a": 0.0, "b": 0.0}
+    again = keep(item("a", "1"), item("b", "2", models=["m"], requests_per_minute=5))
+    assert (again["changed"], again["actions"]) == (False, [])
+
+
+def test_what_was_spent_stays_through_a_rotation(database: Database, keep: Keep) -> None:
+    keep(item("a", "old"))
+    database.execute("UPDATE \"LiteLLM_TeamTable\" SET spend = 1.5 WHERE team_id = 'fleet-a'")
+    both = keep(item("a", "old"), item("a", "new"))
+    assert [action.split()[0] for action in both["actions"]] == ["add"]
+    assert len(names(database)) == 2
+    after = keep(item("a", "new"))
+    assert [action.split()[0] for action in after["actions"]] == ["remove"]
+    assert after["spent"] == {"a": 1.5}
+    assert after["diff"]["before"].count("sk-…") == 2
+
+
+def test_a_check_changes_nothing(database: Database, keep: Keep) -> None:
+    assert keep(item("a", "1"), check=True)["changed"]
+    assert names(database) == []
+
+
+def test_what_others_have_made_is_left_alone(database: Database, keep: Keep) -> None:
+    database.execute(
+        "INSERT INTO \"LiteLLM_VerificationToken\" (token, key_alias, created_by) VALUES ('x', 'theirs', 'u')"
+    )
+    database.execute("INSERT INTO \"LiteLLM_TeamTable\" (team_id, team_alias, metadata) VALUES ('t', 'theirs', '{}')")
+    assert "theirs" not in keep(item("a", "1"))["spent"]
+    keep(state="absent", clients=["a", "theirs"], keys=None)
+    assert names(database) == ["theirs"]
+    assert database.rows('SELECT team_id FROM "LiteLLM_TeamTable"') == [("t",)]
+
+
+def test_a_client_that_is_gone_takes_its_keys_along(database: Database, keep: Keep) -> None:
+    keep(item("a", "1"), item("a", "2"), item("b", "3"))
+    gone = keep(state="absent", clients=["a"], keys=None)
+    assert len(gone["actions"]) == 3
+    assert gone["spent"] == {"b": 0.0}
+    assert not keep(state="absent", clients=["a"], keys=None)["changed"]
+
+
+def test_a_database_that_refuses_is_told_without_its_password(database: Database, keep: Keep) -> None:
+    database.refusal = 'FATAL: password authentication failed for user "litellm" with a-secret'
+    failed = keep(item("a", "1"))
+    assert failed["failed"]
+    assert "PostgreSQL at 10.0.0.7:5432/litellm (litellm_database_url) refuses: FATAL: password" in failed["msg"]
+    assert "a-secret" not in failed["msg"]
+
+
+def test_all_of_it_or_nothing(database: Database, keep: Keep) -> None:
+    database.execute('DROP TABLE "LiteLLM_VerificationToken"')
+    assert "does not take the keys" in keep(item("a", "1"))["msg"]
+    assert database.rows('SELECT team_id FROM "LiteLLM_TeamTable"') == []
