@@ -17,6 +17,8 @@ from tests.e2e.test_keys import ROTATE
 from tests.e2e.test_rollouts import RESTART
 from tests.fakes.standin.lab import StandinLab, inventories
 
+pytestmark = pytest.mark.long
+
 STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
 
 

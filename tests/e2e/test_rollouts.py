@@ -28,7 +28,7 @@ def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     before = processes(fleet)
-    clients = traffic()
+    clients = traffic(streams=6, requests_per_second=5)
     restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="drain")
     second = fleet.playbook(RESTART)
@@ -47,6 +47,7 @@ def test_a_rolling_restart_loses_nothing_and_a_second_one_is_refused(
     assert "inference-2 done in" in done.text
 
 
+@pytest.mark.long
 def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     option = ("-e", "engine=vllm", "-e", "vllm_max_num_seqs=40")
     before = processes(fleet)
@@ -63,9 +64,10 @@ def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: S
     assert all(old != new for old, new in zip(before, processes(fleet), strict=True))
 
 
+@pytest.mark.long
 def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
-    clients = traffic()
+    clients = traffic(streams=4, requests_per_second=5)
     # Beyond this machine the hosts reach nothing now: no package index, no model hub.
     FORWARDING.write_text("0", encoding="ascii")
     try:
