@@ -188,7 +188,6 @@ def test_an_inventory_without_hosts_is_an_error(demo: Run, fleet: Fleet) -> None
     assert "has no host in the group inference" in done.text
 
 
-@pytest.mark.long
 def test_an_engine_that_cannot_start_is_explained_and_the_good_release_comes_back(demo: Run, fleet: Fleet) -> None:
     before = fleet.process("inference-2")
     done = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", "vllm_max_model_len=99999999")
