@@ -101,7 +101,7 @@ def test_what_sglang_does_not_know_stops_nothing(fleet: Fleet) -> None:
     before = [fleet.process(host, SGLANG) for host in HOSTS]
     done = fleet.playbook("site.yml", "-e", "engine=sglang", "-e", '{"sglang_extra_args": {"max-num-seqs": 4}}')
     assert done.code != 0
-    assert "max-num-seqs is an option of vLLM" in done.text
+    assert "sets max-num-seqs, which is an option of vLLM" in done.text
     assert "max-running-requests" in done.text
     assert [fleet.process(host, SGLANG) for host in HOSTS] == before
 
