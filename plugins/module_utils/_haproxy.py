@@ -30,6 +30,8 @@ _ATTEMPT_SECONDS = 0.2
 _PAYLOAD_BYTES = 12000
 _UNKNOWN_MAP = "Unknown map identifier"
 _GONE = "Can't find the target PID"
+# A process that was told to end has ended its proxies.
+_ENDING = "Proxy is disabled"
 # The admin state of a server that was told to drain (SRV_ADMF_FDRAIN).
 _FORCED_DRAIN = 0x08
 _AGE = re.compile(r"(\d+)([dhms])")
@@ -139,8 +141,14 @@ class Worker:
         return [dict(zip(names, row.split(","))) for row in rows if row]
 
     def set_draining(self, server: Server, draining: bool) -> None:
-        """Let a server take new requests, or no more of them."""
-        self._tell(f"set server {server.backend}/{server.name} state {'drain' if draining else 'ready'}")
+        """Let a server take new requests, or no more of them.
+
+        In a process that only ends its requests there is nothing to do: no new ones come to it.
+        """
+        command = f"set server {server.backend}/{server.name} state {'drain' if draining else 'ready'}"
+        reply = self.ask(command).strip()
+        if reply and not reply.startswith(_ENDING):
+            raise FleetError(f"HAProxy refused {command!r}: {reply}")
 
     def requests(self, backend_prefix: str, table: str) -> list[Request]:
         """The requests in flight, queued ones included.

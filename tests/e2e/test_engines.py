@@ -131,6 +131,7 @@ def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     assert [fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") for host in HOSTS] == ["1", "1"]
 
 
+@pytest.mark.long
 def test_both_engines_answer_on_one_host(fleet: Fleet) -> None:
     both = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm", "-e", BOTH)
     assert both.code == 0, both.output[-6000:]

@@ -229,6 +229,14 @@ def test_what_somebody_did_on_the_socket_is_put_right(edge: Edge) -> None:
     assert not edge.healthy()
 
 
+def test_a_drain_is_forgotten_although_a_process_still_ends_its_requests(edge: Edge) -> None:
+    edge.drain(state="drained", instance="engine-0", metrics=NONE)
+    stream = Stream(edge, KEY, 2.5)
+    edge.reload()
+    assert edge.drain(state="undrained", instance="engine-0", metrics=NONE)["state"] == "serving"
+    assert stream.finished_whole()
+
+
 def test_streams_in_a_process_that_a_reload_left_behind_are_waited_for(edge: Edge) -> None:
     stream = Stream(edge, KEY, 2.5)
     edge.reload()
