@@ -31,7 +31,7 @@ _PAYLOAD_BYTES = 12000
 _UNKNOWN_MAP = "Unknown map identifier"
 _GONE = "Can't find the target PID"
 # A process that was told to end has ended its proxies.
-_ENDING = "Proxy is disabled"
+_ENDING = "Proxy is disabled."
 # The admin state of a server that was told to drain (SRV_ADMF_FDRAIN).
 _FORCED_DRAIN = 0x08
 _AGE = re.compile(r"(\d+)([dhms])")
@@ -91,10 +91,10 @@ class Worker:
             raise WorkerGone
         return reply
 
-    def _tell(self, command: str) -> None:
-        """Send a command that answers nothing when it succeeds."""
+    def _tell(self, command: str, needless: str | None = None) -> None:
+        """Send a command that answers nothing when it succeeds, or ``needless`` where there is nothing to do."""
         reply = self.ask(command).strip()
-        if reply:
+        if reply and reply != needless:
             raise FleetError(f"HAProxy refused {command.splitlines()[0]!r}: {reply}")
 
     def environment(self, name: str) -> str:
@@ -145,10 +145,8 @@ class Worker:
 
         In a process that only ends its requests there is nothing to do: no new ones come to it.
         """
-        command = f"set server {server.backend}/{server.name} state {'drain' if draining else 'ready'}"
-        reply = self.ask(command).strip()
-        if reply and not reply.startswith(_ENDING):
-            raise FleetError(f"HAProxy refused {command!r}: {reply}")
+        state = "drain" if draining else "ready"
+        self._tell(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
 
     def requests(self, backend_prefix: str, table: str) -> list[Request]:
         """The requests in flight, queued ones included.

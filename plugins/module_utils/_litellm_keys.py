@@ -17,6 +17,9 @@ from ansible_collections.inference.fleet.plugins.module_utils import _keys, _tim
 #: Who made a row. Rows of others are never touched.
 MAKER = "inference.fleet"
 
+#: An advisory lock, so that of two that change the keys at once one waits for the other.
+LOCK = 72707370
+
 #: In front of a client's name, so that no team of somebody else's is meant.
 _TEAM_PREFIX = "fleet-"
 
@@ -51,11 +54,7 @@ class Table:
     def insert(self) -> str:
         columns = [self.identity, *self.columns, *(column for column, _value in self.marks)]
         places = ", ".join(["%s"] * len(columns))
-        kept = ", ".join(f"{column} = EXCLUDED.{column}" for column in columns[1:])
-        return (
-            f'INSERT INTO "{self.name}" ({", ".join(columns)}) VALUES ({places}) '  # noqa: S608
-            f"ON CONFLICT ({self.identity}) DO UPDATE SET {kept}"
-        )
+        return f'INSERT INTO "{self.name}" ({", ".join(columns)}) VALUES ({places})'  # noqa: S608
 
     @property
     def update(self) -> str:
@@ -109,10 +108,8 @@ def wanted(items: t.Iterable[t.Mapping[str, t.Any]]) -> tuple[Rows, Rows]:
         FleetError: a hash is none.
     """
     items = list(items)
-    names = {one.sha256: one.name for one in _keys.check_hashes(items)}
-    teams = {team_id(item["name"]): _team(item) for item in items}
-    keys = {item["sha256"]: _key(item) for item in items if item["sha256"] in names}
-    return teams, keys
+    _keys.check_hashes(items)
+    return {team_id(item["name"]): _team(item) for item in items}, {item["sha256"]: _key(item) for item in items}
 
 
 def _team(item: t.Mapping[str, t.Any]) -> Row:

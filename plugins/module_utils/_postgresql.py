@@ -11,7 +11,11 @@ import struct
 import typing as t
 import urllib.parse
 
+from ansible_collections.inference.fleet.plugins.module_utils import _addresses
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+
+#: The variable that has the address, for messages.
+OPTION = "litellm_database_url"
 
 DEFAULT_PORT = 5432
 SCHEMES = ("postgresql", "postgres")
@@ -34,31 +38,21 @@ class Address:
         return f"{self.host}:{self.port}/{self.database}"
 
 
-def parse(url: str, option: str) -> Address:
+def parse(url: str) -> Address:
     """The parts of an address.
-
-    Args:
-        url: the address.
-        option: the variable that has it, for the message.
 
     Raises:
         FleetError: it is none. The message has no part of it, because any could be the password.
     """
-    form = f"{option} must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port or DEFAULT_PORT
-    except ValueError:
-        raise FleetError(
-            f"{form}. Its port is no number; a password with characters such as / or @ has to be percent-encoded."
-        ) from None
+    form = f"{OPTION} must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    parts, host, port = _addresses.split(url, form, SCHEMES, DEFAULT_PORT)
     database = parts.path.strip("/")
-    if parts.scheme not in SCHEMES or not parts.hostname or not database:
-        raise FleetError(f"{form}. It begins with another word, or names no host or no database.")
-    return Address(parts.hostname, port, database, url)
+    if not database:
+        raise FleetError(f"{form}. It names no database.")
+    return Address(host, port, database, url)
 
 
-def look(address: Address, option: str, timeout: float) -> None:
+def look(address: Address, timeout: float) -> None:
     """See that a PostgreSQL is there. Whether it takes the password is seen by whoever connects.
 
     Raises:
@@ -71,13 +65,13 @@ def look(address: Address, option: str, timeout: float) -> None:
             answer = connection.recv(1)
     except OSError as error:
         raise FleetError(
-            f"PostgreSQL at {address.place} ({option}) does not answer: {error.strerror or error}."
+            f"PostgreSQL at {address.place} ({OPTION}) does not answer: {error.strerror or error}."
         ) from None
     if answer not in (b"S", b"N"):
-        raise FleetError(f"What answers at {address.place} ({option}) is no PostgreSQL.")
+        raise FleetError(f"What answers at {address.place} ({OPTION}) is no PostgreSQL.")
 
 
-def connect(address: Address, option: str, timeout: float) -> t.Any:
+def connect(address: Address, timeout: float) -> t.Any:
     """A connection of psycopg's, which LiteLLM's runtime brings. Each statement is a transaction of its own.
 
     Raises:
@@ -88,23 +82,10 @@ def connect(address: Address, option: str, timeout: float) -> t.Any:
     except ImportError:
         raise FleetError("This needs psycopg: run it with the Python of LiteLLM's runtime.") from None
     try:
-        return psycopg.connect(
-            _without_options_of_prisma(address.url), connect_timeout=max(2, round(timeout)), autocommit=True
-        )
+        return psycopg.connect(address.url, connect_timeout=max(2, round(timeout)), autocommit=True)
     except psycopg.Error as error:
         said = " ".join(str(error).split())
         password = urllib.parse.unquote(urllib.parse.urlsplit(address.url).password or "")
         if password:
             said = said.replace(password, "...")
-        raise FleetError(f"PostgreSQL at {address.place} ({option}) refuses: {said}") from None
-
-
-def _without_options_of_prisma(url: str) -> str:
-    """Prisma has options of its own in addresses, which libpq refuses."""
-    parts = urllib.parse.urlsplit(url)
-    kept = [
-        (name, value)
-        for name, value in urllib.parse.parse_qsl(parts.query)
-        if name not in ("connection_limit", "pool_timeout", "pgbouncer", "schema", "statement_cache_size")
-    ]
-    return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(kept)))
+        raise FleetError(f"PostgreSQL at {address.place} ({OPTION}) refuses: {said}") from None

@@ -11,6 +11,7 @@ import ssl
 import typing as t
 import urllib.parse
 
+from ansible_collections.inference.fleet.plugins.module_utils import _addresses
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
 DEFAULT_PORT = 6379
@@ -48,20 +49,12 @@ def parse(url: str, option: str) -> Address:
         FleetError: it is none. The message has no part of it, because any could be the password.
     """
     form = f"{option} must be redis://:PASSWORD@HOST:PORT/0, or rediss:// with TLS"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port or DEFAULT_PORT
-    except ValueError:
-        raise FleetError(
-            f"{form}. Its port is no number; a password with characters such as / or @ has to be percent-encoded."
-        ) from None
-    if parts.scheme not in SCHEMES or not parts.hostname:
-        raise FleetError(f"{form}. It begins with another word, or names no host.")
+    parts, host, port = _addresses.split(url, form, SCHEMES, DEFAULT_PORT)
     database = parts.path.strip("/") or "0"
     if not database.isdigit():
         raise FleetError(f"{form}. What follows the host is no number of a database.")
     return Address(
-        host=parts.hostname,
+        host=host,
         port=port,
         user=urllib.parse.unquote(parts.username or ""),
         password=urllib.parse.unquote(parts.password or ""),

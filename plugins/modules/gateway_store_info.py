@@ -34,10 +34,6 @@ options:
   database_url:
     description: The address, V(postgresql://USER:PASSWORD@HOST:PORT/DATABASE). Empty for none.
     type: str
-  database_option:
-    description: The name of the variable that has it, for messages.
-    type: str
-    default: litellm_database_url
   timeout:
     description: Seconds for each step.
     type: float
@@ -74,7 +70,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "redis_url": {"type": "str", "no_log": True},
     "redis_option": {"type": "str", "default": "litellm_redis_url"},
     "database_url": {"type": "str", "no_log": True},
-    "database_option": {"type": "str", "default": "litellm_database_url"},
     "timeout": {"type": "float", "default": 5},
 }
 
@@ -87,8 +82,8 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
         version = _redis.check(redis, params["redis_option"], params["timeout"])
         result["redis"] = {"place": redis.place, "version": version}
     if params["database_url"]:
-        database = _postgresql.parse(params["database_url"], params["database_option"])
-        _postgresql.look(database, params["database_option"], params["timeout"])
+        database = _postgresql.parse(params["database_url"])
+        _postgresql.look(database, params["timeout"])
         result["database"] = {"place": database.place}
     return result
 

@@ -46,10 +46,6 @@ options:
     description: The address, V(postgresql://USER:PASSWORD@HOST:PORT/DATABASE).
     type: str
     required: true
-  database_option:
-    description: The name of the variable that has it, for messages.
-    type: str
-    default: litellm_database_url
   timeout:
     description: Seconds until the database has to have answered.
     type: float
@@ -105,7 +101,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "keys": {"type": "list", "elements": "dict", "no_log": False},
     "clients": {"type": "list", "elements": "str"},
     "database_url": {"type": "str", "required": True, "no_log": True},
-    "database_option": {"type": "str", "default": "litellm_database_url"},
     "timeout": {"type": "float", "default": 10},
 }
 
@@ -116,11 +111,12 @@ _SPENT = f'SELECT team_alias, spend FROM "{_litellm_keys.TEAMS.name}" WHERE {_li
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    address = _postgresql.parse(params["database_url"], params["database_option"])
+    address = _postgresql.parse(params["database_url"])
     asked = _litellm_keys.wanted(params["keys"]) if params["state"] == "present" else None
-    with contextlib.closing(_postgresql.connect(address, params["database_option"], params["timeout"])) as database:
+    with contextlib.closing(_postgresql.connect(address, params["timeout"])) as database:
         try:
             with database.transaction():
+                database.execute("SELECT pg_advisory_xact_lock(%s)", (_litellm_keys.LOCK,))
                 there = _rows(database, _litellm_keys.TEAMS), _rows(database, _litellm_keys.KEYS)
                 teams, keys = asked or _without(*there, params["clients"])
                 steps = _litellm_keys.steps(_litellm_keys.TEAMS, there[0], teams)

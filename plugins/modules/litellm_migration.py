@@ -29,10 +29,6 @@ options:
     description: The address, V(postgresql://USER:PASSWORD@HOST:PORT/DATABASE).
     type: str
     required: true
-  database_option:
-    description: The name of the variable that has it, for messages.
-    type: str
-    default: litellm_database_url
   runtime:
     description: The Python environment with LiteLLM.
     type: path
@@ -77,7 +73,6 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "database_url": {"type": "str", "required": True, "no_log": True},
-    "database_option": {"type": "str", "default": "litellm_database_url"},
     "runtime": {"type": "path", "required": True},
     "timeout": {"type": "float", "default": 10},
 }
@@ -91,8 +86,8 @@ _FAIL = 'UPDATE "_prisma_migrations" SET rolled_back_at = now(), logs = %s WHERE
 def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
     known = _migrations.found_in(params["runtime"])
-    address = _postgresql.parse(params["database_url"], params["database_option"])
-    with contextlib.closing(_postgresql.connect(address, params["database_option"], params["timeout"])) as database:
+    address = _postgresql.parse(params["database_url"])
+    with contextlib.closing(_postgresql.connect(address, params["timeout"])) as database:
         if check:
             missing = _migrations.pending(known, _applied(database))
         else:

@@ -90,7 +90,8 @@ def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:
 def _with_history(client: fleet_clients.Client, key: str) -> UserAPIKeyAuth:
     """The same where what is spent is written down: by key and by client, which is a team there.
 
-    The limits are the team's, too, because all keys of a client share them.
+    The limits are the team's, too, because all keys of a client share them. LiteLLM has no such one for requests in
+    flight, so each of two keys has its own there; what holds for both together is the edge's.
     """
     return _identity(
         client,

@@ -16,9 +16,6 @@ import typing as t
 #: Seconds for the database to answer.
 PATIENCE = 5
 
-#: Prisma has options of its own in addresses, which PostgreSQL's client refuses.
-OWN_OPTIONS = ("connection_limit", "pool_timeout", "pgbouncer", "schema", "statement_cache_size")
-
 
 def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, str]:
     """LiteLLM's environment.
@@ -45,15 +42,12 @@ def database_problem(url: str) -> str | None:
 
     import psycopg
 
-    parts = urllib.parse.urlsplit(url)
-    options = [pair for pair in urllib.parse.parse_qsl(parts.query) if pair[0] not in OWN_OPTIONS]
-    address = urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(options)))
     try:
-        with psycopg.connect(address, connect_timeout=PATIENCE) as connection:
+        with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
             connection.execute("SELECT 1")
     except psycopg.Error as error:
         said = " ".join(str(error).split())
-        password = urllib.parse.unquote(parts.password or "")
+        password = urllib.parse.unquote(urllib.parse.urlsplit(url).password or "")
         return said.replace(password, "...") if password else said
     return None
 

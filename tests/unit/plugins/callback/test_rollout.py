@@ -310,3 +310,8 @@ def test_in_a_real_run_a_lost_host_is_told_and_an_interrupted_one_leaves_its_pag
     assert f"rollout page: {journal.parent / 'index.html'}" in rest
     assert outcomes(journal) == [("inference-1", "done"), ("inference-2", "unreachable")]
     assert "does not answer any more in its step start" in (journal.parent / "index.html").read_text()
+
+
+def test_all_filters_have_been_read_when_the_last_one_was_found() -> None:
+    files = sorted(path.stem for path in (Path(__file__).parents[4] / "plugins" / "filter").glob("*.py"))
+    assert f"inference.fleet.{files[-1]}" == rollout._LAST_FILTER

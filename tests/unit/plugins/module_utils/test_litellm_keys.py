@@ -75,9 +75,3 @@ def test_statements_have_as_many_values_as_places(table: keys.Table, what: str) 
     text, values = keys.Step(table, what, "identity", row).statement()
     assert text.count("%s") == len(values)
     assert values[-1 if what == "change" else 0] == "identity"
-
-
-def test_rows_of_others_are_neither_read_nor_removed() -> None:
-    for table in (keys.TEAMS, keys.KEYS):
-        assert "inference.fleet" in table.select
-        assert "inference.fleet" in table.delete

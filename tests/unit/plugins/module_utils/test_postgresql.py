@@ -10,8 +10,6 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils import _postgresql
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
-OPTION = "litellm_database_url"
-
 
 class _Answers(socketserver.BaseRequestHandler):
     def handle(self) -> None:
@@ -29,11 +27,11 @@ def server() -> t.Iterator[socketserver.TCPServer]:
 
 
 def address(port: int) -> _postgresql.Address:
-    return _postgresql.parse(f"postgresql://litellm:secret@127.0.0.1:{port}/litellm", OPTION)
+    return _postgresql.parse(f"postgresql://litellm:secret@127.0.0.1:{port}/litellm")
 
 
 def test_an_address_is_taken_apart() -> None:
-    found = _postgresql.parse("postgres://u:p%40ss@db.example/history?connection_limit=5", OPTION)
+    found = _postgresql.parse("postgres://u:p%40ss@db.example/history?connection_limit=5")
     assert (found.host, found.port, found.database) == ("db.example", 5432, "history")
     assert found.place == "db.example:5432/history"
     assert "p%40ss" not in repr(found)
@@ -43,21 +41,21 @@ def test_an_address_is_taken_apart() -> None:
     "url", ["mysql://u:secret@h/d", "postgresql://u:secret@h", "postgresql:///d", "postgresql://u:sec/ret@h:x/d"]
 )
 def test_what_is_no_address_is_refused_without_being_shown(url: str) -> None:
-    with pytest.raises(FleetError, match=OPTION) as refused:
-        _postgresql.parse(url, OPTION)
+    with pytest.raises(FleetError, match=_postgresql.OPTION) as refused:
+        _postgresql.parse(url)
     assert "secret" not in refused.value.message
 
 
 @pytest.mark.parametrize("answer", [b"S", b"N"])
 def test_a_postgresql_is_known_by_its_answer(server: socketserver.TCPServer, answer: bytes) -> None:
     server.answer = answer  # type: ignore[attr-defined]
-    _postgresql.look(address(server.server_address[1]), OPTION, 2)
+    _postgresql.look(address(server.server_address[1]), 2)
 
 
 def test_something_else_is_told(server: socketserver.TCPServer) -> None:
     server.answer = b"H"  # type: ignore[attr-defined]
     with pytest.raises(FleetError, match="is no PostgreSQL"):
-        _postgresql.look(address(server.server_address[1]), OPTION, 2)
+        _postgresql.look(address(server.server_address[1]), 2)
 
 
 def test_nothing_there_is_told_with_place_and_error(server: socketserver.TCPServer) -> None:
@@ -65,11 +63,6 @@ def test_nothing_there_is_told_with_place_and_error(server: socketserver.TCPServ
     server.shutdown()
     server.server_close()
     with pytest.raises(
-        FleetError, match=rf"127\.0\.0\.1:{port}/litellm \({OPTION}\) does not answer: Connection refused"
+        FleetError, match=rf"127\.0\.0\.1:{port}/litellm \({_postgresql.OPTION}\) does not answer: Connection refused"
     ):
-        _postgresql.look(address(port), OPTION, 2)
-
-
-def test_options_of_prismas_are_not_for_its_client() -> None:
-    url = "postgresql://u:p@h:1/d?connection_limit=5&sslmode=require&schema=public"
-    assert _postgresql._without_options_of_prisma(url) == "postgresql://u:p@h:1/d?sslmode=require"
+        _postgresql.look(address(port), 2)

@@ -13,7 +13,6 @@ import typing as t
 import pytest
 
 URL = "postgresql://litellm:a-secret@10.0.0.7:5432/litellm"
-OPTION = "litellm_database_url"
 
 
 class Error(Exception):
@@ -34,7 +33,8 @@ class Database:
         self.asked: list[str] = []
         self._inner = sqlite3.connect(":memory:", isolation_level=None)
         self._inner.create_function("now", 0, lambda: "now")
-        self._inner.create_function("pg_advisory_lock", 1, lambda _key: None)
+        for name in ("pg_advisory_lock", "pg_advisory_xact_lock"):
+            self._inner.create_function(name, 1, lambda _key: None)
         self._inner.create_function("to_regclass", 1, self._to_regclass)
 
     def connect(self, _url: str, **_options: t.Any) -> Database:

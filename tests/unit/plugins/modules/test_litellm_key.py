@@ -105,3 +105,18 @@ def test_all_of_it_or_nothing(database: Database, keep: Keep) -> None:
     database.execute('DROP TABLE "LiteLLM_VerificationToken"')
     assert "does not take the keys" in keep(item("a", "1"))["msg"]
     assert database.rows('SELECT team_id FROM "LiteLLM_TeamTable"') == []
+
+
+def test_a_client_that_somebody_else_has_made_is_not_taken_over(database: Database, keep: Keep) -> None:
+    database.execute(
+        "INSERT INTO \"LiteLLM_TeamTable\" (team_id, team_alias, metadata) VALUES ('fleet-a', 'theirs', '{}')"
+    )
+    assert "does not take the keys" in keep(item("a", "1"))["msg"]
+    assert database.rows('SELECT team_alias FROM "LiteLLM_TeamTable"') == [("theirs",)]
+    assert names(database) == []
+
+
+def test_of_two_at_once_one_waits(database: Database, keep: Keep) -> None:
+    keep(item("a", "1"))
+    asked = [text for text in database.asked if not text.startswith("CREATE")]
+    assert asked[0] == "SELECT pg_advisory_xact_lock(%s)"
