@@ -3,17 +3,19 @@
 
 usage: fleet_start.py PROGRAM WORDS...
 
-LiteLLM does not start while its database is away, and needs it for nothing but a history: who may call and how much is
-decided by fleet_gateway. So it starts without it then, and says so.
+LiteLLM does not start while its database is away, or Prisma's query engine, through which it asks it; and it needs it
+for nothing but a history: who may call and how much is decided by fleet_gateway. So it starts without it then, and says
+so.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import typing as t
 
-#: Seconds for the database to answer.
+#: Seconds for the database to answer, and for the query engine.
 PATIENCE = 5
 
 
@@ -48,17 +50,43 @@ def database_problem(url: str) -> str | None:
     except psycopg.Error as error:
         said = " ".join(str(error).split())
         password = urllib.parse.unquote(urllib.parse.urlsplit(url).password or "")
-        return said.replace(password, "...") if password else said
+        return f"the database of litellm_database_url: {said.replace(password, '...') if password else said}"
     return None
 
 
+def prisma_problem(client: str, engine: str) -> str | None:
+    """Why Prisma cannot be used; None where it can.
+
+    Args:
+        client: the directory of its client.
+        engine: the file of its query engine.
+    """
+    if not os.path.isdir(client):
+        return f"Prisma's client: there is no {client}"
+    try:
+        answer = subprocess.run([engine, "--version"], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Prisma's query engine: {error}"
+    if answer.returncode:
+        said = " ".join(answer.stderr.split())[-500:]
+        return f"Prisma's query engine: {engine} ends with {answer.returncode}{said and ': '}{said}"
+    return None
+
+
+def problem_of(given: t.Mapping[str, str]) -> str | None:
+    """Why LiteLLM starts without a database; None where it starts with it."""
+    if not given.get("DATABASE_URL"):
+        return "there is none"
+    client, engine = given.get("FLEET_PRISMA", ""), given.get("PRISMA_QUERY_ENGINE_BINARY", "")
+    return prisma_problem(client, engine) or database_problem(given["DATABASE_URL"])
+
+
 def main() -> None:
-    url = os.environ.get("DATABASE_URL", "")
-    problem = database_problem(url) if url else "there is none"
-    if url and problem:
+    problem = problem_of(os.environ)
+    if os.environ.get("DATABASE_URL") and problem:
         print(
-            f"The database of litellm_database_url cannot be used: {problem}. LiteLLM starts without it: clients, "
-            "limits and budgets hold; what is spent is not written down until its next start.",
+            f"What is spent cannot be written down: {problem}. LiteLLM starts without its database: clients, limits "
+            "and budgets hold; it tries again at its next start.",
             file=sys.stderr,
             flush=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import types
 
 import pytest
@@ -40,3 +41,45 @@ def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
 
 def test_a_gateway_that_never_had_one_starts_as_it_is(start: types.ModuleType) -> None:
     assert start.environment({"PATH": "/usr/bin"}, "there is none") == {"PATH": "/usr/bin"}
+
+
+def program(path: pathlib.Path, text: str, mode: int = 0o755) -> str:
+    path.write_text(text)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_a_query_engine_that_runs_is_no_problem(start: types.ModuleType, tmp_path: pathlib.Path) -> None:
+    engine = program(tmp_path / "query-engine", "#!/bin/sh\necho query-engine 393a\n")
+    assert start.prisma_problem(str(tmp_path), engine) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "problem"),
+    [
+        ("#!/bin/sh\necho libssl is missing >&2; exit 127\n", 0o755, "query-engine ends with 127: libssl is missing"),
+        ("#!/bin/sh\nkill -9 $$\n", 0o755, "query-engine ends with -9"),
+        ("\x7fELF half of it", 0o755, "Exec format error"),
+        ("#!/bin/sh\n", 0o644, "Permission denied"),
+        ("#!/bin/sh\nexec sleep 60\n", 0o755, "timed out"),
+    ],
+)
+def test_litellm_starts_without_its_database_where_the_query_engine_does_not_run(
+    start: types.ModuleType,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    mode: int,
+    problem: str,
+) -> None:
+    monkeypatch.setattr(start, "PATIENCE", 0.5)
+    engine = program(tmp_path / "query-engine", text, mode)
+    given = {**GIVEN, "FLEET_PRISMA": str(tmp_path), "PRISMA_QUERY_ENGINE_BINARY": engine}
+    assert problem in start.problem_of(given)
+
+
+def test_a_query_engine_or_a_client_that_is_gone_is_named(start: types.ModuleType, tmp_path: pathlib.Path) -> None:
+    assert f"No such file or directory: '{tmp_path}/query-engine'" in start.prisma_problem(
+        str(tmp_path), f"{tmp_path}/query-engine"
+    )
+    assert start.prisma_problem(f"{tmp_path}/client", "/bin/true") == f"Prisma's client: there is no {tmp_path}/client"
