@@ -46,7 +46,7 @@ EXAMPLES = r"""
 - name: Make the client
   inference.fleet.prisma_client:
     runtime: /opt/inference/runtimes/litellm-1.108.7-0123456789ab
-    path: /opt/inference/prisma/1.108.7-0123abcd
+    path: /opt/inference/runtimes/litellm-1.108.7-0123456789ab/prisma
     model: "{{ lookup('ansible.builtin.file', 'locks/litellm-1.108.7.prisma.json') }}"
 """
 

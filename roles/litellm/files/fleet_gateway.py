@@ -11,6 +11,7 @@ import time
 import typing as t
 
 import fleet_clients
+import fleet_history
 import redis.asyncio
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
@@ -29,9 +30,6 @@ ROUTES = {
 METRICS = "/metrics"
 #: The key of this host, with which its own gate asks.
 OWN = "engine"
-
-#: Whether LiteLLM writes down what is spent.
-DATABASE = bool(os.environ.get("FLEET_DATABASE"))
 
 CLIENTS = fleet_clients.Clients(os.environ["FLEET_CLIENTS"])
 CACHED = frozenset(json.loads(os.environ.get("FLEET_CACHED_MODELS", "[]")))
@@ -54,6 +52,7 @@ async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
     Raises:
         ProxyException: it may not.
     """
+    fleet_history.answered()
     key = api_key or ""
     own = os.environ.get("ENGINE_API_KEY", "")
     if own and hmac.compare_digest(key.encode(), own.encode()):
@@ -68,7 +67,7 @@ async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
         raise _refusal(404, "There is no such path here.", "invalid_request_error", "unknown_url")
     if await SPENDING.over(client):
         raise _refusal(429, "The client has spent its budget.", "insufficient_quota", "budget_exceeded")
-    return _with_history(client, key) if DATABASE else _identity(client)
+    return _with_history(client, key) if fleet_history.WRITTEN else _identity(client)
 
 
 def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:

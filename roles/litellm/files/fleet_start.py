@@ -3,33 +3,39 @@
 
 usage: fleet_start.py PROGRAM WORDS...
 
-LiteLLM does not start while its database is away, or Prisma's query engine, through which it asks it; and it needs it
-for nothing but a history: who may call and how much is decided by fleet_gateway. So it starts without it then, and says
-so.
+LiteLLM does not start while its database is away, or Prisma's query engine, through which it asks it, or when it finds
+something there that it does not like. It needs it for nothing but a history: who may call and how much is decided by
+fleet_gateway. So it starts without it then, and says so.
 """
 
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
 import typing as t
 
 #: Seconds for the database to answer, and for the query engine.
 PATIENCE = 5
+#: Starts with the database, one after the other, in which nobody was answered, before one without it.
+TRIES = 3
 
 
 def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, str]:
     """LiteLLM's environment.
 
     Args:
-        given: this program's.
-        problem: why the database cannot be used; None where it can.
+        given: this program's; with FLEET_PRISMA where there is a database.
+        problem: why that cannot be used; None where it can.
     """
     made = dict(given)
     client = made.pop("FLEET_PRISMA", "")
-    if not client or problem is not None:
+    if not client:
+        return made
+    if problem is not None:
         made.pop("DATABASE_URL", None)
+        made["FLEET_DATABASE"] = "0"
         return made
     made["PYTHONPATH"] = os.pathsep.join(filter(None, (made.get("PYTHONPATH"), client)))
     # There is a program "prisma" in it that does nothing: the real one would fetch itself and Node at each start.
@@ -73,17 +79,33 @@ def prisma_problem(client: str, engine: str) -> str | None:
     return None
 
 
+def tries_problem(file: pathlib.Path) -> str | None:
+    """Why another start with the database would be one too many; None where it is not. Counts it then.
+
+    Args:
+        file: how many there were since somebody was answered; fleet_history removes it then.
+    """
+    try:
+        tried = int(file.read_text())
+    except (OSError, ValueError):
+        tried = 0
+    # After the one without it there is a single try more.
+    file.write_text(str(tried + 1 if tried < TRIES else TRIES - 1))
+    return f"LiteLLM ended {tried} times with it before anybody was answered" if tried >= TRIES else None
+
+
 def problem_of(given: t.Mapping[str, str]) -> str | None:
-    """Why LiteLLM starts without a database; None where it starts with it."""
-    if not given.get("DATABASE_URL"):
-        return "there is none"
-    client, engine = given.get("FLEET_PRISMA", ""), given.get("PRISMA_QUERY_ENGINE_BINARY", "")
-    return prisma_problem(client, engine) or database_problem(given["DATABASE_URL"])
+    """Why LiteLLM starts without its database; None where it starts with it."""
+    return (
+        prisma_problem(given["FLEET_PRISMA"], given["PRISMA_QUERY_ENGINE_BINARY"])
+        or database_problem(given["DATABASE_URL"])
+        or tries_problem(pathlib.Path(given["FLEET_TRIES"]))
+    )
 
 
 def main() -> None:
-    problem = problem_of(os.environ)
-    if os.environ.get("DATABASE_URL") and problem:
+    problem = problem_of(os.environ) if os.environ.get("FLEET_PRISMA") else None
+    if problem:
         print(
             f"What is spent cannot be written down: {problem}. LiteLLM starts without its database: clients, limits "
             "and budgets hold; it tries again at its next start.",

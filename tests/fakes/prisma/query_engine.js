@@ -10,7 +10,8 @@ const fs = require('fs');
 const http = require('http');
 const path = require('path');
 
-const VERSION = '393aa359c9ad4a4bb28630fb5613f9c281cde053';
+// LiteLLM's client is made for this one, which had no such form yet; what runs here is a year younger.
+const VERSION = 'ac9d7041ed77bcc8a8dbd2ab6616b39013829574';
 const words = process.argv.slice(2);
 if (words.includes('--version')) {
   console.log(`query-engine ${VERSION}`);
@@ -125,11 +126,23 @@ function plain(value) {
   if (!isObject(value)) return value;
   if (value.$type === 'BigInt') return Number.isSafeInteger(Number(value.value)) ? Number(value.value) : value.value;
   if (value.$type !== undefined) return value.value;
-  if (value.prisma__type !== undefined) return value;
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]));
 }
 
-const onlyValue = (data) => plain(Object.values(data)[0]);
+// What a query in SQL answers had not yet its columns and their types beside the rows, but a type at each value.
+function typed(value, type) {
+  if (value === null) return { prisma__type: 'null', prisma__value: null };
+  if (!type.endsWith('-array')) return { prisma__type: type, prisma__value: value };
+  return { prisma__type: 'array', prisma__value: value.map((item) => typed(item, type.slice(0, -'-array'.length))) };
+}
+
+const rowsOf = ({ columns, types, rows }) =>
+  rows.map((row) => Object.fromEntries(row.map((value, index) => [columns[index], typed(value, types[index])])));
+
+function onlyValue(data) {
+  const [[name, value]] = Object.entries(data);
+  return name === 'queryRaw' ? rowsOf(value) : plain(value);
+}
 
 function failure(error, place) {
   const unreachable = /external connector|ECONN|terminat/.test(String(error));

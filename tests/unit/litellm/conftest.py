@@ -109,9 +109,45 @@ def redis() -> FakeRedis:
     return FakeRedis()
 
 
+class Gauge:
+    """As prometheus_client's: a number with a name, which nobody else may have."""
+
+    registered: t.ClassVar[dict[str, Gauge]] = {}
+
+    def __init__(self, name: str, text: str) -> None:
+        assert name not in self.registered
+        self.text, self.value = text, 0.0
+        self.registered[name] = self
+
+    def set(self, value: float) -> None:
+        self.value = value
+
+
+@pytest.fixture
+def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gauge]:
+    """What Prometheus would read, by name."""
+    monkeypatch.setattr(Gauge, "registered", {})
+    module = types.ModuleType("prometheus_client")
+    vars(module).update(Gauge=Gauge)
+    monkeypatch.setitem(sys.modules, "prometheus_client", module)
+    monkeypatch.setitem(sys.modules, "fleet_history", types.ModuleType("fleet_history"))
+    monkeypatch.delenv("FLEET_DATABASE", raising=False)
+    return Gauge.registered
+
+
+@pytest.fixture
+def history(gauges: dict[str, Gauge]) -> types.ModuleType:
+    """Module fleet_history, of a gateway without a database."""
+    return load("fleet_history")
+
+
 @pytest.fixture
 def gateway(
-    clients: types.ModuleType, redis: FakeRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clients: types.ModuleType,
+    history: types.ModuleType,
+    redis: FakeRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> types.ModuleType:
     """Module fleet_gateway, with a file of clients in ``tmp_path``."""
     monkeypatch.setenv("FLEET_CLIENTS", str(tmp_path / "clients.json"))

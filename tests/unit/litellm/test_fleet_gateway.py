@@ -50,7 +50,7 @@ def test_two_keys_of_a_client_are_one_to_its_limits(gateway: types.ModuleType, k
 def test_with_a_database_keys_are_told_apart_and_limits_are_the_clients(
     gateway: types.ModuleType, known: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "DATABASE", True)
+    monkeypatch.setattr(gateway.fleet_history, "WRITTEN", True)
     write(known, {KEY: "team-a", OTHER: "team-a"}, requests_per_minute=5, tokens_per_minute=100, budget=1.0)
     one, other = ask(gateway, KEY), ask(gateway, OTHER)
     assert one.api_key == hashlib.sha256(KEY.encode()).hexdigest() != other.api_key
@@ -63,7 +63,7 @@ def test_with_a_database_keys_are_told_apart_and_limits_are_the_clients(
 def test_the_team_is_the_one_that_module_litellm_key_makes(
     gateway: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "DATABASE", True)
+    monkeypatch.setattr(gateway.fleet_history, "WRITTEN", True)
     assert ask(gateway, KEY).team_id == _litellm_keys.team_id("team-a")
 
 

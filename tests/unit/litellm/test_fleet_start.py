@@ -11,7 +11,7 @@ from tests.unit.litellm.conftest import load
 
 GIVEN = {
     "DATABASE_URL": "postgresql://litellm:secret@10.0.0.7/litellm",
-    "FLEET_PRISMA": "/opt/inference/prisma/x",
+    "FLEET_PRISMA": "/opt/inference/runtimes/x/prisma",
     "PYTHONPATH": "/opt/inference/instances/0/current",
     "PATH": "/usr/bin",
     "PORT": "4001",
@@ -26,21 +26,22 @@ def start() -> types.ModuleType:
 def test_with_the_database_it_has_prismas_client(start: types.ModuleType) -> None:
     made = start.environment(GIVEN, None)
     assert made["DATABASE_URL"] == GIVEN["DATABASE_URL"]
-    assert made["PYTHONPATH"] == "/opt/inference/instances/0/current:/opt/inference/prisma/x"
-    assert made["PATH"] == "/opt/inference/prisma/x/bin:/usr/bin"
+    assert made["PYTHONPATH"] == "/opt/inference/instances/0/current:/opt/inference/runtimes/x/prisma"
+    assert made["PATH"] == "/opt/inference/runtimes/x/prisma/bin:/usr/bin"
     assert made["FLEET_DATABASE"] == "1"
     assert made["PORT"] == "4001"
 
 
 def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
     made = start.environment(GIVEN, "connection refused")
-    assert not {"DATABASE_URL", "FLEET_PRISMA", "FLEET_DATABASE"} & set(made)
+    assert not {"DATABASE_URL", "FLEET_PRISMA"} & set(made)
+    assert made["FLEET_DATABASE"] == "0"
     assert made["PYTHONPATH"] == GIVEN["PYTHONPATH"]
     assert made["PATH"] == GIVEN["PATH"]
 
 
 def test_a_gateway_that_never_had_one_starts_as_it_is(start: types.ModuleType) -> None:
-    assert start.environment({"PATH": "/usr/bin"}, "there is none") == {"PATH": "/usr/bin"}
+    assert start.environment({"PATH": "/usr/bin"}, None) == {"PATH": "/usr/bin"}
 
 
 def program(path: pathlib.Path, text: str, mode: int = 0o755) -> str:
@@ -83,3 +84,23 @@ def test_a_query_engine_or_a_client_that_is_gone_is_named(start: types.ModuleTyp
         str(tmp_path), f"{tmp_path}/query-engine"
     )
     assert start.prisma_problem(f"{tmp_path}/client", "/bin/true") == f"Prisma's client: there is no {tmp_path}/client"
+
+
+def test_after_three_starts_that_answered_nobody_litellm_starts_without_its_database(
+    start: types.ModuleType, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "litellm-0.tries"
+    told = [start.tries_problem(file) for _ in range(6)]
+    problem = "LiteLLM ended 3 times with it before anybody was answered"
+    # Then once with it and once without in turns, so that it comes back by itself.
+    assert told == [None, None, None, problem, None, problem]
+
+
+def test_starts_count_anew_once_somebody_was_answered(start: types.ModuleType, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "litellm-0.tries"
+    for _ in range(3):
+        assert start.tries_problem(file) is None
+    file.unlink()
+    assert start.tries_problem(file) is None
+    file.write_text("what is that")
+    assert start.tries_problem(file) is None
