@@ -14,9 +14,7 @@ WRITTEN: bool | None = {"": None, "0": False, "1": True}[os.environ.get("FLEET_D
 _tries = pathlib.Path(os.environ["FLEET_TRIES"]) if WRITTEN else None
 
 if WRITTEN is not None:
-    prometheus_client.Gauge("fleet_spend_written", "1 while the database gets what is spent, 0 while it cannot").set(
-        WRITTEN
-    )
+    prometheus_client.Gauge("fleet_database_used", "0 where LiteLLM was started without its database").set(WRITTEN)
 
 
 def answered() -> None:

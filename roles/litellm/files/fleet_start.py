@@ -19,7 +19,7 @@ import typing as t
 #: Seconds for the database to answer, and for the query engine.
 PATIENCE = 5
 #: Starts with the database, one after the other, in which nobody was answered, before one without it.
-TRIES = 3
+TRIES = 2
 
 
 def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, str]:

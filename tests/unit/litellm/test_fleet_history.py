@@ -32,10 +32,10 @@ def start(gauges: dict[str, Gauge], tries: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_prometheus_is_told_whether_the_database_is_used(start: Start, gauges: dict[str, Gauge]) -> None:
     assert start("1").WRITTEN is True
-    assert {name: gauge.value for name, gauge in gauges.items()} == {"fleet_spend_written": 1}
+    assert {name: gauge.value for name, gauge in gauges.items()} == {"fleet_database_used": 1}
     gauges.clear()
     assert start("0").WRITTEN is False
-    assert gauges["fleet_spend_written"].value == 0
+    assert gauges["fleet_database_used"].value == 0
 
 
 def test_a_gateway_without_one_tells_nothing_of_it(history: types.ModuleType, gauges: dict[str, Gauge]) -> None:
