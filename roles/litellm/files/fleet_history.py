@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 
@@ -21,5 +22,6 @@ def answered() -> None:
     """Say that LiteLLM's start with its database was a good one: somebody has been answered."""
     global _tries
     if _tries is not None:
-        _tries.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _tries.unlink()
         _tries = None

@@ -10,6 +10,7 @@ fleet_gateway. So it starts without it then, and says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -89,8 +90,10 @@ def tries_problem(file: pathlib.Path) -> str | None:
         tried = int(file.read_text())
     except (OSError, ValueError):
         tried = 0
-    # After the one without it there is a single try more.
-    file.write_text(str(tried + 1 if tried < TRIES else TRIES - 1))
+    # A disk that is full does not keep LiteLLM from its start.
+    with contextlib.suppress(OSError):
+        # After the one without it there is a single try more.
+        file.write_text(str(tried + 1 if tried < TRIES else TRIES - 1))
     return f"LiteLLM ended {tried} times with it before anybody was answered" if tried >= TRIES else None
 
 

@@ -52,6 +52,12 @@ def test_an_answer_ends_the_count_of_tries(start: Start, tries: Path) -> None:
     history.answered()
 
 
+def test_a_count_that_cannot_be_removed_fails_no_request(start: Start, tries: Path) -> None:
+    tries.unlink()
+    tries.mkdir()
+    start("1").answered()
+
+
 def test_an_answer_without_the_database_does_not(start: Start, tries: Path) -> None:
     start("0").answered()
     assert tries.read_text() == "2"

@@ -104,3 +104,9 @@ def test_starts_count_anew_once_somebody_was_answered(start: types.ModuleType, t
     assert start.tries_problem(file) is None
     file.write_text("what is that")
     assert start.tries_problem(file) is None
+
+
+def test_a_count_that_cannot_be_written_keeps_nothing_from_its_start(
+    start: types.ModuleType, tmp_path: pathlib.Path
+) -> None:
+    assert start.tries_problem(tmp_path / "missing" / "litellm-0.tries") is None
