@@ -132,7 +132,7 @@ def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
 
 
 @pytest.mark.long
-def test_both_engines_answer_on_one_host(fleet: Fleet) -> None:
+def test_both_engines_answer_on_one_host(demo: Run, fleet: Fleet) -> None:
     both = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm", "-e", BOTH)
     assert both.code == 0, both.output[-6000:]
     for port, name in ((8000, MODEL), (8001, "fast")):
