@@ -81,10 +81,11 @@ def prisma_problem(client: str, engine: str) -> str | None:
 
 
 def tries_problem(file: pathlib.Path) -> str | None:
-    """Why another start with the database would be one too many; None where it is not. Counts it then.
+    """Why another start with the database would be one too many; None where it is not, and counts it.
 
     Args:
-        file: how many there were since somebody was answered; fleet_history removes it then.
+        file: how many there were since somebody was answered, when fleet_history removes it, or since LiteLLM was stopped,
+            when its unit does.
     """
     try:
         tried = int(file.read_text())
