@@ -84,8 +84,7 @@ def tries_problem(file: pathlib.Path) -> str | None:
     """Why another start with the database would be one too many; None where it is not, and counts it.
 
     Args:
-        file: how many there were since somebody was answered, when fleet_history removes it, or since LiteLLM was stopped,
-            when its unit does.
+        file: how many there were; fleet_history removes it when somebody is answered, the unit when LiteLLM is stopped.
     """
     try:
         tried = int(file.read_text())
