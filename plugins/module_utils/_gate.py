@@ -3,7 +3,7 @@
 # Private to this collection: not part of its public interface.
 """The gate: what is asked of an engine, what counts as right, and the verdict.
 
-No file and no clock of its own: the client, the clock and the sleep come from outside.
+No file and no clock of its own: the client, the machine, the clock and the sleep come from outside.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     judge,
     require_usage,
     rgb_of,
-    slowdown,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, excerpt
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import share_of_drafts
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
+from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
+from ansible_collections.inference.fleet.plugins.module_utils.gate.speed import best_of, slowdown
 
 CHECKS = ("models", "text", "stream", "image", "speed", "drafts", "wrong_key", "no_key")
 
@@ -107,6 +108,7 @@ class Plan:
     max_slowdown: float
     slowdown_grace_ms: float
     min_draft_share: float
+    judge_speed: bool = False
     good: dict[str, t.Any] | None = None
 
     def check(self) -> None:
@@ -157,6 +159,7 @@ class Gate:
     Args:
         plan: what to ask.
         client_for: gives a client that sends a key, or none.
+        machine: what the figures are taken on.
         clock: monotonic seconds.
         sleep: waits.
     """
@@ -165,15 +168,18 @@ class Gate:
         self,
         plan: Plan,
         client_for: t.Callable[[str | None], Client],
+        machine: Machine | None = None,
         clock: t.Callable[[], float] = time.monotonic,
         sleep: t.Callable[[float], None] = time.sleep,
     ) -> None:
         self._plan = plan
         self._client_for = client_for
+        self._machine = machine or Machine()
         self._clock = clock
         self._sleep = sleep
         self._ends = 0.0
         self._figures: dict[str, t.Any] | None = None
+        self._measured: list[dict[str, t.Any]] = []
         self._evidence: dict[str, t.Any] = {}
         self._asks: dict[str, t.Callable[[], None]] = {
             "models": self._ask_models,
@@ -207,6 +213,7 @@ class Gate:
             "skipped": [name for name in self._plan.checks if name not in wanted],
             "not_asked": wanted[len(checks) :],
             "figures": self._figures,
+            "judged": self._plan.judge_speed and bool(self._measured),
             "good": self._plan.good,
             "attempts": sum(len(check.get("attempts", [check])) for check in checks),
             "seconds": round(self._clock() - started, 3),
@@ -304,21 +311,25 @@ class Gate:
         # The number keeps the prompt out of the prefix cache, so that every gate measures the same work.
         prompt = f"{secrets.token_hex(4)}. {plan.prompt_speed}"
         wanted = question(plan.model, prompt, plan.speed_tokens, ignore_eos=True)
+        load, before = self._machine.load(), self._machine.work_ms()
         answer = ask_streamed(self._client(), wanted, self._timeout())
+        work = max(before, self._machine.work_ms())
         self._keep(answer)
         if answer.finish_reason not in FINISHED:
             raise Refusal("finish_reason", f"an answer with finish_reason {answer.finish_reason}")
         require_usage(answer)
-        figures = figures_of(answer)
+        figures = {**figures_of(answer), "work_ms": work, **load}
+        self._evidence.update(figures)
         if figures["ttft_ms"] is None or figures["tokens_per_second"] is None:
             raise Refusal("no_data", f"{answer.completion_tokens} tokens, too few to measure a rate")
-        self._figures = figures
-        if plan.good is None or plan.max_slowdown == 0:
+        self._measured.append(figures)
+        self._figures = best_of(self._measured)
+        if not plan.judge_speed or plan.good is None or plan.max_slowdown == 0:
             return
-        complaints = slowdown(figures, plan.good, plan.max_slowdown, plan.slowdown_grace_ms)
+        complaints = slowdown(self._measured, plan.good, plan.max_slowdown, plan.slowdown_grace_ms)
         if complaints:
             # A single measurement proves nothing: an engine is slow when it stays so.
-            raise Refusal("slow", f"{'; '.join(complaints)}; allowed is {plan.max_slowdown:g} times", transient=True)
+            raise Refusal("slow", "; ".join(complaints), transient=True)
 
     def _ask_drafts(self) -> None:
         plan = self._plan
@@ -390,13 +401,17 @@ def _result(name: str, attempts: list[dict[str, t.Any]], asked: str, evidence: d
     return {**told, "evidence": evidence}
 
 
-def described(figures: dict[str, t.Any] | None) -> str:
-    """Figures in words; nothing where there are none."""
+def described(figures: dict[str, t.Any] | None, judged: bool) -> str:
+    """Figures in words, with the load beside them where they were only recorded; nothing where there are none."""
     if figures is None or figures.get("ttft_ms") is None:
         return ""
     words = f"First token {figures['ttft_ms']:.0f} ms"
     if figures.get("tokens_per_second") is not None:
         words += f", {figures['tokens_per_second']:.1f} tokens/s"
+    if not judged and figures.get("load") is not None:
+        words += f", at a load of {figures['load']:.1f} on {figures['processors']} processors"
+        if figures["requests"] is not None:
+            words += f" with {figures['requests']} other requests"
     return f"{words}."
 
 
@@ -408,7 +423,7 @@ def _message(result: dict[str, t.Any]) -> str:
         return f"The gate failed on {where}: none of its checks can be made without a key. Try: give api_key."
     if not failed:
         skipped = f", {' and '.join(result['skipped'])} skipped without a key" if result["skipped"] else ""
-        return f"{where}: {count} checks passed{skipped}. {described(result['figures'])}".strip()
+        return f"{where}: {count} checks passed{skipped}. {described(result['figures'], result['judged'])}".strip()
     lines = [f"The gate failed on {where}: {len(failed)} of {count} checks."]
     for check in failed:
         times = f" ({len(check['attempts'])} attempts)" if "attempts" in check else ""

@@ -12,7 +12,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._golden import number
+from ansible_collections.inference.fleet.plugins.module_utils.gate.speed import BUSY, number, slack
 
 _ASSIGNMENT = re.compile(r"^(?:export\s+)?([A-Z][A-Z0-9_]*)=(.*)$")
 
@@ -51,7 +51,8 @@ def checked_key(key: str, where: str) -> str:
 def good_figures(document: t.Any, model: str) -> dict[str, t.Any] | None:
     """The last good figures in a record, or in a plain dictionary of figures; None where there are none for ``model``.
 
-    Figures of another model are none: a larger one is not a slow one.
+    Figures of another model are none: a larger one is not a slow one. Neither are those that were only recorded, which
+    a record keeps apart.
     """
     if not isinstance(document, dict):
         return None
@@ -65,9 +66,9 @@ def good_figures(document: t.Any, model: str) -> dict[str, t.Any] | None:
 
 
 def record_of(result: dict[str, t.Any], before: t.Any, at: str) -> dict[str, t.Any]:
-    """What is written beside the host's other state: this gate, and the last good figures."""
+    """What is written beside the host's other state: this gate, and the last good figures that speed is judged by."""
     good = before.get("good") if isinstance(before, dict) else None
-    if result["passed"] and result["figures"] is not None:
+    if result["passed"] and result["judged"] and _is_better_founded(result["figures"], good, result["model"]):
         good = {"at": at, "model": result["model"], "figures": result["figures"]}
     kept = (
         "name",
@@ -79,7 +80,14 @@ def record_of(result: dict[str, t.Any], before: t.Any, at: str) -> dict[str, t.A
         "checks",
         "not_asked",
         "figures",
+        "judged",
         "attempts",
         "seconds",
     )
     return {"at": at, **{name: result[name] for name in kept}, "good": good}
+
+
+def _is_better_founded(figures: dict[str, t.Any], good: t.Any, model: str) -> bool:
+    """Whether figures may take the place of the last good ones: a busy machine's would let a slow release pass."""
+    before = good_figures({"good": good}, model)
+    return before is None or slack(figures, before) <= BUSY

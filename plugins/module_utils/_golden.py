@@ -123,23 +123,3 @@ def figures_of(answer: Answer) -> dict[str, t.Any]:
         "total_ms": round(answer.total * 1000, 1),
         "completion_tokens": tokens,
     }
-
-
-def slowdown(figures: dict[str, t.Any], good: dict[str, t.Any], limit: float, grace_ms: float) -> list[str]:
-    """What is slower than the last good figures by more than ``limit`` times; empty when all is well."""
-    complaints = []
-    ttft, good_ttft = figures["ttft_ms"], number(good, "ttft_ms")
-    if good_ttft is not None and ttft > good_ttft * limit and ttft - good_ttft > grace_ms:
-        complaints.append(
-            f"first token after {ttft:.0f} ms, {ttft / good_ttft:.1f} times the last good {good_ttft:.0f} ms"
-        )
-    rate, good_rate = figures["tokens_per_second"], number(good, "tokens_per_second")
-    if good_rate is not None and rate < good_rate / limit:
-        times = f"{good_rate / rate:.1f} times slower than" if rate else "against"
-        complaints.append(f"{rate:.1f} tokens/s, {times} the last good {good_rate:.1f}")
-    return complaints
-
-
-def number(figures: dict[str, t.Any], name: str) -> float | None:
-    value = figures.get(name)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None

@@ -97,7 +97,9 @@ def gates(host: dict[str, t.Any]) -> list[dict[str, t.Any]]:
 
 def speed(record: Record) -> tuple[str, str] | None:
     """The middle of what the gates measured, and what it was before."""
-    passed = [gate for host in record["hosts"].values() for gate in gates(host) if gate["passed"] and gate["figures"]]
+    seen = [gate for host in record["hosts"].values() for gate in gates(host) if gate["passed"] and gate["figures"]]
+    # Figures through the edge say how busy the fleet was.
+    passed = [gate for gate in seen if gate["judged"]] or seen
     first, rate = _middle(passed, "figures", "ttft_ms"), _middle(passed, "figures", "tokens_per_second")
     if first is None:
         return None

@@ -286,6 +286,7 @@ class _Folder:
                 "passed": event.get("passed") is True,
                 "message": _text(event.get("message")),
                 "figures": _dict(event.get("figures")) or None,
+                "judged": event.get("judged") is True,
                 "checks": _dicts(event.get("checks")),
             }
         )

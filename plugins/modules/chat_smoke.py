@@ -120,6 +120,12 @@ options:
       - It is measured again, up to O(attempts) times, before it fails.
     type: float
     default: 2.0
+  judge_speed:
+    description:
+      - Whether the check V(speed) compares at all. That means something only on an engine's own port while it is
+        drained, against figures that were taken there; through an edge or a gateway they depend on what others ask.
+      - Defaults to V(true) for O(instances), other than gateways, and to V(false) for anything else.
+    type: bool
   slowdown_grace_ms:
     description: A time to the first token that grew by no more than this is not slow, whatever the ratio.
     type: float
@@ -177,6 +183,9 @@ options:
         type: list
         elements: str
         choices: [models, text, stream, image, speed, drafts, wrong_key, no_key]
+      judge_speed:
+        description: Whether the check V(speed) compares.
+        type: bool
       baseline:
         description: The last good figures.
         type: raw
@@ -287,7 +296,12 @@ targets:
     figures:
       description:
         - C(ttft_ms) (to the first token), C(tokens_per_second) (after it), C(total_ms) and C(completion_tokens).
+        - Beside them C(work_ms), which a fixed piece of work took on the host, its C(load) and C(processors), and the
+          C(requests) that its edge had in flight.
       type: dict
+    judged:
+      description: Whether the figures were taken to be compared, see O(judge_speed).
+      type: bool
     good:
       description: The figures that they were compared with.
       type: dict
@@ -406,6 +420,7 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
         key=key,
         good=good_figures(document, options["model"]),
         checks=tuple(options["checks"]),
+        judge_speed=bool(options["judge_speed"]),
         expect_text=tuple(options["expect_text"]),
         expect_image=answers_of(options["expect_image"]),
     )
@@ -487,6 +502,7 @@ def argument_spec() -> dict[str, t.Any]:
         "deadline": {"type": "float", "default": 300},
         "attempts": {"type": "int", "default": 3},
         "max_slowdown": {"type": "float", "default": 2.0},
+        "judge_speed": {"type": "bool"},
         "slowdown_grace_ms": {"type": "float", "default": 200},
         "min_draft_share": {"type": "float", "default": 0.3},
         "baseline": {"type": "raw"},
@@ -503,6 +519,7 @@ def argument_spec() -> dict[str, t.Any]:
                 "api_key": key,
                 "api_key_file": key_file,
                 "checks": checks,
+                "judge_speed": {"type": "bool"},
                 "baseline": {"type": "raw"},
                 "record": {"type": "path"},
                 "expect_failure": {"type": "bool"},

@@ -39,7 +39,7 @@ def test_a_file_without_a_usable_key_is_named_and_not_shown(text: str) -> None:
     assert not value or value not in caught.value.message
 
 
-def result(passed: bool, figures: t.Any = FIGURES) -> dict[str, t.Any]:
+def result(passed: bool, figures: t.Any = FIGURES, judged: bool = True) -> dict[str, t.Any]:
     return {
         "name": "edge",
         "url": "http://127.0.0.1:8000",
@@ -50,6 +50,7 @@ def result(passed: bool, figures: t.Any = FIGURES) -> dict[str, t.Any]:
         "checks": [],
         "not_asked": [],
         "figures": figures,
+        "judged": judged,
         "good": None,
         "attempts": 7,
         "seconds": 1.0,
@@ -70,7 +71,20 @@ def test_what_failed_leaves_the_last_good_as_it_was() -> None:
 
 def test_what_passed_without_figures_leaves_the_last_good_as_it_was() -> None:
     before = record_of(result(True), None, "then")
-    assert record_of(result(True, None), before, "now")["good"] == before["good"]
+    assert record_of(result(True, None, judged=False), before, "now")["good"] == before["good"]
+
+
+def test_what_was_only_recorded_leaves_the_last_good_as_it_was() -> None:
+    before = record_of(result(True), None, "then")
+    busy = {"ttft_ms": 517.0, "tokens_per_second": 20.0, "load": 3.0, "processors": 2, "requests": 6}
+    after = record_of(result(True, busy, judged=False), before, "now")
+    assert (after["figures"], after["judged"], after["good"]) == (busy, False, before["good"])
+
+
+@pytest.mark.parametrize(("work", "at"), [(100.0, "then"), (60.0, "now"), (30.0, "now")])
+def test_figures_of_a_busy_machine_are_not_the_last_good(work: float, at: str) -> None:
+    before = record_of(result(True, {**FIGURES, "work_ms": 50.0}), None, "then")
+    assert record_of(result(True, {**FIGURES, "work_ms": work}), before, "now")["good"]["at"] == at
 
 
 @pytest.mark.parametrize("before", [None, [], "x", {}, {"good": None}])

@@ -12,7 +12,6 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     is_golden,
     judge,
     rgb_of,
-    slowdown,
 )
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 2}
@@ -129,39 +128,6 @@ def test_few_tokens_make_no_rate() -> None:
 def test_a_buffered_stream_is_as_fast_as_all_of_it() -> None:
     measured = Answer("x", "length", {"completion_tokens": 64}, first=2.0, last=2.0, total=2.0)
     assert figures_of(measured)["tokens_per_second"] == 32.0
-
-
-GOOD = {"ttft_ms": 400.0, "tokens_per_second": 60.0}
-
-
-@pytest.mark.parametrize(
-    ("ttft", "rate", "complaints"),
-    [
-        (400.0, 60.0, []),
-        (799.0, 30.1, []),
-        (801.0, 60.0, ["first token after 801 ms, 2.0 times the last good 400 ms"]),
-        (400.0, 29.0, ["29.0 tokens/s, 2.1 times slower than the last good 60.0"]),
-        (100.0, 600.0, []),
-    ],
-)
-def test_slower_than_the_limit_is_told_with_both_figures(ttft: float, rate: float, complaints: list[str]) -> None:
-    assert slowdown({"ttft_ms": ttft, "tokens_per_second": rate}, GOOD, 2.0, 200.0) == complaints
-
-
-def test_both_figures_may_be_slow() -> None:
-    assert len(slowdown({"ttft_ms": 4000.0, "tokens_per_second": 1.0}, GOOD, 2.0, 200.0)) == 2
-
-
-def test_milliseconds_are_not_slow_whatever_the_ratio() -> None:
-    good = {"ttft_ms": 20.0, "tokens_per_second": 60.0}
-    assert slowdown({"ttft_ms": 200.0, "tokens_per_second": 60.0}, good, 2.0, 200.0) == []
-    assert slowdown({"ttft_ms": 221.0, "tokens_per_second": 60.0}, good, 2.0, 200.0) != []
-
-
-def test_what_was_never_measured_is_not_compared() -> None:
-    figures = {"ttft_ms": 900.0, "tokens_per_second": 1.0}
-    assert slowdown(figures, {}, 2.0, 0.0) == []
-    assert slowdown(figures, {"ttft_ms": "fast", "tokens_per_second": 0}, 2.0, 0.0) == []
 
 
 def test_colours_have_names_and_codes() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._gate import Gate
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.modules import chat_smoke
 
 from tests.fakes.engine import MODEL, FakeEngine
@@ -30,11 +31,28 @@ def engine() -> t.Iterator[FakeEngine]:
         yield fake
 
 
+class QuietMachine(Machine):
+    """A machine that is as fast as the test says."""
+
+    work = 50.0
+
+    def work_ms(self) -> float:
+        return self.work
+
+    def load(self) -> dict[str, t.Any]:
+        return {"load": 3.25, "processors": 2, "requests": 6}
+
+
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def machine() -> QuietMachine:
+    return QuietMachine()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch, machine: QuietMachine) -> list[float]:
     """The gate's waits between attempts, which take no time here."""
     waited: list[float] = []
-    monkeypatch.setattr(chat_smoke, "Gate", functools.partial(Gate, sleep=waited.append))
+    monkeypatch.setattr(chat_smoke, "Gate", functools.partial(Gate, machine=machine, sleep=waited.append))
     return waited
 
 
@@ -259,7 +277,7 @@ def test_a_slow_engine_fails_against_the_last_good_figures(
 ) -> None:
     engine.faults.set("slow_first", 0.4)
     engine.faults.set("slow_token", 0.002)
-    result = smoke(baseline=GOOD, checks=["speed"], attempts=2)
+    result = smoke(baseline=GOOD, checks=["speed"], attempts=2, judge_speed=True)
     assert failures_of(result) == {"speed": "slow"}
     assert "times the last good 10 ms" in result["msg"]
     assert "slower than the last good 10000.0" in result["msg"]
@@ -270,16 +288,68 @@ def test_a_slow_engine_fails_against_the_last_good_figures(
 def test_a_single_slow_measurement_is_made_again(smoke: Smoke, engine: FakeEngine) -> None:
     engine.faults.set("slow_first", 0.6)
     engine.faults.set("slow_times", 1)
-    result = smoke(baseline={"ttft_ms": 10.0}, checks=["speed"])
+    result = smoke(baseline={"ttft_ms": 10.0}, checks=["speed"], judge_speed=True)
     assert not result.get("failed", False), result["msg"]
     assert [attempt["reason"] for attempt in check_of(result, "speed")["attempts"]] == ["slow", None]
     assert result["figures"]["ttft_ms"] < 600
 
 
+def test_a_slow_machine_does_not_fail_a_good_release(smoke: Smoke, engine: FakeEngine, machine: QuietMachine) -> None:
+    good = {"ttft_ms": 100.0, "tokens_per_second": 300.0, "work_ms": 50.0}
+    # All of this machine is 8 times slower than it was: the engine, and the work beside it.
+    engine.faults.set("slow_first", 0.8)
+    engine.faults.set("slow_token", 0.02)
+    machine.work = 400.0
+    result = smoke(baseline=good, checks=["speed"], judge_speed=True)
+    assert not result.get("failed", False), result["msg"]
+    machine.work = 50.0
+    assert failures_of(smoke(baseline=good, checks=["speed"], judge_speed=True, attempts=1)) == {"speed": "slow"}
+
+
+def test_a_slow_release_is_found_on_a_slow_machine_too(smoke: Smoke, engine: FakeEngine, machine: QuietMachine) -> None:
+    engine.faults.set("slow_first", 0.8)
+    machine.work = 150.0
+    good = {"ttft_ms": 50.0, "tokens_per_second": 300.0, "work_ms": 50.0}
+    result = smoke(baseline=good, checks=["speed"], judge_speed=True, attempts=1)
+    assert failures_of(result) == {"speed": "slow"}
+    assert "(allowed: 6.0 times)" in result["msg"]
+
+
+def test_through_an_edge_speed_is_recorded_with_the_load_and_not_judged(
+    smoke: Smoke, engine: FakeEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "edge.json"
+    engine.faults.set("slow_first", 0.5)
+    result = smoke(record=str(path), baseline={"ttft_ms": 36.0, "tokens_per_second": 60.0})
+    assert not result.get("failed", False), result["msg"]
+    record = json.loads(path.read_text())
+    assert (record["judged"], record["good"]) == (False, None)
+    assert record["figures"]["ttft_ms"] > 500
+    assert {name: record["figures"][name] for name in ("load", "processors", "requests")} == {
+        "load": 3.25,
+        "processors": 2,
+        "requests": 6,
+    }
+    assert "at a load of 3.2 on 2 processors with 6 other requests." in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "judge_speed", "judged"),
+    [("vllm", None, True), ("sglang", None, True), ("litellm", None, False), ("vllm", False, False)],
+)
+def test_speed_is_judged_at_the_ports_of_engines(
+    smoke: Smoke, engine: FakeEngine, kind: str, judge_speed: bool | None, judged: bool
+) -> None:
+    instance = {"name": f"{kind}-0", "engine": kind, "engine_port": engine.port}
+    result = smoke(url=None, instances=[instance], judge_speed=judge_speed, checks=["speed"])
+    assert result["targets"][0]["judged"] is judged
+
+
 @pytest.mark.parametrize("options", [{"max_slowdown": 0}, {"max_slowdown": 100000}])
 def test_the_floor_can_be_lowered_and_removed(smoke: Smoke, engine: FakeEngine, options: dict[str, t.Any]) -> None:
     engine.faults.set("slow_first", 0.4)
-    assert not smoke(baseline=GOOD, checks=["speed"], **options).get("failed", False)
+    assert smoke(baseline=GOOD, checks=["speed"], judge_speed=True)["failed"]
+    assert not smoke(baseline=GOOD, checks=["speed"], judge_speed=True, **options).get("failed", False)
 
 
 def test_an_answer_too_short_to_measure_is_no_figure(smoke: Smoke, engine: FakeEngine) -> None:
@@ -300,12 +370,12 @@ def test_without_the_check_speed_the_stream_gives_the_figures(smoke: Smoke) -> N
 
 def test_the_record_keeps_the_last_good_figures(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
     path = tmp_path / "state" / "gate" / "edge.json"
-    first = smoke(record=str(path))
+    first = smoke(record=str(path), judge_speed=True)
     record = json.loads(path.read_text())
     assert record["passed"]
     assert record["good"]["figures"] == first["figures"]
     engine.faults.set("garbage")
-    smoke(record=str(path))
+    smoke(record=str(path), judge_speed=True)
     after = json.loads(path.read_text())
     assert not after["passed"]
     assert after["good"] == record["good"]
@@ -314,19 +384,20 @@ def test_the_record_keeps_the_last_good_figures(smoke: Smoke, engine: FakeEngine
 
 def test_the_record_is_the_baseline_of_the_next_gate(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
-    smoke(record=str(path))
+    smoke(record=str(path), judge_speed=True)
     engine.faults.set("slow_first", 0.5)
-    result = smoke(record=str(path), checks=["speed"], attempts=1)
+    result = smoke(record=str(path), checks=["speed"], attempts=1, judge_speed=True)
     assert failures_of(result) == {"speed": "slow"}
     assert result["good"] == json.loads(path.read_text())["good"]["figures"]
 
 
 def test_another_model_is_not_compared(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
-    smoke(record=str(path))
+    smoke(record=str(path), judge_speed=True)
     engine.model = "a/larger-one"
     engine.faults.set("slow_first", 0.5)
-    assert not smoke(record=str(path), model="a/larger-one", checks=["speed"]).get("failed", False)
+    result = smoke(record=str(path), model="a/larger-one", checks=["speed"], judge_speed=True)
+    assert not result.get("failed", False), result["msg"]
 
 
 def test_check_mode_asks_and_writes_nothing(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
