@@ -40,7 +40,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._model_prune impor
 )
 from ansible_collections.inference.fleet.plugins.module_utils._model_sources import from_hub, from_path, from_s3
 from ansible_collections.inference.fleet.plugins.module_utils._model_units import Units, unit_files
-from ansible_collections.inference.fleet.plugins.module_utils._model_wish import REVISION, Wish
+from ansible_collections.inference.fleet.plugins.module_utils._model_wish import REVISION, Wish, slug_of
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import install, is_complete
 
 FAST_DISK = "/opt/dlami/nvme"
@@ -253,6 +253,9 @@ class Keeper:
         roots = {one.root for one in specs} | self._old_roots
         coming = {one.directory(one.wanted) for one in specs}
         used = fetching.used_paths(self._wish.engine_root, live=False)
+        # A release that names them has yet to be staged.
+        beside = {slug_of(name) for name in self._wish.beside}
+        used |= {os.path.realpath(one.directory(one.wanted)) for one in specs if one.slug in beside}
         return unused(stored(roots), spec.directory(spec.wanted), coming, used)
 
     def _make_room(self, spec: Spec, check: bool) -> None:

@@ -19,6 +19,11 @@ REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _NEEDS = {"hub": ("endpoint", "model_endpoint"), "s3": ("s3_url", "model_s3_url"), "path": ("path", "model_path")}
 
 
+def slug_of(name: str) -> str:
+    """A model's name as the name of a file."""
+    return name.replace("/", "--")
+
+
 @dataclasses.dataclass(frozen=True)
 class Wish:
     """What a host is asked to have; the module's options, which say what each means."""
@@ -38,6 +43,7 @@ class Wish:
     exclude: list[str]
     root: str
     keep: int
+    beside: list[str]
     verify: str
     parallel: int
     environment: dict[str, str]
@@ -90,7 +96,7 @@ class Wish:
 
     @property
     def slug(self) -> str:
-        return self.name.replace("/", "--")
+        return slug_of(self.name)
 
     @property
     def token_path(self) -> str:

@@ -10,6 +10,10 @@ Layout under the root (``/opt/inference``)::
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
     instances/<i>/previous      the good one before that, for playbooks/rollback.yml
+    staged/<i>                  the one that waits for the instance's turn
+
+A release is garbage when none of these names it, no process runs it and no unfinished rollout goes to it. A number of
+releases is kept beyond that, as history.
 
 An instance's unit file is that of its release, ``<engine>@<i>.service`` beside the template ``<engine>@.service``.
 """
@@ -33,11 +37,18 @@ from ansible_collections.inference.fleet.plugins.module_utils._engines import (
     render_config,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
+from ansible_collections.inference.fleet.plugins.module_utils._files import (
+    locked,
+    read_json,
+    read_text,
+    write_atomically,
+)
+from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete, lock_path
+from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
 
 LINKS = ("current", "good", "previous")
 UNIT_DIRECTORY = "/etc/systemd/system"
+_UNFINISHED = (".staging-", ".removing-")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +139,7 @@ class Releases:
     def __init__(self, root: str, unit_directory: str = UNIT_DIRECTORY) -> None:
         self._root = root
         self._unit_directory = unit_directory
+        self._staging = Staging(root)
 
     def path(self, name: str) -> str:
         return os.path.join(self._root, "releases", name)
@@ -154,42 +166,89 @@ class Releases:
         return _described(self.manifest(name), *files)
 
     def stage(self, release: Release, check_options: bool = True) -> None:
-        """Write a release; an instance that runs is not touched.
+        """Write a release and keep it for its instance's turn; an instance that runs is not touched.
 
         Raises:
             FleetError: the engine's own parser refuses the options.
         """
+        with self._changing():
+            self._remove_unfinished()
+            temporary = tempfile.mkdtemp(dir=os.path.join(self._root, "releases"), prefix=_UNFINISHED[0])
+            try:
+                self._write(release, temporary, check_options)
+                if os.path.isdir(self.path(release.name)):
+                    _remove(self.path(release.name))
+                os.rename(temporary, self.path(release.name))
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            self._keep(release.index, release.name)
+
+    def keep_staged(self, index: int, name: str, dry_run: bool = False) -> bool:
+        """Keep a release that is there already for an instance's turn; True when it was not kept yet.
+
+        Raises:
+            FleetError: it was removed in the meantime.
+        """
+        needed = None if self.linked(index, "current") == name else name
+        changes = self._staging.target(str(index)) != needed
+        if not dry_run:
+            with self._changing():
+                if not self.exists(name):
+                    raise FleetError(f"Another run has just removed release {name} under {self._root}. Run again.")
+                self._keep(index, name)
+        return changes
+
+    def forget_staged(self, index: int, dry_run: bool = False) -> bool:
+        """Let go of what was staged for an instance; True when there was something."""
+        if dry_run:
+            return self._staging.target(str(index)) is not None
+        return self._staging.drop(str(index))
+
+    def staged(self, index: int) -> str | None:
+        """The release that waits for an instance's turn."""
+        return self._staging.target(str(index))
+
+    def staged_indexes(self) -> list[int]:
+        """The instances for which a release waits, whether or not the host has them yet."""
+        return self._staging.indexes()
+
+    def _keep(self, index: int, name: str) -> None:
+        if self.linked(index, "current") == name:
+            self._staging.drop(str(index))
+        else:
+            self._staging.keep(str(index), "releases", name)
+        # From here on it is the release that keeps the runtime.
+        manifest = self.manifest(name)
+        self._staging.drop(runtime_link(str(manifest.get("engine"))), str(manifest.get("runtime")))
+
+    def _changing(self) -> contextlib.AbstractContextManager[None]:
+        """Keep another run from writing or removing releases; checking an engine's options takes half a minute."""
         os.makedirs(os.path.join(self._root, "releases"), mode=0o755, exist_ok=True)
-        self._remove_unfinished()
-        temporary = tempfile.mkdtemp(dir=os.path.join(self._root, "releases"), prefix=".staging-")
-        try:
-            os.chmod(temporary, 0o755)  # noqa: S103 - the engines run as a user of their own
-            runtime = os.path.join("..", "..", "runtimes", release.runtime)
-            os.symlink(runtime, os.path.join(temporary, "runtime"))
-            write_atomically(os.path.join(temporary, "config.yaml"), release.config)
-            write_atomically(os.path.join(temporary, "environment"), release.environment_file)
-            for file, text in release.files.items():
-                write_atomically(os.path.join(temporary, os.path.basename(file)), text)
-            if check_options:
-                self.check_options(release, os.path.join(temporary, "config.yaml"))
-            created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            manifest = {
-                "release": release.name,
-                "created": created,
-                # For what runs before each start, which has no table of the engines.
-                "key_options": KINDS[release.engine].key_options,
-                "several_gpus_by": KINDS[release.engine].several_gpus_by,
-                "command": KINDS[release.engine].command,
-                "agreement": release.agreement,
-                **dataclasses.asdict(release),
-            }
-            write_atomically(os.path.join(temporary, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
-            if os.path.isdir(self.path(release.name)):
-                shutil.rmtree(self.path(release.name))
-            os.rename(temporary, self.path(release.name))
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        return locked(os.path.join(self._root, "releases", ".lock"), timeout=600)
+
+    def _write(self, release: Release, directory: str, check_options: bool) -> None:
+        os.chmod(directory, 0o755)  # noqa: S103 - the engines run as a user of their own
+        runtime = os.path.join("..", "..", "runtimes", release.runtime)
+        os.symlink(runtime, os.path.join(directory, "runtime"))
+        write_atomically(os.path.join(directory, "config.yaml"), release.config)
+        write_atomically(os.path.join(directory, "environment"), release.environment_file)
+        for file, text in release.files.items():
+            write_atomically(os.path.join(directory, os.path.basename(file)), text)
+        if check_options:
+            self.check_options(release, os.path.join(directory, "config.yaml"))
+        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        manifest = {
+            "release": release.name,
+            "created": created,
+            # For what runs before each start, which has no table of the engines.
+            "key_options": KINDS[release.engine].key_options,
+            "several_gpus_by": KINDS[release.engine].several_gpus_by,
+            "command": KINDS[release.engine].command,
+            "agreement": release.agreement,
+            **dataclasses.asdict(release),
+        }
+        write_atomically(os.path.join(directory, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
 
     def check_options(self, release: Release, config_path: str | None = None) -> None:
         """Let the engine's own parser judge the options.
@@ -221,10 +280,11 @@ class Releases:
             raise FleetError(explain_refused_options(release.engine, release.version, done.stderr, known))
 
     def _remove_unfinished(self) -> None:
-        releases = os.path.join(self._root, "releases")
-        for name in os.listdir(releases):
-            if name.startswith(".staging-"):
-                shutil.rmtree(os.path.join(releases, name), ignore_errors=True)
+        for kind in ("releases", "runtimes"):
+            directory = os.path.join(self._root, kind)
+            for name in os.listdir(directory) if os.path.isdir(directory) else []:
+                if name.startswith(_UNFINISHED):
+                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
     def point(self, index: int, link: str, name: str) -> bool:
         """Let an instance's link name a release; True when it did not already."""
@@ -248,7 +308,9 @@ class Releases:
         if not self.exists(name):
             raise FleetError(f"There is no complete release {name} under {self._root}/releases. Run site.yml again.")
         written = self._write_unit(index, name)
-        return self.point(index, "current", name) or written
+        pointed = self.point(index, "current", name)
+        self._staging.drop(str(index), name)
+        return pointed or written
 
     def _write_unit(self, index: int, name: str) -> bool:
         manifest = self.manifest(name)
@@ -297,6 +359,7 @@ class Releases:
         Returns:
             Whether there was something of it.
         """
+        self.forget_staged(index, dry_run)
         paths = [os.path.join(self._root, "instances", str(index))]
         paths += [os.path.join(self._unit_directory, f"{engine}@{index}.service") for engine in KINDS]
         found = [path for path in paths if os.path.lexists(path)]
@@ -318,33 +381,65 @@ class Releases:
                 return f"its {what} under {weights}"
         return ""
 
-    def prune(self, keep: int, dry_run: bool = False) -> list[str]:
-        """Remove releases that nothing names beyond the newest ``keep``, and runtimes that no release uses.
+    def prune(self, keep: int, used: t.Collection[str] = (), dry_run: bool = False) -> list[str]:
+        """Remove releases that nothing refers to, beyond the newest ``keep``, and runtimes that no release uses.
+
+        Args:
+            keep: how many releases stay as history, beside those that something refers to.
+            used: further releases that are referred to: those that run, and those that a rollout goes to.
+            dry_run: only say what would go.
 
         Returns:
             The paths that were removed, or would be.
         """
-        releases = self._directories("releases")
-        named = set()
-        for instance in self._directories("instances"):
-            named |= {self.linked(int(instance), link) for link in LINKS}
+        if dry_run:
+            return [*self._old_releases(keep, used), *self._old_runtimes(keep, used)]
+        with self._changing():
+            self._remove_unfinished()
+            releases, runtimes = self._old_releases(keep, used), self._old_runtimes(keep, used)
+            for path in releases:
+                _remove(path)
+            return [*releases, *(path for path in runtimes if self._remove_runtime(path))]
+
+    def _old_releases(self, keep: int, used: t.Collection[str]) -> list[str]:
+        referred = {*used, *self._staging.releases()}
+        for index in self.indexes():
+            referred |= {name for name in (self.linked(index, link) for link in LINKS) if name}
         newest_first = sorted(
-            (name for name in releases if name not in named),
+            (name for name in self._directories("releases") if name not in referred),
             key=lambda name: str(self.manifest(name).get("created", "")),
             reverse=True,
         )
-        old = newest_first[keep:]
-        used = {self.manifest(name).get("runtime") for name in releases if name not in old}
-        gone = [self.path(name) for name in old]
-        gone += [
-            os.path.join(self._root, "runtimes", name) for name in self._directories("runtimes") if name not in used
-        ]
-        if not dry_run:
-            for path in gone:
-                shutil.rmtree(path)
-        return gone
+        return [self.path(name) for name in newest_first[keep:]]
+
+    def _old_runtimes(self, keep: int, used: t.Collection[str]) -> list[str]:
+        old = set(self._old_releases(keep, used))
+        stay = [name for name in self._directories("releases") if self.path(name) not in old]
+        referred = {self.manifest(name).get("runtime") for name in stay} | self._staging.runtimes()
+        names = (name for name in self._directories("runtimes") if name not in referred)
+        return [os.path.join(self._root, "runtimes", name) for name in names]
+
+    def _remove_runtime(self, path: str) -> bool:
+        """Remove a runtime unless another run installs it, or has just come to need it."""
+        try:
+            with locked(lock_path(path), timeout=0):
+                if os.path.basename(path) in self._staging.runtimes():
+                    return False
+                _remove(path)
+        except FleetError:
+            return False
+        return True
 
     def _directories(self, kind: str) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             return sorted(e.name for e in os.scandir(os.path.join(self._root, kind)) if e.is_dir() and e.name[0] != ".")
         return []
+
+
+def _remove(path: str) -> None:
+    """Remove a directory; interrupted half-way, what is left does not pass for what it was."""
+    directory, name = os.path.split(path)
+    doomed = os.path.join(directory, f"{_UNFINISHED[1]}{name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)

@@ -68,6 +68,12 @@ class RuntimeSpec:
         return os.path.join(os.path.dirname(self.root), f"uv-{digest}", "bin", "uv")
 
 
+def lock_path(path: str) -> str:
+    """The lock that is held while a runtime is installed or removed."""
+    root, name = os.path.split(path)
+    return os.path.join(root, f".{name}.lock")
+
+
 def is_complete(path: str) -> bool:
     """Whether a runtime was installed to its end and its Python is still there."""
     return read_json(os.path.join(path, MARKER)) is not None and os.path.exists(os.path.join(path, "bin", "python"))
@@ -83,7 +89,7 @@ def install(spec: RuntimeSpec) -> list[str]:
         FleetError: not enough disk, no such Python, a package that cannot be had or whose hash is wrong.
     """
     os.makedirs(spec.root, mode=0o755, exist_ok=True)
-    with locked(os.path.join(spec.root, f".{spec.id}.lock"), timeout=3600):
+    with locked(lock_path(spec.path), timeout=3600):
         if is_complete(spec.path):
             return []
         _check_disk(spec)

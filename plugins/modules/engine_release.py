@@ -14,10 +14,14 @@ description:
   - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.
   - O(state=staged) writes releases and lets the engine's own parser judge the options; nothing that runs is touched.
   - O(state=kept) and O(state=earlier) stage nothing; they say what a restart, or a rollback by hand, would run.
-    O(state=unwanted) says which instances the host has beside those in O(instances).
+    O(state=unwanted) says which instances the host has beside those in O(instances), and lets go of what was staged for
+    others that it never had.
   - O(state=active) lets the next start of the unit run a release, with the unit file that belongs to it. O(state=good)
-    remembers that it passed its gate and prunes old ones, O(state=restored) goes back to the last good one.
-    O(state=removed) forgets a stopped instance that is no longer wanted.
+    remembers that it passed its gate, O(state=restored) goes back to the last good one. O(state=removed) forgets a
+    stopped instance that is no longer wanted.
+  - O(state=pruned) removes releases that nothing refers to, and runtimes that none of the rest uses. An instance refers
+    to its current, its good and its previous release, to the one that is staged for it and to the one that its process
+    runs; an unfinished rollout refers to those that it goes to.
   - This module starts and stops nothing.
 attributes:
   check_mode:
@@ -30,17 +34,17 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [staged, kept, earlier, unwanted, active, good, restored, removed]
+    choices: [staged, kept, earlier, unwanted, active, good, restored, removed, pruned]
     required: true
   root:
     description: The directory of runtimes, releases and instances.
     type: path
     default: /opt/inference
   instances:
-    description: The instances that this is about.
+    description: The instances that this is about. O(state=pruned) needs none.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       index:
         description: The instance's index.
@@ -110,9 +114,13 @@ options:
     type: path
     default: /etc/haproxy/haproxy.cfg
   keep:
-    description: How many releases to keep beside the current, the good and the previous one of each instance.
+    description: How many releases O(state=pruned) keeps beside those that something refers to.
     type: int
     default: 3
+  claim:
+    description: The file that says which rollout the host takes part in, for O(state=pruned).
+    type: path
+    default: /var/lib/inference/rollout.json
 """
 
 EXAMPLES = r"""
@@ -183,8 +191,8 @@ instances:
         - The releases by name that C(release) and C(current) mean, each with engine, version, model and revision.
       type: dict
 pruned:
-  description: Directories that were removed.
-  returned: when O(state=good)
+  description: Directories that were removed, or would be in check mode.
+  returned: when O(state=pruned)
   type: list
   elements: str
 """
@@ -193,10 +201,10 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge
+from ansible_collections.inference.fleet.plugins.module_utils import _edge, _rollout_claim
 from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils._instances import Instance
 from ansible_collections.inference.fleet.plugins.module_utils._releases import UNIT_DIRECTORY, Release, Releases
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
@@ -250,6 +258,8 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 releases.stage(release)
             elif runtime_is_there:
                 releases.check_options(release)
+        else:
+            changed |= releases.keep_staged(index, release.name, dry_run=module.check_mode)
         current = releases.linked(index, "current")
         if current != release.name:
             before.append(releases.described(current))
@@ -307,8 +317,10 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
 
 
 def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
-    """Which instances the host has that nobody wants any more. Changes nothing."""
+    """Which instances the host has that are no longer wanted, and what is staged for none of either, forgotten."""
     wanted = {item["index"] for item in module.params["instances"]}
+    never_had = set(releases.staged_indexes()) - wanted
+    changed = any([releases.forget_staged(index, dry_run=module.check_mode) for index in sorted(never_had)])
     ports = {
         _edge.server_index(server.name): int(server.backend[len(_edge.BACKEND_PREFIX) :])
         for server in _edge.parse_instances(read_text(module.params["edge_config"]) or "")
@@ -338,7 +350,7 @@ def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 ).as_dict(),
             }
         )
-    return {"changed": False, "instances": results}
+    return {"changed": changed, "instances": results}
 
 
 def removed(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
@@ -388,11 +400,17 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "described": _described(releases, name),
             }
         )
-    result: dict[str, t.Any] = {"changed": changed, "instances": results}
-    if state == "good":
-        result["pruned"] = releases.prune(module.params["keep"], dry_run=module.check_mode)
-        result["changed"] = changed or bool(result["pruned"])
-    return result
+    return {"changed": changed, "instances": results}
+
+
+def pruned(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+    """Remove what nothing refers to."""
+    used = {running_release(index) for index in releases.indexes()}
+    claim = _rollout_claim.parse(read_json(module.params["claim"]), module.params["claim"])
+    if claim is not None and not claim.finished:
+        used |= set(claim.targets.values())
+    gone = releases.prune(module.params["keep"], used, dry_run=module.check_mode)
+    return {"changed": bool(gone), "instances": [], "pruned": gone}
 
 
 def _links(releases: Releases, index: int) -> dict[str, t.Any]:
@@ -421,6 +439,7 @@ STATES: dict[str, t.Callable[[AnsibleModule, Releases], dict[str, t.Any]]] = {
     "good": linked,
     "restored": linked,
     "removed": removed,
+    "pruned": pruned,
 }
 
 
@@ -432,7 +451,7 @@ def main() -> None:
             "instances": {
                 "type": "list",
                 "elements": "dict",
-                "required": True,
+                "default": [],
                 "options": {
                     "index": {"type": "int", "required": True},
                     "release": {"type": "str"},
@@ -455,6 +474,7 @@ def main() -> None:
             "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
             "edge_config": {"type": "path", "default": _edge.CONFIG_PATH},
             "keep": {"type": "int", "default": 3, "no_log": False},
+            "claim": {"type": "path", "default": _rollout_claim.PATH},
         },
         required_if=[
             ("state", "staged", ("engine", "version", "runtime", "model")),

@@ -14,6 +14,7 @@ description:
   - Installs a runtime with uv from a lock with hashes, in a directory named after its content.
   - A runtime is complete or it is not used. An interrupted installation is taken up again by the next run.
   - Runtimes are shared by releases; a changed argument of an engine installs nothing.
+  - Until a release with it is staged, a link beside O(root) keeps the runtime from being pruned; one for each engine.
 attributes:
   check_mode:
     support: full
@@ -87,9 +88,12 @@ actions:
   elements: str
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import RuntimeSpec, install, is_complete
+from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
 
 
 def main() -> None:
@@ -123,6 +127,7 @@ def main() -> None:
         if module.check_mode:
             actions = [] if is_complete(spec.path) else [f"install {spec.path} with Python {spec.python}"]
         else:
+            Staging(os.path.dirname(spec.root)).keep(runtime_link(spec.name.split("-")[0]), "runtimes", spec.id)
             actions = install(spec)
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)

@@ -101,6 +101,11 @@ options:
     description: How many complete snapshots stay that neither this task nor any release names.
     type: int
     default: 2
+  beside:
+    description: Names of the further models that the host needs at the same time. What is wanted of them stays.
+    type: list
+    elements: str
+    default: []
   verify:
     description: V(size) looks whether every file is there with its size. V(full) reads all of them and compares hashes.
       A file that is wrong is fetched again.
@@ -237,6 +242,7 @@ _OPTIONS: dict[str, dict[str, t.Any]] = {
     "exclude": {"type": "list", "elements": "str", "default": []},
     "root": {"type": "str", "default": ""},
     "keep": {"type": "int", "default": 2},
+    "beside": {"type": "list", "elements": "str", "default": []},
     "verify": {"type": "str", "choices": ["size", "full"], "default": "size"},
     "parallel": {"type": "int", "default": 8},
     "environment": {"type": "dict", "default": {}},

@@ -3,13 +3,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import stat
 import typing as t
 from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import locked
 from ansible_collections.inference.fleet.plugins.module_utils._releases import Release, Releases
+from ansible_collections.inference.fleet.plugins.module_utils._runtime import lock_path
+from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
 
 RELEASE = Release(
     index=0,
@@ -69,7 +73,7 @@ def test_options_that_the_engine_refuses_leave_nothing_behind(root: Path) -> Non
     parser(root, "echo 'vllm serve: error: unrecognized arguments: --dtpye x' >&2; echo '[\"dtype\"]'; exit 2")
     with pytest.raises(FleetError, match=r"does not know the option dtpye \(did you mean dtype\?\)"):
         Releases(str(root)).stage(RELEASE)
-    assert os.listdir(root / "releases") == []
+    assert os.listdir(root / "releases") == [".lock"]
 
 
 def test_options_that_the_engine_takes_are_staged(root: Path) -> None:
@@ -81,7 +85,7 @@ def test_options_that_the_engine_takes_are_staged(root: Path) -> None:
 def test_what_an_interrupted_run_left_is_cleared(root: Path) -> None:
     (root / "releases" / ".staging-dead").mkdir(parents=True)
     name = stage(root)
-    assert os.listdir(root / "releases") == [name]
+    assert sorted(os.listdir(root / "releases")) == [".lock", name]
 
 
 def test_only_a_complete_release_can_be_activated(root: Path) -> None:
@@ -111,9 +115,10 @@ def test_the_good_release_before_is_remembered(root: Path) -> None:
     assert releases.linked(0, "previous") == first
 
 
-def test_pruning_spares_what_is_named_and_the_newest(root: Path) -> None:
+def test_pruning_spares_what_is_referred_to_and_the_newest(root: Path) -> None:
     releases = Releases(str(root))
     names = [stage(root, revision=f"r{number}", runtime=f"rt{number}") for number in range(5)]
+    releases.forget_staged(0)
     for number, name in enumerate(names):
         manifest = Path(releases.path(name)) / "manifest.json"
         content = json.loads(manifest.read_text())
@@ -126,6 +131,136 @@ def test_pruning_spares_what_is_named_and_the_newest(root: Path) -> None:
     assert releases.exists(names[1])
     assert set(releases.prune(keep=2)) == expected
     assert [releases.exists(name) for name in names] == [True, False, False, True, True]
+
+
+def instances(root: Path, count: int, version: str) -> list[str]:
+    """Stage a release for each of a host's instances, as site.yml does before the first has its turn."""
+    (root / "runtimes" / f"rt-{version}").mkdir(exist_ok=True)
+    return [
+        stage(root, index=index, engine=("vllm", "sglang")[index % 2], runtime=f"rt-{version}", version=version)
+        for index in range(count)
+    ]
+
+
+def upgrade(releases: Releases, names: list[str], keep: int) -> None:
+    for index, name in enumerate(names):
+        releases.activate(index, name)
+        releases.mark_good(index)
+        releases.prune(keep)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+@pytest.mark.parametrize("count", range(1, 9))
+def test_a_host_of_any_size_is_upgraded_and_keeps_its_way_back(root: Path, count: int, keep: int) -> None:
+    releases = Releases(str(root))
+    each = []
+    for version in ("1", "2", "3"):
+        each.append(instances(root, count, version))
+        upgrade(releases, each[-1], keep)
+    for index in range(count):
+        assert releases.linked(index, "current") == each[2][index]
+        assert releases.earlier(index) == each[1][index]
+    history = set(os.listdir(root / "releases")) - {".lock", *each[1], *each[2]}
+    assert len(history) == min(keep, count)
+    assert not os.listdir(root / "staged")
+
+
+def test_what_an_interrupted_run_staged_is_there_for_the_next_one(root: Path) -> None:
+    releases = Releases(str(root))
+    new = instances(root, 8, "2")
+    # Broken off between two instances, and between a release's activation and its gate.
+    upgrade(releases, new[:3], keep=0)
+    releases.activate(3, new[3])
+    for _ in range(2):
+        releases.prune(0)
+        assert [releases.exists(name) for name in new] == [True] * 8
+        # The next run finds them as they are, and keeps them.
+        assert [releases.keep_staged(index, name) for index, name in enumerate(new)] == [False] * 8
+
+
+def test_a_later_staging_lets_go_of_what_never_had_its_turn(root: Path) -> None:
+    releases = Releases(str(root))
+    first, second = stage(root), stage(root, revision="r2")
+    releases.prune(0)
+    assert (releases.exists(first), releases.exists(second)) == (False, True)
+    releases.activate(0, second)
+    assert releases.staged(0) is None
+    third = stage(root, revision="r3")
+    # The variables were taken back: what runs is wanted again.
+    assert releases.keep_staged(0, second, dry_run=True)
+    assert releases.keep_staged(0, second)
+    assert not releases.keep_staged(0, second)
+    releases.prune(0)
+    assert (releases.exists(second), releases.exists(third)) == (True, False)
+    with pytest.raises(FleetError, match=f"has just removed release {third}"):
+        releases.keep_staged(0, third)
+
+
+def test_what_runs_and_what_a_rollout_goes_to_is_no_garbage(root: Path) -> None:
+    releases = Releases(str(root))
+    names = [stage(root, revision=f"r{number}") for number in range(4)]
+    releases.activate(0, names[3])
+    releases.prune(0, used={names[0], names[1]})
+    assert [releases.exists(name) for name in names] == [True, True, False, True]
+
+
+def test_an_instance_that_goes_takes_what_was_staged_for_it_along(root: Path) -> None:
+    releases = Releases(str(root))
+    name = stage(root, index=4)
+    assert releases.staged_indexes() == [4]
+    assert releases.indexes() == []
+    releases.forget(4, dry_run=True)
+    assert releases.staged(4) == name
+    releases.forget(4)
+    releases.prune(0)
+    assert not releases.exists(name)
+
+
+def test_a_runtime_stays_from_its_installation_until_a_release_has_it(root: Path) -> None:
+    releases, staging = Releases(str(root)), Staging(str(root))
+    old, new = root / "runtimes" / RELEASE.runtime, root / "runtimes" / "vllm-2"
+    staging.keep(runtime_link("vllm"), "runtimes", "vllm-2")
+    new.mkdir()
+    releases.prune(0)
+    assert new.is_dir()
+    assert not old.exists()
+    name = stage(root, runtime="vllm-2")
+    assert staging.runtimes() == set()
+    releases.activate(0, name)
+    releases.prune(0)
+    assert new.is_dir()
+    # As a run does that finds nothing to do.
+    staging.keep(runtime_link("vllm"), "runtimes", "vllm-2")
+    assert not releases.keep_staged(0, name)
+    assert staging.runtimes() == set()
+
+
+def test_a_runtime_that_another_run_installs_is_left_to_it(root: Path) -> None:
+    runtime = root / "runtimes" / RELEASE.runtime
+    with locked(lock_path(str(runtime))):
+        assert Releases(str(root)).prune(0) == []
+    assert Releases(str(root)).prune(0) == [str(runtime)]
+    assert not runtime.exists()
+
+
+def test_an_interrupted_removal_leaves_nothing_that_passes_for_whole(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = stage(root)
+    releases = Releases(str(root))
+    releases.forget_staged(0)
+
+    def break_off(path: str, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(5, "Input/output error", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", break_off)
+        with pytest.raises(OSError, match="Input/output"):
+            releases.prune(0)
+    assert not releases.exists(name)
+    releases.prune(0)
+    assert os.listdir(root / "releases") == [".lock"]
 
 
 def test_a_line_break_cannot_smuggle_a_variable_into_the_environment(root: Path) -> None:

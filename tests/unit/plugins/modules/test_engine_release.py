@@ -16,6 +16,7 @@ class Host:
     def __init__(self, tmp_path: Path, run_module: RunModule) -> None:
         self.root = tmp_path / "opt"
         self.run_directory = tmp_path / "run"
+        self.claim = tmp_path / "rollout.json"
         self.units = tmp_path / "units"
         self.units.mkdir()
         self.model = tmp_path / "model"
@@ -62,6 +63,7 @@ class Host:
         instance = {"index": 0, **({"served_name": "m"} if state == "staged" else {}), **options}
         arguments = {"state": state, "root": str(self.root), "instances": [instance], **(more or {})}
         arguments["unit_directory"] = str(self.units)
+        arguments["claim"] = str(self.claim)
         return self._run(
             "engine_release", {**arguments, **(stage if state == "staged" else {})}, check=check, diff=diff
         )
@@ -250,3 +252,51 @@ def test_an_instance_that_nobody_wants_is_found_and_forgotten(host: Host, tmp_pa
     assert host.release("removed")["changed"]
     assert not (host.root / "instances" / "0").exists()
     assert not host.release("removed")["changed"]
+
+
+def test_only_what_nothing_refers_to_is_pruned(host: Host) -> None:
+    first = host.deploy(options={"a": 1})
+    second = host.deploy(options={"a": 2})
+    third, fourth, fifth = (str(host.release("staged", options={"a": n})["instances"][0]["release"]) for n in (3, 4, 5))
+    # The third runs still, the fourth is where an unfinished rollout goes to, and the fifth is staged.
+    host.start(third)
+    claim: dict[str, t.Any] = {"id": "r", "verb": "rollback", "who": "anna", "controller": "c", "since": ""}
+    claim["targets"] = {"vllm-0": fourth}
+    host.claim.write_text(json.dumps(claim))
+    assert not host.release("pruned", more={"keep": 0})["changed"]
+    host.claim.write_text(json.dumps({**claim, "finished": True}))
+    host.stop()
+    predicted = host.release("pruned", check=True, more={"keep": 0})
+    pruned = host.release("pruned", more={"keep": 0})
+    assert pruned["changed"]
+    assert predicted["pruned"] == pruned["pruned"]
+    assert {Path(path).name for path in pruned["pruned"]} == {third, fourth}
+    assert {path.name for path in (host.root / "releases").iterdir()} == {".lock", first, second, fifth}
+
+
+def test_confirming_a_release_removes_nothing(host: Host) -> None:
+    for number in range(6):
+        host.deploy(options={"a": number})
+    assert len(list((host.root / "releases").glob("vllm-*"))) == 6
+
+
+def test_staging_again_brings_a_lost_link_back(host: Host) -> None:
+    host.deploy(options={"a": 1})
+    name = host.release("staged", options={"a": 2})["instances"][0]["release"]
+    link = host.root / "staged" / "0"
+    assert link.resolve().name == name
+    link.unlink()
+    assert host.release("staged", check=True, options={"a": 2})["changed"]
+    assert host.release("staged", options={"a": 2})["changed"]
+    assert not host.release("staged", options={"a": 2})["changed"]
+    assert link.resolve().name == name
+
+
+def test_what_was_staged_for_an_instance_that_never_came_is_let_go(host: Host) -> None:
+    host.deploy(options={"a": 1})
+    host.release("staged", index=3)
+    assert not host.release("unwanted", index=3)["changed"]
+    assert host.release("unwanted", check=True)["changed"]
+    assert host.release("unwanted")["instances"] == []
+    assert not (host.root / "staged" / "3").is_symlink()
+    assert not host.release("unwanted")["changed"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging
 from ansible_collections.inference.fleet.plugins.modules import engine_runtime
 
 from tests.unit.conftest import RunModule
@@ -38,6 +39,8 @@ def test_what_was_done_is_returned(
     assert result["path"] == f"{arguments['root']}/{result['id']}"
     assert specs[0].min_free_bytes == 2 * 1024**3
     assert specs[0].environment == {"UV_HTTP_TIMEOUT": "60"}
+    # Until a release with it is staged, nothing else refers to it.
+    assert Staging(str(Path(arguments["root"]).parent)).runtimes() == {result["id"]}
 
 
 def test_check_mode_installs_nothing(

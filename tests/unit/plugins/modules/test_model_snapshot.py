@@ -298,6 +298,16 @@ def test_two_models_live_side_by_side(host: Host) -> None:
     assert not host.run(name="org/b")["changed"]
 
 
+def test_a_draft_model_stays_until_a_release_names_it(host: Host) -> None:
+    beside = ["org/main", "org/draft"]
+    host.run(name="org/draft", beside=beside, keep=0)
+    host.run(name="org/main", beside=beside, keep=0)
+    assert not host.run(name="org/draft", beside=beside, keep=0)["changed"]
+    assert len(host.revisions("org--draft")) == len(host.revisions("org--main")) == 1
+    assert host.run(name="org/main", keep=0)["changed"]
+    assert host.revisions("org--draft") == []
+
+
 def test_a_path_can_be_used_in_place(host: Host) -> None:
     result = host.run(path_in_place=True)
     assert result["path"] == str(host.base / "source")
