@@ -10,6 +10,7 @@ import os
 import time
 import typing as t
 
+import fleet_cache
 import fleet_clients
 import fleet_history
 import redis.asyncio
@@ -28,6 +29,8 @@ ROUTES = {
     "/v1/responses",
 }
 METRICS = "/metrics"
+#: What of a request LiteLLM would send on as headers, to edges that take a gateway's word for them.
+FORWARDED = ("extra_headers", "headers")
 #: The key of this host, with which its own gate asks.
 OWN = "engine"
 
@@ -132,8 +135,9 @@ class Hooks(CustomLogger):
                     "model_not_allowed",
                     "model",
                 )
-        if data.get("model") in CACHED:
-            data.setdefault("cache", {"use-cache": True})
+        fleet_cache.take_control(data, str(user_api_key_dict.key_alias), data.get("model") in CACHED)
+        for name in FORWARDED:
+            data.pop(name, None)
         return data
 
     async def async_log_success_event(

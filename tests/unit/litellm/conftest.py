@@ -150,6 +150,8 @@ def gateway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> types.ModuleType:
     """Module fleet_gateway, with a file of clients in ``tmp_path``."""
+    monkeypatch.setitem(sys.modules, "fleet_cache", types.ModuleType("fleet_cache"))
+    load("fleet_cache")
     monkeypatch.setenv("FLEET_CLIENTS", str(tmp_path / "clients.json"))
     monkeypatch.setenv("FLEET_CACHED_MODELS", json.dumps(["cached"]))
     monkeypatch.setenv("ENGINE_API_KEY", "sk-of-the-host-itself")

@@ -99,7 +99,7 @@ def test_all_else_is_not_there(gateway: types.ModuleType, path: str) -> None:
 
 
 def hook(gateway: types.ModuleType, models: list[str], **data: t.Any) -> dict[str, t.Any]:
-    who = types.SimpleNamespace(models=models)
+    who = types.SimpleNamespace(models=models, key_alias="team-a", metadata={})
     return t.cast(dict[str, t.Any], wait(gateway.hooks.async_pre_call_hook(who, None, data, "completion")))
 
 
@@ -117,12 +117,6 @@ def test_and_no_others_also_not_as_a_fallback(gateway: types.ModuleType, data: d
         "model_not_allowed",
         "model",
     )
-
-
-def test_answers_of_some_models_are_cached_unless_the_request_says_otherwise(gateway: types.ModuleType) -> None:
-    assert hook(gateway, [], model="cached")["cache"] == {"use-cache": True}
-    assert hook(gateway, [], model="cached", cache={"no-cache": True})["cache"] == {"no-cache": True}
-    assert "cache" not in hook(gateway, [], model="other")
 
 
 def spend(gateway: types.ModuleType, who: UserAPIKeyAuth, cost: float | None) -> None:
