@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.inventory.beyond import hosts_beyond
+
 _PATTERN = re.compile(r"^[\w.-]+$")
 
 
@@ -48,6 +50,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
+            "hosts_beyond": hosts_beyond,
             "release_requests": release_requests,
             "unfinished_rollouts": unfinished_rollouts,
             "unknown_hosts": unknown_hosts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import typing as t
 from pathlib import Path
@@ -23,7 +24,9 @@ GROUPS = {
     "engine_sglang",
     "ring_canary",
     "ring_stable",
+    "not_running",
 }
+VARIABLES = ("fleet_instance_type", "fleet_engine_tag", "fleet_role", "fleet_state")
 CONNECTION = ("endpoint_url", "access_key", "secret_key", "regions")
 
 
@@ -74,8 +77,7 @@ def essence(inventory: dict[str, t.Any], nameless: str) -> dict[str, t.Any]:
             if group not in ("_meta", "aws_ec2")
         },
         "hosts": {
-            named(host): {key: plain(content[key]) for key in ("fleet_instance_type", "fleet_engine_tag")}
-            for host, content in sorted(variables.items())
+            named(host): {key: plain(content[key]) for key in VARIABLES} for host, content in sorted(variables.items())
         },
     }
 
@@ -88,6 +90,50 @@ def test_a_grown_fleet_reads_as_recorded(api: Api) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
     assert seen == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_two_instances_of_one_name_are_two_hosts(api: Api) -> None:
+    first = api.launch("g6e.xlarge", role("inference", "llm"))
+    second = api.launch("g6e.12xlarge", role("inference", "llm", engine="sglang"))
+    answer = ask("inventories/lab", api.url)
+    assert answer.status == 0, answer.said
+    assert answer.members("inference") | answer.members("ring_stable") == {f"llm_{first}", f"llm_{second}"}
+    assert answer.members("engine_sglang") == {f"llm_{second}"}
+    addresses = {plain(host["ansible_host"]) for host in answer.hosts.values()}
+    assert len(addresses) == 2
+    said = " ".join(answer.said.split())
+    assert "2 instances have the Name llm" in said
+    assert f"{first} (running) is llm_{first}" in said
+    assert f"{second} (running) is llm_{second}" in said
+
+
+def test_a_replaced_host_keeps_its_name_and_its_predecessor_is_known_as_stopped(api: Api) -> None:
+    old = api.launch("g6e.xlarge", role("inference", "llm"))
+    api.client().stop_instances(InstanceIds=[old])
+    api.launch("g6e.xlarge", role("inference", "llm"))
+    answer = ask("inventories/lab", api.url)
+    assert answer.members("inference") == {"llm"}
+    assert answer.members("not_running") == {f"llm_{old}"}
+
+
+def test_a_name_that_limits_cannot_say_is_not_used_and_named(api: Api) -> None:
+    spaced = api.launch("g6e.xlarge", role("inference", "llm a 1"))
+    group = api.launch("g6e.xlarge", role("gateway", "gateway"))
+    answer = ask("inventories/lab", api.url)
+    assert answer.status == 0, answer.said
+    assert answer.members("inference") == {spaced}
+    assert answer.members("gateway") == {group}
+    said = " ".join(answer.said.split())
+    assert f"The instance {spaced} has the Name 'llm a 1', which has other characters" in said
+    assert f"The instance {group} has the Name 'gateway', which is the name of a group" in said
+
+
+def test_a_host_that_does_not_run_is_in_no_group_that_is_changed(api: Api) -> None:
+    seed(api)
+    answer = ask("inventories/lab", api.url)
+    assert answer.members("not_running") == {"stopped"}
+    for group in GROUPS - {"not_running"}:
+        assert "stopped" not in answer.members(group)
 
 
 def test_a_host_is_reached_at_its_private_address(api: Api) -> None:
@@ -166,3 +212,29 @@ def test_a_fleet_of_nobody_is_refused_by_site(api: Api) -> None:
     answer = run("ansible-playbook", "-i", "inventories/lab", "site.yml", "-e", "engine=vllm", url=api.url)
     assert answer.status != 0
     assert "no host in the group inference" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("playbook", "said"),
+    [
+        ("status", r"old\s+-\s.*stopped"),
+        ("keys_status", r"Not reached: old \(stopped\)\."),
+        ("verify_gpu", r"Not reached: old \(stopped\)\."),
+    ],
+)
+def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
+    api: Api, playbook: str, said: str, tmp_path: Path
+) -> None:
+    api.launch("g6e.xlarge", role("inference", "llm"))
+    old = api.launch("g6e.xlarge", role("inference", "old"))
+    api.client().stop_instances(InstanceIds=[old])
+    # No host answers here.
+    unreachable = "ansible_ssh_common_args='-o ProxyCommand=false'"
+    answer = run(
+        "ansible-playbook",
+        *("-i", "inventories/lab", f"playbooks/{playbook}.yml", "-e", unreachable),
+        *("-e", f"fleet_key_store={tmp_path}/keys.json"),
+        url=api.url,
+        ANSIBLE_SSH_RETRIES="0",
+    )
+    assert re.search(said, " ".join(answer.output.split())), answer.output + answer.said

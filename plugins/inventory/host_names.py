@@ -1,0 +1,75 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names the hosts of an EC2 inventory after their tag Name, where that is safe."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.inference.fleet.plugins.module_utils.inventory.names import Instance, name_hosts
+
+DOCUMENTATION = """
+name: host_names
+version_added: 0.1.0
+author:
+  - inference.fleet contributors
+short_description: Names the hosts of an EC2 inventory after their tag Name
+description:
+  - Renames the hosts that C(amazon.aws.aws_ec2) added by their instance ids, to what their tag C(Name) says. Their
+    variables C(fleet_name_tag) and C(fleet_state) have the tag and the state.
+  - A name that several instances have gets the instance id behind it, V(NAME_i-0123456789abcdef0), so that each of them
+    stays a host of its own. A single one that runs keeps the plain name beside others that do not.
+  - A host keeps its instance id when it has no C(Name), or one that Ansible cannot work with.
+  - A warning has every name that is shared or not used, with the instance ids.
+  - The file must be read after that of C(amazon.aws.aws_ec2); Ansible reads a directory in the order of the alphabet.
+options:
+  plugin:
+    description: The name of this plugin.
+    type: str
+    required: true
+    choices: [inference.fleet.host_names]
+"""
+
+EXAMPLES = """
+# inventories/aws/host_names.yml
+plugin: inference.fleet.host_names
+"""
+
+
+class InventoryModule(BaseInventoryPlugin):
+    """See DOCUMENTATION."""
+
+    NAME = "inference.fleet.host_names"
+
+    def verify_file(self, path: str) -> bool:
+        return bool(super().verify_file(path)) and path.endswith((".yml", ".yaml"))
+
+    def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        instances = [
+            Instance(name, str(host.vars["fleet_name_tag"]), str(host.vars["fleet_state"]))
+            for name, host in inventory.hosts.items()
+            if "fleet_name_tag" in host.vars
+        ]
+        naming = name_hosts(instances, inventory.groups)
+        for note in naming.notes:
+            self.display.warning(note)
+        for old, new in naming.names.items():
+            if old != new:
+                rename(inventory, old, new)
+
+
+def rename(inventory: t.Any, old: str, new: str) -> None:
+    """Give a host another name; its variables and groups stay."""
+    host = inventory.hosts[old]
+    groups = [group.name for group in inventory.groups.values() if host in group.hosts]
+    inventory.remove_host(host)
+    inventory.add_host(new)
+    for group in groups:
+        inventory.add_child(group, new)
+    for name, value in host.vars.items():
+        inventory.set_variable(new, name, value)
