@@ -4,19 +4,9 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.inventory.beyond import hosts_beyond
-
-_PATTERN = re.compile(r"^[\w.-]+$")
-
-
-def unknown_hosts(limit: str, groups: t.Mapping[str, t.Sequence[str]]) -> list[str]:
-    """The plain names in --limit that are neither a host nor a group; patterns match what they match."""
-    known = {host for hosts in groups.values() for host in hosts} | set(groups)
-    words = (word.strip().lstrip("!&") for word in re.split(r"[,;:]", limit))
-    return [word for word in words if word and _PATTERN.match(word) and word not in known and word != "localhost"]
 
 
 def release_requests(
@@ -53,5 +43,4 @@ class FilterModule:
             "hosts_beyond": hosts_beyond,
             "release_requests": release_requests,
             "unfinished_rollouts": unfinished_rollouts,
-            "unknown_hosts": unknown_hosts,
         }

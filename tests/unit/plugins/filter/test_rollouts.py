@@ -6,24 +6,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.filter.rollouts import FilterModule
 
 FILTERS = FilterModule().filters()
-GROUPS = {"all": ["a-1", "a-2", "gw"], "inference": ["a-1", "a-2"], "ungrouped": []}
 INSTANCES = [{"index": 0, "name": "vllm-0", "unit": "vllm@0.service"}, {"index": 1, "name": "vllm-1"}]
-
-
-@pytest.mark.parametrize(
-    ("limit", "unknown"),
-    [
-        ("", []),
-        ("a-1", []),
-        ("a-1,b-7", ["b-7"]),
-        ("inference:!a-2:&ungrouped", []),
-        ("a-*:~b.*", []),
-        ("all;typo,a-1,!other", ["typo", "other"]),
-        ("localhost", []),
-    ],
-)
-def test_names_in_a_limit_that_nobody_has(limit: str, unknown: list[str]) -> None:
-    assert FILTERS["unknown_hosts"](limit, GROUPS) == unknown
 
 
 @pytest.mark.parametrize(
