@@ -26,7 +26,8 @@ class Engine:
         name: as in ``engine``.
         title: as its makers write it.
         documentation: where they describe it.
-        command: the words that start it with a config file, whose path follows; the first is relative to a runtime.
+        command: the words that start it with a config file, whose path follows; the first is relative to a runtime,
+            and the name of one of a release's files stands for that file.
         check_program: Python that lets the engine's own parser judge a config file; gets its path as argument.
         negatable: whether ``false`` is written as ``no-<option>: true``. vLLM drops ``<option>: false`` without a
             word (its top-level parser does not know the negative form when it reads the file).
@@ -138,6 +139,7 @@ if unknown:
 # Setting these elsewhere would take an instance out of the edge's reach, put its key where it can be read, or leave a
 # drain without counters.
 _RESERVED = {
+    "allowed-media-domains": "the role's variable allowed_media_domains says it to the request guard, too",
     "api-key": "the engine's key is made on the host; clients' keys belong in fleet_clients",
     "config": "the collection writes the config file",
     "host": "an engine listens on the loopback interface only; the edge is what the network sees",
@@ -169,6 +171,8 @@ ENGINES: dict[str, Engine] = {
             **_RESERVED,
             "tp": _RESERVED["tensor-parallel-size"],
             **dict.fromkeys(("nnodes", "node-rank", "master-addr", "master-port", "headless"), _NODES),
+            "allowed-local-media-path": "a client could make the engine open files of the host",
+            "middleware": "the request guard stands there, which refuses what would make the engine open files",
             "disable-log-stats": "a drain waits for the engine's own counters, which are gone with it",
             "uds": "the edge reaches an instance over its loopback port",
         },
@@ -186,7 +190,8 @@ ENGINES: dict[str, Engine] = {
         name="sglang",
         title="SGLang",
         documentation="https://docs.sglang.ai",
-        command=("bin/python", "-m", "sglang.launch_server", "--config"),
+        # With the request guard, which it has no option for.
+        command=("bin/python", "sglang_start.py", "--config"),
         check_program=_SGLANG_CHECK,
         negatable=False,
         limit_option="max-running-requests",
@@ -201,6 +206,7 @@ ENGINES: dict[str, Engine] = {
             "model-path": _RESERVED["model"],
             "tp-size": _RESERVED["tensor-parallel-size"],
             "admin-api-key": "it is made anew at each start, so that nobody has it",
+            "enable-custom-logit-processor": "a request could bring code that the engine runs",
             "enable-metrics": "a drain waits for the engine's own counters, which it switches on",
             **dict.fromkeys(("nnodes", "node-rank", "dist-init-addr", "nccl-init-addr"), _NODES),
             "grpc-mode": "the edge speaks HTTP to an instance",

@@ -274,6 +274,7 @@ def main() -> None:
         manifest = json.load(file)
     program, *words = manifest["command"]
     config = os.path.join(os.environ["RUNTIME_DIRECTORY"], "config.yaml")
+    words = [os.path.join(release, word) if word in manifest["files"] else word for word in words]
     command = [os.path.join(release, "runtime", program), *words, config]
     span = manifest["span"]
     if not span:

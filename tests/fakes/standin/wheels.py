@@ -50,6 +50,9 @@ MODULES = {
         "sglang/launch_server.py": (
             'from tests.fakes.standin.sglang_server import main\n\nif __name__ == "__main__":\n    main()\n'
         ),
+        # What the request guard stands in front of.
+        "starlette/__init__.py": "",
+        "starlette/applications.py": "class Starlette:\n    async def __call__(self, *_words): ...\n",
         "sglang/srt/__init__.py": "",
         "sglang/srt/server_args.py": "from tests.fakes.standin.sglang_server import ServerArgs\n",
         "sglang/srt/utils/__init__.py": "",

@@ -237,3 +237,37 @@ def test_what_is_not_http_gets_no_further(edge: Edge, engines: list[Recorder], l
         raw.sendall(f"{line}\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode())
         assert raw.makefile("rb").read().startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 "))
     assert seen(engines) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}',
+        '{"type": "image_url", "image_url": {"url": "FILE:///etc/passwd"}}',
+        '{"type":"video_url","video_url":{"url":"/dev/zero"}}',
+        '{"type": "audio_url", "audio_url": { "url" : "../a.wav"}}',
+        '{"type": "input_image", "image_url": "/etc/passwd"}',
+        r'{"type": "image_url", "image_url": {"url": "\/dev\/zero"}}',
+    ],
+)
+def test_no_file_of_the_host_is_asked_for(edge: Edge, engines: list[Recorder], part: str) -> None:
+    body = f'{{"messages": [{{"role": "user", "content": [{part}]}}]}}'
+    answer = edge.ask("/v1/chat/completions", KEY, method="POST", body=body.encode())
+    assert answer[0] == 400
+    error = error_of(answer)
+    assert (error["code"], error["type"]) == ("media_not_allowed", "invalid_request_error")
+    assert seen(engines) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        '{"type": "image_url", "image_url": {"url": "data:image/png;base64,/9j/4AAQ"}}',
+        '{"type": "input_audio", "input_audio": {"data": "/9j/", "format": "wav"}}',
+        r'{"type": "text", "text": "say {\"image_url\": \"file:///etc/passwd\"}"}',
+    ],
+)
+def test_media_in_the_request_pass(edge: Edge, engines: list[Recorder], part: str) -> None:
+    body = f'{{"messages": [{{"role": "user", "content": [{part}]}}]}}'
+    assert edge.status("/v1/chat/completions", KEY, method="POST", body=body.encode()) == 200
+    assert seen(engines) == ["/v1/chat/completions"]

@@ -73,7 +73,12 @@ class OneNode:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        manifest = {"command": ["bin/engine", "--config"], "span": self.span, "agreement": self.agreement}
+        manifest = {
+            "command": ["bin/engine", "--config"],
+            "files": {},
+            "span": self.span,
+            "agreement": self.agreement,
+        }
         self._manifest.write_text(json.dumps(manifest))
         self.process = subprocess.Popen(
             [sys.executable, "-c", QUICK, str(PROGRAM), str(self.place), "0"],

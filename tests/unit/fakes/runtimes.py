@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +27,8 @@ TINY = ROOT / "lab" / "model" / "tiny"
 UV = Path(sys.executable).with_name("uv")
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 KEY = "sk-0123456789abcdef"
+#: What a release has beside its config.
+FILES = (ROOT / "roles/engine/files/request_guard.py", ROOT / "roles/sglang/files/sglang_start.py")
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
@@ -100,6 +103,8 @@ class Engine:
         own = {"port": self.port, model: str(TINY), "api-key": [KEY] if self._engine == "vllm" else KEY}
         config = self._place / "config.yaml"
         config.write_text(render_config(self._engine, {**own, **self._given}))
+        for file in FILES:
+            shutil.copy(file, self._place)
         known = ENGINES[self._engine]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a request may not make an engine open: it stands in front of the engine, in the engine's own process.
+
+Engines load a picture, a video or a sound from wherever its URL points to: SGLang opens paths of the host. Here
+``data:`` passes, http and https pass for the domains in FLEET_MEDIA_DOMAINS, and everything else is refused with 400
+before the engine sees it. HAProxy cannot do it: a body is larger than what it holds of one.
+
+vLLM takes RequestGuard as --middleware; sglang_start.py puts it in front of SGLang. Standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import typing as t
+import urllib.parse
+
+Message = t.MutableMapping[str, t.Any]
+Receive = t.Callable[[], t.Awaitable[Message]]
+Send = t.Callable[[Message], t.Awaitable[None]]
+App = t.Callable[[t.Any, Receive, Send], t.Awaitable[None]]
+
+#: The fields that engines load media from, in any of their interfaces.
+MEDIA = frozenset(
+    [f"{kind}{end}" for kind in ("image", "video", "audio") for end in ("", "s", "_url", "_urls", "_data")]
+    + [f"input_{kind}" for kind in ("image", "video", "audio")]
+    + ["file_url"]
+)
+#: Where such a field, if it is an object, names a place.
+PLACES = ("url", "uri", "path", "file")
+#: What describes data and is none: nothing is loaded from there, and a schema may well have a property "image".
+DESCRIPTIONS = frozenset(["tools", "functions", "response_format", "structured_outputs", "metadata"])
+#: Lists of further files, which a decoder would open in turn.
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"v=0", b"<")
+#: How much of a file says what it is.
+HEAD = 2048
+
+_GUARDED = "inference.fleet.guarded"
+
+
+class RefusedError(Exception):
+    """A request that must not reach the engine.
+
+    Attributes:
+        message: for the client.
+        code: as OpenAI's errors have one.
+        field: the name of the field at fault; None where it is the body as a whole.
+    """
+
+    def __init__(self, message: str, code: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.field = field
+
+    def body(self) -> bytes:
+        error = {"message": self.message, "type": "invalid_request_error", "param": self.field, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+def allowed_domains(text: str) -> frozenset[str]:
+    """The domains in FLEET_MEDIA_DOMAINS."""
+    return frozenset(name.strip().rstrip(".").lower() for name in text.split(",") if name.strip())
+
+
+def check_body(body: bytes, domains: t.Collection[str]) -> None:
+    """Refuse a body that names media which must not be loaded, or that cannot be read at all.
+
+    Args:
+        body: of a POST; a form is not looked into, since its files come inside it.
+        domains: that media may be fetched from.
+
+    Raises:
+        RefusedError: so it is.
+    """
+    if not body.strip() or body.startswith(b"--"):
+        return
+    try:
+        # Every pair of a name that is given twice: engines do not agree on which of them counts.
+        document = json.loads(body, object_pairs_hook=lambda pairs: Pairs(pairs))
+    except (ValueError, RecursionError):
+        raise RefusedError("The body is not valid JSON.", "invalid_json") from None
+    if isinstance(document, Pairs):
+        document = Pairs(pair for pair in document if pair[0] not in DESCRIPTIONS)
+    left = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, Pairs):
+            kinds = [inner for name, inner in value if name == "type"]
+            has_source = any(kind in kinds for kind in ("image", "video", "audio", "document"))
+            for name, inner in value:
+                if name in MEDIA or (name == "source" and has_source):
+                    _check_media(name, inner, domains)
+                # What a model has called a tool with is text to it.
+                if name != "arguments" and not (name == "input" and kinds == ["tool_use"]):
+                    left.append(inner)
+        elif isinstance(value, list):
+            left.extend(value)
+
+
+class Pairs(list):  # type: ignore[type-arg]
+    """A JSON object as it was written: its names and values in their order."""
+
+
+def _check_media(field: str, value: t.Any, domains: t.Collection[str]) -> None:
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            _check_url(field, item, domains)
+        elif isinstance(item, Pairs):
+            for name, inner in item:
+                if name in PLACES and isinstance(inner, str):
+                    _check_url(field, inner, domains)
+                elif name == "data" and isinstance(inner, str):
+                    _check_content(field, inner)
+        elif isinstance(item, list):
+            left.extend(item)
+
+
+def _check_url(field: str, url: str, domains: t.Collection[str]) -> None:
+    if url.startswith("data:"):
+        return _check_content(field, url.partition(",")[2])
+    if not _is_allowed(url, domains):
+        places = f", and by http or https from {', '.join(sorted(domains))}" if domains else ""
+        raise RefusedError(
+            f"{field} is loaded only from a data: URL in the request itself{places}.", "media_not_allowed", field
+        )
+
+
+def _is_allowed(url: str, domains: t.Collection[str]) -> bool:
+    # What parsers read differently is not read at all.
+    if any(character in "\\@" or not "!" <= character <= "~" for character in url):
+        return False
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = (parts.hostname or "").rstrip(".").lower()
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and host in domains
+
+
+def _check_content(field: str, content: str) -> None:
+    """Refuse a video or a sound that is in fact a list of places to load it from."""
+    if "image" in field:
+        return
+    try:
+        # Whole groups of four.
+        head = base64.b64decode(content[: HEAD // 3 * 4])
+    except (binascii.Error, ValueError):
+        return
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS):
+        raise RefusedError(f"{field} is a playlist; send the file itself.", "media_not_allowed", field)
+
+
+class RequestGuard:
+    """ASGI middleware. Each body is read as a whole, looked at, and given to the engine as it came."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._domains = allowed_domains(os.environ.get("FLEET_MEDIA_DOMAINS", ""))
+
+    async def __call__(self, scope: t.Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH") or scope.get(_GUARDED):
+            return await self._app(scope, receive, send)
+        scope[_GUARDED] = True
+        pieces = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            pieces.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = b"".join(pieces)
+        try:
+            check_body(body, self._domains)
+        except RefusedError as refused:
+            return await _answer(send, refused.body())
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return whole.pop() if whole else await receive()
+
+        return await self._app(scope, receive_again, send)
+
+
+async def _answer(send: Send, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def guard_applications() -> None:
+    """Put the guard in front of every application of this process, and of those that it starts and that do the same.
+
+    Whatever serves it: uvicorn in this process or in workers, or another server.
+
+    Raises:
+        ImportError: there is no Starlette, which FastAPI is made of: the engine's HTTP is of another kind.
+    """
+    from starlette.applications import Starlette  # type: ignore[import-not-found,unused-ignore]
+
+    unguarded = Starlette.__call__
+
+    async def guarded(self: t.Any, scope: t.Any, receive: Receive, send: Send) -> None:
+        async def app(scope: t.Any, receive: Receive, send: Send) -> None:
+            await unguarded(self, scope, receive, send)
+
+        await RequestGuard(app)(scope, receive, send)
+
+    Starlette.__call__ = guarded
