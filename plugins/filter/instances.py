@@ -16,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._instances import 
     wanted_ports,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._span import Nodes, known_nodes
+from ansible_collections.inference.fleet.plugins.module_utils.releases.present import instance_now
 
 
 def instances(
@@ -73,6 +74,7 @@ class FilterModule:
             "edge_targets": targets,
             "gpu_count": gpu_count,
             "gpu_name": gpu_name,
+            "instance_now": instance_now,
             "instances": instances,
             "known_nodes": known_nodes,
             "wanted_ports": wanted_ports,

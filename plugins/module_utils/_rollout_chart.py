@@ -416,7 +416,7 @@ def _failures(axis: Axis, host: dict[str, t.Any], lanes: list[list[str]], top: f
     gates = [gate for gate in host["gates"] if not gate["passed"]]
     marks += [_cross(axis.x(gate["at"]), middle, f"gate failed at {words.clock(gate['at'])}") for gate in gates]
     for one in host["tries"]:
-        if one["outcome"] not in (None, "done", "rolled_back"):
+        if one["outcome"] not in (None, "done", "rolled_back", "unrecorded"):
             marks.append(_cross(axis.x(one["ended"]), middle, words.outcome(one["outcome"])))
     return marks
 

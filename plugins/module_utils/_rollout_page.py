@@ -33,6 +33,8 @@ _ADVICE = {
     "unreachable": "{hosts}: see whether the host runs and SSH reaches it. It may be out of service, in the step that "
     "the timeline shows; the next run finds that out.",
     "failed": "{hosts}: see the message, and playbooks/status.yml for what the host serves now.",
+    "unrecorded": "{hosts}: nothing is urgent, the new release serves. What the message names could not be written: "
+    "most often the disk is full.",
     "rolled_back": "{hosts}: nothing is urgent, the last good release is back and in service. What has to be mended is "
     "what the gate's message names.",
 }

@@ -15,6 +15,7 @@ OUTCOMES = {
     "stopped": "stopped",
     "drained": "left drained",
     "failed": "failed",
+    "unrecorded": "serves, not recorded",
     "unreachable": "unreachable",
 }
 

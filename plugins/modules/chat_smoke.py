@@ -145,7 +145,8 @@ options:
   record:
     description:
       - A path on the host where the result is written as JSON, atomically, with the last good figures; its directory is
-        made. Writing it does not count as a change.
+        made. Writing it does not count as a change. Where it cannot be read or written, that is a warning: it says
+        nothing of the target.
       - Not written in check mode or with O(expect_failure=true).
     type: path
   expect_failure:
@@ -413,8 +414,11 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
     Raises:
         FleetError: an option or the baseline is wrong.
     """
-    baseline = options["record"] if options["baseline"] is None else options["baseline"]
-    document = read_json(baseline) if isinstance(baseline, str) else baseline
+    baseline = options["baseline"]
+    if baseline is None:
+        document = last_record(options["record"])[0]
+    else:
+        document = read_json(baseline) if isinstance(baseline, str) else baseline
     same = {name: options[name] for name in Plan.__dataclass_fields__ if name in options}
     same.update(
         key=key,
@@ -430,32 +434,36 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
 
 
 def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t.Any]:
-    """Gate one target and record it."""
+    """Gate one target and record it; a record that cannot be written is a warning, and says nothing of the target."""
 
     def client_for(key: str | None) -> Client:
         return Client(plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
 
     result = Gate(plan, client_for).run()
+    warnings = [last_record(options["record"])[1]] if options["baseline"] is None else []
     if options["record"] and not check_mode and not options["expect_failure"]:
-        write_record(options["record"], result)
-    return result
+        warnings.append(write_record(options["record"], result))
+    return {**result, "warnings": [warning for warning in warnings if warning]}
 
 
-def write_record(path: str, result: dict[str, t.Any]) -> None:
-    """Replace the record of the last gate.
+def last_record(path: str | None) -> tuple[t.Any, str]:
+    """The record of the last gate, None where there is none; and what is wrong with it."""
+    try:
+        return (read_json(path) if path else None), ""
+    except FleetError as error:
+        return None, f"{error.message} Nothing is compared with it."
 
-    Raises:
-        FleetError: it cannot be written.
-    """
+
+def write_record(path: str, result: dict[str, t.Any]) -> str:
+    """Replace the record of the last gate; what is wrong where it cannot be written, else nothing."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        content = json.dumps(record_of(result, read_json(path), now), indent=1) + "\n"
+        content = json.dumps(record_of(result, last_record(path)[0], now), indent=1) + "\n"
         write_atomically(path, content)
     except OSError as error:
-        raise FleetError(
-            f"Failed to write the record {path}: {error.strerror}. Make room or correct record."
-        ) from error
+        return f"Failed to write the record {path}: {error.strerror}. Make room or correct record."
+    return ""
 
 
 def run(module: AnsibleModule) -> t.NoReturn:
@@ -467,6 +475,9 @@ def run(module: AnsibleModule) -> t.NoReturn:
             module.no_log_values.add(key)
         prepared.append((options, plan_of(options, key)))
     results = [(options, gate(options, plan, module.check_mode)) for options, plan in prepared]
+    for _options, result in results:
+        for warning in result.pop("warnings"):
+            module.warn(warning)
     wrong = [message for options, result in results if (message := shortcoming(options, result))]
     messages = wrong or [result["message"] for _options, result in results]
     # What was said stands in msg; a failure is printed whole, and nobody reads it twice.

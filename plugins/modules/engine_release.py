@@ -488,6 +488,11 @@ def main() -> None:
         result = STATES[module.params["state"]](module, releases)
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)
+    except OSError as error:
+        module.fail_json(
+            msg=f"{error.filename or module.params['root']} cannot be written or removed: {error.strerror}. Free the "
+            "disk or correct the directory's rights, then run again."
+        )
     module.exit_json(**result)
 
 

@@ -407,19 +407,30 @@ def test_check_mode_asks_and_writes_nothing(smoke: Smoke, engine: FakeEngine, tm
     assert smoke(check=True)["failed"]
 
 
-def test_a_corrupt_record_is_named(smoke: Smoke, tmp_path: Path) -> None:
+def test_a_corrupt_record_is_a_warning_and_replaced(smoke: Smoke, tmp_path: Path) -> None:
     path = tmp_path / "edge.json"
     path.write_text("{")
     result = smoke(record=str(path))
-    assert result["failed"]
-    assert f"{path} is not valid JSON" in result["msg"]
+    assert result["passed"]
+    assert f"{path} is not valid JSON" in str(result["warnings"])
+    assert json.loads(path.read_text())["passed"]
 
 
-def test_a_record_that_cannot_be_written_fails(smoke: Smoke, tmp_path: Path) -> None:
+def test_a_baseline_of_ones_own_has_to_be_readable(smoke: Smoke, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("{")
+    assert f"{path} is not valid JSON" in smoke(baseline=str(path))["msg"]
+
+
+def test_a_record_that_cannot_be_written_says_nothing_of_the_target(
+    smoke: Smoke, engine: FakeEngine, tmp_path: Path
+) -> None:
     (tmp_path / "gate").write_text("a file, not a directory")
     result = smoke(record=str(tmp_path / "gate" / "edge.json"))
-    assert result["failed"]
-    assert "Failed to write the record" in result["msg"]
+    assert result["passed"]
+    assert "Failed to write the record" in str(result["warnings"])
+    engine.faults.set("garbage")
+    assert smoke(record=str(tmp_path / "gate" / "edge.json"))["failed"]
 
 
 # --- self-test
