@@ -18,11 +18,13 @@ class Seen(t.NamedTuple):
 
 
 class Recorder:
-    """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so; else it echoes."""
+    """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so, /v1/says/CODE with
+    the request's own body and type, too; else it echoes."""
 
     def __init__(self, port: int = 0) -> None:
         self.seen: list[Seen] = []
         self.aborted = 0
+        self.broken_off = 0
         self.healthy = True
         self.health_takes = 0.0
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -59,12 +61,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_OPTIONS(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         recorder = self.server.recorder
         body = self._body()
         if self.path.startswith("/health"):
             time.sleep(recorder.health_takes)
             return self._send(200 if recorder.healthy else 503, b"{}")
+        if body is None:
+            recorder.broken_off += 1
+            self.close_connection = True
+            return None
         if not self.path.startswith("/v1/"):
             return self._send(404, b"{}")
         recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
@@ -75,20 +84,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._slow(float(rest[0]))
         if kind == "status":
             return self._send(int(rest[0]), b'{"from":"engine"}')
+        if kind == "says":
+            return self._send(int(rest[0]), body, self.headers.get("Content-Type", ""))
         if kind == "break":
             self.close_connection = True
             return None
         return self._send(200, json.dumps({"length": len(body)}).encode())
 
-    def _body(self) -> bytes:
+    def _body(self) -> bytes | None:
+        """The body, unless the request was broken off in it."""
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = b""
-        while size := int(self.rfile.readline(), 16):
+        while size := int(self.rfile.readline() or b"0", 16):
             body += self.rfile.read(size)
             self.rfile.readline()
-        self.rfile.readline()
-        return body
+        return body if self.rfile.readline() else None
 
     def _slow(self, seconds: float) -> None:
         gone, _, _ = select.select([self.connection], [], [], seconds)
@@ -115,9 +126,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
-    def _send(self, status: int, body: bytes) -> None:
+    def _send(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
+        # As every engine and LiteLLM do.
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Access-Control-Allow-Credentials", "true")
+        if 300 <= status < 400:
+            self.send_header("Location", "http://127.0.0.1/elsewhere")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

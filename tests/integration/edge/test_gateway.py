@@ -31,7 +31,7 @@ class Gateway:
     def as_peer(self) -> dict[str, t.Any]:
         return {"name": self.name, "address": "127.0.0.1", "port": self.edge.port, "tls": False}
 
-    def start(self, *peers: Gateway) -> None:
+    def start(self, *peers: Gateway, **variables: t.Any) -> None:
         service = {
             "port": self.edge.port,
             "kind": "gateway",
@@ -39,7 +39,7 @@ class Gateway:
             "instances": [{"name": "engine-0", "port": self.litellm.port}],
             "peers": [peer.as_peer for peer in peers],
         }
-        self.edge.start(edge_services=[service], inventory_hostname=self.name)
+        self.edge.start(edge_services=[service], inventory_hostname=self.name, **variables)
 
     def states(self) -> dict[str, bool]:
         return {f"{server.backend.partition('_')[0]} {server.name}": server.up for server in self.edge.servers()}
@@ -197,6 +197,20 @@ def test_a_gateway_alone_has_nobody_to_send_to(tmp_path: Path) -> None:
         only.edge.drain(state="drained", wait=5)
         answer = only.edge.ask("/v1/x", KEY)
         assert (answer[0], error_of(answer)["code"]) == (503, "draining")
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "status"),
+    [(5_000, 10_000, 200), (10_001, 10_000, 413), (200_000, 200_000, 200), (300_000, 200_000, 413)],
+)
+def test_a_body_without_a_length_is_limited(tmp_path: Path, size: int, limit: int, status: int) -> None:
+    # Also where a gateway has held the whole of it before it goes on.
+    with one_gateway("gateway-1", tmp_path / "1") as only:
+        only.start(edge_max_body_bytes=limit, edge_buffer_bytes=65536)
+        only.wait()
+        body = iter([b"x" * 1_000] * (size // 1_000) + [b"x" * (size % 1_000)])
+        assert only.edge.status("/v1/x", KEY, method="POST", body=body) == status
+        assert only.forwarded() == (1 if status == 200 else 0)
 
 
 def test_a_reload_forgets_no_peer(pair: tuple[Gateway, Gateway]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.client
 import socket
+import subprocess
 import threading
 import time
 import typing as t
@@ -62,24 +63,42 @@ def chunks(size: int) -> t.Iterator[bytes]:
         yield b"x" * min(1000, size - begin)
 
 
-def test_a_small_body_needs_no_length(small: Edge, engines: list[Recorder]) -> None:
-    assert small.status("/v1/x", KEY, method="POST", body=chunks(5000)) == 200
-    assert [len(request.body) for engine in engines for request in engine.seen] == [5000]
+@pytest.mark.parametrize("size", [0, 5000, LIMIT - 1, LIMIT])
+def test_a_body_needs_no_length(small: Edge, engines: list[Recorder], size: int) -> None:
+    assert small.status("/v1/x", KEY, method="POST", body=chunks(size), X_Large="x" * 9000) == 200
+    assert [len(request.body) for engine in engines for request in engine.seen] == [size]
 
 
-@pytest.mark.parametrize("header", ["", "x" * 9000])
-def test_a_large_body_needs_its_length(small: Edge, engines: list[Recorder], header: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", small.port)
-    connection.putrequest("POST", "/v1/x")
-    connection.putheader("Authorization", f"Bearer {KEY}")
-    connection.putheader("Transfer-Encoding", "chunked")
-    connection.putheader("X-Large", header)
-    connection.endheaders()
-    # No more than what makes the edge refuse: it closes, and what is on its way then would hide its answer.
-    connection.send(b"2328\r\n%s\r\n" % (b"x" * 9000))
-    assert connection.getresponse().status == 411
-    connection.close()
+@pytest.mark.parametrize("size", [LIMIT + 1, 20 * LIMIT])
+def test_a_body_without_a_length_is_limited(small: Edge, engines: list[Recorder], size: int) -> None:
+    answer = small.ask("/v1/x", KEY, method="POST", body=chunks(size))
+    assert answer[0] == 413
+    assert (error_of(answer)["code"], str(LIMIT) in error_of(answer)["message"]) == ("request_too_large", True)
+    eventually(lambda: [line for line in small.access_log() if "status=413" in line])
+    # The engine has seen that there is no such request, and the edge goes on.
+    eventually(lambda: sum(engine.broken_off for engine in engines) == 1)
     assert [request for engine in engines for request in engine.seen] == []
+    assert small.status("/v1/x", KEY, method="POST", body=chunks(LIMIT)) == 200
+
+
+@pytest.mark.parametrize("size", [LIMIT, 2 * LIMIT])
+def test_bodies_of_http2_without_a_length_are_limited(small: Edge, engines: list[Recorder], size: int) -> None:
+    # Curl does not know how long what comes from a pipe is.
+    curl = ["curl", "-sS", "--max-time", "20", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}"]
+    told = subprocess.run(
+        [*curl, "-H", f"Authorization: Bearer {KEY}", "-X", "POST", "-T", "-", f"http://127.0.0.1:{small.port}/v1/x"],
+        input=b"x" * size,
+        check=False,
+        capture_output=True,
+    )
+    passed = [len(request.body) for engine in engines for request in engine.seen]
+    if size == LIMIT:
+        assert (told.stdout, passed) == (b"200", [LIMIT])
+        return
+    # HAProxy resets the stream, so that the client need not see the answer.
+    assert told.stdout != b"200"
+    assert passed == []
+    eventually(lambda: [line for line in small.access_log() if "status=413" in line])
 
 
 def test_more_requests_than_an_instance_takes_wait_and_are_served(unstarted: Edge, engines: list[Recorder]) -> None:

@@ -209,12 +209,6 @@ def test_an_engine_that_refuses_the_edge_is_no_401(edge: Edge) -> None:
     assert error_of(answer)["code"] == "bad_gateway"
 
 
-@pytest.mark.parametrize("status", [400, 404, 429, 500])
-def test_the_engines_own_errors_pass(edge: Edge, status: int) -> None:
-    answer = edge.ask(f"/v1/status/{status}", KEY)
-    assert (answer[0], answer[2]) == (status, b'{"from":"engine"}')
-
-
 def test_the_access_log_names_the_client_and_shows_no_key(edge: Edge) -> None:
     before = len(edge.access_log())
     edge.ask(f"/v1/models?key={KEY}", KEY)
