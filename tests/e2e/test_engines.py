@@ -1,6 +1,6 @@
 """The fleet goes from vLLM to SGLang and back under load, runs both on one host, and SGLang's processes are killed.
 
-Each test but the first two leaves the fleet as it found it; these two are the way there and the way back.
+The first test is the way there; the one back ends with a host on each engine.
 """
 
 from __future__ import annotations
@@ -46,11 +46,25 @@ def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
         time.sleep(0.5)
 
 
-def test_sglang_takes_over_and_nothing_is_lost(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
-    clients = traffic(streams=4, requests_per_second=5)
-    done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang").wait()
+def test_sglang_takes_over_nothing_is_lost_and_a_second_rollout_is_refused(
+    demo: Run, fleet: Fleet, traffic: StartTraffic, tmp_path: Path
+) -> None:
+    clients = traffic(streams=6, requests_per_second=5)
+    switch = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang")
+    switch.wait_for("step", host="inference-1", step="drain")
+    second = fleet.playbook("playbooks/rolling_restart.yml")
+    assert second.code != 0
+    assert "has been changing this fleet since" in second.text
+    assert second.recap["inference-2"]["changed"] == 0
+    done = switch.wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())
+    record = json.loads((switch.record / "record.json").read_text())
+    assert record["outcome"] == "finished"
+    assert {name: host["outcome"] for name, host in record["hosts"].items()} == dict.fromkeys(HOSTS, "done")
+    assert record["self_test"]["passed"]
+    assert (switch.record / "index.html").stat().st_size > 10_000
+    assert "inference-2 done in" in done.text
     assert INSTALLED.search(done.output)
     assert "2 hosts in 2 waves" in done.text
     for host in HOSTS:
@@ -121,10 +135,13 @@ def test_sglangs_killed_processes_come_back_by_themselves(fleet: Fleet) -> None:
 def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
+    """On one host, so that both engines serve behind one address; what follows has such a fleet."""
     clients = traffic(streams=4, requests_per_second=5)
-    done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=vllm").wait()
+    done = Rollout(fleet.environment, tmp_path, "site.yml", "-l", "inference-1", "-e", "engine=vllm").wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())
+    assert fleet.process("inference-1") != "0"
+    assert fleet.process("inference-2", SGLANG) != "0"
     assert not INSTALLED.search(done.output)
     assert ask(fleet.client) == "Paris"
     # Both engines have had this model, and it was fetched once.
