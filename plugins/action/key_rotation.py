@@ -22,11 +22,15 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action 
     plain,
 )
 
-VERB = "rotate_keys"
+#: What can change keys; those that have to reach every host are called so in a message.
+VERBS = {"rotate_keys": "A rotation", "keys": "A change of clients", "store_restore": ""}
+#: The groups whose hosts take clients' keys.
+TIERS = ("inference", "gateway")
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": ["locked", "begun", "noted", "judged", "ended"]},
     "records": {"type": "path", "required": True},
+    "verb": {"type": "str", "default": "rotate_keys", "choices": list(VERBS)},
     "rotation": {"type": "dict"},
     "clients": {"type": "list", "elements": "dict", "default": []},
     "options": {"type": "dict", "default": {}},
@@ -69,19 +73,27 @@ class KeyRotation:
         self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
 
     def locked(self) -> Result:
-        """Keep rollouts and other rotations of this controller off the fleet; refuse a part of the fleet."""
-        left_out = [host for host in self._vars["groups"].get("inference", []) if host not in self._hosts]
-        if left_out:
+        """Keep rollouts and other changes of keys of this controller off the fleet; refuse a part of the fleet.
+
+        Returns:
+            ``not_running``: the hosts that take keys and do not run, so that no run reaches them.
+        """
+        groups, verb = self._vars["groups"], self._arguments["verb"]
+        every = {host for tier in TIERS for host in groups.get(tier, [])}
+        left_out = sorted(every - set(self._hosts), key=by_name)
+        if left_out and VERBS[verb]:
             raise FleetError(
-                f"A rotation is of the whole fleet, and --limit leaves out {', '.join(sorted(left_out, key=by_name))}: "
-                "the new keys would be refused there, and the old ones never. Run it without --limit."
+                f"{VERBS[verb]} is of the whole fleet, inference hosts and gateways, and --limit leaves out "
+                f"{', '.join(left_out)}: the new keys would be refused there, and the old ones never. Run it without "
+                "--limit."
             )
         if not self._check:
             since = _rollout_plan.moment(time.time())
             # Tasks run in forks of ansible-playbook, which lives as long as the run.
-            holder = _rollout_lock.holder_of(os.getppid(), _rollout_lock.person(), VERB, since)
+            holder = _rollout_lock.holder_of(os.getppid(), _rollout_lock.person(), verb, since)
             _rollout_lock.acquire(self._records, holder, self._arguments["take_over"])
-        return {}
+        stopped = [host for host in groups.get("not_running", []) if self._tier(host) in TIERS]
+        return {"not_running": sorted(stopped, key=by_name)}
 
     def begun(self) -> Result:
         """Open the rotation's record, or go on with it."""
@@ -123,6 +135,10 @@ class KeyRotation:
         if self._arguments["rotation"]:
             self._append("end", outcome="failed" if message else "completed", message=message)
         return {"failed": bool(message), "msg": message or "The keys are rotated."}
+
+    def _tier(self, host: str) -> str:
+        """What a host is for. One that does not run is in no group that says it; without a word it counts."""
+        return str(self._vars["hostvars"][host].get("fleet_role", TIERS[0]))
 
     @property
     def _hosts(self) -> list[str]:

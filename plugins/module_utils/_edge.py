@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
+KEYS_ORIGIN_PATH = "/etc/haproxy/maps/keys.origin.json"
 ENGINE_KEY_MAP_PATH = "/etc/haproxy/maps/engine_key.map"
 UPSTREAM_KEY_MAP_PATH = "/etc/haproxy/maps/upstream_key.map"
 DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"

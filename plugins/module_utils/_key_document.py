@@ -26,6 +26,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._key_store import 
     RetiredKey,
     Rotation,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 Document = dict[str, t.Any]
 _T = t.TypeVar("_T")
@@ -43,15 +44,17 @@ _MOMENTS = ("created", "activated", "retire_at", "retired", "started", "resumed"
 
 def content(document: Document) -> Content:
     """The content that document_of() wrote."""
-    _has_only(document, ("version", "clients", "rotation", "ended", "removed"))
+    _has_only(document, ("version", "id", "generation", "clients", "rotation", "ended", "removed"))
     clients = {_keys.check_client_name(name): _client(item) for name, item in _object(document["clients"]).items()}
     return Content(clients, **shared(document))
 
 
 def shared(document: Document) -> dict[str, t.Any]:
-    """What is not of one client: the rotation, those that ended, and the keys of clients that are gone."""
+    """What is not of one client: identity, generation, the rotation, those that ended, keys of removed clients."""
     rotation = document.get("rotation")
     return {
+        "id": _id(document.get("id", "")),
+        "generation": _generation(document.get("generation", 0)),
         "rotation": None if rotation is None else _rotation(rotation),
         "ended": tuple(_read(Ended, item) for item in _list(document.get("ended", []))),
         "removed": tuple(retired_key(item) for item in _list(document.get("removed", []))),
@@ -67,6 +70,8 @@ def document_of(whole: Content) -> Document:
 def shared_document(whole: Content) -> Document:
     """What is not of one client, as JSON values."""
     return {
+        "id": whole.id,
+        "generation": whole.generation,
         "rotation": None if whole.rotation is None else dataclasses.asdict(whole.rotation),
         "ended": [dataclasses.asdict(item) for item in whole.ended],
         "removed": [dataclasses.asdict(item) for item in whole.removed],
@@ -126,6 +131,19 @@ def _read(kind: type[_T], item: t.Any, **parts: t.Any) -> _T:
                 raise TypeError
             values[name] = tuple(value)
     return kind(**values, **parts)
+
+
+def _id(value: t.Any) -> str:
+    if value and not origin.is_id(value):
+        raise ValueError
+    return str(value)
+
+
+def _generation(value: t.Any) -> int:
+    # To Python a truth value is a number, too.
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
 
 
 def _check_moment(value: str) -> None:

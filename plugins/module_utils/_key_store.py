@@ -183,6 +183,9 @@ class Content:
         missing: clients of which the store has lost the keys, each with a sentence that says why and what to do.
         leftovers: what a removal that was cut off still has to remove.
         exists: whether the store has been made yet.
+        id: the store's identity, random and for ever; empty in a store that an earlier version made.
+        generation: how often what edges get (live keys and clients' limits) has changed.
+        writing: whether a change was going on when this was read, or broke off.
     """
 
     clients: Clients = dataclasses.field(default_factory=dict)
@@ -192,6 +195,9 @@ class Content:
     missing: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     exists: bool = True
+    id: str = ""
+    generation: int = 0
+    writing: bool = False
 
     def live_hashes(self) -> set[str]:
         return {key.sha256 for client in self.clients.values() for _slot, key in client.live()}
@@ -213,6 +219,24 @@ class Content:
         """The content once the rotation is over."""
         ended = [one for one in self.ended if one.id != rotation.id] + [Ended(rotation.id, rotation.step, now)]
         return dataclasses.replace(self, rotation=None, ended=tuple(ended[-_ENDED:]))
+
+
+def settled(before: Content, after: Content, edges_change: bool, at_least: int = 0) -> Content:
+    """The content as it is saved: with an identity, and of a new generation where edges get something else.
+
+    Args:
+        before: what was loaded.
+        after: what is wanted.
+        edges_change: whether edges get something else than before.
+        at_least: the latest generation that a host is known to have; the new one is above it.
+    """
+    if not after.exists:
+        return after
+    generation = before.generation
+    # Of a change that broke off it is not known how far edges have seen it.
+    if edges_change or before.writing or at_least > generation:
+        generation = max(generation, at_least) + 1
+    return dataclasses.replace(after, id=before.id or uuid.uuid4().hex, generation=generation, writing=False)
 
 
 class StoreChanged(FleetError):

@@ -19,13 +19,15 @@ What is not secret and changes is in tags: a client's attributes, when its keys 
 hashes of its retired keys. A version cannot be deleted: one without a label is a dead key that AWS forgets in its time.
 
 One more secret, ``<prefix>/_fleet``, has no key in it but what concerns all: the clients' names (ListSecrets may be
-minutes late, and a client that is not listed would be locked out), the rotation in progress, and the hashes of removed
-clients' keys. It changes only by moving its AWSCURRENT from the version that was read. That is the lock, and why
-nobody's change is lost: who is late gets StoreChanged and starts from the new content.
+minutes late, and a client that is not listed would be locked out), the store's identity and generation, the rotation in
+progress, and the hashes of removed clients' keys. It changes only by moving its AWSCURRENT from the version that was
+read. That is the lock, and why no change is lost: who is late gets StoreChanged and starts from the new content.
 
 A change of several calls is ordered so that what a crash leaves behind is a content like any other: the rotation is
 claimed before keys change and ended after; tags name versions, so they mean nothing until the label is moved; a client
-is named in ``_fleet`` after its secret was made, and named as being removed before it is deleted.
+is named in ``_fleet`` after its secret was made, and named as being removed before it is deleted. While what edges get
+changes, ``_fleet`` says so, and load() looks at it before and after the clients' secrets: what is read in the middle of
+a change is known to be of no generation.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ _VERSION = 1
 _FLEET = "_fleet"
 _PENDING, _CURRENT, _PREVIOUS = "AWSPENDING", "AWSCURRENT", "AWSPREVIOUS"
 _MAX_BYTES = 65536
+# How often a store that changes meanwhile is read again.
+_READS = 3
 _PREFIX = re.compile(r"[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*")
 _MAX_PREFIX = 400
 
@@ -123,6 +127,13 @@ class SecretsManagerKeyStore:
         yield
 
     def load(self) -> Content:
+        for _attempt in range(_READS):
+            content = self._load()
+            if self._load_fleet()[1] == self._fleet_version:
+                return content
+        return dataclasses.replace(content, writing=True)
+
+    def _load(self) -> Content:
         self._secrets = {}
         self._fleet, self._fleet_version = self._load_fleet()
         if not self._fleet_version:
@@ -131,6 +142,7 @@ class SecretsManagerKeyStore:
             names = [_keys.check_client_name(name) for name in self._fleet["clients"]]
             leftovers = tuple(_keys.check_client_name(name) for name in self._fleet["removing"])
             shared = _key_document.shared(self._fleet)
+            writing = bool(self._fleet.get("writing"))
         except (AttributeError, FleetError, KeyError, TypeError, ValueError):
             raise self._damaged(_FLEET) from None
         with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -139,6 +151,7 @@ class SecretsManagerKeyStore:
             clients={name: client for name, client in loaded.items() if isinstance(client, Client)},
             missing={name: why for name, why in loaded.items() if isinstance(why, str)},
             leftovers=leftovers,
+            writing=writing,
             **shared,
         )
 
@@ -149,7 +162,9 @@ class SecretsManagerKeyStore:
         stay = [name for name in there if name not in gone]
         # A rotation ends after its keys have changed; everything else about it is said before.
         first = after if after.rotation else dataclasses.replace(before, removed=after.removed)
-        if not self._fleet_version or gone or first.rotation != before.rotation:
+        changes = after.generation != before.generation
+        first = dataclasses.replace(first, id=after.id, generation=before.generation, writing=changes)
+        if not self._fleet_version or gone or changes or first.rotation != before.rotation:
             self._save_fleet(stay, removing, first)
         # First what has to go: one of them may come back under the same name.
         for name in removing:
@@ -188,7 +203,7 @@ class SecretsManagerKeyStore:
 
     def _save_fleet(self, names: t.Iterable[str], removing: list[str], content: Content) -> None:
         """Make the fleet's secret say this, if it still says what was read."""
-        shared = _key_document.shared_document(content)
+        shared = {**_key_document.shared_document(content), **({"writing": True} if content.writing else {})}
         # As JSON has it, so that it can be compared with what was read.
         document = json.loads(
             json.dumps({"version": _VERSION, "clients": sorted(names), "removing": removing, **shared})

@@ -96,6 +96,10 @@ def listed(content: Content) -> str:
 def actions(before: Content, after: Content, store: str) -> list[str]:
     """What leads from one content to the other."""
     done = [] if before.exists else [f"make {store}"]
+    if before.exists and not before.id:
+        done.append("give the key store its identity")
+    if before.writing:
+        done.append("settle a change of the key store that broke off")
     done += _rotation_actions(before, after)
     for name in sorted({*before.clients, *after.clients}):
         old, new = before.clients.get(name), after.clients.get(name)

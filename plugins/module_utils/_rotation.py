@@ -51,6 +51,7 @@ class Request:
         force: retire before the overlap is over.
         compromised: somebody else may have the keys.
         take_over: a holder of whom nobody here can tell is known to be gone.
+        unproven: the hosts that were not seen to refuse the dead keys.
     """
 
     now: str
@@ -62,6 +63,7 @@ class Request:
     force: bool = False
     compromised: bool = False
     take_over: bool = False
+    unproven: tuple[str, ...] = ()
 
 
 class Step(t.NamedTuple):
@@ -223,7 +225,7 @@ def retired(content: Content, request: Request) -> Step:
 
 
 def completed(content: Content, request: Request) -> Step:
-    """End the rotation: every edge was told, and was seen to refuse the dead keys, of which only the hash stays.
+    """End the rotation: the edges have taken it, and were seen to refuse the dead keys, of which only the hash stays.
 
     Raises:
         FleetError: its keys are still pending, or somebody else runs it.
@@ -239,11 +241,20 @@ def completed(content: Content, request: Request) -> Step:
     clients: Clients = {}
     for name, client in sorted(content.clients.items()):
         if client.previous and client.previous.retired:
-            dead = retire(name, client.previous, proven=True)
+            dead = retire(name, client.previous, proven=not request.unproven)
             clients[name] = remember(dataclasses.replace(client, previous=None), [dead], request.now)
     content = content.with_clients(clients)
     names = _there(rotation, content) if rotation else sorted(clients)
     return Step(content.with_ended(rotation, request.now) if rotation else content, names)
+
+
+def claim(rotation: Rotation, request: Request) -> Rotation:
+    """The rotation, held by the process that asks: the one that runs it, or any once that is gone.
+
+    Raises:
+        FleetError: somebody else runs it.
+    """
+    return _claimed(rotation, request, same_id=False)
 
 
 def demand(names: t.Iterable[str], content: Content) -> None:

@@ -42,8 +42,8 @@ options:
       - With V(withdrawn) the rotation's pending keys are gone. It does nothing where there are none.
       - With V(retired) previous keys whose overlap is over are dead. The store keeps their text so that they can be
         proven dead.
-      - With V(completed) the rotation is over and its lock is given back. Dead keys count as proven; of them only hash,
-        fingerprint and times stay.
+      - With V(completed) the rotation is over and its lock is given back. Dead keys count as proven, unless O(unproven)
+        names a host; of them only hash, fingerprint and times stay.
     type: str
     choices: [present, absent, info, pending, finished, withdrawn, retired, completed]
     default: present
@@ -128,6 +128,11 @@ options:
         with O(force). The store remembers it with their hashes.
     type: bool
     default: false
+  unproven:
+    description: With O(state=completed), the hosts that could not be asked whether they refuse the dead keys.
+    type: list
+    elements: str
+    default: []
   take_over:
     description: Continue a rotation of another controller of which you know that it is dead.
     type: bool
@@ -157,6 +162,18 @@ options:
   profile:
     description: With O(backend=aws_secretsmanager), a profile of AWS's configuration.
     type: str
+  hosts:
+    description:
+      - What module M(inference.fleet.edge_keys) has returned of each host, by its name. Before anything is done it is
+        checked that the hosts' keys are this store's, and that the store is not older than they are.
+    type: dict
+    default: {}
+  adopt:
+    description:
+      - The identity of the store that the hosts' keys come from and that is given up on purpose, or V(true) for any.
+      - With O(state=present) the store then gets a generation above the hosts'.
+    type: str
+    default: ""
   prefix:
     description: With O(backend=aws_secretsmanager), what the secrets' names begin with. Each fleet needs its own.
     type: str
@@ -343,6 +360,33 @@ hashes:
       type: list
       elements: str
       returned: always
+store:
+  description:
+    - Which generation of which store all of this is of. Module M(inference.fleet.edge_keys) takes hashes only with it.
+  returned: success
+  type: dict
+  contains:
+    id:
+      description: The store's identity, made with it. Empty where it has none yet; a change gives it one.
+      type: str
+      returned: always
+    generation:
+      description: How often the live keys or their limits have changed.
+      type: int
+      returned: always
+    name:
+      description: Where the store is.
+      type: str
+      returned: always
+    settled:
+      description: Whether it was read as a whole, and not in the middle of somebody else's change.
+      type: bool
+      returned: always
+    retired:
+      description: The hashes of the keys that have to be dead.
+      type: list
+      elements: str
+      returned: always
 retired:
   description: The keys that have to be dead, of removed clients too. The oldest ones are forgotten.
   returned: success
@@ -378,7 +422,7 @@ retired:
       type: bool
       returned: always
     proven:
-      description: Whether V(completed) was reached after it died.
+      description: Whether every host was seen to refuse it.
       type: bool
       returned: always
     revealable:
@@ -447,6 +491,7 @@ actions:
 
 import contextlib
 import dataclasses
+import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -465,9 +510,12 @@ from ansible_collections.inference.fleet.plugins.module_utils._key_store import 
     KeyStore,
     StoreChanged,
     check_attributes,
+    settled,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._key_store_aws import Options, SecretsManagerKeyStore
 from ansible_collections.inference.fleet.plugins.module_utils._key_store_file import FileKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys import hosts as _hosts
+from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import Origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {
@@ -498,7 +546,10 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "overlap": {"type": "str"},
     "force": {"type": "bool", "default": False},
     "compromised": {"type": "bool", "default": False},
+    "unproven": {"type": "list", "elements": "str", "default": []},
     "take_over": {"type": "bool", "default": False},
+    "hosts": {"type": "dict", "default": {}},
+    "adopt": {"type": "str", "default": ""},
     "backend": {"type": "str", "choices": ["file", "aws_secretsmanager"], "default": "file"},
     "path": {"type": "path"},
     "region": {"type": "str"},
@@ -534,7 +585,16 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
                 stack.enter_context(store.locked(make=params["state"] == "present"))
             before = store.load()
             first = first or before
+            known = _hosts.known(params["hosts"])
+            _hosts.check(known, _origin(before, store, params), before, params["adopt"])
             step = _step(params, request, before, store)
+            if params["state"] != "info":
+                if params["state"] in ("present", "absent"):
+                    _refuse_beside_rotation(before, step.after, request)
+                floor = _hosts.latest(known, before.id) if params["adopt"] and params["state"] == "present" else 0
+                # Who was faster may have counted a part of this change.
+                edges_change = attempt > 1 or _key_view.hashes(before) != _key_view.hashes(step.after)
+                step = step._replace(after=settled(before, step.after, edges_change, floor))
             if step.after == before or check:
                 break
             try:
@@ -558,6 +618,7 @@ def _request(params: dict[str, t.Any]) -> _rotation.Request:
         force=params["force"],
         compromised=params["compromised"],
         take_over=params["take_over"],
+        unproven=tuple(params["unproven"]),
     )
 
 
@@ -605,6 +666,19 @@ def _step(params: dict[str, t.Any], request: _rotation.Request, before: Content,
     return step._replace(after=dataclasses.replace(step.after, leftovers=()))
 
 
+def _refuse_beside_rotation(before: Content, after: Content, request: _rotation.Request) -> None:
+    """A rotation is the lock between controllers: while somebody else runs one, clients stay as they are."""
+    if before.rotation and after.clients != before.clients:
+        _rotation.claim(before.rotation, request)
+
+
+def _origin(content: Content, store: KeyStore, params: dict[str, t.Any]) -> Origin:
+    # The same path is another store on each controller.
+    where = f" on {socket.gethostname()}" if params["backend"] == "file" else ""
+    retired = tuple(key.sha256 for key in content.retired())
+    return Origin(content.id, content.generation, f"{store.name}{where}", not content.writing, retired)
+
+
 def _clients_step(params: dict[str, t.Any], request: _rotation.Request, before: Content) -> _rotation.Step:
     if params["state"] == "absent":
         after = _key_clients.absent(before, request.names, request.now)
@@ -638,6 +712,7 @@ def _result(
         "hashes": _key_view.hashes(after),
         "retired": _key_view.retired(after),
         "rotation": _key_view.rotation(after),
+        "store": _hosts.shown(_origin(after, store, params)),
         "actions": _key_view.actions(before, after, store.name) if after != before else [],
     }
     if params["reveal"] and params["which"] == "all":

@@ -20,6 +20,9 @@ description:
     the inference hosts.
   - What somebody changed in the file or at run time is put right.
   - Where HAProxy does not run, only the file is written, which it reads when it starts.
+  - The host keeps from which key store, and which generation of it, it took its keys last. It refuses keys of an older
+    generation, of another store, and other keys of the same generation. Keys from before it kept that are replaced
+    when the store knows all of them.
 attributes:
   check_mode:
     support: full
@@ -68,6 +71,20 @@ options:
       budget_period:
         description: How long the budget is for.
         type: str
+  origin:
+    description:
+      - From where O(keys) or O(upstream_key) come; needed with them. C(store) of the execution of module
+        M(inference.fleet.api_key) that returned them, and of no other one.
+    type: dict
+  origin_path:
+    description: The file in which the host keeps it, readable by root only.
+    type: path
+    default: /etc/haproxy/maps/keys.origin.json
+  adopt:
+    description:
+      - The identity of the store that the host's keys come from and that is given up on purpose, or V(true) for any.
+    type: str
+    default: ""
   path:
     description: The map's file.
     type: path
@@ -97,7 +114,8 @@ extends_documentation_fragment: inference.fleet.haproxy_sockets
 EXAMPLES = r"""
 - name: Accept the keys of these clients and no others
   inference.fleet.edge_keys:
-    keys: "{{ edge_key_hashes }}"
+    keys: "{{ keys.hashes }}"
+    origin: "{{ keys.store }}"
 
 - name: Make sure that the map is there
   inference.fleet.edge_keys:
@@ -117,6 +135,28 @@ live:
   description: Whether a running HAProxy has the map; if not, only the file was written.
   returned: success
   type: bool
+taken:
+  description: Which generation of which key store the host has taken now; none where it has none.
+  returned: success
+  type: dict
+  contains:
+    store:
+      description: The store's identity.
+      type: str
+      returned: always
+    name:
+      description: Where the store is.
+      type: str
+      returned: always
+    parts:
+      description: By C(keys) and C(upstream), C(generation) and C(digest) of what was taken last.
+      type: dict
+      returned: always
+unclaimed:
+  description: The hashes of keys that the host has from before it kept where they come from.
+  returned: success
+  type: list
+  elements: str
 actions:
   description: What was done, or in check mode would be.
   returned: success
@@ -126,6 +166,7 @@ actions:
 """
 
 import contextlib
+import json
 import os
 import typing as t
 
@@ -140,7 +181,13 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
 )
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils._files import (
+    locked,
+    read_json,
+    read_text,
+    write_atomically,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
 UPSTREAM_TITLE = "What this gateway shows to the inference hosts. Written by module edge_keys."
@@ -167,6 +214,9 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
             "budget_period": {"type": "str"},
         },
     },
+    "origin": {"type": "dict"},
+    "origin_path": {"type": "path", "default": _edge.KEYS_ORIGIN_PATH},
+    "adopt": {"type": "str", "default": ""},
     "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
     "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
     "engine_key_map": {"type": "path", "default": _edge.ENGINE_KEY_MAP_PATH, "no_log": False},
@@ -175,6 +225,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "gateway_clients": {"type": "path", "default": _gateway_clients.PATH},
     **_haproxy.SOCKET_ARGUMENTS,
 }
+
+REQUIRED_BY = {"keys": ["origin"], "upstream_key": ["origin"]}
 
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
@@ -187,12 +239,17 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         workers = _haproxy.workers(params["socket"], params["master_socket"])
         edge_map = EdgeMap(params["path"], TITLE, workers)
         before = edge_map.entries()
+        taken = _origin.parse(read_json(params["origin_path"]), params["origin_path"])
+        unclaimed = [] if taken else [hashed for hashed, _value in before or []]
+        now_taken = _take(params, taken, unclaimed)
         wanted = (before or []) if given is None else given
         changed = edge_map.differs(wanted)
         live = edge_map.live_entries()
         actions = _actions(before, wanted, live) if changed else []
-        # LiteLLM first: whom the edge lets in, it has to know.
-        told = _tell_litellm(params, check)
+        # This before anything else: keys that are written and not known to be would be replaced by older ones.
+        told = _keep_origin(params["origin_path"], taken, now_taken, check)
+        # LiteLLM before the edge, which lets in only clients that LiteLLM knows.
+        told += _tell_litellm(params, check)
         if changed and not check:
             edge_map.make(wanted)
         told += _tell_engine_key(params, workers, check)
@@ -203,6 +260,8 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         "clients": sorted({_edge_clients.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),
+        "taken": now_taken.document() if now_taken else None,
+        "unclaimed": [] if now_taken else unclaimed,
         "actions": actions,
     }
     if want_diff and changed:
@@ -213,6 +272,39 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
 def _wanted(items: list[dict[str, t.Any]]) -> _edge.Entries:
     limits = {item["sha256"]: _edge_clients.check_limits(item) for item in items}
     return [(key.sha256, _edge_clients.render(key.name, limits[key.sha256])) for key in _keys.check_hashes(items)]
+
+
+def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list[str]) -> _origin.Taken | None:
+    """The record of what the host has taken, once this run's keys are its own; what it refuses is raised."""
+    parts: dict[str, str] = {}
+    if params["keys"] is not None:
+        parts[_origin.KEYS] = _origin.keys_digest(params["keys"])
+    if params["upstream_key"]:
+        parts[_origin.UPSTREAM] = _keys.sha256(params["upstream_key"])
+    if not parts:
+        return taken
+    brought = _origin.read(params["origin"])
+    _origin.check(taken, brought, parts, params["adopt"])
+    if taken is None:
+        live = [item["sha256"] for item in params["keys"] or []]
+        _origin.check_unclaimed(unclaimed, live, brought, params["adopt"])
+    return _origin.take(taken, brought, parts)
+
+
+def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Taken | None, check: bool) -> list[str]:
+    """Have the host know from where its keys come; what was done."""
+    if now_taken == taken or now_taken is None:
+        return []
+    if not check:
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            write_atomically(path, json.dumps(now_taken.document(), indent=1) + "\n", mode=0o600)
+        except OSError as error:
+            raise FleetError(
+                f"{path} cannot be written ({error.strerror}), so the keys stay as they were. Free the disk or correct "
+                "the directory's rights, then run again."
+            ) from error
+    return [f"take generation {now_taken.generation} of key {now_taken.said}"]
 
 
 def _tell_engine_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], check: bool) -> list[str]:
@@ -282,7 +374,7 @@ def _shown(entries: _edge.Entries) -> str:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_by=REQUIRED_BY, supports_check_mode=True)
     try:
         result = run(module.params, module.check_mode, module._diff)
     except FleetError as error:

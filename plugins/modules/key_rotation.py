@@ -28,8 +28,8 @@ attributes:
 options:
   state:
     description:
-      - V(locked) refuses a run that C(--limit) restricts, and keeps rollouts and other rotations of this controller off
-        the fleet until this run ends, however it ends.
+      - V(locked) refuses a run that C(--limit) keeps from an inference host or a gateway, and keeps rollouts and other
+        changes of keys of this controller off the fleet until this run ends, however it ends.
       - V(begun) opens the record, or goes on with it.
       - V(noted) notes that O(step) begins.
       - V(judged) notes what became of each host, and returns what speaks against going on.
@@ -41,6 +41,11 @@ options:
     description: The directory of the fleet's rollouts on the controller, in which the lock is too.
     type: path
     required: true
+  verb:
+    description: With O(state=locked), what the run does. A V(store_restore) may be of a part of the fleet.
+    type: str
+    choices: [rotate_keys, keys, store_restore]
+    default: rotate_keys
   rotation:
     description: As M(inference.fleet.api_key) returns it.
     type: dict
@@ -83,6 +88,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+not_running:
+  description: The inference hosts and gateways that do not run. They have the keys from before they were stopped.
+  returned: with O(state=locked)
+  type: list
+  elements: str
 journal:
   description: The record's path on the controller.
   returned: with O(state=begun)

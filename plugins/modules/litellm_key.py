@@ -15,6 +15,8 @@ description:
     its bounds, are the team's. While a client changes over it has two keys; when the old one is gone, what the client
     has spent stays.
   - The database gets hashes and fingerprints; no key is given to this module.
+  - The database keeps from which key store, and which generation of it, it took its keys last, in a table of its own.
+    It refuses keys of an older generation or of another store, as hosts do with M(inference.fleet.edge_keys).
   - All is one transaction. Keys and teams that somebody else made are never touched.
   - Runs with the Python of LiteLLM's runtime, which has psycopg, on one host that reaches the database.
   - LiteLLM keeps a key that it has seen for a minute. What refuses a removed key at once is the edge in front of it,
@@ -38,6 +40,15 @@ options:
     description: With O(state=present), the hashes of all live keys, as module M(inference.fleet.api_key) returns them.
     type: list
     elements: dict
+  origin:
+    description: With O(state=present), from where O(keys) come, as M(inference.fleet.api_key) returned it with them.
+    type: dict
+  adopt:
+    description:
+      - The identity of the store that the database's keys come from and that is given up on purpose, or V(true) for
+        any.
+    type: str
+    default: ""
   clients:
     description: With O(state=absent), the clients' names.
     type: list
@@ -61,6 +72,7 @@ EXAMPLES = r"""
 - name: Have LiteLLM's database know them
   inference.fleet.litellm_key:
     keys: "{{ keys_known.hashes }}"
+    origin: "{{ keys_known.store }}"
     database_url: "{{ litellm_database_url }}"
   vars:
     ansible_python_interpreter: /opt/inference/runtimes/litellm-1.108.7-0123456789ab/bin/python
@@ -89,23 +101,33 @@ spent:
 """
 
 import contextlib
+import json
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys, _postgresql
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     # Hashes of 256 random bits tell nobody the key.
     "keys": {"type": "list", "elements": "dict", "no_log": False},
+    "origin": {"type": "dict"},
+    "adopt": {"type": "str", "default": ""},
     "clients": {"type": "list", "elements": "str"},
     "database_url": {"type": "str", "required": True, "no_log": True},
     "timeout": {"type": "float", "default": 10},
 }
 
-REQUIRED_IF = [("state", "present", ["keys"]), ("state", "absent", ["clients"])]
+REQUIRED_IF = [("state", "present", ["keys", "origin"]), ("state", "absent", ["clients"])]
 
+_TABLE = "inference_fleet_key_origin"
+_MAKE = f'CREATE TABLE IF NOT EXISTS "{_TABLE}" (id INTEGER PRIMARY KEY, document TEXT NOT NULL)'
+_THERE = f"SELECT to_regclass('\"{_TABLE}\"') IS NOT NULL"
+_READ = f'SELECT document FROM "{_TABLE}"'  # noqa: S608
+_FORGET = f'DELETE FROM "{_TABLE}"'  # noqa: S608
+_KEEP = f'INSERT INTO "{_TABLE}" (id, document) VALUES (1, %s)'  # noqa: S608
 _SPENT = f'SELECT team_alias, spend FROM "{_litellm_keys.TEAMS.name}" WHERE {_litellm_keys.TEAMS.made}'  # noqa: S608
 
 
@@ -119,17 +141,37 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
                 database.execute("SELECT pg_advisory_xact_lock(%s)", (_litellm_keys.LOCK,))
                 there = _rows(database, _litellm_keys.TEAMS), _rows(database, _litellm_keys.KEYS)
                 teams, keys = asked or _without(*there, params["clients"])
+                if asked:
+                    _take(database, params, there[1], f"Database {address.place}", check)
                 steps = _litellm_keys.steps(_litellm_keys.TEAMS, there[0], teams)
                 steps += _litellm_keys.steps(_litellm_keys.KEYS, there[1], keys)
                 for step in () if check else steps:
                     database.execute(*step.statement())
             spent = dict(database.execute(_SPENT).fetchall())
+        except FleetError:
+            raise
         except Exception as error:
             raise FleetError(f"The database {address.place} does not take the keys: {error}") from None
     result: dict[str, t.Any] = {"changed": bool(steps), "actions": [str(step) for step in steps], "spent": spent}
     if want_diff and steps:
         result["diff"] = {"before": _shown(*there), "after": _shown(teams, keys)}
     return result
+
+
+def _take(database: t.Any, params: dict[str, t.Any], there: _litellm_keys.Rows, here: str, check: bool) -> None:
+    """Refuse keys that are older than the database's, or of another store; else keep from where they come."""
+    brought = _origin.read(params["origin"])
+    found = database.execute(_READ).fetchone() if database.execute(_THERE).fetchone()[0] else None
+    taken = _origin.parse(json.loads(found[0]) if found else None, f"Table {_TABLE} of {here[:1].lower()}{here[1:]}")
+    parts = {_origin.KEYS: _origin.keys_digest(params["keys"])}
+    _origin.check(taken, brought, parts, params["adopt"], here)
+    if taken is None:
+        live = [item["sha256"] for item in params["keys"]]
+        _origin.check_unclaimed(list(there), live, brought, params["adopt"], here)
+    now_taken = _origin.take(taken, brought, parts)
+    if now_taken != taken and not check:
+        for statement, values in ((_MAKE, ()), (_FORGET, ()), (_KEEP, (json.dumps(now_taken.document()),))):
+            database.execute(statement, values)
 
 
 def _rows(database: t.Any, table: _litellm_keys.Table) -> _litellm_keys.Rows:

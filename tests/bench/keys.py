@@ -71,6 +71,8 @@ def _tell(fleet: Fleet, place: Path, count: int) -> None:
     - ansible.builtin.include_role: {name: inference.fleet.edge, tasks_from: keys}
       vars:
         edge_key_hashes: "{{ keys_hashes + bench_others }}"
+        # The store does not know the others, so no generation of it has them.
+        edge_key_store_adopt: "true"
 """
     )
     timed([program("ansible-playbook"), str(place / "tell.yml"), "-e", f"@{place / 'keys.json'}"], fleet.environment)

@@ -61,6 +61,7 @@ class Edge:
         self.instance_ports = ports
         self.variables: dict[str, t.Any] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.generations: list[t.Any] = []
         self.log = directory / "haproxy.log"
         self.config = directory / "haproxy.cfg"
         self.maps = directory / "maps"
@@ -91,8 +92,12 @@ class Edge:
             "engine_key_map": str(self.maps / "engine_key.map"),
             "upstream_key_map": str(self.maps / "upstream_key.map"),
             "gateway_clients": str(self.directory / "gateway_clients.json"),
+            "origin_path": str(self.maps / "keys.origin.json"),
         }
-        parameters = {"keys": hashes, "upstream_key": None, **places, **self._sockets()}
+        if self.generations[-1:] != [(hashes, changes.get("upstream_key"))]:
+            self.generations.append((hashes, changes.get("upstream_key")))
+        origin = origin_of(len(self.generations))
+        parameters = {"keys": hashes, "upstream_key": None, "origin": origin, "adopt": "", **places, **self._sockets()}
         return edge_keys.run({**parameters, **changes}, check=False, want_diff=True)
 
     def drain(self, check: bool = False, **parameters: t.Any) -> dict[str, t.Any]:
@@ -282,6 +287,11 @@ def error_of(answer: Answer) -> dict[str, t.Any]:
     assert set(document["error"]) == {"message", "type", "param", "code"}
     assert isinstance(document["error"]["message"], str)
     return dict(document["error"])
+
+
+def origin_of(generation: int) -> dict[str, t.Any]:
+    """What module api_key says of the generation of a key store."""
+    return {"id": "0" * 32, "generation": generation, "name": "the key store of this test"}
 
 
 @contextlib.contextmanager

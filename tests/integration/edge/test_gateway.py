@@ -290,9 +290,7 @@ def test_another_key_is_shown_without_a_reload(pools: Pools) -> None:
     for host in pools.hosts:
         host.set_keys({UPSTREAM: "gateway", "sk-the-next-key-of-the-gateway-000000000000": "gateway"})
     done = pools.edge.set_keys({KEY: "team-a"}, upstream_key="sk-the-next-key-of-the-gateway-000000000000")
-    assert done["actions"] == [
-        action for action in done["actions"] if action.startswith("show the inference hosts the key sk-…")
-    ]
+    assert [action[:38] for action in done["actions"][1:]] == ["show the inference hosts the key sk-…"[:38]]
     for host in pools.hosts:
         host.set_keys({"sk-the-next-key-of-the-gateway-000000000000": "gateway"})
     time.sleep(2.5)

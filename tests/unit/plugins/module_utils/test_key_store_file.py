@@ -101,6 +101,8 @@ def test_the_format_is_what_the_documentation_says(path: Path) -> None:
     key = {"key": "sk-x", "created": NOW, "id": "1", "rotation": "", "activated": "", "retire_at": "", "retired": ""}
     assert json.loads(path.read_text()) == {
         "version": 1,
+        "id": "",
+        "generation": 0,
         "clients": {
             "a": {
                 "models": [],

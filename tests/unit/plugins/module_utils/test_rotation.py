@@ -451,7 +451,7 @@ def test_what_is_no_name_of_a_rotation(given: str) -> None:
 
 
 def test_actions_say_what_happened() -> None:
-    before = content("a")
+    before = dataclasses.replace(content("a"), id="0" * 32)
     pending = _rotation.pending(before, request("a", rotation_id="r1")).after
     finished = _rotation.finished(pending, request(overlap=DAY)).after
     dead = _rotation.retired(finished, request("a", force=True)).after

@@ -236,8 +236,10 @@ def test_a_second_run_is_refused_until_the_first_is_known_to_be_dead(api_key: Ap
         assert f"Rotation {begun} of a is in progress" in message
         assert f"begun by eve on elsewhere, process 100 at {NOW}" in message
         assert "take_over" in message
-    # Clients come all the same.
-    assert api_key("a", "b", "c")["changed"]
+    # It is the lock for changes of clients, too.
+    assert f"Rotation {begun} of a is in progress" in api_key("a", "b", "c")["msg"]
+    assert f"Rotation {begun} of a is in progress" in api_key("b", state="absent")["msg"]
+    assert not api_key("a", "b")["changed"]
     result = api_key("a", state="pending", take_over=True)
     assert result["actions"] == [f"continue rotation {begun}, which eve on elsewhere, process 100 left"]
     assert (result["rotation"]["by"], result["rotation"]["resumed"]) == ("ops", later(60))

@@ -14,6 +14,11 @@ from tests.unit.conftest import Result, RunModule
 A = {"name": "team-a", "sha256": "a" * 64}
 B = {"name": "team-b", "sha256": "b" * 64}
 Keys = t.Callable[..., Result]
+STORE, OTHER = "a1" * 16, "b2" * 16
+
+
+def origin(generation: int, store: str = STORE, name: str = "the key store /k.json on here", **more: t.Any) -> Result:
+    return {"id": store, "generation": generation, "name": name, **more}
 
 
 def entry(key: dict[str, str]) -> tuple[str, str]:
@@ -34,10 +39,17 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
         "engine_key_map": str(tmp_path / "engine_key.map"),
         "upstream_key_map": str(tmp_path / "upstream_key.map"),
         "gateway_clients": str(tmp_path / "gateway_clients.json"),
+        "origin_path": str(tmp_path / "keys.origin.json"),
     }
+    generations: list[str] = []
 
     def run(wanted: list[dict[str, t.Any]] | None, check: bool = False, **more: t.Any) -> Result:
-        given: dict[str, t.Any] = more if wanted is None else {"keys": wanted, **more}
+        """With a generation of its own for each change, as the store has it, unless the test gives one."""
+        content = json.dumps([sorted(map(str, wanted or [])), more.get("upstream_key")])
+        if not generations or generations[-1] != content:
+            generations.append(content)
+        given: dict[str, t.Any] = {"origin": origin(len(generations)), **more}
+        given |= {} if wanted is None else {"keys": wanted}
         return run_module("edge_keys", {**given, "path": str(path), **sockets}, check=check, diff=True)
 
     return run
@@ -47,7 +59,12 @@ def test_without_haproxy_the_file_is_written(keys: Keys, path: Path) -> None:
     result = keys([B, A])
     assert result["changed"]
     assert (result["clients"], result["count"], result["live"]) == (["team-a", "team-b"], 2, False)
-    assert result["actions"] == ["add team-a sk-…aaaaaaaa", "add team-b sk-…bbbbbbbb", "make the map's file"]
+    assert result["actions"] == [
+        "add team-a sk-…aaaaaaaa",
+        "add team-b sk-…bbbbbbbb",
+        "make the map's file",
+        "take generation 1 of key store a1a1a1a1… (the key store /k.json on here)",
+    ]
     assert path.read_text().splitlines()[1:] == [f"{'a' * 64} team-a", f"{'b' * 64} team-b"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert not keys([A, B])["changed"]
@@ -67,7 +84,7 @@ def test_haproxy_and_file_change_together(keys: Keys, tmp_path: Path, path: Path
         haproxy.worker.maps[str(path)] = [entry(A)]
         result = keys([B])
         assert (result["changed"], result["live"]) == (True, True)
-        assert result["actions"] == ["add team-b sk-…bbbbbbbb", "remove team-a sk-…aaaaaaaa"]
+        assert result["actions"][:-1] == ["add team-b sk-…bbbbbbbb", "remove team-a sk-…aaaaaaaa"]
         assert haproxy.worker.maps[str(path)] == [entry(B)]
         assert not keys([B])["changed"]
     assert "team-b" in path.read_text()
@@ -131,7 +148,8 @@ def test_a_disk_that_is_full_leaves_haproxy_as_it_was(
         haproxy.worker.maps[str(path)] = [entry(A)]
         monkeypatch.setattr(os, "fsync", full)
         result = keys([B])
-        assert "keys.map cannot be written (No space left on device)" in result["msg"]
+        assert "keys.origin.json cannot be written (No space left on device)" in result["msg"]
+        assert "team-b" not in path.read_text()
         assert haproxy.worker.maps[str(path)] == [entry(A)]
 
 
@@ -184,7 +202,7 @@ def test_a_gateway_shows_the_hosts_its_key(keys: Keys, tmp_path: Path) -> None:
 
 def test_without_one_the_key_stays(keys: Keys, tmp_path: Path) -> None:
     keys([A], upstream_key=UPSTREAM)
-    assert not keys([A])["changed"]
+    assert not keys([A], origin=origin(1))["changed"]
     assert UPSTREAM in (tmp_path / "upstream_key.map").read_text()
 
 
@@ -200,7 +218,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])["changed"]
     # What only LiteLLM looks at changes too.
-    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"] == ["tell LiteLLM of 1 keys"]
+    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"][1:] == ["tell LiteLLM of 1 keys"]
     assert not keys(None)["changed"]
 
 
@@ -215,3 +233,121 @@ def test_check_mode_tells_litellm_nothing(keys: Keys, tmp_path: Path) -> None:
 def test_a_host_that_is_no_gateway_gets_no_such_file(keys: Keys, tmp_path: Path) -> None:
     keys([A])
     assert not (tmp_path / "gateway_clients.json").exists()
+
+
+def test_an_older_generation_changes_nothing(keys: Keys, tmp_path: Path, path: Path) -> None:
+    """A run that read the store before a rotation ended and writes afterwards."""
+    keys([A], origin=origin(1))
+    keys([B], origin=origin(3), upstream_key=UPSTREAM)
+    before = path.read_text()
+    for late in (
+        keys([A], origin=origin(1)),
+        keys([A], origin=origin(2)),
+        keys(None, origin=origin(2), upstream_key="sk-old"),
+    ):
+        assert (
+            "has generation 3 of key store a1a1a1a1… (the key store /k.json on here); this run brought" in late["msg"]
+        )
+        assert "run it again" in late["msg"]
+    assert path.read_text() == before
+    assert UPSTREAM in (tmp_path / "upstream_key.map").read_text()
+    assert keys([A, B], origin=origin(4))["changed"]
+
+
+def test_a_key_for_the_hosts_is_as_late_as_the_clients_keys(keys: Keys, path: Path) -> None:
+    keys([A], origin=origin(1))
+    keys(None, origin=origin(3), upstream_key=UPSTREAM)
+    assert "brought generation 2" in keys([B], origin=origin(2))["msg"]
+    assert "team-a" in path.read_text()
+
+
+def test_another_store_is_refused_until_it_is_adopted(keys: Keys, path: Path) -> None:
+    keys([A], origin=origin(7))
+    foreign = origin(1, OTHER, "the key store /k.json on laptop2")
+    refused = keys([B], origin=foreign)["msg"]
+    assert "belongs to key store a1a1a1a1… (the key store /k.json on here), generation 7" in refused
+    assert "this run's is store b2b2b2b2… (the key store /k.json on laptop2), generation 1" in refused
+    assert f"-e key_store_adopt={STORE}" in refused
+    assert "belongs to" in keys([B], origin=foreign, adopt=OTHER)["msg"]
+    assert "team-a" in path.read_text()
+    assert keys([B], origin=foreign, adopt=STORE)["taken"]["store"] == OTHER
+    assert not keys([B], origin=foreign)["changed"]
+    assert "belongs to" in keys([A], origin=origin(8))["msg"]
+
+
+def test_a_generation_has_one_content(keys: Keys, path: Path) -> None:
+    keys([A], origin=origin(2))
+    assert "A generation has one content, so there are two copies of the store" in keys([B], origin=origin(2))["msg"]
+    limited = {**A, "requests_per_minute": 5}
+    assert "A generation has one content" in keys([limited], origin=origin(2))["msg"]
+    # Its part in a rotation is nothing to an edge.
+    assert not keys([{**A, "slot": "previous"}], origin=origin(2))["changed"]
+    assert "team-a" in path.read_text()
+
+
+def test_what_was_read_in_the_middle_of_a_change_is_refused(keys: Keys, path: Path) -> None:
+    assert "was changing the key store" in keys([A], origin=origin(2, settled=False))["msg"]
+    assert not path.exists()
+
+
+def test_keys_come_with_their_origin_or_not_at_all(keys: Keys, path: Path) -> None:
+    assert "origin" in keys([A], origin=None)["msg"]
+    assert "origin is not what module api_key returns" in keys([A], origin={})["msg"]
+    assert "has no identity yet" in keys([A], origin=origin(0, ""))["msg"]
+    assert not path.exists()
+
+
+def test_a_host_of_before_is_adopted_where_the_store_knows_its_keys(keys: Keys, tmp_path: Path, path: Path) -> None:
+    keys([A, B])
+    record = tmp_path / "keys.origin.json"
+    record.unlink()
+    looked = keys(None, check=True)
+    assert (looked["taken"], looked["unclaimed"]) == (None, [A["sha256"], B["sha256"]])
+    refused = keys([A], origin=origin(1))
+    assert (
+        "takes keys that store a1a1a1a1… (the key store /k.json on here) does not know: sk-…bbbbbbbb." in refused["msg"]
+    )
+    assert "-e key_store_adopt=true" in refused["msg"]
+    assert keys([A], origin=origin(1, retired=[B["sha256"]]))["changed"]
+    assert "team-b" not in path.read_text()
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    looked = keys(None, check=True)
+    assert (looked["taken"]["store"], looked["unclaimed"]) == (STORE, [])
+
+
+@pytest.mark.parametrize("files", range(1, 5))
+def test_a_crash_between_two_files_leaves_no_way_back_for_older_keys(
+    keys: Keys, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
+    clients = tmp_path / "gateway_clients.json"
+    clients.touch()
+    keys([A], origin=origin(1))
+    replaced: list[str] = []
+    replace = os.replace
+
+    def crash(source: str, target: str) -> None:
+        replaced.append(target)
+        if len(replaced) == files:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        if files < 4:
+            with pytest.raises(KeyboardInterrupt):
+                keys([B], origin=origin(2))
+        else:
+            keys([B], origin=origin(2))
+    assert [os.path.basename(one) for one in replaced] == ["keys.origin.json", "gateway_clients.json", "keys.map"][
+        :files
+    ]
+    if files > 1:
+        assert "brought generation 1" in keys([A], origin=origin(1))["msg"]
+    keys([B], origin=origin(2))
+    assert (A["sha256"] in path.read_text(), B["sha256"] in path.read_text()) == (False, True)
+    assert list(json.loads(clients.read_text())["keys"]) == [B["sha256"]]
+
+
+def test_a_record_that_is_none_is_named(keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "keys.origin.json").write_text('{"store": "x"}')
+    assert "keys.origin.json is not a record of the key store" in keys([A])["msg"]

@@ -10,7 +10,9 @@ from ansible_collections.inference.fleet.plugins.action.key_rotation import ARGU
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_lock
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
-HOSTS = ["inference-10", "inference-2", "inference-1"]
+INFERENCE = ["inference-10", "inference-2", "inference-1"]
+GATEWAYS = ["gateway-2", "gateway-1"]
+HOSTS = INFERENCE + GATEWAYS
 PROOF = {"answered": ["a sk-…12345678"], "refused": 16, "failures": [], "changed": False}
 
 
@@ -21,7 +23,7 @@ class Run:
         self.records = records
         self.hostvars: dict[str, dict[str, t.Any]] = {host: {"keys_proof": PROOF} for host in hosts}
         self.vars: dict[str, t.Any] = {
-            "groups": {"inference": HOSTS},
+            "groups": {"inference": INFERENCE, "gateway": GATEWAYS},
             "ansible_play_hosts_all": hosts,
             "ansible_play_hosts": list(hosts),
             "hostvars": self.hostvars,
@@ -45,10 +47,32 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "records")
 
 
-def test_a_rotation_is_of_the_whole_fleet(tmp_path: Path) -> None:
-    limited = Run(tmp_path, ["inference-1"])
-    with pytest.raises(FleetError, match="--limit leaves out inference-2, inference-10: the new keys would be refused"):
-        limited("locked")
+@pytest.mark.parametrize(
+    ("limit", "left_out"),
+    [
+        (["inference-1", *GATEWAYS], "inference-2, inference-10"),
+        (INFERENCE, "gateway-1, gateway-2"),
+        (GATEWAYS, "inference-1, inference-2, inference-10"),
+        (["inference-1"], "gateway-1, gateway-2, inference-2, inference-10"),
+    ],
+)
+def test_keys_change_on_the_whole_fleet(tmp_path: Path, limit: list[str], left_out: str) -> None:
+    limited = Run(tmp_path, limit)
+    for verb, what in (("rotate_keys", "A rotation"), ("keys", "A change of clients")):
+        with pytest.raises(FleetError) as refused:
+            limited("locked", verb=verb)
+        assert f"{what} is of the whole fleet, inference hosts and gateways" in refused.value.message
+        assert f"--limit leaves out {left_out}: the new keys would be refused there" in refused.value.message
+    assert limited("locked", verb="store_restore")
+
+
+def test_hosts_that_do_not_run_are_named(run: Run) -> None:
+    assert run("locked")["not_running"] == []
+    run.vars["groups"]["not_running"] = ["inference-11", "inference-3", "gateway-3", "store", "prometheus", "unknown"]
+    run.hostvars.update({name: {"fleet_role": name.partition("-")[0]} for name in ("inference-11", "inference-3")})
+    run.hostvars.update({"gateway-3": {"fleet_role": "gateway"}, "store": {"fleet_role": "gateway_store"}})
+    run.hostvars.update({"prometheus": {"fleet_role": "monitoring"}, "unknown": {}})
+    assert run("locked")["not_running"] == ["gateway-3", "inference-3", "inference-11", "unknown"]
 
 
 def test_a_rollout_keeps_a_rotation_out_and_the_other_way_round(run: Run) -> None:
@@ -71,13 +95,13 @@ def test_all_is_well(run: Run) -> None:
     run("noted", step="test")
     assert run("judged", step="test") == {"problems": [], "left_out": []}
     assert not run("ended")["failed"]
-    assert [event["event"] for event in run.journal] == ["begin", "step", "host", "host", "host", "end"]
+    assert [event["event"] for event in run.journal] == ["begin", "step", *["host"] * 5, "end"]
     begin = run.journal[0]
     assert begin["clients"] == [
         {"name": "a", "state": "pending", "keys": [{"slot": "current", "fingerprint": "sk-…1"}]}
     ]
     assert begin["options"] == {"overlap": "24h"}
-    assert [event["host"] for event in run.journal[2:5]] == ["inference-1", "inference-2", "inference-10"]
+    assert [event["host"] for event in run.journal[4:7]] == ["inference-1", "inference-2", "inference-10"]
     assert run.journal[2]["refused"] == 16
     assert run.journal[-1]["outcome"] == "completed"
     assert run("begun")["resumed"] is True
@@ -102,7 +126,7 @@ def test_what_speaks_against_going_on(run: Run) -> None:
 def test_a_fleet_that_does_not_answer_at_all_cannot_be_skipped(run: Run) -> None:
     for host in HOSTS:
         run.lose(host)
-    assert len(run("judged", skip_unreachable=True)["problems"]) == 3
+    assert len(run("judged", skip_unreachable=True)["problems"]) == 5
 
 
 def test_a_check_writes_nothing(run: Run) -> None:

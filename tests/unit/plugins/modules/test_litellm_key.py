@@ -32,8 +32,14 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
 
 @pytest.fixture
 def keep(database: Database, run_module: RunModule) -> Keep:
+    generations: list[str] = []
+
     def run(*items: dict[str, t.Any], check: bool = False, **more: t.Any) -> Result:
-        arguments = {"database_url": URL, "keys": list(items), **more}
+        """With a generation of its own for each change, as the store has it, unless the test gives one."""
+        content = str(items)
+        if not generations or generations[-1] != content:
+            generations.append(content)
+        arguments = {"database_url": URL, "keys": list(items), "origin": origin(len(generations)), **more}
         return run_module("litellm_key", arguments, check=check, diff=True)
 
     return run
@@ -41,6 +47,10 @@ def keep(database: Database, run_module: RunModule) -> Keep:
 
 def item(name: str, key: str, **more: t.Any) -> dict[str, t.Any]:
     return {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), **more}
+
+
+def origin(generation: int, store: str = "a1" * 16, **more: t.Any) -> dict[str, t.Any]:
+    return {"id": store, "generation": generation, "name": "the key store /k.json", **more}
 
 
 def names(database: Database) -> list[str]:
@@ -120,3 +130,30 @@ def test_of_two_at_once_one_waits(database: Database, keep: Keep) -> None:
     keep(item("a", "1"))
     asked = [text for text in database.asked if not text.startswith("CREATE")]
     assert asked[0] == "SELECT pg_advisory_xact_lock(%s)"
+
+
+def test_older_keys_and_those_of_another_store_are_refused(database: Database, keep: Keep) -> None:
+    keep(item("a", "old"), origin=origin(1))
+    keep(item("a", "new"), origin=origin(2))
+    late = keep(item("a", "old"), origin=origin(1))["msg"]
+    assert "Database 10.0.0.7:5432/litellm has generation 2 of key store a1a1a1a1…" in late
+    assert "this run brought generation 1" in late
+    foreign = keep(item("a", "x"), origin=origin(9, "b2" * 16))["msg"]
+    assert "belongs to key store a1a1a1a1…" in foreign
+    assert "this run's is store b2b2b2b2…" in foreign
+    assert "A generation has one content" in keep(item("a", "x"), origin=origin(2))["msg"]
+    assert len(names(database)) == 1
+    assert keep(item("a", "x"), origin=origin(9, "b2" * 16), adopt="a1" * 16)["changed"]
+    assert not keep(item("a", "x"), origin=origin(9, "b2" * 16))["changed"]
+
+
+def test_a_database_of_before_is_adopted_where_the_store_knows_its_keys(database: Database, keep: Keep) -> None:
+    keep(item("a", "1"), item("b", "2"))
+    database.execute('DROP TABLE "inference_fleet_key_origin"')
+    assert "does not know: sk-…" in keep(item("a", "1"))["msg"]
+    assert keep(item("a", "1"), origin=origin(1, retired=[item("b", "2")["sha256"]]))["changed"]
+
+
+def test_a_check_keeps_no_origin(database: Database, keep: Keep) -> None:
+    keep(item("a", "1"), check=True)
+    assert database.rows("SELECT name FROM sqlite_master WHERE name = 'inference_fleet_key_origin'") == []
