@@ -54,6 +54,9 @@ class Answer:
     first: float | None = None
     last: float | None = None
     total: float = 0.0
+    id: str | None = None
+    created: float | None = None
+    headers: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def completion_tokens(self) -> int | None:
@@ -62,6 +65,13 @@ class Answer:
     @property
     def prompt_tokens(self) -> int | None:
         return self._count("prompt_tokens")
+
+    def identify(self, document: dict[str, t.Any]) -> None:
+        """Take from an answer, or a piece of one, which it is and when it was made."""
+        self.id = self.id or _text_in(document, "id")
+        created = document.get("created")
+        if self.created is None and isinstance(created, (int, float)) and not isinstance(created, bool) and created > 0:
+            self.created = float(created)
 
     def _count(self, name: str) -> int | None:
         value = (self.usage or {}).get(name)
@@ -99,7 +109,9 @@ def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
     try:
         choice = body["choices"][0]
         text = _text_of(choice["message"])
-        return Answer(text, choice.get("finish_reason"), _usage_of(body), total=reply.seconds)
+        answer = Answer(text, choice.get("finish_reason"), _usage_of(body), total=reply.seconds, headers=reply.headers)
+        answer.identify(body)
+        return answer
     except (AttributeError, KeyError, IndexError, TypeError):
         raise ChatFailure("malformed", f"200, but no chat completion: {excerpt(reply.text())}") from None
 
@@ -114,7 +126,9 @@ def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> 
                 _check_status(stream.reply())
             if not kind.startswith("text/event-stream"):
                 raise ChatFailure("malformed", f"200, but no event stream: content type {kind or 'missing'}")
-            return _Collector().collect(stream.events())
+            answer = _Collector().collect(stream.events())
+            answer.headers = stream.headers
+            return answer
     except HttpFailure as failure:
         raise _explained(failure) from None
 
@@ -193,6 +207,11 @@ def _usage_of(document: dict[str, t.Any]) -> dict[str, t.Any] | None:
     return usage if isinstance(usage, dict) else None
 
 
+def _text_in(document: dict[str, t.Any], name: str) -> str | None:
+    value = document.get(name)
+    return value if isinstance(value, str) and value else None
+
+
 def _text_of(message: dict[str, t.Any]) -> str:
     content = message["content"]
     if content is not None and not isinstance(content, str):
@@ -229,6 +248,7 @@ class _Collector:
     def _take(self, elapsed: float, chunk: dict[str, t.Any]) -> None:
         answer = self._answer
         self._seen += 1
+        answer.identify(chunk)
         answer.usage = _usage_of(chunk) or answer.usage
         for choice in chunk.get("choices") or []:
             self._opened = elapsed if self._opened is None else self._opened

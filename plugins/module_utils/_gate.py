@@ -34,6 +34,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     Refusal,
     figures_of,
     judge,
+    judge_word,
     require_usage,
     rgb_of,
 )
@@ -41,13 +42,24 @@ from ansible_collections.inference.fleet.plugins.module_utils._http import Clien
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import share_of_drafts
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
+from ansible_collections.inference.fleet.plugins.module_utils.gate.freshness import (
+    PAST_THE_CACHE,
+    Freshness,
+    nonce,
+    with_nonce,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.module_utils.gate.speed import best_of, slowdown
 
-CHECKS = ("models", "text", "stream", "image", "speed", "drafts", "wrong_key", "no_key")
+CHECKS = ("models", "text", "stream", "image", "schema", "speed", "drafts", "wrong_key", "no_key")
 
 # A rate of drafts is an average: SGLang tells it every 40 steps.
 DRAFT_TOKENS = 512
+
+# By so many tokens at most the timed answer is longer than speed_tokens: its length, too, belongs to its question.
+SPEED_SPREAD = 16
+
+PROMPT_SCHEMA = "Answer with the only word that the schema allows."
 
 # Without a key there is nothing to tell a wrong one from.
 KEY_CHECKS = ("wrong_key", "no_key")
@@ -80,6 +92,10 @@ HINTS = {
     "drafts_refused": "the draft model does not belong to this model, or the prompts are not its kind: choose another "
     "model_draft, lower num_speculative_tokens, or do without (engine_profile: balanced)",
     "no_drafts": "see that the engine was started with speculative decoding and a draft model, and its journal",
+    "stale": "a cache answers, and the engine behind it was not asked: see that the cache between here and the engine "
+    "keeps to its rules, or set both clocks",
+    "no_schema": "structured output is not at work: see the engine's journal for its grammar backend, and that nothing "
+    "between here and the engine drops response_format; leave schema out of checks where no client needs it",
     "no_data": "raise speed_tokens, or leave the check speed out",
 }
 
@@ -109,6 +125,7 @@ class Plan:
     slowdown_grace_ms: float
     min_draft_share: float
     judge_speed: bool = False
+    no_cache: bool = False
     good: dict[str, t.Any] | None = None
 
     def check(self) -> None:
@@ -162,6 +179,7 @@ class Gate:
         machine: what the figures are taken on.
         clock: monotonic seconds.
         sleep: waits.
+        wall_clock: seconds since 1970.
     """
 
     def __init__(
@@ -171,21 +189,25 @@ class Gate:
         machine: Machine | None = None,
         clock: t.Callable[[], float] = time.monotonic,
         sleep: t.Callable[[float], None] = time.sleep,
+        wall_clock: t.Callable[[], float] = time.time,
     ) -> None:
         self._plan = plan
         self._client_for = client_for
         self._machine = machine or Machine()
         self._clock = clock
         self._sleep = sleep
+        self._wall_clock = wall_clock
         self._ends = 0.0
         self._figures: dict[str, t.Any] | None = None
         self._measured: list[dict[str, t.Any]] = []
+        self._freshness = Freshness()
         self._evidence: dict[str, t.Any] = {}
         self._asks: dict[str, t.Callable[[], None]] = {
             "models": self._ask_models,
             "text": self._ask_text,
             "stream": self._ask_stream,
             "image": self._ask_image,
+            "schema": self._ask_schema,
             "speed": self._ask_speed,
             "drafts": self._ask_drafts,
             "wrong_key": self._ask_wrong_key,
@@ -281,14 +303,11 @@ class Gate:
 
     def _ask_text(self) -> None:
         plan = self._plan
-        answer = ask(self._client(), self._question(plan.prompt_text), self._timeout())
-        self._keep(answer)
-        judge(answer, plan.expect_text, plan.expect_text_regex)
+        judge(self._answer(self._question(plan.prompt_text)), plan.expect_text, plan.expect_text_regex)
 
     def _ask_stream(self) -> None:
         plan = self._plan
-        answer = ask_streamed(self._client(), self._question(plan.prompt_text), self._timeout())
-        self._keep(answer)
+        answer = self._answer(self._question(plan.prompt_text), streamed=True)
         judge(answer, plan.expect_text, plan.expect_text_regex)
         self._figures = figures_of(answer) if self._figures is None else self._figures
 
@@ -297,8 +316,7 @@ class Gate:
         squares = []
         for colour, expect in plan.expect_image.items():
             url = data_url(solid_square(rgb_of(colour), plan.image_size))
-            answer = ask(self._client(), self._question(plan.prompt_image, url), self._timeout())
-            self._keep(answer)
+            answer = self._answer(self._question(plan.prompt_image, url))
             squares.append({"colour": colour, **self._evidence})
             try:
                 judge(answer, expect)
@@ -306,18 +324,23 @@ class Gate:
                 raise Refusal(refusal.reason, f"for the {colour} square {refusal.got}") from None
         self._evidence = {"squares": squares}
 
+    def _ask_schema(self) -> None:
+        word = nonce()
+        schema = {"name": "word", "strict": True, "schema": {"type": "string", "enum": [word]}}
+        wanted = self._question(PROMPT_SCHEMA, response_format={"type": "json_schema", "json_schema": schema})
+        judge_word(self._answer(wanted), word)
+
     def _ask_speed(self) -> None:
         plan = self._plan
-        # The number keeps the prompt out of the prefix cache, so that every gate measures the same work.
-        prompt = f"{secrets.token_hex(4)}. {plan.prompt_speed}"
-        wanted = question(plan.model, prompt, plan.speed_tokens, ignore_eos=True)
+        tokens = plan.speed_tokens + secrets.randbelow(SPEED_SPREAD)
         load, before = self._machine.load(), self._machine.work_ms()
-        answer = ask_streamed(self._client(), wanted, self._timeout())
+        answer = self._answer(self._question(plan.prompt_speed, max_tokens=tokens, ignore_eos=True), streamed=True)
         work = max(before, self._machine.work_ms())
-        self._keep(answer)
         if answer.finish_reason not in FINISHED:
             raise Refusal("finish_reason", f"an answer with finish_reason {answer.finish_reason}")
         require_usage(answer)
+        if answer.finish_reason == "length" and answer.completion_tokens != tokens:
+            raise Refusal("stale", f"{answer.completion_tokens} tokens up to a limit, where {tokens} were asked for")
         figures = {**figures_of(answer), "work_ms": work, **load}
         self._evidence.update(figures)
         if figures["ttft_ms"] is None or figures["tokens_per_second"] is None:
@@ -333,11 +356,10 @@ class Gate:
 
     def _ask_drafts(self) -> None:
         plan = self._plan
-        wanted = question(plan.model, f"{secrets.token_hex(4)}. {plan.prompt_speed}", DRAFT_TOKENS, ignore_eos=True)
         before = counters(self._client(), self._timeout())
-        answer = ask_streamed(self._client(), wanted, self._timeout())
+        wanted = self._question(plan.prompt_speed, max_tokens=DRAFT_TOKENS, ignore_eos=True)
+        answer = self._answer(wanted, streamed=True)
         share = share_of_drafts(before, counters(self._client(), self._timeout()))
-        self._keep(answer)
         if share is None:
             raise Refusal("no_drafts", f"{answer.completion_tokens} tokens, none of which a draft model had proposed")
         self._evidence["draft_share"] = round(share, 3)
@@ -359,8 +381,18 @@ class Gate:
         if reply.status != 401:
             raise Refusal("status", f"{said(reply)} with {how}; expected 401")
 
-    def _question(self, prompt: str, image_url: str | None = None) -> dict[str, t.Any]:
-        return question(self._plan.model, prompt, self._plan.max_tokens, image_url)
+    def _question(self, prompt: str, image_url: str | None = None, **options: t.Any) -> dict[str, t.Any]:
+        """A question that was never asked before: what stands first also keeps it out of the engine's prefix cache."""
+        wanted = {"max_tokens": self._plan.max_tokens, **(PAST_THE_CACHE if self._plan.no_cache else {}), **options}
+        return question(self._plan.model, with_nonce(prompt), image_url=image_url, **wanted)
+
+    def _answer(self, wanted: dict[str, t.Any], streamed: bool = False) -> Answer:
+        """The answer to a question, which is noted and belongs to it."""
+        asked_at = self._wall_clock()
+        answer = (ask_streamed if streamed else ask)(self._client(), wanted, self._timeout())
+        self._keep(answer)
+        self._freshness.judge(answer, asked_at)
+        return answer
 
     def _keep(self, answer: Answer) -> None:
         self._evidence = {
@@ -376,10 +408,16 @@ class Gate:
         base = base[: -len("/v1")] if base.endswith("/v1") else base
         if name == "models":
             return f"GET {base}{MODELS_PATH} for the model {plan.model}"
-        prompts = {"image": plan.prompt_image, "speed": plan.prompt_speed, "drafts": plan.prompt_speed}
+        prompts = {
+            "image": plan.prompt_image,
+            "schema": PROMPT_SCHEMA,
+            "speed": plan.prompt_speed,
+            "drafts": plan.prompt_speed,
+        }
         prompt = prompts.get(name, plan.prompt_text)
         how = {
             "stream": ", streamed",
+            "schema": " with a JSON schema of one made-up word",
             "speed": f", streamed, {plan.speed_tokens} tokens",
             "drafts": f", streamed, {DRAFT_TOKENS} tokens, and for its counters",
             "image": f" with a square of {' and of '.join(plan.expect_image)}",

@@ -11,7 +11,17 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils._engines import GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
-_SHARED = ("model", "checks", "judge_speed", "baseline", "record", "expect_failure", "expect_reason")
+_SHARED = (
+    "model",
+    "checks",
+    "judge_speed",
+    "no_cache",
+    "replay",
+    "baseline",
+    "record",
+    "expect_failure",
+    "expect_reason",
+)
 _KEY_OPTIONS = ("api_key", "api_key_file")
 
 
@@ -34,6 +44,7 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
             "url": f"http://127.0.0.1:{instance['engine_port']}",
             # A gateway's answers are as fast as the hosts behind it, which others use at the same time.
             "judge_speed": params["judge_speed"] is not False and instance.get("engine") != GATEWAY,
+            "no_cache": params["no_cache"] or instance.get("engine") == GATEWAY,
         }
         if instance.get("served_name"):
             target["model"] = instance["served_name"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 
@@ -99,6 +100,26 @@ def judge(answer: Answer, expect: t.Sequence[str], regex: str | None = None) -> 
     if not is_golden(answer.text, expect, regex):
         wanted = [f'"{text}"' for text in expect] + ([f"/{regex}/"] if regex is not None else [])
         raise Refusal("wrong_answer", f"{shown}; expected {' or '.join(wanted)}")
+    require_usage(answer)
+
+
+def judge_word(answer: Answer, word: str) -> None:
+    """Accept an answer that a schema allowed only ``word``, which was made up for this question.
+
+    Raises:
+        Refusal: it is another answer.
+    """
+    shown = f'the answer "{excerpt(answer.text, 120)}" with finish_reason {answer.finish_reason}'
+    if answer.finish_reason not in FINISHED:
+        raise Refusal("finish_reason", f"{shown}; expected finish_reason {' or '.join(FINISHED)}")
+    try:
+        found = json.loads(answer.text)
+    except ValueError:
+        found = None
+    if not isinstance(found, str):
+        raise Refusal("no_schema", f'{shown}; expected the JSON string "{word}"')
+    if found != word:
+        raise Refusal("stale", f'{shown}; the schema allowed only "{word}"')
     require_usage(answer)
 
 

@@ -17,6 +17,8 @@ description:
   - It fails when it learns nothing. No answer, no usage, no checks are failures.
   - A server that is not ready (no connection, no answer in time, 408, 425, 429, 502, 503, 504) is asked again, at most
     O(attempts) times and within O(deadline); C(Retry-After) is honoured up to 30 seconds.
+  - An answer has to belong to its question. Each carries a nonce before its prompt; an answer that came before, that
+    was made before its question, or that a cache names its own is refused.
   - After a wrong answer, a broken stream or a 500 it is not asked again. Half of the clients would meet the other half.
 attributes:
   check_mode:
@@ -52,14 +54,16 @@ options:
       - V(models) wants O(model) in the list of models, because SGLang answers to any model name.
       - V(text) and V(stream) ask O(prompt_text), whole and streamed.
       - V(image) asks O(prompt_image) about a square of each colour in O(expect_image). Leave it out for text models.
-      - V(speed) streams O(speed_tokens) tokens and measures; see O(max_slowdown).
+      - V(schema) allows with a JSON schema only a word that is made up for this question. It needs the engine's grammar
+        backend, and no cache can know the answer.
+      - V(speed) streams O(speed_tokens) tokens, or some more, and measures; see O(max_slowdown).
       - V(drafts) streams 512 tokens and looks at the engine's counters, so it is for an engine's own port; see
         O(min_draft_share). Ask it of engines that have a draft model.
       - V(wrong_key) and V(no_key) want a 401.
     type: list
     elements: str
-    choices: [models, text, stream, image, speed, drafts, wrong_key, no_key]
-    default: [models, text, stream, image, speed, wrong_key, no_key]
+    choices: [models, text, stream, image, schema, speed, drafts, wrong_key, no_key]
+    default: [models, text, stream, image, schema, speed, wrong_key, no_key]
   prompt_text:
     description: The question of the checks V(text) and V(stream).
     type: str
@@ -120,6 +124,12 @@ options:
       - It is measured again, up to O(attempts) times, before it fails.
     type: float
     default: 2.0
+  no_cache:
+    description:
+      - Ask LiteLLM to answer past its cache, and to keep the answers out of it. Gateways in O(instances) are always
+        asked to. Engines pass over these words.
+    type: bool
+    default: false
   judge_speed:
     description:
       - Whether the check V(speed) compares at all. That means something only on an engine's own port while it is
@@ -183,10 +193,19 @@ options:
         description: What to ask.
         type: list
         elements: str
-        choices: [models, text, stream, image, speed, drafts, wrong_key, no_key]
+        choices: [models, text, stream, image, schema, speed, drafts, wrong_key, no_key]
       judge_speed:
         description: Whether the check V(speed) compares.
         type: bool
+      no_cache:
+        description: Whether to ask LiteLLM to answer past its cache.
+        type: bool
+      replay:
+        description:
+          - Give each question the answer to the first one, as a cache would that leaves the question out of its key.
+            Shows that the gate refuses stale answers. For checks that are not streamed.
+        type: bool
+        default: false
       baseline:
         description: The last good figures.
         type: raw
@@ -258,6 +277,12 @@ EXAMPLES = r"""
       - name: dead port
         url: http://127.0.0.1:9
         expect_reason: unreachable
+      - name: cached answer
+        url: http://127.0.0.1:8000
+        api_key: "{{ gate_api_key }}"
+        checks: [text, text]
+        replay: true
+        expect_reason: stale
 """
 
 RETURN = r"""
@@ -338,7 +363,7 @@ targets:
           description:
             - Why it failed, only if it did. One of C(unreachable), C(timeout), C(deadline), C(status), C(unauthorized),
               C(key_accepted), C(model_missing), C(empty), C(wrong_answer), C(repetition), C(finish_reason),
-              C(no_usage), C(truncated), C(malformed), C(slow), C(no_data).
+              C(no_usage), C(stale), C(no_schema), C(truncated), C(malformed), C(slow), C(no_data).
           type: str
         asked:
           description: The request, in words, if it failed.
@@ -383,7 +408,8 @@ from ansible_collections.inference.fleet.plugins.module_utils._gate_record impor
     record_of,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._gate_targets import answers_of, shortcoming, targets_of
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client, Reply
+from ansible_collections.inference.fleet.plugins.module_utils.gate.replay import Replaying
 
 
 def key_of(options: dict[str, t.Any]) -> str | None:
@@ -436,8 +462,11 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
 def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t.Any]:
     """Gate one target and record it; a record that cannot be written is a warning, and says nothing of the target."""
 
+    replies: dict[str, Reply] = {}
+
     def client_for(key: str | None) -> Client:
-        return Client(plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
+        connection = (plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
+        return Replaying(replies, *connection) if options.get("replay") else Client(*connection)
 
     result = Gate(plan, client_for).run()
     warnings = [last_record(options["record"])[1]] if options["baseline"] is None else []
@@ -513,6 +542,7 @@ def argument_spec() -> dict[str, t.Any]:
         "deadline": {"type": "float", "default": 300},
         "attempts": {"type": "int", "default": 3},
         "max_slowdown": {"type": "float", "default": 2.0},
+        "no_cache": {"type": "bool", "default": False},
         "judge_speed": {"type": "bool"},
         "slowdown_grace_ms": {"type": "float", "default": 200},
         "min_draft_share": {"type": "float", "default": 0.3},
@@ -531,6 +561,8 @@ def argument_spec() -> dict[str, t.Any]:
                 "api_key_file": key_file,
                 "checks": checks,
                 "judge_speed": {"type": "bool"},
+                "no_cache": {"type": "bool"},
+                "replay": {"type": "bool", "default": False},
                 "baseline": {"type": "raw"},
                 "record": {"type": "path"},
                 "expect_failure": {"type": "bool"},

@@ -32,6 +32,7 @@ import sys
 import threading
 import time
 import typing as t
+import uuid
 import zlib
 
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
@@ -72,6 +73,7 @@ FAULTS = {
     "wrong_answer": "answer London",
     "empty": "answer nothing",
     "blind": "call every picture red",
+    "no_grammar": "pass over JSON schemas",
     "finish_reason": "this finish reason",
     "no_ignore_eos": "end an answer where it ends, although ignore_eos was asked",
     "no_usage": "leave usage out",
@@ -508,7 +510,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._error(404, f"The model `{model}` does not exist.", "NotFoundError", param="model")
             return
         try:
-            text = self._answer(prompt, image)
+            text = self._answer(prompt, image, _schema_of(body))
         except ValueError as error:
             self._error(400, f"Failed to load image: {error}", "BadRequestError")
             return
@@ -529,7 +531,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._whole(model, pieces, finish, usage)
 
-    def _answer(self, prompt: str, image: bytes | None) -> str:
+    def _answer(self, prompt: str, image: bytes | None, schema: t.Any) -> str:
         faults = self.fake.faults
         if faults.get("garbage"):
             return GARBAGE
@@ -537,6 +539,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return "London"
         if faults.get("empty"):
             return ""
+        if schema is not None and not faults.get("no_grammar"):
+            return json.dumps(_example_of(schema))
         if image is not None:
             return "Red" if faults.get("blind") else colour_of(image).capitalize()
         for pattern, answer in ANSWERS:
@@ -562,7 +566,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 break
         message = {"role": "assistant", "content": "".join(pieces)}
         choice = {"index": 0, "message": message, "finish_reason": finish}
-        body = {"id": "chatcmpl-fake", "object": "chat.completion", "created": int(time.time()), "model": model}
+        body = {
+            "id": f"chatcmpl-{uuid.uuid4()}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model,
+        }
         counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
         self._json(200, {**body, "choices": [choice], **counted})
 
@@ -574,7 +583,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.fake.closing.wait(first)
-        head = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        same = {"object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+        head = {"id": f"chatcmpl-{uuid.uuid4()}", **same}
 
         def choice(delta: dict[str, t.Any], reason: str | None = None) -> dict[str, t.Any]:
             return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
@@ -642,6 +652,21 @@ def _prompt_of(content: t.Any) -> tuple[str, bytes | None]:
         elif part["type"] == "image_url":
             image = base64.b64decode(part["image_url"]["url"].partition(",")[2])
     return prompt, image
+
+
+def _schema_of(body: t.Any) -> t.Any:
+    """The JSON schema that an answer has to keep to; None for none."""
+    wanted = body.get("response_format") or {}
+    return wanted["json_schema"]["schema"] if wanted.get("type") == "json_schema" else None
+
+
+def _example_of(schema: t.Any) -> t.Any:
+    """The shortest value that a schema allows, of those that gates and tests use."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("type") == "object":
+        return {name: _example_of(part) for name, part in schema.get("properties", {}).items()}
+    return {"string": "", "integer": 0, "number": 0, "boolean": False, "array": []}[schema["type"]]
 
 
 def _cut_to_length(pieces: list[str], limit: int, endless: bool) -> tuple[list[str], str]:

@@ -15,6 +15,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._keys import finge
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.modules import chat_smoke
 
+from tests.fakes.cache import FakeCache
 from tests.fakes.engine import MODEL, FakeEngine
 from tests.unit.conftest import Result, RunModule
 
@@ -92,16 +93,17 @@ def test_a_sound_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) -> N
         "text",
         "stream",
         "image",
+        "schema",
         "speed",
         "wrong_key",
         "no_key",
     ]
     assert check_of(result, "text")["evidence"]["answer"] == "Paris"
     assert [s["answer"] for s in check_of(result, "image")["evidence"]["squares"]] == ["Red", "Blue"]
-    assert result["figures"]["completion_tokens"] == 64
+    assert result["figures"]["completion_tokens"] in range(64, 80)
     assert result["figures"]["ttft_ms"] > 0
     assert result["figures"]["tokens_per_second"] > 0
-    assert result["attempts"] == 7
+    assert result["attempts"] == 8
 
 
 def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -> None:
@@ -112,7 +114,8 @@ def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -
     assert all(body["temperature"] == 0 and body["model"] == MODEL for body in bodies)
     assert bodies[1]["stream_options"] == {"include_usage": True}
     assert bodies[2]["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
-    assert (bodies[4]["max_tokens"], bodies[4]["ignore_eos"]) == (64, True)
+    assert bodies[4]["max_tokens"] in range(64, 80)
+    assert bodies[4]["ignore_eos"] is True
     keys = [key for _method, _path, key, _body in engine.requests]
     assert keys[:6] == [f"Bearer {KEY}"] * 6
     assert keys[6] is not None
@@ -122,29 +125,38 @@ def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -
 
 # Each fault of the server, the checks that must fail, and what the message says of it.
 FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
-    ({"garbage": True}, {"text": "repetition", "stream": "repetition", "image": "repetition"}, "it repeats itself"),
+    (
+        {"garbage": True},
+        {"text": "repetition", "stream": "repetition", "image": "repetition", "schema": "no_schema"},
+        "it repeats itself",
+    ),
     (
         {"wrong_answer": True},
-        {"text": "wrong_answer", "stream": "wrong_answer", "image": "wrong_answer"},
+        {"text": "wrong_answer", "stream": "wrong_answer", "image": "wrong_answer", "schema": "no_schema"},
         'the answer "London" with finish_reason stop; expected "Paris"',
     ),
-    ({"empty": True}, {"text": "empty", "stream": "empty", "image": "empty"}, "an empty answer"),
+    (
+        {"empty": True},
+        {"text": "empty", "stream": "empty", "image": "empty", "schema": "no_schema"},
+        "an empty answer",
+    ),
+    ({"no_grammar": True}, {"schema": "no_schema"}, "expected the JSON string"),
     ({"blind": True}, {"image": "wrong_answer"}, 'for the blue square the answer "Red"'),
     (
         {"finish_reason": "abort"},
-        dict.fromkeys(("text", "stream", "image", "speed"), "finish_reason"),
+        dict.fromkeys(("text", "stream", "image", "schema", "speed"), "finish_reason"),
         "finish_reason abort",
     ),
-    ({"no_usage": True}, dict.fromkeys(("text", "stream", "image", "speed"), "no_usage"), "without usage"),
+    ({"no_usage": True}, dict.fromkeys(("text", "stream", "image", "schema", "speed"), "no_usage"), "without usage"),
     ({"wrong_model": "other/model"}, {"models": "model_missing"}, "200 with the models other/model"),
     ({"no_auth": True}, {"wrong_key": "key_accepted", "no_key": "key_accepted"}, "200 with no key; expected 401"),
     ({"reject": True}, {"models": "unauthorized"}, f"401: Unauthorized, to the key {fingerprint(KEY)}"),
     (
         {"status": 500},
-        {**dict.fromkeys(("text", "stream", "image", "speed"), "status")},
+        {**dict.fromkeys(("text", "stream", "image", "schema", "speed"), "status")},
         "500: the fake was told to fail",
     ),
-    ({"not_json": True}, dict.fromkeys(("text", "stream", "image", "speed"), "malformed"), "not JSON"),
+    ({"not_json": True}, dict.fromkeys(("text", "stream", "image", "schema", "speed"), "malformed"), "not JSON"),
     ({"not_streaming": True}, {"stream": "malformed", "speed": "malformed"}, "no event stream"),
     ({"truncate": True}, {"stream": "truncated", "speed": "truncated"}, "ended without [DONE] after 2 events"),
     ({"cut": True}, {"stream": "truncated", "speed": "truncated"}, "200, then the connection"),
@@ -233,9 +245,9 @@ def test_a_dead_port_fails_and_ends_the_gate(smoke: Smoke, waits: list[float]) -
     result = smoke(url=url)
     assert check_of(result, "models")["reason"] == "unreachable"
     assert "connection refused: nothing listens there" in result["msg"]
-    assert "Not asked after that: text, stream, image, speed, wrong_key, no_key." in result["msg"]
+    assert "Not asked after that: text, stream, image, schema, speed, wrong_key, no_key." in result["msg"]
     assert len(result["checks"]) == 1
-    assert result["not_asked"] == ["text", "stream", "image", "speed", "wrong_key", "no_key"]
+    assert result["not_asked"] == ["text", "stream", "image", "schema", "speed", "wrong_key", "no_key"]
     assert len(waits) == 2
 
 
@@ -465,7 +477,81 @@ def test_a_gate_that_fails_for_another_reason_proves_nothing(smoke: Smoke, engin
     engine.faults.set("garbage")
     result = smoke(expect_failure=True, expect_reason="unauthorized")
     assert result["failed"]
-    assert "with repetition instead of unauthorized, which proves nothing" in result["msg"]
+    assert "with no_schema, repetition instead of unauthorized, which proves nothing" in result["msg"]
+
+
+# --- answers out of a cache
+
+
+def test_every_question_is_a_new_one(smoke: Smoke, engine: FakeEngine) -> None:
+    smoke()
+    first = {json.dumps(body) for *_rest, body in engine.requests if body}
+    engine.requests.clear()
+    smoke(no_cache=True)
+    second = [body for *_rest, body in engine.requests if body]
+    assert not first & {json.dumps(body) for body in second}
+    assert all(body["cache"] == {"no-cache": True, "no-store": True} for body in second)
+    assert all("cache" not in json.loads(body) for body in first)
+
+
+@pytest.mark.parametrize("careless", [False, True], ids=["whole request", "careless"])
+def test_a_cache_does_not_pass_for_the_engine_behind_it(smoke: Smoke, engine: FakeEngine, careless: bool) -> None:
+    with FakeCache(engine.url, KEY, careless=careless) as cache:
+        assert smoke(url=cache.url, checks=["models", "text", "stream", "image", "schema", "speed"])["passed"]
+        engine.stop()
+        result = smoke(url=cache.url, attempts=1)
+    assert result["failed"]
+    failed = failures_of(result)
+    assert failed["schema"] == ("stale" if careless else "status")
+    if careless:
+        assert cache.hits > 4
+        assert "the schema allowed only" in result["msg"]
+        assert "a cache answers, and the engine behind it was not asked" in result["msg"]
+    else:
+        assert failed["text"] == failed["speed"] == "status"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"marks": True}, "out of a cache, as its header x-litellm-cache-key says"),
+        ({"aged": 3600.0}, "s before its question (field created)"),
+    ],
+)
+def test_a_cached_answer_is_known_by_its_marks(
+    smoke: Smoke, engine: FakeEngine, options: dict[str, t.Any], said: str
+) -> None:
+    with FakeCache(engine.url, KEY, careless=True, **options) as cache:
+        smoke(url=cache.url, checks=["text"])
+        result = smoke(url=cache.url, checks=["text"])
+    assert result["reason"] == "stale"
+    assert said in result["msg"]
+
+
+def test_an_answer_counts_once(smoke: Smoke, engine: FakeEngine) -> None:
+    with FakeCache(engine.url, KEY, careless=True) as cache:
+        result = smoke(url=cache.url, checks=["text", "text"])
+    assert [check.get("reason") for check in result["checks"]] == [None, "stale"]
+    assert "to an earlier question once more" in result["msg"]
+
+
+def test_an_answer_of_another_length_is_another_questions(smoke: Smoke, engine: FakeEngine) -> None:
+    result = smoke(checks=["speed"])
+    assert result["passed"]
+    with FakeCache(engine.url, KEY, careless=True) as cache:
+        smoke(url=cache.url, checks=["speed"], speed_tokens=64)
+        result = smoke(url=cache.url, checks=["speed"], speed_tokens=128)
+    assert result["reason"] == "stale"
+    assert "were asked for" in result["msg"]
+
+
+@pytest.mark.parametrize("check", ["text", "schema", "image"])
+def test_the_gate_shows_that_it_refuses_a_stale_answer(smoke: Smoke, engine: FakeEngine, check: str) -> None:
+    target = {"name": "cached", "url": engine.url, "checks": [check, check], "replay": True, "expect_reason": "stale"}
+    result = smoke(url=None, expect_failure=True, targets=[target])
+    assert not result.get("failed", False), result["msg"]
+    del target["replay"]
+    assert smoke(url=None, expect_failure=True, targets=[target])["failed"]
 
 
 # --- several targets
@@ -506,7 +592,7 @@ def test_a_target_has_its_own_key_and_checks(smoke: Smoke, engine: FakeEngine) -
             ],
         )
     assert not result.get("failed", False), result["msg"]
-    assert [len(target["checks"]) for target in result["targets"]] == [1, 7]
+    assert [len(target["checks"]) for target in result["targets"]] == [1, 8]
 
 
 # --- input
@@ -517,7 +603,7 @@ def test_without_a_key_the_key_checks_are_left_out_and_said_to_be(run_module: Ru
         result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL})
         assert not result.get("failed", False), result["msg"]
         assert result["skipped"] == ["wrong_key", "no_key"]
-        assert "5 checks passed, wrong_key and no_key skipped without a key." in result["msg"]
+        assert "6 checks passed, wrong_key and no_key skipped without a key." in result["msg"]
         result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL, "checks": ["no_key"]})
         assert result["failed"]
         assert "none of its checks can be made without a key" in result["msg"]

@@ -1,0 +1,75 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Whether an answer was made for the question that was asked, or comes out of a cache.
+
+Each question carries a nonce, and gateways are asked to keep out of their cache. None of that helps against a cache
+whose key leaves out what differs, so each answer is looked at, too; and the check ``schema`` demands the nonce itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import typing as t
+
+from .._chat import Answer
+from .._golden import Refusal
+
+# How much older than its question an answer may seem, because two hosts' clocks differ.
+CLOCK_TOLERANCE = 60.0
+
+# LiteLLM's words for: do not answer from the cache, and do not keep the answer.
+PAST_THE_CACHE: dict[str, t.Any] = {"cache": {"no-cache": True, "no-store": True}}
+
+
+def nonce() -> str:
+    """A word that was in no question before."""
+    return secrets.token_hex(4)
+
+
+def with_nonce(prompt: str) -> str:
+    """A prompt that no cache has seen. The nonce stands before it, where it changes no golden answer."""
+    return f"{nonce()}. {prompt}"
+
+
+class Freshness:
+    """The answers of one gate, of which each belongs to its own question."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def judge(self, answer: Answer, asked_at: float) -> None:
+        """Accept an answer that was made after its question.
+
+        Args:
+            answer: what came back.
+            asked_at: when the question was sent, in seconds since 1970.
+
+        Raises:
+            Refusal: it is an older one.
+        """
+        header = cached_by(answer.headers)
+        if header is not None:
+            raise Refusal("stale", f"an answer out of a cache, as its header {header} says")
+        if answer.id is not None and answer.id in self._seen:
+            raise Refusal("stale", f"the answer {answer.id} to an earlier question once more")
+        if answer.id is not None:
+            self._seen.add(answer.id)
+        age = 0.0 if answer.created is None else asked_at - answer.created
+        if age > CLOCK_TOLERANCE:
+            raise Refusal(
+                "stale", f"an answer made {age:.0f} s before its question (field created), or two clocks differ so much"
+            )
+
+
+def cached_by(headers: t.Mapping[str, str]) -> str | None:
+    """The header by which a cache on the way says that the answer is its own; None where there is none."""
+    if headers.get("x-litellm-cache-key"):
+        # LiteLLM sends it with what it had in its cache only.
+        return "x-litellm-cache-key"
+    for name, value in headers.items():
+        if name == "age" and value.strip() not in ("", "0"):
+            return f"age: {value}"
+        if name.endswith(("cache", "cache-status", "cache-hit")) and value.strip().lower().startswith(("hit", "true")):
+            return f"{name}: {value}"
+    return None

@@ -1,0 +1,27 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""A client that does what a cache with too few words in its key does, so that a gate can show that it notices."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._http import Client, Reply
+
+
+class Replaying(Client):
+    """Gives every question of a path the answer to the first one.
+
+    Args:
+        kept: the first answers, which the clients of one gate share.
+    """
+
+    def __init__(self, kept: dict[str, Reply], *arguments: t.Any) -> None:
+        super().__init__(*arguments)
+        self._kept = kept
+
+    def post(self, path: str, document: t.Any, timeout: float | None = None) -> Reply:
+        if path not in self._kept:
+            self._kept[path] = super().post(path, document, timeout)
+        return self._kept[path]
