@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which answers LiteLLM keeps, and for which request it gives them again. Knows nothing of LiteLLM.
 
-LiteLLM makes the key of a cached answer from a list of parameters, the same for all clients. What an engine takes beside
-them, such as a grammar or the settings of a chat template, would not count. So each request gets a namespace of its own,
-of its client and of all that it says.
+LiteLLM makes the key of a cached answer from a list of parameters, the same for all clients. What an engine takes
+beside them, such as a grammar or the settings of a chat template, would not count. So each request gets a namespace of
+its own, of its client and of all that it says.
 """
 
 from __future__ import annotations
