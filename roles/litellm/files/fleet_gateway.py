@@ -29,8 +29,11 @@ ROUTES = {
     "/v1/responses",
 }
 METRICS = "/metrics"
-#: What of a request LiteLLM would send on as headers, to edges that take a gateway's word for them.
-FORWARDED = ("extra_headers", "headers")
+#: The header with which the edge names a request.
+REQUEST_NAME = "x-fleet-request"
+#: What a client has no say in: how often LiteLLM tries again, and headers that it would send to edges that take a
+#: gateway's word for them.
+RESERVED = ("extra_headers", "headers", "max_retries", "num_retries")
 #: The key of this host, with which its own gate asks.
 OWN = "engine"
 
@@ -118,6 +121,16 @@ def _refusal(status: int, message: str, kind: str, code: str, param: str | None 
     return Refusal(message=message, type=kind, param=param, code=status, openai_code=code)
 
 
+def _name_request(data: dict[str, t.Any]) -> None:
+    """Have LiteLLM send on what the edge calls the request, so that the pools bound how often engines are asked."""
+    for option in RESERVED:
+        data.pop(option, None)
+    received = (data.get("proxy_server_request") or {}).get("headers") or {}
+    name = next((value for header, value in received.items() if header.lower() == REQUEST_NAME), None)
+    if name:
+        data["headers"] = {REQUEST_NAME: name}
+
+
 class Hooks(CustomLogger):
     """Looks at each request before LiteLLM does, and at what it cost afterwards."""
 
@@ -136,8 +149,7 @@ class Hooks(CustomLogger):
                     "model",
                 )
         fleet_cache.take_control(data, str(user_api_key_dict.key_alias), data.get("model") in CACHED)
-        for name in FORWARDED:
-            data.pop(name, None)
+        _name_request(data)
         return data
 
     async def async_log_success_event(

@@ -26,6 +26,7 @@ class Recorder:
         self.aborted = 0
         self.broken_off = 0
         self.healthy = True
+        self.breaks = False
         self.health_takes = 0.0
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.recorder = self
@@ -86,7 +87,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(int(rest[0]), b'{"from":"engine"}')
         if kind == "says":
             return self._send(int(rest[0]), body, self.headers.get("Content-Type", ""))
-        if kind == "break":
+        if kind == "break" or recorder.breaks:
             self.close_connection = True
             return None
         return self._send(200, json.dumps({"length": len(body)}).encode())

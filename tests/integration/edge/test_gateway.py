@@ -56,6 +56,7 @@ def one_gateway(name: str, place: Path) -> t.Iterator[Gateway]:
     place.mkdir()
     litellm = Recorder()
     with unstarted_edge(place, [litellm]) as edge:
+        edge.set_keys({KEY: "team-a", UPSTREAM: "gateway"}, upstream_key=UPSTREAM)
         try:
             yield Gateway(name, edge, litellm)
         finally:
@@ -170,11 +171,23 @@ def test_a_request_never_goes_round(pair: tuple[Gateway, Gateway]) -> None:
 
 def test_what_another_gateway_sends_is_answered_here_or_not_at_all(pair: tuple[Gateway, Gateway]) -> None:
     first, second = pair
-    assert first.edge.status("/v1/x", KEY, X_Fleet_Hop="gateway-2") == 200
+    hop = {"X_Fleet_Hop": "gateway-2", "X_Fleet_Key": UPSTREAM}
+    assert first.edge.status("/v1/x", KEY, **hop) == 200
     assert (first.forwarded(), second.forwarded()) == (1, 0)
+    assert not [name for name in first.litellm.seen[0].headers if name in ("x-fleet-hop", "x-fleet-key")]
     first.edge.drain(state="drained", wait=5)
-    assert first.edge.status("/v1/x", KEY, X_Fleet_Hop="gateway-2") == 503
+    assert first.edge.status("/v1/x", KEY, **hop) == 503
     assert second.forwarded() == 0
+
+
+@pytest.mark.parametrize("shown", [{}, {"X_Fleet_Key": KEY}, {"X_Fleet_Key": "sk-wrong"}])
+def test_only_a_gateway_is_believed_that_it_is_one(pair: tuple[Gateway, Gateway], shown: dict[str, str]) -> None:
+    first, second = pair
+    first.edge.drain(state="drained", wait=5)
+    # A client that says that it is a gateway is served as any other.
+    assert first.edge.status("/v1/x", KEY, X_Fleet_Hop="gateway-2", X_Fleet_Begun="2", **shown) == 200
+    assert (first.forwarded(), second.forwarded()) == (0, 1)
+    assert second.litellm.seen[0].headers["x-fleet-request"].endswith(".0")
 
 
 def test_a_drain_waits_for_what_another_gateway_has_sent(pair: tuple[Gateway, Gateway]) -> None:
@@ -314,7 +327,7 @@ def test_a_host_that_refuses_the_gateways_key_gets_nothing(pools: Pools, engines
 
 
 def test_a_host_whose_engine_fails_is_given_up_for_a_moment(pools: Pools, engines: list[Recorder]) -> None:
-    assert [pools.status("/qwen/v1/status/500") for _ in range(6)] == [500] * 6
+    assert [pools.status("/qwen/v1/status/500") for _ in range(6)] == [502] * 6
     # Whatever it was that failed everywhere: others are served.
     assert [pools.status("/qwen/v1/x") for _ in range(6)] == [200] * 6
 

@@ -150,3 +150,12 @@ def test_both_of_litellms_copies_of_the_module_count_together(gateway: types.Mod
 
 def test_the_cached_models_are_named_in_the_environment(gateway: types.ModuleType) -> None:
     assert json.loads('["cached"]') == sorted(gateway.CACHED)
+
+
+def test_litellm_sends_on_the_edges_name_of_the_request(gateway: types.ModuleType) -> None:
+    received = {"headers": {"X-Fleet-Request": "from-the-edge.0", "x-other": "a"}}
+    asked = {"num_retries": 99, "max_retries": 9, "extra_headers": {"X-Fleet-Request": "mine.0"}, "headers": {"a": "b"}}
+    given = hook(gateway, [], model="a", proxy_server_request=received, **asked)
+    assert given["headers"] == {"x-fleet-request": "from-the-edge.0"}
+    assert not {"num_retries", "max_retries", "extra_headers"} & set(given)
+    assert "headers" not in hook(gateway, [], model="a", **asked)
