@@ -58,6 +58,7 @@ def gateway_config(models: Items, url: str, api_key: str, defaults: t.Mapping[st
         "model_list": _gateway_config.model_list(found, url, api_key, defaults),
         "fallbacks": _gateway_config.fallbacks(found),
         "cached": _gateway_config.cached(found),
+        "prices": _gateway_config.prices(found, defaults),
     }
 
 

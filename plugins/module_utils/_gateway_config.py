@@ -86,6 +86,31 @@ def cached(found: t.Iterable[Model]) -> list[str]:
     return [model.name for model in found if model.settings.get("cache")]
 
 
+def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[str, list[float]]:
+    """What a token of the prompt and one of the answer cost at most, by model: its fallbacks may answer for it.
+
+    Args:
+        found: the models.
+        defaults: settings of models that do not have them.
+    """
+    own = {
+        model.name: [float(typed({**defaults, **_settings(model)}.get(name) or 0)) for name in _INFORMATION]
+        for model in found
+    }
+    answering = {model.name: [model.name] for model in found}
+    for names in answering.values():
+        for name in names:
+            further = next(list(model.settings.get("fallbacks") or []) for model in found if model.name == name)
+            names += [other for other in further if other not in names]
+    return {name: [max(own[one][kind] for one in names) for kind in (0, 1)] for name, names in answering.items()}
+
+
+def _settings(model: Model) -> dict[str, t.Any]:
+    """What is set for a model; its options are LiteLLM's parameters, and count more."""
+    given = {key: value for key, value in model.settings.items() if value is not None}
+    return {**given, **(given.get("options") or {})}
+
+
 def options(
     instances: t.Iterable[t.Mapping[str, t.Any]], shared: t.Mapping[str, t.Any], environment: t.Mapping[str, t.Any]
 ) -> list[dict[str, t.Any]]:

@@ -11,13 +11,9 @@ import hashlib
 import json
 import logging
 import os
-import time
 import typing as t
 
 LOGGER = logging.getLogger("fleet")
-
-#: Seconds for which a Redis that did not answer is not asked.
-PATIENCE = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,86 +101,3 @@ def _collect(value: t.Any, found: list[str]) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _collect(item, found)
-
-
-class Counter(t.Protocol):
-    """Numbers that all gateways share; what the client of Redis has."""
-
-    async def get(self, name: str) -> t.Any: ...
-
-    async def incrbyfloat(self, name: str, amount: float) -> t.Any: ...
-
-    async def expire(self, name: str, time: int) -> t.Any: ...
-
-
-class Spending:
-    """What clients with a budget have spent, together at all gateways that share a Redis.
-
-    While Redis does not answer, each process goes on with what it last knew and what it has spent since, and tells
-    Redis later.
-
-    Args:
-        counter: Redis; None where there is none.
-        now: the clock.
-    """
-
-    def __init__(self, counter: Counter | None, now: t.Callable[[], float] = time.time) -> None:
-        self._counter = counter
-        self._now = now
-        self._known: dict[str, float] = {}
-        self._untold: dict[str, float] = {}
-        # Seconds after which Redis may forget a number.
-        self._kept: dict[str, int] = {}
-        self._silent_until = 0.0
-
-    async def over(self, client: Client) -> bool:
-        """Whether a client has spent its budget."""
-        if client.budget is None:
-            return False
-        name = self._name(client)
-        if self._asks():
-            try:
-                self._known[name] = float(await self._counter.get(name) or 0)  # type: ignore[union-attr]
-            except Exception as error:
-                self._fails(error)
-        return self._known.get(name, 0.0) + self._untold.get(name, 0.0) >= client.budget
-
-    async def add(self, client: Client, cost: float) -> None:
-        """Note what a request has cost."""
-        if client.budget is None or cost <= 0:
-            return
-        name = self._name(client)
-        self._untold[name] = self._untold.get(name, 0.0) + cost
-        if client.budget_seconds:
-            self._kept[name] = 2 * client.budget_seconds
-        for untold in list(self._untold):
-            if self._asks():
-                await self._tell(untold)
-
-    async def _tell(self, name: str) -> None:
-        amount = self._untold.pop(name, 0.0)
-        if not amount:
-            # Another request has told it meanwhile.
-            return
-        try:
-            self._known[name] = float(await self._counter.incrbyfloat(name, amount))  # type: ignore[union-attr]
-        except Exception as error:
-            self._untold[name] = self._untold.get(name, 0.0) + amount
-            self._fails(error)
-            return
-        # By now it is counted, whatever becomes of this.
-        if name in self._kept:
-            try:
-                await self._counter.expire(name, self._kept.pop(name))  # type: ignore[union-attr]
-            except Exception as error:
-                self._fails(error)
-
-    def _name(self, client: Client) -> str:
-        return f"fleet:spent:{client.name}:{client.period(self._now())}"
-
-    def _asks(self) -> bool:
-        return self._counter is not None and self._now() >= self._silent_until
-
-    def _fails(self, error: Exception) -> None:
-        self._silent_until = self._now() + PATIENCE
-        LOGGER.warning("Redis does not answer, so budgets are counted here alone for now: %r", error)

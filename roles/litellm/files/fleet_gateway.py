@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
 import time
 import typing as t
+import uuid
 
+import fleet_budgets
 import fleet_cache
 import fleet_clients
+import fleet_costs
 import fleet_history
 import redis.asyncio
 from fastapi import Request
@@ -40,16 +44,24 @@ OWN = "engine"
 CLIENTS = fleet_clients.Clients(os.environ["FLEET_CLIENTS"])
 CACHED = frozenset(json.loads(os.environ.get("FLEET_CACHED_MODELS", "[]")))
 
+#: What LiteLLM calls requests to which no tokens are written.
+READING = ("embedding", "rerank")
+#: Seconds after the end of a request in which LiteLLM says what it has cost.
+SETTLEMENT = 10.0
 
-def _counter() -> fleet_clients.Counter | None:
+TARIFF = fleet_costs.parse(json.loads(os.environ.get("FLEET_TARIFF", "{}")))
+
+
+def _store() -> fleet_budgets.Store | None:
     url = os.environ.get("REDIS_URL")
     if not url:
         return None
-    return t.cast(fleet_clients.Counter, redis.asyncio.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0))
+    return t.cast(fleet_budgets.Store, redis.asyncio.from_url(url, socket_timeout=1.0, socket_connect_timeout=1.0))
 
 
 # LiteLLM loads this file once for each name that its configuration has of it; what counts is kept in the other module.
-SPENDING: fleet_clients.Spending = fleet_clients.__dict__.setdefault("SPENDING", fleet_clients.Spending(_counter()))
+BUDGETS: fleet_budgets.Budgets = fleet_budgets.__dict__.setdefault("BUDGETS", fleet_budgets.Budgets(_store()))
+_RELEASES: set[asyncio.Task[None]] = fleet_budgets.__dict__.setdefault("RELEASES", set())
 
 
 async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
@@ -71,9 +83,31 @@ async def auth(request: Request, api_key: str) -> UserAPIKeyAuth:
     path = request.url.path.rstrip("/")
     if path not in ROUTES and path != METRICS and not path.startswith("/v1/models/"):
         raise _refusal(404, "There is no such path here.", "invalid_request_error", "unknown_url")
-    if await SPENDING.over(client):
-        raise _refusal(429, "The client has spent its budget.", "insufficient_quota", "budget_exceeded")
-    return _with_history(client, key) if fleet_history.WRITTEN else _identity(client)
+    known = _with_history(client, key) if fleet_history.WRITTEN else _identity(client)
+    if client.budget is not None:
+        known.metadata["request"] = _follow_request()
+    return known
+
+
+def _follow_request() -> str:
+    """A name for what this task answers. What it has reserved is given back when it has ended, however it did."""
+    name = uuid.uuid4().hex
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(lambda ended: _release_later(ended, name))
+    return name
+
+
+def _release_later(ended: asyncio.Task[t.Any], request: str) -> None:
+    if request in BUDGETS.reserved:
+        release = ended.get_loop().create_task(_release(request))
+        _RELEASES.add(release)
+        release.add_done_callback(_RELEASES.discard)
+
+
+async def _release(request: str) -> None:
+    await asyncio.sleep(SETTLEMENT)
+    await BUDGETS.release(request)
 
 
 def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:
@@ -150,16 +184,47 @@ class Hooks(CustomLogger):
                 )
         fleet_cache.take_control(data, str(user_api_key_dict.key_alias), data.get("model") in CACHED)
         _name_request(data)
+        await self._reserve(user_api_key_dict, data, call_type)
         return data
+
+    async def _reserve(self, who: UserAPIKeyAuth, data: dict[str, t.Any], call_type: str) -> None:
+        """Let a request through for which the client's budget is enough."""
+        limits = who.metadata
+        if limits.get("budget") is None:
+            return
+        body = (data.get("proxy_server_request") or {}).get("body") or data
+        generates = not any(word in call_type for word in READING)
+        most = TARIFF.most(body, fleet_clients.names_in(data), generates)
+        refusal = await BUDGETS.reserve(_client(str(who.key_alias), limits), limits["request"], most)
+        if refusal is fleet_budgets.Refusal.SPENT:
+            raise _refusal(429, refusal.value, "insufficient_quota", "budget_exceeded")
+        if refusal is not None:
+            raise _refusal(429, refusal.value, "rate_limit_error", "budget_reserved")
 
     async def async_log_success_event(
         self, kwargs: dict[str, t.Any], response_obj: t.Any, start_time: t.Any, end_time: t.Any
     ) -> None:
-        metadata = (kwargs.get("litellm_params") or {}).get("metadata") or {}
-        limits = metadata.get("user_api_key_metadata") or {}
-        if limits.get("budget") is not None:
-            client = fleet_clients.Client(metadata["user_api_key_alias"], **limits)
-            await SPENDING.add(client, float(kwargs.get("response_cost") or 0))
+        parameters = kwargs.get("litellm_params") or {}
+        for metadata in (parameters.get("metadata") or {}, parameters.get("litellm_metadata") or {}):
+            limits = metadata.get("user_api_key_metadata") or {}
+            if limits.get("budget") is not None:
+                client = _client(metadata["user_api_key_alias"], limits)
+                await BUDGETS.spend(client, limits["request"], float(kwargs.get("response_cost") or 0))
+                return
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, t.Any],
+        original_exception: Exception,
+        user_api_key_dict: UserAPIKeyAuth,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Give back what a request has reserved that failed for good."""
+        await BUDGETS.release(user_api_key_dict.metadata.get("request", ""))
+
+
+def _client(name: str, limits: t.Mapping[str, t.Any]) -> fleet_clients.Client:
+    return fleet_clients.Client(name, budget=limits["budget"], budget_seconds=limits["budget_seconds"])
 
 
 hooks = Hooks()

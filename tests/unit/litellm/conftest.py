@@ -51,37 +51,6 @@ class CustomLogger:
     """As LiteLLM's: what hooks are derived from."""
 
 
-class FakeRedis:
-    """Numbers; ``away`` makes every call fail, ``forgets_nothing`` each that says when to forget one."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, float] = {}
-        self.expiry: dict[str, int] = {}
-        self.away = False
-        self.forgets_nothing = False
-        self.calls = 0
-
-    async def get(self, name: str) -> str | None:
-        self._call()
-        return str(self.numbers[name]) if name in self.numbers else None
-
-    async def incrbyfloat(self, name: str, amount: float) -> str:
-        self._call()
-        self.numbers[name] = self.numbers.get(name, 0.0) + amount
-        return str(self.numbers[name])
-
-    async def expire(self, name: str, time: int) -> None:
-        self._call()
-        if self.forgets_nothing:
-            raise ConnectionError("no Redis any more")
-        self.expiry[name] = time
-
-    def _call(self) -> None:
-        self.calls += 1
-        if self.away:
-            raise ConnectionError("no Redis")
-
-
 def load(name: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
     assert spec
@@ -102,11 +71,6 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Module fleet_clients."""
     monkeypatch.setitem(sys.modules, "fleet_clients", types.ModuleType("fleet_clients"))
     return load("fleet_clients")
-
-
-@pytest.fixture
-def redis() -> FakeRedis:
-    return FakeRedis()
 
 
 class Gauge:
@@ -145,17 +109,19 @@ def history(gauges: dict[str, Gauge]) -> types.ModuleType:
 def gateway(
     clients: types.ModuleType,
     history: types.ModuleType,
-    redis: FakeRedis,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> types.ModuleType:
     """Module fleet_gateway, with a file of clients in ``tmp_path``."""
-    monkeypatch.setitem(sys.modules, "fleet_cache", types.ModuleType("fleet_cache"))
-    load("fleet_cache")
+    for name in ("fleet_budgets", "fleet_cache", "fleet_costs"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        load(name)
     monkeypatch.setenv("FLEET_CLIENTS", str(tmp_path / "clients.json"))
     monkeypatch.setenv("FLEET_CACHED_MODELS", json.dumps(["cached"]))
     monkeypatch.setenv("ENGINE_API_KEY", "sk-of-the-host-itself")
-    monkeypatch.setenv("REDIS_URL", "redis://localhost:6379/0")
+    monkeypatch.setenv("FLEET_TARIFF", json.dumps({"prices": {"m": [0.0, 0.001]}, "output_tokens": 100}))
+    # With a Redis: tests/integration/gateway.
+    monkeypatch.delenv("REDIS_URL", raising=False)
     roles = types.SimpleNamespace(INTERNAL_USER="internal_user")
     modules: dict[str, dict[str, t.Any]] = {
         "fastapi": {"Request": object},
@@ -169,7 +135,7 @@ def gateway(
             "UserAPIKeyAuth": UserAPIKeyAuth,
         },
         "redis": {},
-        "redis.asyncio": {"from_url": lambda *_url, **_options: redis},
+        "redis.asyncio": {},
         "fleet_gateway": {},
     }
     for name, content in modules.items():

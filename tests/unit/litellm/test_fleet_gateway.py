@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import types
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys
 
-from tests.unit.litellm.conftest import FakeRedis, ProxyException, UserAPIKeyAuth, load, wait
+from tests.unit.litellm.conftest import ProxyException, UserAPIKeyAuth, load, wait
 from tests.unit.litellm.test_fleet_clients import KEY, OTHER, write
 
 CHAT = "/v1/chat/completions"
@@ -57,6 +58,7 @@ def test_with_a_database_keys_are_told_apart_and_limits_are_the_clients(
     assert (one.team_id, one.team_alias) == (other.team_id, other.team_alias) == ("fleet-team-a", "team-a")
     assert (one.team_rpm_limit, one.team_tpm_limit) == (5, 100)
     assert (one.rpm_limit, one.tpm_limit) == (None, None)
+    assert one.metadata.pop("request") != other.metadata.pop("request")
     assert one.metadata == other.metadata == {"budget": 1.0, "budget_seconds": None}
 
 
@@ -119,33 +121,114 @@ def test_and_no_others_also_not_as_a_fallback(gateway: types.ModuleType, data: d
     )
 
 
-def spend(gateway: types.ModuleType, who: UserAPIKeyAuth, cost: float | None) -> None:
+def request(gateway: types.ModuleType, who: UserAPIKeyAuth, **more: t.Any) -> dict[str, t.Any]:
+    """Have a request looked at; what LiteLLM passes on."""
+    data = {"model": "m", "messages": [], **more}
+    return t.cast(dict[str, t.Any], wait(gateway.hooks.async_pre_call_hook(who, None, data, "acompletion")))
+
+
+def event(who: UserAPIKeyAuth, cost: float | None, place: str = "metadata") -> dict[str, t.Any]:
     metadata = {"user_api_key_alias": who.key_alias, "user_api_key_metadata": who.metadata}
-    event = {"litellm_params": {"metadata": metadata}, "response_cost": cost}
-    wait(gateway.hooks.async_log_success_event(event, None, None, None))
+    return {"litellm_params": {"metadata": {}, place: metadata}, "response_cost": cost}
+
+
+def spend(gateway: types.ModuleType, who: UserAPIKeyAuth, cost: float | None, place: str = "metadata") -> None:
+    wait(gateway.hooks.async_log_success_event(event(who, cost, place), None, None, None))
+
+
+def turned_away(gateway: types.ModuleType, **more: t.Any) -> tuple[str, str]:
+    """Status and code of the refusal of a request."""
+    with pytest.raises(ProxyException) as caught:
+        request(gateway, ask(gateway), **more)
+    return caught.value.code, caught.value.to_dict()["code"]
 
 
 def test_a_budget_that_is_spent_is_an_answer_of_openais(gateway: types.ModuleType, known: Path) -> None:
     write(known, {KEY: "team-a"}, budget=1.0, budget_seconds=86400)
+    spend(gateway, ask(gateway), 0.75)
+    spend(gateway, ask(gateway), None)
+    spend(gateway, ask(gateway), 0.5, "litellm_metadata")
+    assert turned_away(gateway) == ("429", "budget_exceeded")
+    assert ask(gateway, path="/v1/models").key_alias == "team-a"
+
+
+def test_of_30_requests_at_once_as_many_pass_as_the_budget_is_for(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, budget=1.0)
+
+    async def one() -> str:
+        who = await gateway.auth(types.SimpleNamespace(url=types.SimpleNamespace(path=CHAT)), KEY)
+        try:
+            await gateway.hooks.async_pre_call_hook(who, None, {"model": "m", "max_tokens": 500}, "acompletion")
+        except ProxyException as error:
+            return str(error.to_dict()["code"])
+        await asyncio.sleep(0.05)
+        await gateway.hooks.async_log_success_event(event(who, 0.5), None, None, None)
+        return "passed"
+
+    async def at_once() -> list[str]:
+        return await asyncio.gather(*(one() for _ in range(30)))
+
+    answers = asyncio.run(at_once())
+    assert (answers.count("passed"), answers.count("budget_reserved")) == (2, 28)
+    assert turned_away(gateway) == ("429", "budget_exceeded")
+
+
+def test_a_request_that_failed_gives_its_reservation_back(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, budget=1.0)
+    failed = ask(gateway)
+    request(gateway, failed, max_tokens=5000)
+    assert turned_away(gateway) == ("429", "budget_reserved")
+    wait(gateway.hooks.async_post_call_failure_hook({}, RuntimeError(), failed))
+    request(gateway, ask(gateway))
+
+
+def test_so_does_one_that_ends_without_a_word(
+    gateway: types.ModuleType, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "SETTLEMENT", 0.0)
+    write(known, {KEY: "team-a"}, budget=1.0)
+
+    async def cancelled() -> None:
+        who = await gateway.auth(types.SimpleNamespace(url=types.SimpleNamespace(path=CHAT)), KEY)
+        await gateway.hooks.async_pre_call_hook(who, None, {"model": "m", "max_tokens": 5000}, "acompletion")
+        await asyncio.sleep(60)
+
+    async def scene() -> None:
+        task = asyncio.create_task(cancelled())
+        while not gateway.BUDGETS.reserved:
+            await asyncio.sleep(0)
+        task.cancel()
+        while gateway.BUDGETS.reserved:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(scene(), 10))
+    request(gateway, ask(gateway))
+
+
+def test_embeddings_reserve_no_answer(gateway: types.ModuleType, known: Path) -> None:
+    write(known, {KEY: "team-a"}, budget=0.05)
+    for _ in range(2):
+        data = {"model": "m", "input": "a"}
+        wait(gateway.hooks.async_pre_call_hook(ask(gateway), None, data, "aembedding"))
+    request(gateway, ask(gateway))
+    assert turned_away(gateway) == ("429", "budget_reserved")
+
+
+def test_who_has_no_budget_reserves_nothing(gateway: types.ModuleType) -> None:
     who = ask(gateway)
-    spend(gateway, who, 0.75)
-    spend(gateway, who, None)
-    spend(gateway, ask(gateway), 0.5)
-    assert refused(gateway) == ("429", "budget_exceeded")
-
-
-def test_what_others_spend_is_not_counted(gateway: types.ModuleType, redis: FakeRedis) -> None:
-    spend(gateway, ask(gateway), 5)
+    assert "request" not in who.metadata
+    request(gateway, who)
+    spend(gateway, who, 5)
     wait(gateway.hooks.async_log_success_event({"litellm_params": {}}, None, None, None))
-    assert redis.calls == 0
+    assert not gateway.BUDGETS.reserved
 
 
 def test_both_of_litellms_copies_of_the_module_count_together(gateway: types.ModuleType, known: Path) -> None:
     write(known, {KEY: "team-a"}, budget=1.0)
     other = load("fleet_gateway")
     spend(other, ask(gateway), 2)
-    assert other.SPENDING is gateway.SPENDING
-    assert refused(gateway)[1] == "budget_exceeded"
+    assert other.BUDGETS is gateway.BUDGETS
+    assert turned_away(gateway)[1] == "budget_exceeded"
 
 
 def test_the_cached_models_are_named_in_the_environment(gateway: types.ModuleType) -> None:

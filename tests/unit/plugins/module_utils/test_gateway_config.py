@@ -52,6 +52,23 @@ def test_a_model_is_two_deployments_of_the_same_pool() -> None:
     assert first["model_info"] == second["model_info"] == {"input_cost_per_token": 1e-12}
 
 
+def test_a_models_price_is_the_highest_of_those_that_may_answer() -> None:
+    defaults = {"input_cost_per_token": "0.000001", "output_cost_per_token": 2e-6}
+    given = [
+        model("a", fallbacks=["b"]),
+        model("b", fallbacks=["c", "a"], output_cost_per_token=1e-6, input_cost_per_token=None),
+        model("c", input_cost_per_token=3e-6, options={"output_cost_per_token": 9e-6}),
+        model("d"),
+    ]
+    assert _gateway_config.prices(given, defaults) == {
+        "a": [3e-6, 9e-6],
+        "b": [3e-6, 9e-6],
+        "c": [3e-6, 9e-6],
+        "d": [1e-6, 2e-6],
+    }
+    assert _gateway_config.prices([model("a")], {}) == {"a": [0.0, 0.0]}
+
+
 def test_fallbacks_and_cached_models_are_told() -> None:
     given = [model("a", fallbacks=["b"]), model("b", cache=True), model("c")]
     assert _gateway_config.fallbacks(given) == [{"a": ["b"]}]
