@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
     _rollout_waves,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import contest
 from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
     ControllerAction,
     Result,
@@ -28,7 +29,9 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action 
     plain,
 )
 
-STATES = ("locked", "planned", "begun", "baked", "next", "ended")
+STATES = ("locked", "planned", "contested", "begun", "baked", "next", "ended")
+
+_TAKE_OVER = "Wait until it is done. If you are sure that it is dead: -e rollout_take_over=true."
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": list(STATES)},
@@ -45,6 +48,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "when_short": {"type": "str", "default": _rollout_walk.REFUSE, "choices": list(_rollout_walk.WHEN_SHORT)},
     "pause": {"type": "float", "default": 0},
     "plan": {"type": "dict"},
+    "looks": {"type": "int", "default": 0},
+    "walking": {"type": "bool", "default": False},
     "message": {"type": "str", "default": ""},
     "traffic": {"type": "dict"},
 }
@@ -108,6 +113,11 @@ class Rollout:
         downtime = "" if wish.accept_downtime else _rollout_plan.downtime(plan, serving)
         if downtime:
             plan.refusals.append(downtime)
+        against = contest.others(self._claims(), self._controller)
+        if against and plan.hosts and not self._arguments["take_over"]:
+            said = f"{contest.refusal(against)} {_TAKE_OVER}"
+            # What is foreseen is true all the same.
+            (plan.warnings if self._check else plan.refusals).append(said)
         resumed = bool(plan.id)
         plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{wish.verb}"
         shrinking = self._arguments["when_short"] == _rollout_walk.SHRINK
@@ -121,6 +131,11 @@ class Rollout:
                 "who": self._who,
                 "controller": self._controller,
                 "targets": plan.targets,
+                "taken_over": {
+                    host: {"id": claim.id, "controller": claim.controller}
+                    for host, claim in against.items()
+                    if self._arguments["take_over"]
+                },
                 "expected_seconds": _rollout_plan.expected_seconds(plan),
                 # As many as it can take at most: the waves, or the hosts one by one, the gate's self-test, and the end.
                 "turns": (len(plan.hosts) if shrinking else len(plan.waves)) + 2,
@@ -128,13 +143,26 @@ class Rollout:
             },
         }
 
+    def contested(self) -> Result:
+        """Find out whether another rollout holds hosts of this kind, after one's own are claimed; wait for another look
+        where it is the other one that has to give way.
+        """
+        asked = {host: plain(self._of(host, "rollout_claimed", {})).get("refused") for host in self._plan["hosts"]}
+        refused = {host: claim for host, one in asked.items() if one and (claim := _rollout_claim.parse(one))}
+        walking = self._arguments["walking"]
+        against = {} if refused and not walking else self._others()
+        looks = contest.LOOKS_WALKING if walking else contest.LOOKS_ASKING
+        gives_way = bool(refused) or contest.gives_way(self._claims(), self._controller, against)
+        if against and (walking or not gives_way) and self._arguments["looks"] < looks:
+            time.sleep(contest.PAUSE)
+            return {"refused": "", "again": True, "looks": self._arguments["looks"] + 1}
+        # Once it walks, the next turn decides: what stops a rollout is in its journal.
+        said = "" if walking else contest.refusal(refused or against)
+        return {"refused": f"{said} Nothing was touched. {_TAKE_OVER}" if said else "", "again": False, "looks": 0}
+
     def begun(self) -> Result:
-        """Open the record, or go on with it; the hosts' claims have been asked for."""
+        """Open the record, or go on with it; the hosts are this rollout's."""
         plan = self._plan
-        claims = {host: plain(self._of(host, "rollout_claimed", {})).get("refused") for host in plan["hosts"]}
-        refused = {host: _rollout_claim.parse(claim) for host, claim in claims.items() if claim}
-        if refused:
-            return {"refused": self._refused(refused)}
         journal = self._journal
         offset = _rollout_journal.size(journal)
         os.makedirs(os.path.dirname(journal), mode=0o700, exist_ok=True)
@@ -147,7 +175,7 @@ class Rollout:
             variables = {f"rollout_{name}": plain(self._arguments[name]) for name in settings}
             told = {"id": plan["id"], "verb": plan["verb"], "variables": variables}
             _rollout_journal.append(journal, "begin", **told, **shared)
-        return {"refused": "", "journal": journal, "journal_offset": offset, "pid": self._pid}
+        return {"journal": journal, "journal_offset": offset, "pid": self._pid}
 
     def baked(self) -> Result:
         """Watch a wave that has just ended for the pause that was asked for."""
@@ -165,7 +193,7 @@ class Rollout:
         policy = _rollout_walk.Policy(**{name: self._arguments[name] for name in names})
         status = self._status()
         _rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
-        fleet = _rollout_walk.Fleet(status, self._lost, self._hosts)
+        fleet = _rollout_walk.Fleet(status, self._lost, self._hosts, self._others())
         turn = _rollout_walk.next_turn(_rollout_journal.read(self._journal), fleet, policy)
         for event, fields in turn.news:
             _rollout_journal.append(self._journal, event, **fields)
@@ -225,6 +253,15 @@ class Rollout:
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
 
+    def _claims(self) -> dict[str, _rollout_claim.Claim | None]:
+        """The rollout that each host of this kind is in, as far as it answers."""
+        return {host: _rollout_claim.parse((status or {}).get("rollout")) for host, status in self._status().items()}
+
+    def _others(self) -> dict[str, _rollout_claim.Claim]:
+        """The claims of other rollouts, but for those that this one took over."""
+        dead = {(one["id"], one["controller"]) for one in self._plan["taken_over"].values()}
+        return contest.others(self._claims(), self._controller, dead)
+
     @staticmethod
     def _answered(status: t.Any) -> dict[str, t.Any] | None:
         return status if status and "instances" in status else None
@@ -240,14 +277,6 @@ class Rollout:
     def _holder(self) -> _rollout_lock.Holder:
         since = _rollout_plan.moment(time.time())
         return _rollout_lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
-
-    @staticmethod
-    def _refused(refused: dict[str, _rollout_claim.Claim | None]) -> str:
-        said = "; ".join(sorted({f"{claim.said}" for claim in refused.values() if claim}))
-        return (
-            f"Another rollout holds {', '.join(sorted(refused))}: {said}. Nothing was touched. Wait until it is done. "
-            "If you are sure that it is dead: -e rollout_take_over=true."
-        )
 
     @staticmethod
     def _rows(plan: _rollout_plan.Plan) -> list[dict[str, t.Any]]:

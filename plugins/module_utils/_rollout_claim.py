@@ -73,11 +73,12 @@ def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim
 
     Returns:
         The host's new claim and None, or None and the claim that stands against it. The controller's own earlier claim
-        is never in the way: a controller walks one rollout at a time.
+        is never in the way: a controller walks one rollout at a time. That of another one is, also where it is of the
+        same rollout: both may want to go on with it.
     """
     if before is None:
         return wanted, None
-    if before.held and before.id != wanted.id and before.controller != wanted.controller and not take_over:
+    if before.held and before.controller != wanted.controller and not take_over:
         return None, before
     if before.id != wanted.id:
         return dataclasses.replace(wanted, seconds=before.seconds), None

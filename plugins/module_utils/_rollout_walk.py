@@ -9,6 +9,8 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils import _rollout_capacity
+from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import contest
 
 REFUSE = "refuse"
 SHRINK = "shrink"
@@ -40,11 +42,13 @@ class Fleet:
         status: what module fleet_status returned for each host; None for one that did not answer.
         lost: hosts of the run that Ansible has given up.
         rollout_hosts: those of the run, which the walk may ask to prove something.
+        others: the claims of other rollouts, by host.
     """
 
     status: t.Mapping[str, dict[str, t.Any] | None]
     lost: t.Collection[str]
     rollout_hosts: t.Collection[str]
+    others: t.Mapping[str, Claim] = dataclasses.field(default_factory=dict)
 
     @property
     def serving(self) -> dict[str, list[_rollout_capacity.InstanceLoad]]:
@@ -112,6 +116,13 @@ def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
     if len(failed) > policy.max_failures:
         turn.stop = _stopped(failed, planned, had, policy)
         return turn
+    if fleet.others:
+        turn.stop = (
+            f"The rollout stops here. {contest.refusal(fleet.others)} Two rollouts at once could take out every host. "
+            f"{_rest(planned, had, failed)}Run the same command again when the other one is done: it goes on where "
+            "this ended."
+        )
+        return turn
     turn.self_test = _self_test(run, fleet, failed)
     left = [[host for host in wave if host not in had and host not in failed] for wave in planned]
     number = next((number for number, wave in enumerate(left, 1) if wave), 0)
@@ -158,14 +169,17 @@ def _has_requests(status: t.Mapping[str, t.Any] | None) -> bool:
 
 
 def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[str, t.Any], policy: Policy) -> str:
-    untouched = [host for wave in planned for host in wave if host not in had and host not in failed]
     why = " ".join(failed[host] for host in sorted(failed))
     allowed = f" ({policy.max_failures} allowed)" if policy.max_failures else ""
-    rest = f"Not touched: {', '.join(untouched)}. " if untouched else ""
     return (
-        f"The rollout stops here, {len(failed)} of its hosts failed{allowed}: {why} {rest}"
+        f"The rollout stops here, {len(failed)} of its hosts failed{allowed}: {why} {_rest(planned, had, failed)}"
         "Mend the cause and run the same command again: it goes on where this ended."
     )
+
+
+def _rest(planned: list[list[str]], had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> str:
+    untouched = [host for wave in planned for host in wave if host not in had and host not in failed]
+    return f"Not touched: {', '.join(untouched)}. " if untouched else ""
 
 
 def _self_test(run: Events, fleet: Fleet, failed: t.Collection[str]) -> str:

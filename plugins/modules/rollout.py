@@ -29,13 +29,15 @@ options:
     description:
       - V(locked) keeps every other run on this controller off the fleet until this one ends, however it ends.
       - V(planned) works out waves, reasons, refusals and warnings, touching nothing.
+      - V(contested) finds out, once the hosts of the run are claimed and all were looked at, whether the rollout of
+        another controller holds any host, so that never two of them count on each other's hosts.
       - V(begun) opens the record, or goes on with that of a rollout that was broken off.
       - V(baked) waits O(pause) seconds if a wave has just ended.
       - V(next) decides from the journal and from the fleet's present load which hosts are changed now, or why none.
       - V(ended) closes the record, writes its page, gives the lock back, and fails if the rollout has.
     type: str
     required: true
-    choices: [locked, planned, begun, baked, next, ended]
+    choices: [locked, planned, contested, begun, baked, next, ended]
   records:
     description: The directory of the fleet's rollouts on the controller.
     type: path
@@ -88,6 +90,14 @@ options:
   plan:
     description: What V(planned) returned.
     type: dict
+  looks:
+    description: With O(state=contested), how often the hosts were looked at already.
+    type: int
+    default: 0
+  walking:
+    description: With O(state=contested), whether the rollout has begun to walk.
+    type: bool
+    default: false
   message:
     description: With O(state=ended), why the rollout was stopped.
     type: str
@@ -114,9 +124,17 @@ plan:
   returned: with O(state=planned)
   type: dict
 refused:
-  description: Which other rollout holds some of the hosts; empty for none.
-  returned: with O(state=begun)
+  description: Which other rollout holds hosts, so that this one has to give its own back; empty for none.
+  returned: with O(state=contested)
   type: str
+again:
+  description: Whether another rollout has to give its hosts back first, so that they are to be looked at again.
+  returned: with O(state=contested)
+  type: bool
+looks:
+  description: What the next O(looks) is.
+  returned: with O(state=contested)
+  type: int
 journal:
   description: The journal's path.
   returned: with O(state=begun)

@@ -12,7 +12,7 @@ author:
 short_description: Note on a host which rollout it takes part in
 description:
   - Keeps two rollouts off one host, from whichever controllers they come, and lets a rollout that was broken off go on
-    where it ended, also from another controller.
+    where it ended, also from another controller once the first one let go or is declared dead.
   - A host that another rollout holds is no error here. It is returned as RV(refused), so that whoever asked can give
     the other hosts back first.
 attributes:
@@ -45,7 +45,9 @@ options:
     type: str
     default: ""
   controller:
-    description: The machine and directory that hold the record.
+    description:
+      - The machine and directory that hold the record.
+      - With another O(state) than V(claimed), that of another controller, which took the rollout over, changes nothing.
     type: str
     default: ""
   since:
@@ -121,7 +123,7 @@ def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None
         wanted = Claim(**{name: params[name] for name in names})
         after, refused = _rollout_claim.claimed(before, wanted, params["take_over"])
         return after or before, refused
-    if before is None or before.id != params["id"]:
+    if before is None or before.id != params["id"] or params["controller"] not in ("", before.controller):
         return before, None
     if params["state"] == "released":
         return dataclasses.replace(before, held=False, finished=before.finished or params["finished"]), None

@@ -55,3 +55,12 @@ def test_a_file_of_a_later_version_is_read_and_rubbish_is_not() -> None:
     for rubbish in broken:
         with pytest.raises(FleetError, match="does not say which rollout"):
             parse(rubbish)
+
+
+def test_two_controllers_do_not_go_on_with_one_rollout() -> None:
+    theirs = claim(controller="desk:/records", done={"vllm-0": "t"})
+    assert claimed(theirs, claim(), False) == (None, theirs)
+    given, refused = claimed(theirs, claim(), True)
+    assert refused is None
+    assert given is not None
+    assert (given.controller, given.done) == ("laptop:/records", {"vllm-0": "t"})

@@ -105,12 +105,83 @@ def test_hosts_beyond_the_limit_carry_load(run: Run) -> None:
     assert "downtime" in run.ask("planned")["plan"]["refusals"][0]
 
 
-def test_a_host_that_another_controller_holds_is_left_to_it(run: Run) -> None:
-    theirs = {"id": "r0", "verb": "site", "who": "ben@desk", "controller": "desk:/r", "since": "2027-01-15T07:00:00Z"}
-    run.hosts["b"]["rollout_claimed"] = {"refused": theirs}
-    _plan, begun = run.begin()
-    assert "Another rollout holds b: site r0 by ben@desk on desk since 2027-01-15T07:00:00Z." in begun["refused"]
-    assert list(run.records.glob("*/journal.jsonl")) == []
+THEIRS: dict[str, t.Any] = {
+    "id": "r0",
+    "verb": "site",
+    "who": "ben@desk",
+    "controller": "desk:/r",
+    "since": "2027-01-15T07:00:00Z",
+    "held": True,
+}
+HELD = "Another rollout holds {}: site r0 by ben@desk on desk since 2027-01-15T07:00:00Z."
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept
+
+
+def test_a_host_that_another_controller_has_just_claimed_is_left_to_it(run: Run) -> None:
+    plan = run.ask("planned")["plan"]
+    run.hosts["b"]["rollout_claimed"] = {"refused": THEIRS}
+    contested = run.ask("contested", plan=plan)
+    assert HELD.format("b") in contested["refused"]
+    assert "Nothing was touched" in contested["refused"]
+    assert not contested["again"]
+
+
+@pytest.mark.parametrize("where", ["a", "c", "z"])
+def test_nothing_begins_while_another_rollout_holds_any_host_of_the_kind(run: Run, where: str) -> None:
+    held = {**status(0), "rollout": THEIRS}
+    if where == "z":
+        run.beyond = [{"__rollout_host": "z", **held}]
+    else:
+        run.hosts[where]["rollout_status"] = held
+    (refusal,) = run.ask("planned")["plan"]["refusals"]
+    assert HELD.format(where) in refusal
+    assert "-e rollout_take_over=true" in refusal
+    foreseen = run.ask("planned", check=True)["plan"]
+    assert (foreseen["refusals"], foreseen["warnings"]) == ([], [refusal])
+    taken = run.ask("planned", take_over=True)["plan"]
+    assert (taken["refusals"], taken["taken_over"]) == ([], {where: {"id": "r0", "controller": "desk:/r"}})
+    assert run.ask("contested", plan=taken)["refused"] == ""
+
+
+def test_a_run_that_changes_nothing_needs_no_other_to_be_away(run: Run) -> None:
+    for name in run.hosts:
+        run.hosts[name] = host("")
+    run.beyond = [{"__rollout_host": "z", **status(0), "rollout": THEIRS}]
+    assert run.ask("planned")["plan"]["refusals"] == []
+
+
+def test_of_two_that_claim_at_once_one_waits_and_one_gives_way(run: Run, pauses: list[float]) -> None:
+    plan = run.ask("planned")["plan"]
+    own = {**THEIRS, "id": plan["id"], "controller": plan["controller"], "since": "2027-01-15T07:00:00Z"}
+    run.hosts["a"]["rollout_status"] = {**status(0), "rollout": own}
+    run.beyond = [{"__rollout_host": "z", **status(0), "rollout": {**THEIRS, "since": "2027-01-15T07:00:01Z"}}]
+    waiting = run.ask("contested", plan=plan)
+    assert (waiting["again"], waiting["looks"], len(pauses)) == (True, 1, 1)
+    given_up = run.ask("contested", plan=plan, looks=99)
+    assert not given_up["again"]
+    assert "Another rollout holds z" in given_up["refused"]
+    run.beyond[0]["rollout"]["since"] = "2027-01-15T06:59:59Z"
+    assert "Another rollout holds z" in run.ask("contested", plan=plan)["refused"]
+    run.beyond[0]["rollout"]["held"] = False
+    assert run.ask("contested", plan=plan) == {"refused": "", "again": False, "looks": 0}
+    assert len(pauses) == 1
+
+
+def test_a_rollout_that_walks_waits_for_others_to_go_and_stops_where_they_stay(run: Run, pauses: list[float]) -> None:
+    plan, begun = run.begin()
+    run.beyond = [{"__rollout_host": "z", **status(0), "rollout": THEIRS}]
+    assert run.ask("contested", plan=plan, walking=True)["again"]
+    assert run.ask("contested", plan=plan, walking=True, looks=99) == {"refused": "", "again": False, "looks": 0}
+    stop = run.ask("next", plan=plan)["stop"]
+    assert HELD.format("z") in stop
+    assert "Not touched: a, b." in stop
+    assert not [event for event in run.journal(begun) if event["event"] == "turn"]
 
 
 def test_a_run_that_was_broken_off_goes_on_in_its_record(run: Run) -> None:
