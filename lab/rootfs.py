@@ -64,6 +64,10 @@ PasswordAuthentication no
 AcceptEnv LANG LC_*
 """
 
+# A hardened host: what root makes, nobody else can read, and a user's group is not the user's own.
+LOGIN = {"UMASK": "027", "USERGROUPS_ENAB": "no"}
+UMASK_OF_SESSIONS = "session optional pam_umask.so umask=0027\n"
+
 # Package lists stay, compressed, so that installing works without an update first.
 APT = """Acquire::GzipIndexes "true";
 Acquire::Languages "none";
@@ -144,6 +148,8 @@ def _recipe() -> tuple[str, str]:
         *MASKED,
         JOURNAL,
         SSHD,
+        *(f"{name} {value}" for name, value in LOGIN.items()),
+        UMASK_OF_SESSIONS,
         APT,
     ]
     return release, hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -201,12 +207,26 @@ def _customize(root: Path) -> None:
     (units / "default.target").symlink_to("/lib/systemd/system/multi-user.target")
     _put(root / "etc/systemd/journald.conf.d/lab.conf", JOURNAL)
     _put(root / "etc/ssh/sshd_config.d/lab.conf", SSHD)
+    _harden(root)
     (root / "var/log/journal").mkdir(exist_ok=True)
     # Each host brings its own, made by the lab, so that the controller knows them before the first connection.
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     _trust(root)
+
+
+def _harden(root: Path) -> None:
+    settings = root / "etc/login.defs"
+    text = settings.read_text(encoding="utf-8")
+    for name, value in LOGIN.items():
+        text, found = re.subn(rf"^{name}\s.*$", f"{name} {value}", text, flags=re.MULTILINE)
+        if not found:
+            text += f"{name} {value}\n"
+    settings.write_text(text, encoding="utf-8")
+    for name in ("common-session", "common-session-noninteractive"):
+        with (root / "etc/pam.d" / name).open("a", encoding="utf-8") as file:
+            file.write(UMASK_OF_SESSIONS)
 
 
 def _trust(root: Path) -> None:

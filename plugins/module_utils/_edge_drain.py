@@ -24,6 +24,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._files import (
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 _MAP_TITLE = "Whether this host is out of service. Written by module edge_drain."
 _POLL_SECONDS = 0.5
@@ -272,7 +273,7 @@ class EdgeDrain:
         if self._check:
             yield
             return
-        os.makedirs(os.path.dirname(self._paths.record), mode=0o755, exist_ok=True)
+        make_directories(os.path.dirname(self._paths.record))
         with locked(f"{self._paths.record}.lock"):
             yield
 

@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._edge import Entri
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils._haproxy import Worker, WorkerGone
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 # HAProxy's master reads it as root before the workers drop their rights.
 _MODE = 0o640
@@ -58,7 +59,7 @@ class EdgeMap:
         """
         if self._file_differs(wanted):
             try:
-                os.makedirs(os.path.dirname(self._path), mode=0o755, exist_ok=True)
+                make_directories(os.path.dirname(self._path))
                 write_atomically(self._path, render_map(self._title, wanted), mode=self._mode)
             except OSError as error:
                 raise FleetError(

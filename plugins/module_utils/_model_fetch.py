@@ -33,6 +33,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -961,12 +962,29 @@ def sole_fetcher(spec: Spec) -> t.Iterator[None]:
     """Hold the slug's lock; a second fetch waits here until the first has ended."""
     directory = os.path.join(spec.root, spec.slug)
     os.makedirs(directory, mode=0o755, exist_ok=True)
+    refuse_strangers(spec.root, directory)
     descriptor = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def refuse_strangers(root: str, directory: str) -> None:
+    """Write only where no other user could have laid a link in the way, or replace what was verified.
+
+    Raises:
+        Problem: others may write there.
+    """
+    above, own = os.stat(root), os.lstat(directory)
+    if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+        raise Problem(f"Everybody may write into {root}, where the models are kept. chmod o-w {root}, then run again.")
+    if not stat.S_ISDIR(own.st_mode) or own.st_uid not in (0, os.geteuid()) or own.st_mode & stat.S_IWOTH:
+        raise Problem(
+            f"{directory} is another user's, who could change the model. Move it away, or chown it to root and make it "
+            "writable for root alone; then run again."
+        )
 
 
 def wait_for_mount(spec: Spec, tell: t.Callable[[str], None], patience: float) -> None:

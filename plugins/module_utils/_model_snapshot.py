@@ -42,6 +42,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._model_sources imp
 from ansible_collections.inference.fleet.plugins.module_utils._model_units import Units, unit_files
 from ansible_collections.inference.fleet.plugins.module_utils._model_wish import REVISION, Wish, slug_of
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import install, is_complete
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 FAST_DISK = "/opt/dlami/nvme"
 SLOW_DISK = "/var/lib/inference/models"
@@ -354,12 +355,12 @@ class Keeper:
         if self._needs_runtime():
             install(self._wish.runtime)
             self._actions.append(f"install {self._wish.runtime.path}")
-        os.makedirs(os.path.dirname(self._wish.spec_directory), mode=0o755, exist_ok=True)
-        os.makedirs(self._wish.spec_directory, mode=0o700, exist_ok=True)
+        make_directories(os.path.dirname(self._wish.spec_directory))
+        make_directories(self._wish.spec_directory, 0o700)
         outdated = self._outdated()
         for path in outdated:
             content, mode = self._files()[path]
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            make_directories(os.path.dirname(path))
             write_atomically(path, content, mode)
             self._actions.append(f"write {path}")
         if any(path.endswith(".service") for path in outdated):

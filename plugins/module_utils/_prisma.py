@@ -18,6 +18,7 @@ import typing as t
 from pathlib import Path
 
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import readable_by_all
 
 #: In the client's directory: Python's package, the query engine, and what stands in for Prisma's program.
 PACKAGE, ENGINE, PROGRAM = "prisma", "bin/query-engine", "bin/prisma"
@@ -72,6 +73,7 @@ def request(model: t.Mapping[str, t.Any], schema_path: str, schema: str, output:
     }
 
 
+@readable_by_all()
 def generate(runtime: str, client: str, model: t.Mapping[str, t.Any]) -> None:
     """Make the client's directory, whole or not at all.
 

@@ -44,6 +44,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._files import (
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete, lock_path
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
 
 LINKS = ("current", "good", "previous")
@@ -224,7 +225,7 @@ class Releases:
 
     def _changing(self) -> contextlib.AbstractContextManager[None]:
         """Keep another run from writing or removing releases; checking an engine's options takes half a minute."""
-        os.makedirs(os.path.join(self._root, "releases"), mode=0o755, exist_ok=True)
+        make_directories(os.path.join(self._root, "releases"))
         return locked(os.path.join(self._root, "releases", ".lock"), timeout=600)
 
     def _write(self, release: Release, directory: str, check_options: bool) -> None:
@@ -288,10 +289,10 @@ class Releases:
 
     def point(self, index: int, link: str, name: str) -> bool:
         """Let an instance's link name a release; True when it did not already."""
+        directory = os.path.join(self._root, "instances", str(index))
+        make_directories(directory)
         if self.linked(index, link) == name:
             return False
-        directory = os.path.join(self._root, "instances", str(index))
-        os.makedirs(directory, mode=0o755, exist_ok=True)
         temporary = os.path.join(directory, f".{link}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

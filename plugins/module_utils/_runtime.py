@@ -15,6 +15,12 @@ import subprocess
 
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_json, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import (
+    is_open,
+    make_directories,
+    open_tree,
+    readable_by_all,
+)
 
 #: Written last: a runtime without it is half an installation, whatever else is there.
 MARKER = ".complete.json"
@@ -63,6 +69,11 @@ class RuntimeSpec:
         return os.path.join(self.root, self.id)
 
     @property
+    def pythons(self) -> str:
+        """Where uv keeps the interpreters that the host does not have."""
+        return os.path.join(os.path.dirname(self.root), "python")
+
+    @property
     def uv(self) -> str:
         digest = hashlib.sha256(self.uv_requirement.encode()).hexdigest()[:8]
         return os.path.join(os.path.dirname(self.root), f"uv-{digest}", "bin", "uv")
@@ -75,7 +86,11 @@ def lock_path(path: str) -> str:
 
 
 def is_complete(path: str) -> bool:
-    """Whether a runtime was installed to its end and its Python is still there."""
+    """Whether a runtime was installed to its end, its Python is still there, and the engines' user can read it."""
+    return _is_whole(path) and is_open(path)
+
+
+def _is_whole(path: str) -> bool:
     return read_json(os.path.join(path, MARKER)) is not None and os.path.exists(os.path.join(path, "bin", "python"))
 
 
@@ -88,10 +103,13 @@ def install(spec: RuntimeSpec) -> list[str]:
     Raises:
         FleetError: not enough disk, no such Python, a package that cannot be had or whose hash is wrong.
     """
-    os.makedirs(spec.root, mode=0o755, exist_ok=True)
-    with locked(lock_path(spec.path), timeout=3600):
+    make_directories(spec.root)
+    with locked(lock_path(spec.path), timeout=3600), readable_by_all():
         if is_complete(spec.path):
             return []
+        if _is_whole(spec.path):
+            _open(spec)
+            return [f"let the engines' user read {spec.path}"]
         _check_disk(spec)
         _install_uv(spec)
         actions = [f"create {spec.path} with Python {spec.python}"]
@@ -105,8 +123,16 @@ def install(spec: RuntimeSpec) -> list[str]:
         bytecode = ["--compile-bytecode"] if spec.compile_bytecode else []
         _uv(spec, "pip", "sync", "--quiet", "--python", python, "--require-hashes", *bytecode, *links, lock_file)
         actions.append(f"install {len(re.findall(r'^[a-zA-Z0-9]', spec.lock, re.MULTILINE))} packages")
+        _open(spec)
         write_atomically(os.path.join(spec.path, MARKER), json.dumps({"name": spec.name, "python": spec.python}) + "\n")
         return actions
+
+
+def _open(spec: RuntimeSpec) -> None:
+    """Let the engines' user read it. What uv links into it, from its cache, may come from a stricter umask."""
+    for tree in (spec.path, spec.pythons):
+        if os.path.isdir(tree):
+            open_tree(tree)
 
 
 def _check_disk(spec: RuntimeSpec) -> None:
@@ -145,7 +171,7 @@ def _environment(spec: RuntimeSpec) -> dict[str, str]:
         "UV_NO_CONFIG": "1",
         # The certificates that the host trusts count, also those of an organisation's own mirror or proxy.
         "UV_SYSTEM_CERTS": "1",
-        "UV_PYTHON_INSTALL_DIR": os.path.join(os.path.dirname(spec.root), "python"),
+        "UV_PYTHON_INSTALL_DIR": spec.pythons,
         **spec.environment,
     }
 

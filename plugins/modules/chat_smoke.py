@@ -409,6 +409,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._gate_record impor
 )
 from ansible_collections.inference.fleet.plugins.module_utils._gate_targets import answers_of, shortcoming, targets_of
 from ansible_collections.inference.fleet.plugins.module_utils._http import Client, Reply
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.gate.replay import Replaying
 
 
@@ -487,7 +488,7 @@ def write_record(path: str, result: dict[str, t.Any]) -> str:
     """Replace the record of the last gate; what is wrong where it cannot be written, else nothing."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     try:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        make_directories(os.path.dirname(path))
         content = json.dumps(record_of(result, last_record(path)[0], now), indent=1) + "\n"
         write_atomically(path, content)
     except OSError as error:

@@ -187,6 +187,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._files import (
     read_text,
     write_atomically,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
@@ -234,7 +235,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     given = None if params["keys"] is None else _wanted(params["keys"])
     with contextlib.ExitStack() as stack:
         if not check:
-            os.makedirs(os.path.dirname(params["path"]), mode=0o755, exist_ok=True)
+            make_directories(os.path.dirname(params["path"]))
             stack.enter_context(locked(f"{params['path']}.lock"))
         workers = _haproxy.workers(params["socket"], params["master_socket"])
         edge_map = EdgeMap(params["path"], TITLE, workers)
@@ -297,7 +298,7 @@ def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Take
         return []
     if not check:
         try:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            make_directories(os.path.dirname(path))
             write_atomically(path, json.dumps(now_taken.document(), indent=1) + "\n", mode=0o600)
         except OSError as error:
             raise FleetError(

@@ -85,6 +85,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
@@ -113,7 +114,7 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
         takes_several = bool(engines) and all(engine.takes_several_keys for engine in engines)
         wanted = _engine_keys.renewed(before, params["instance"], others, takes_several)
     if wanted != before and not check:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        make_directories(os.path.dirname(path))
         write_atomically(path, _engine_keys.render(wanted), mode=0o600)
     return {"changed": wanted != before, "fingerprint": fingerprint(wanted.current) if before or not check else ""}
 

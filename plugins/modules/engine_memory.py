@@ -84,6 +84,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._memory_record imp
 from ansible_collections.inference.fleet.plugins.module_utils._processes import started_at
 from ansible_collections.inference.fleet.plugins.module_utils._releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils._systemd import journal, unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 RUN_DIRECTORY = "/run/inference"
 
@@ -115,7 +116,7 @@ def look(params: dict[str, t.Any], check: bool) -> list[dict[str, t.Any]]:
         kept = read_json(path)
         record = _present(instance, releases) or (kept if isinstance(kept, dict) else None)
         if record != kept and not check:
-            os.makedirs(params["record_dir"], mode=0o755, exist_ok=True)
+            make_directories(params["record_dir"])
             write_atomically(path, json.dumps(record, indent=1) + "\n")
         results.append({"name": instance["name"], "path": path, "record": record})
     return results

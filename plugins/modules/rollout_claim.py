@@ -114,6 +114,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import _rollout_cl
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_json, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 
 
 def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None, Claim | None]:
@@ -140,7 +141,7 @@ def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
         before = _rollout_claim.parse(read_json(path), path)
         after, refused = decide(before, params)
     else:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        make_directories(os.path.dirname(path))
         with locked(f"{path}.lock"):
             before = _rollout_claim.parse(read_json(path), path)
             after, refused = decide(before, params)

@@ -105,7 +105,7 @@ EXAMPLES = r"""
 - name: Watch the rollout
   inference.fleet.traffic:
     state: started
-    path: /var/tmp/rollout/traffic.json
+    path: /var/lib/traffic/traffic.json
     url: http://inference-1:8000
     api_key: "{{ key }}"
     model: Qwen/Qwen3-VL-8B-Instruct
@@ -115,7 +115,7 @@ EXAMPLES = r"""
 - name: End the watch
   inference.fleet.traffic:
     state: stopped
-    path: /var/tmp/rollout/traffic.json
+    path: /var/lib/traffic/traffic.json
   delegate_to: localhost
   register: watch
 """

@@ -137,3 +137,39 @@ def test_every_scenario_begins_by_removing_what_a_killed_run_left() -> None:
     for path in [ROOT / ".config" / "molecule" / "config.yml", *ROOT.glob("molecule/*/molecule.yml")]:
         own = (yaml.safe_load(path.read_text()) or {}).get("scenario", {}).get("test_sequence")
         assert own is None or own[0] == "destroy", path
+
+
+def test_what_roles_write_on_hosts_states_owner_group_and_mode() -> None:
+    missing = []
+    for path in sorted(ROOT.glob("roles/*/tasks/*.yml")):
+        for task in tasks_of(yaml.safe_load(path.read_text()) or []):
+            if task.get("delegate_to") == "localhost":
+                continue
+            for name in ("assemble", "blockinfile", "copy", "file", "get_url", "lineinfile", "template", "unarchive"):
+                options = task.get(f"ansible.builtin.{name}")
+                if options and options.get("state") not in ("absent", "link"):
+                    missing += [
+                        (path.name, task["name"], option)
+                        for option in ("owner", "group", "mode")
+                        if option not in options
+                    ]
+    assert missing == []
+
+
+def tasks_of(tasks: list[dict[str, t.Any]]) -> t.Iterator[dict[str, t.Any]]:
+    """The tasks of a file, with those of its blocks."""
+    for task in tasks:
+        yield task
+        for part in ("block", "rescue", "always"):
+            yield from tasks_of(task.get(part, []))
+
+
+def test_every_user_of_a_role_has_a_group_of_its_own() -> None:
+    users = [
+        task["ansible.builtin.user"]
+        for path in ROOT.glob("roles/*/tasks/*.yml")
+        for task in tasks_of(yaml.safe_load(path.read_text()) or [])
+        if "ansible.builtin.user" in task
+    ]
+    assert users
+    assert all(user.get("group") == user["name"] for user in users)

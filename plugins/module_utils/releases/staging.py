@@ -16,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import os
 
+from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
+
 DIRECTORY = "staged"
 
 
@@ -62,7 +64,7 @@ class Staging:
         """
         if self.target(link) == name:
             return
-        os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        make_directories(self._directory)
         temporary = os.path.join(self._directory, f".{link}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 
 BACKEND = re.compile(r"backend ((?:instances|peers|pool)_\S+)")
 # One that tracks another follows it; of one with a name for an address, or with TLS, the file would have to say more.
@@ -116,8 +117,9 @@ def main() -> None:
             print(
                 f"{arguments.socket} does not answer, so every server has to be checked first: {error}", file=sys.stderr
             )
-    temporary = f"{arguments.output}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
+    # HAProxy's user may write into the directory: a name that it could foresee might be its link to another file.
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(arguments.output) or ".", prefix=".servers.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(merged(wanted, live, drained_instances(arguments.drains)))
     os.replace(temporary, arguments.output)
 

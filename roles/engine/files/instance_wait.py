@@ -23,6 +23,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import typing as t
 
@@ -56,8 +57,15 @@ def main() -> None:
     if address:
         environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of(address))
     if environment:
-        with open(os.path.join(os.environ["RUNTIME_DIRECTORY"], "environment"), "w", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in environment.items())
+        write_environment(os.path.join(os.environ["RUNTIME_DIRECTORY"], "environment"), environment)
+
+
+def write_environment(path: str, environment: dict[str, str]) -> None:
+    """Write what the unit reads. The directory is the engines': a name that they could foresee might be a link."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".environment.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.writelines(f"{name}={value}\n" for name, value in environment.items())
+    os.replace(temporary, path)
 
 
 def wait_for(look: t.Callable[[], str]) -> None:

@@ -117,3 +117,15 @@ def test_a_damaged_record_stops_no_start(
     rows = run(program, "start", tmp_path, monkeypatch)
     assert state(rows["engine-0"]) == ("0", "0")
     assert "drain.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_link_that_haproxys_user_has_laid_is_not_followed(
+    program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("root's")
+    for name in ("state", "state.new"):
+        (tmp_path / name).symlink_to(other)
+    run(program, "start", tmp_path, monkeypatch)
+    assert other.read_text() == "root's"
+    assert not (tmp_path / "state").is_symlink()

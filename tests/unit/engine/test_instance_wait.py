@@ -101,6 +101,15 @@ def test_gpus_are_told_by_uuid(host: Host) -> None:
     assert host.slept == []
 
 
+def test_a_link_that_an_engine_has_laid_is_not_followed(host: Host, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("root's")
+    (host.run_directory / "environment").symlink_to(other)
+    host.has(UUIDS)
+    host.start(gpus="1")
+    assert other.read_text() == "root's"
+
+
 def test_an_engine_that_takes_numbers_gets_those_of_this_moment(host: Host) -> None:
     assert host.start("1", "index") == "CUDA_VISIBLE_DEVICES=GPU-b\n", "one GPU has no need of numbers"
     host.has(UUIDS[1:])

@@ -17,6 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._model_fetch impor
     Progress,
     Snapshot,
     Spec,
+    refuse_strangers,
 )
 
 from tests.fakes.hub import git_sha1
@@ -262,3 +263,19 @@ def test_s3_urls_are_split() -> None:
         "s3://b/a/": ("b", "a/"),
     }
     assert {url: fetching.split_s3_url(url) for url in cases} == cases
+
+
+def test_a_directory_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    own = tmp_path / "models" / "org--name"
+    own.mkdir(parents=True)
+    refuse_strangers(str(own.parent), str(own))
+    own.chmod(0o777)
+    with pytest.raises(Problem, match="is another user's"):
+        refuse_strangers(str(own.parent), str(own))
+    own.rename(tmp_path / "elsewhere")
+    own.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Problem, match="is another user's"):
+        refuse_strangers(str(own.parent), str(own))
+    own.parent.chmod(0o777)
+    with pytest.raises(Problem, match="Everybody may write into"):
+        refuse_strangers(str(own.parent), str(own))

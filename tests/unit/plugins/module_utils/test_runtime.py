@@ -112,3 +112,39 @@ def test_a_python_that_nobody_has_is_named(spec: RuntimeSpec) -> None:
 def test_the_name_follows_the_content() -> None:
     names = {runtime_id("v", "a", "3.12"), runtime_id("v", "b", "3.12"), runtime_id("v", "a", "3.11")}
     assert len(names) == 3
+
+
+def closed_to_others(runtime: str) -> list[str]:
+    """What the engines' user could not read or pass."""
+    return [
+        str(path)
+        for path in [Path(runtime), *Path(runtime).rglob("*")]
+        if not path.is_symlink() and path.stat().st_mode & 0o044 != 0o044
+    ]
+
+
+def test_the_engines_user_can_read_a_runtime_that_was_installed_under_a_strict_umask(spec: RuntimeSpec) -> None:
+    before = os.umask(0o077)
+    try:
+        install(spec)
+        # A cache that an earlier run has filled with closed files is linked into the next runtime.
+        for path in Path(spec.environment["UV_CACHE_DIR"]).rglob("*"):
+            path.chmod(path.stat().st_mode & 0o700)
+        other = dataclasses.replace(spec, name="tiny-other")
+        install(other)
+    finally:
+        os.umask(before)
+    assert closed_to_others(os.path.dirname(spec.root)) == [
+        str(path) for path in Path(spec.root).glob(".*") if path.suffix == ".lock"
+    ]
+
+
+def test_a_runtime_that_an_earlier_run_has_left_closed_is_opened_by_the_next(spec: RuntimeSpec) -> None:
+    install(spec)
+    Path(spec.path, "lib").chmod(0o750)
+    Path(spec.path).chmod(0o750)
+    assert not is_complete(spec.path)
+    assert install(spec)
+    assert is_complete(spec.path)
+    assert closed_to_others(spec.path) == []
+    assert install(spec) == []
