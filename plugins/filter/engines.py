@@ -11,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._engines import (
     engine_kind,
     engine_options,
     engine_problems,
+    tool_options,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._profiles import profile_settings
@@ -31,4 +32,5 @@ class FilterModule:
             "engine_options": engine_options,
             "engine_problems": engine_problems,
             "engine_profile": engine_profile,
+            "engine_tool_options": tool_options,
         }

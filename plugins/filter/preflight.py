@@ -1,14 +1,15 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about what must be right before a host is touched; the logic is in module_utils/_preflight.py."""
+"""Filters about what must be right before a host is touched; the logic is in module_utils."""
 
 from __future__ import annotations
 
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils._preflight import variable_problems
+from ansible_collections.inference.fleet.plugins.module_utils.compilers.needs import wanted_programs
 
 
 class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        return {"variable_problems": variable_problems}
+        return {"variable_problems": variable_problems, "wanted_programs": wanted_programs}

@@ -48,6 +48,7 @@ class Engine:
         node_options: those of the nodes that answer no requests, with the same places; nothing of theirs may listen
             where the edge looks for the instance.
         span_environment: of its processes, with a place for the node's own address.
+        tool_switch: the option without which it refuses ``tool_choice: auto``; empty where naming the parser is enough.
         nested: whether its config has sections with options in them, whose names stay as they are.
         first_port: instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host talk to it.
         health_path: where it says that it serves.
@@ -70,6 +71,7 @@ class Engine:
     span_options: dict[str, str] = dataclasses.field(default_factory=dict)
     node_options: dict[str, str] = dataclasses.field(default_factory=dict)
     span_environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    tool_switch: str = ""
     nested: bool = False
     first_port: int = 8100
     health_path: str = "/health"
@@ -185,6 +187,7 @@ ENGINES: dict[str, Engine] = {
         },
         node_options={"headless": "true"},
         span_environment={"VLLM_HOST_IP": "{own}"},
+        tool_switch="enable-auto-tool-choice",
     ),
     "sglang": Engine(
         name="sglang",
@@ -220,6 +223,22 @@ ENGINES: dict[str, Engine] = {
         span_environment={"SGLANG_HOST_IP": "{own}", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": ""},
     ),
 }
+
+TOOL_PARSER = "tool-call-parser"
+
+#: How a family of models writes its tool calls, by its names: the parser that each engine has for it. What stands first
+#: counts.
+TOOL_PARSERS: tuple[tuple[str, dict[str, str]], ...] = (
+    (r"qwen3-coder", {"vllm": "qwen3_coder", "sglang": "qwen3_coder"}),
+    # Qwen3-VL, too. Qwen3.5 writes them in another way.
+    (r"qwen(2\.5|3)(?![.\d])", {"vllm": "hermes", "sglang": "qwen"}),
+    (r"hermes", {"vllm": "hermes", "sglang": "hermes"}),
+    (r"llama-3\.[123]", {"vllm": "llama3_json", "sglang": "llama3"}),
+    (r"mistral|ministral", {"vllm": "mistral", "sglang": "mistral"}),
+    (r"gpt-oss", {"vllm": "openai", "sglang": "gpt-oss"}),
+    (r"glm-4\.[56]", {"vllm": "glm45", "sglang": "glm"}),
+    (r"kimi-k2", {"vllm": "kimi_k2", "sglang": "kimi_k2"}),
+)
 
 #: What the instances of a gateway run. It is no engine that a host could be given.
 GATEWAY = "litellm"
@@ -447,6 +466,26 @@ def engine_problems(
         problems.append(f"{variable}: {error.message}")
     given = {plain_name(name): typed(value) for name, value in (options or {}).items() if value is not None}
     return [*problems, *_draft_problems(engine, given), *_parallel_problems(engine, given, instances)]
+
+
+def tool_options(model: str, engine: str, parser: str | None) -> dict[str, t.Any]:
+    """The options with which an engine finds the tool calls in what a model writes.
+
+    Args:
+        model: the model's name, by which its family is known.
+        engine: ``vllm`` or ``sglang``.
+        parser: the engine's name of a parser, ``auto`` for that of the model's family, ``none`` for no tools.
+
+    Returns:
+        Nothing where the family is not known.
+    """
+    if parser == "auto":
+        name = model.rsplit("/", 1)[-1].lower()
+        parser = next((parsers[engine] for family, parsers in TOOL_PARSERS if re.search(family, name)), None)
+    if parser in (None, "", "none"):
+        return {}
+    switch = ENGINES[engine].tool_switch
+    return {TOOL_PARSER: parser, **({switch: True} if switch else {})}
 
 
 def _parallel_problems(

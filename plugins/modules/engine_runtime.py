@@ -56,6 +56,27 @@ options:
     description: Refuse when the disk has less than this many GiB free.
     type: float
     default: 12
+  programs:
+    description:
+      - Programs that the engine runs while it serves, as P(inference.fleet.wanted_programs#filter) lists them. Without
+        one of them the module fails once the runtime is installed. C(Python.h) is looked for where the runtime's Python
+        has it.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      program:
+        description: Its name.
+        type: str
+        required: true
+      why:
+        description: What needs it, for the message.
+        type: str
+        required: true
+      fix:
+        description: What to do where it is missing, for the message.
+        type: str
+        required: true
   compile_bytecode:
     description: Compile at install, so that no start of an engine has to.
     type: bool
@@ -93,6 +114,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._runtime import RuntimeSpec, install, is_complete
+from ansible_collections.inference.fleet.plugins.module_utils.compilers.needs import missing_programs
 from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
 
 
@@ -108,6 +130,16 @@ def main() -> None:
             "find_links": {"type": "list", "elements": "path", "default": []},
             "min_free_gib": {"type": "float", "default": 12.0},
             "compile_bytecode": {"type": "bool", "default": True},
+            "programs": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "program": {"type": "str", "required": True},
+                    "why": {"type": "str", "required": True},
+                    "fix": {"type": "str", "required": True},
+                },
+            },
         },
         supports_check_mode=True,
     )
@@ -129,6 +161,9 @@ def main() -> None:
         else:
             Staging(os.path.dirname(spec.root)).keep(runtime_link(spec.name.split("-")[0]), "runtimes", spec.id)
             actions = install(spec)
+            missing = missing_programs(params["programs"], os.path.join(spec.path, "bin", "python"))
+            if missing:
+                raise FleetError(" ".join(missing) + " Nothing was stopped.")
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)
     module.exit_json(changed=bool(actions), id=spec.id, path=spec.path, actions=actions)

@@ -66,6 +66,25 @@ options:
         description: What to set to use another disk, for the message.
         type: str
         required: true
+  programs:
+    description:
+      - Programs that the host must have, as P(inference.fleet.wanted_programs#filter) lists them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      program:
+        description: Its name.
+        type: str
+        required: true
+      why:
+        description: What needs it, for the message.
+        type: str
+        required: true
+      fix:
+        description: What to do where it is missing, for the message.
+        type: str
+        required: true
   systems:
     description: Versions by distribution that are supported, by the names of C(/etc/os-release).
     type: dict
@@ -108,6 +127,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._preflight import 
     read_os_release,
     system_problems,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.compilers.needs import missing_programs
 
 
 def main() -> None:
@@ -135,6 +155,16 @@ def main() -> None:
                     "variable": {"type": "str", "required": True},
                 },
             },
+            "programs": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "program": {"type": "str", "required": True},
+                    "why": {"type": "str", "required": True},
+                    "fix": {"type": "str", "required": True},
+                },
+            },
             "systems": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
@@ -144,6 +174,7 @@ def main() -> None:
     init = (read_text("/proc/1/comm") or "").strip()
     problems = system_problems(init, os.uname().machine, os_release, params["systems"])
     problems += port_problems(params["ports"], read_listeners())
+    problems += missing_programs(params["programs"])
     for disk in params["disks"]:
         free = free_bytes(disk["path"]) / 1024**3
         if free < disk["free_gib"] and not (disk["unless"] and glob.glob(disk["unless"])):

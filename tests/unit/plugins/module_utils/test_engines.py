@@ -7,11 +7,13 @@ import yaml
 from ansible_collections.inference.fleet.plugins.module_utils._engines import (
     COUNTERPARTS,
     ENGINES,
+    TOOL_PARSERS,
     engine_options,
     engine_problems,
     explain_refused_options,
     render_config,
     request_limit,
+    tool_options,
 )
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 
@@ -213,3 +215,49 @@ def test_how_many_requests_an_instance_works_on(
     engine: str | None, options: dict[str, int], edge: int | None, expected: int
 ) -> None:
     assert request_limit(engine, options, edge) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "vllm", "sglang"),
+    [
+        ("Qwen/Qwen3-VL-8B-Instruct", "hermes", "qwen"),
+        ("/models/Qwen3-VL-8B-Instruct-FP8", "hermes", "qwen"),
+        ("Qwen/Qwen2.5-7B-Instruct", "hermes", "qwen"),
+        ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qwen3_coder", "qwen3_coder"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3_json", "llama3"),
+        ("openai/gpt-oss-20b", "openai", "gpt-oss"),
+    ],
+)
+def test_tool_calls_are_parsed_as_the_models_family_writes_them(model: str, vllm: str, sglang: str) -> None:
+    assert tool_options(model, "vllm", "auto") == {"tool-call-parser": vllm, "enable-auto-tool-choice": True}
+    assert tool_options(model, "sglang", "auto") == {"tool-call-parser": sglang}
+
+
+@pytest.mark.parametrize("parser", ["auto", "none", "", None])
+def test_tools_are_off_where_nobody_knows_how_they_are_written(parser: str | None) -> None:
+    assert tool_options("Qwen/Qwen3.5-9B", "vllm", parser) == {}
+
+
+def test_a_parser_that_is_named_counts_whatever_the_model() -> None:
+    assert tool_options("a/b", "vllm", "mistral") == {"tool-call-parser": "mistral", "enable-auto-tool-choice": True}
+    assert tool_options("Qwen/Qwen3-8B", "sglang", "none") == {}
+
+
+def test_every_parser_is_one_that_the_engine_has() -> None:
+    known = next(option for option in table("sglang_options") if "--tool-call-parser" in option["names"])
+    assert {parsers["sglang"] for _family, parsers in TOOL_PARSERS} <= set(known["choices"])
+
+
+@pytest.mark.parametrize(
+    ("engine", "option"),
+    [
+        ("vllm", "allowed-local-media-path"),
+        ("vllm", "allowed_media_domains"),
+        ("vllm", "middleware"),
+        ("sglang", "enable-custom-logit-processor"),
+    ],
+)
+def test_what_would_open_the_host_to_requests_cannot_be_set_by_hand(engine: str, option: str) -> None:
+    version = {"vllm": "0.32.0", "sglang": "0.5.23"}[engine]
+    problems = engine_problems({option: "/"}, engine, version, "cpu", LOCKS)
+    assert [option.replace("_", "-") in problem for problem in problems] == [True]

@@ -66,3 +66,16 @@ def test_a_failure_is_a_message(
     result = run_module("engine_runtime", arguments)
     assert result["failed"]
     assert result["msg"] == "the disk is too small"
+
+
+def test_a_runtime_whose_compiler_is_missing_stops_nothing(
+    run_module: RunModule, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, t.Any]
+) -> None:
+    monkeypatch.setattr(engine_runtime, "install", lambda _spec: [])
+    monkeypatch.setenv("PATH", "/nowhere")
+    arguments["programs"] = [{"program": "gcc", "why": "Triton compiles with it", "fix": "install gcc"}]
+    result = run_module("engine_runtime", arguments)
+    assert result["failed"]
+    assert result["msg"] == (
+        "The host has no gcc: Triton compiles with it. To have it, install gcc. Nothing was stopped."
+    )

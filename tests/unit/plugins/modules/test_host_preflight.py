@@ -38,3 +38,10 @@ def test_all_problems_are_in_one_message(run_module: RunModule, monkeypatch: pyt
 def test_room_that_is_used_already_is_not_asked_for_again(run_module: RunModule, tmp_path: object) -> None:
     disk = {"path": "/x", "free_gib": 99, "variable": "v", "unless": f"{tmp_path}*"}
     assert not run_module("host_preflight", {"systems": {"debian": ["12"]}, "disks": [disk]}).get("failed")
+
+
+def test_a_compiler_that_is_missing_is_a_problem(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    gcc = {"program": "gcc", "why": "Triton compiles with it", "fix": "install gcc"}
+    result = run_module("host_preflight", {"systems": {"debian": ["12"]}, "programs": [gcc]})
+    assert result["problems"] == ["The host has no gcc: Triton compiles with it. To have it, install gcc."]
