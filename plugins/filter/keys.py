@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils import _times
+from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 #: Seconds in which the edges are told that a key is dead; that one takes it until then says nothing.
 TELLING = 300
@@ -39,6 +40,7 @@ def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list
     only = set(clients)
     lines = []
     edges = {host: hosts[host] for host in sorted(hosts) if "accepts" in hosts[host]}
+    lines += _foreign(store, edges)
     for key in store["retired"]:
         if not only or key["name"] in only:
             lines += [line for host, edge in edges.items() if (line := _dead_key(key, host, edge))]
@@ -137,6 +139,18 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
             f"journalctl -u haproxy --grep key={key['sha256'][:8]}"
         )
     return ""
+
+
+def _foreign(store: Shown, edges: dict[str, Shown]) -> list[str]:
+    """The hosts that have their keys from another store."""
+    read = origin.Origin(store["store"]["id"], store["store"]["generation"], store["store"]["name"])
+    taken = {host: origin.parse(result.get("taken"), host) for host, result in edges.items()}
+    return [
+        f"ALARM: {host} belongs to key {one.said}; this table is of {read.said}. Run this with that store "
+        "(fleet_key_store): see 'The key store is lost' in docs/operations.md."
+        for host, one in taken.items()
+        if one and one.store != read.store
+    ]
 
 
 def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:

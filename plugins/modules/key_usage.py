@@ -40,6 +40,10 @@ options:
     description: The map of the keys that the edge takes.
     type: path
     default: /etc/haproxy/maps/keys.map
+  origin_path:
+    description: The file in which the host keeps from where its keys come.
+    type: path
+    default: /etc/haproxy/maps/keys.origin.json
 extends_documentation_fragment: inference.fleet.haproxy_sockets
 seealso:
   - module: inference.fleet.edge_keys
@@ -84,6 +88,11 @@ accepts:
   returned: success
   type: list
   elements: str
+taken:
+  description:
+    - From which key store these keys come, as M(inference.fleet.edge_keys) returns it. None where it is not known.
+  returned: success
+  type: dict
 """
 
 import subprocess
@@ -94,11 +103,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _key_usage, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "program": {"type": "path", "default": _key_usage.PROGRAM_PATH},
     "path": {"type": "path", "default": _key_usage.FILE_PATH},
     "map_path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
+    "origin_path": {"type": "path", "default": _edge.KEYS_ORIGIN_PATH},
     **_haproxy.SOCKET_ARGUMENTS,
 }
 
@@ -113,7 +125,14 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     keys = EdgeMap(params["map_path"], "", workers)
     entries = keys.live_entries() if workers else [keys.entries() or []]
     accepts = sorted({_keys.hash_fingerprint(digest) for entry in entries for digest, _value in entry})
-    return {"changed": False, **_key_usage.parse(answer), "accepts": accepts, "warnings": warnings}
+    taken = origin.parse(read_json(params["origin_path"]), params["origin_path"])
+    return {
+        "changed": False,
+        **_key_usage.parse(answer),
+        "accepts": accepts,
+        "taken": taken.document() if taken else None,
+        "warnings": warnings,
+    }
 
 
 def _ask_program(params: dict[str, t.Any]) -> tuple[str, list[str]]:

@@ -237,6 +237,9 @@ def take(taken: Taken | None, origin: Origin, parts: t.Mapping[str, str]) -> Tak
     # A part that is ahead is of a history that was given up.
     kept = {name: part for name, part in kept.items() if part.generation <= origin.generation}
     kept.update({name: Part(origin.generation, brought) for name, brought in parts.items()})
+    if taken and taken.store == origin.store and kept == taken.parts:
+        # One store may have a name for each controller.
+        return taken
     return Taken(origin.store, origin.name, kept)
 
 

@@ -126,7 +126,12 @@ class Edge:
 
     def usage(self) -> dict[str, t.Any]:
         """Run module key_usage."""
-        places = {"program": str(USAGE_PROGRAM), "path": str(self.usage_file), "map_path": str(self.maps / "keys.map")}
+        places = {
+            "program": str(USAGE_PROGRAM),
+            "path": str(self.usage_file),
+            "map_path": str(self.maps / "keys.map"),
+            "origin_path": str(self.maps / "keys.origin.json"),
+        }
         return key_usage.run({**places, **self._sockets()})
 
     def _sockets(self) -> dict[str, str]:

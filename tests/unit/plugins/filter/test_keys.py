@@ -7,6 +7,7 @@ from ansible_collections.inference.fleet.plugins.filter.keys import FilterModule
 from ansible_collections.inference.fleet.plugins.module_utils import _keys
 
 FILTERS = FilterModule().filters()
+STORE = "a1" * 16
 NOW = "2026-11-22T12:00:00Z"
 A, B, DEAD = ("a" * 64, "b" * 64, "d" * 64)
 
@@ -28,7 +29,8 @@ def dead(digest: str, name: str = "team-a") -> Item:
 
 
 def store(*clients: Item, **changes: t.Any) -> Item:
-    return {"clients": list(clients), "retired": [], "rotation": None, **changes}
+    read = {"id": STORE, "generation": 3, "name": "the key store /k.json on here"}
+    return {"clients": list(clients), "retired": [], "rotation": None, "store": read, **changes}
 
 
 def host(
@@ -236,3 +238,13 @@ def test_a_store_without_clients_is_told() -> None:
     assert notes(store(), {"i-1": host()}) == [
         "The key store has no client. Add some to fleet_clients and run playbooks/keys.yml."
     ]
+
+
+def test_a_host_of_another_store_is_an_alarm() -> None:
+    parts = {"keys": {"generation": 7, "digest": "x"}}
+    ours = {"store": STORE, "name": "the key store /k.json on laptop", "parts": parts}
+    theirs = {"store": "b2" * 16, "name": "the key store /k.json on there", "parts": parts}
+    hosts = {"i-1": host(taken=ours), "i-2": host(taken=theirs), "i-3": host(taken=None), "i-4": host()}
+    (line,) = notes(store(client("team-a", key(A))), hosts)
+    assert "i-2 belongs to key store b2b2b2b2… (the key store /k.json on there)" in line
+    assert "this table is of store a1a1a1a1… (the key store /k.json on here)" in line

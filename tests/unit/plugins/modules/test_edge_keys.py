@@ -351,3 +351,8 @@ def test_a_crash_between_two_files_leaves_no_way_back_for_older_keys(
 def test_a_record_that_is_none_is_named(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "keys.origin.json").write_text('{"store": "x"}')
     assert "keys.origin.json is not a record of the key store" in keys([A])["msg"]
+
+
+def test_a_store_may_have_another_name_on_another_controller(keys: Keys) -> None:
+    keys([A], origin=origin(1))
+    assert not keys([A], origin=origin(1, name="the key store /k.json on there"))["changed"]

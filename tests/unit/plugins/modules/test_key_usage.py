@@ -21,6 +21,7 @@ def places(tmp_path: Path) -> dict[str, str]:
         "program": str(PROGRAM),
         "path": str(tmp_path / "key_usage.json"),
         "map_path": str(tmp_path / "keys.map"),
+        "origin_path": str(tmp_path / "keys.origin.json"),
         "socket": str(tmp_path / "admin.sock"),
         "master_socket": str(tmp_path / "master.sock"),
     }
