@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.inventory.beyond import hosts_beyond
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import contest
 
 
 def release_requests(
@@ -35,12 +36,31 @@ def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
     return lines
 
 
+def drain_problems(
+    status: t.Mapping[str, t.Any], drained: list[str], groups: t.Mapping[str, t.Sequence[str]]
+) -> list[str]:
+    """Why hosts should not be drained by hand just now; see drain_problems.yml."""
+    problems = []
+    for kind in ("inference", "gateway"):
+        hosts = groups.get(kind, ())
+        seen = {host: status[host] if "instances" in (status.get(host) or {}) else None for host in hosts}
+        own = [host for host in drained if host in seen]
+        against = contest.against_a_drain(seen, own)
+        if against:
+            problems.append(
+                f"{contest.refusal(against)} It may take out whatever would serve beside {', '.join(own)}. Nothing was "
+                "drained. Wait until it is done, or drain all the same: -e drain_accept_downtime=true."
+            )
+    return problems
+
+
 class FilterModule:
     """Ansible's view of the filters."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "hosts_beyond": hosts_beyond,
+            "drain_problems": drain_problems,
             "release_requests": release_requests,
             "unfinished_rollouts": unfinished_rollouts,
         }

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
+from ansible_collections.inference.fleet.plugins.module_utils import _rollout_capacity
+from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim, parse
 
 #: Seconds between two looks.
 PAUSE = 5.0
@@ -59,3 +60,20 @@ def refusal(against: t.Mapping[str, Claim]) -> str:
         return ""
     said = "; ".join(sorted({claim.said for claim in against.values()}))
     return f"Another rollout holds {', '.join(sorted(against))}: {said}."
+
+
+def against_a_drain(
+    status: t.Mapping[str, t.Mapping[str, t.Any] | None], drained: t.Collection[str]
+) -> dict[str, Claim]:
+    """The claims against draining hosts by hand: a rollout could have all others of their kind out meanwhile.
+
+    Args:
+        status: what module fleet_status returned for each host of the kind; None for one that does not answer.
+        drained: those that are to be drained.
+    """
+    claims = {host: parse((one or {}).get("rollout")) for host, one in status.items() if host not in drained}
+    held = {host: claim for host, claim in claims.items() if claim and claim.held}
+    serving = {host for host, one in status.items() if _rollout_capacity.serving(one)}
+    if not serving & set(drained) or serving - set(drained) - set(held):
+        return {}
+    return held

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.filter.rollouts import FilterModule
+
+from tests.unit.plugins.module_utils.rollouts import claim, status
 
 FILTERS = FilterModule().filters()
 INSTANCES = [{"index": 0, "name": "vllm-0", "unit": "vllm@0.service"}, {"index": 1, "name": "vllm-1"}]
@@ -32,3 +35,13 @@ def test_a_rollout_that_was_not_ended_is_told_with_how_far_it_got() -> None:
         "site r1 of anna, begun then, was stopped: 1 of its 2 hosts are done. The same command goes on with it."
     ]
     assert "is under way, or was broken off" in FILTERS["unfinished_rollouts"]([{**claim, "held": True, "done": {}}])[0]
+
+
+def test_a_drain_by_hand_is_refused_where_a_rollout_holds_the_rest() -> None:
+    held = {**status(0), "rollout": dataclasses.asdict(claim())}
+    groups = {"inference": ["gpu-1", "gpu-2"], "gateway": ["gw-1", "gw-2"]}
+    seen = {"gpu-1": held, "gpu-2": status(0), "gw-1": status(0), "gw-2": {"unreachable": True}}
+    (problem,) = FILTERS["drain_problems"](seen, ["gpu-2", "gw-1"], groups)
+    assert problem.startswith("Another rollout holds gpu-1: rolling_restart r1 by anna@laptop on laptop since ")
+    assert "-e drain_accept_downtime=true" in problem
+    assert FILTERS["drain_problems"](seen, ["gpu-1", "gw-1"], groups) == []

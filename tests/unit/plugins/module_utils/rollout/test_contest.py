@@ -172,3 +172,19 @@ def test_only_living_claims_of_other_controllers_count() -> None:
 
 def test_a_rollout_that_lost_its_claims_gives_way() -> None:
     assert contest.gives_way({"gpu-1": BEN}, "ann:/r", {"gpu-1": BEN})
+
+
+def test_a_drain_by_hand_leaves_no_host_to_a_rollout() -> None:
+    hosts = Hosts("gpu-1", "gpu-2", "gpu-3")
+    assert contest.against_a_drain(hosts.look(), ["gpu-1", "gpu-2", "gpu-3"]) == {}
+    hosts.claims["gpu-1"] = ANN
+    assert contest.against_a_drain(hosts.look(), ["gpu-2"]) == {}
+    assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {"gpu-1": ANN}
+    assert contest.against_a_drain(hosts.look(unreachable=["gpu-3"]), ["gpu-2"]) == {"gpu-1": ANN}
+    # The rollout has it out already.
+    hosts.out.add("gpu-1")
+    assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {"gpu-1": ANN}
+    # One that does not serve takes nothing away.
+    assert contest.against_a_drain(hosts.look(), ["gpu-1"]) == {}
+    hosts.claims["gpu-1"] = dataclasses.replace(ANN, held=False)
+    assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {}
