@@ -17,7 +17,7 @@ from pathlib import Path
 from lab import state
 from tests.e2e.rollouts import Traffic
 from tests.fakes.standin.lab import StandinLab
-from tests.project import MODEL, Run
+from tests.project import MODEL, Run, open_directly
 
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
@@ -73,7 +73,7 @@ class GatewayLab(StandinLab):
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", f"Bearer {self.key()}")
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as response:
+            with open_directly(request, timeout=timeout) as response:
                 return response.status, {k.lower(): v for k, v in response.headers.items()}, response.read()
         except urllib.error.HTTPError as error:
             return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()

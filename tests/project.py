@@ -7,7 +7,11 @@ import re
 import shlex
 import subprocess
 import typing as t
+import urllib.request
 from pathlib import Path
+
+#: Opens addresses of this machine and its lab, past any proxy of the environment.
+open_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the lab's tiny model is served as: the fleet's default.

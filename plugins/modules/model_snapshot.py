@@ -225,6 +225,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._model_fetch impor
 from ansible_collections.inference.fleet.plugins.module_utils._model_snapshot import Keeper
 from ansible_collections.inference.fleet.plugins.module_utils._model_units import Units
 from ansible_collections.inference.fleet.plugins.module_utils._model_wish import Wish
+from ansible_collections.inference.fleet.plugins.module_utils.net.proxies import exempt_own
 
 _OPTIONS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
@@ -263,6 +264,8 @@ def main() -> None:
     options = dict(module.params)
     for name in ("environment", "pip_environment"):
         options[name] = {key: str(value) for key, value in options[name].items()}
+    if any(key.lower().endswith("_proxy") for key in options["environment"]):
+        options["environment"] = exempt_own(options["environment"])
     wish = Wish(**options)
     # Proxies and certificates hold for the questions that are asked from here, too.
     os.environ.update(wish.environment)

@@ -17,7 +17,7 @@ import pytest
 
 from lab import state
 from tests.e2e.rollouts import Traffic
-from tests.project import ROOT, Run, run
+from tests.project import ROOT, Run, open_directly, run
 
 LAB = "e2e"
 HOSTS = ("inference-1", "inference-2")
@@ -107,7 +107,7 @@ def status(url: str, key: str | None = None, body: bytes | None = None) -> int:
     if key:
         request.add_header("Authorization", f"Bearer {key}")
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with open_directly(request, timeout=30) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

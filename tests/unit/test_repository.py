@@ -173,3 +173,15 @@ def test_every_user_of_a_role_has_a_group_of_its_own() -> None:
     ]
     assert users
     assert all(user.get("group") == user["name"] for user in users)
+
+
+def test_nothing_asks_our_own_hosts_through_a_proxy_of_the_environment() -> None:
+    """urllib and Ansible's uri take any proxy that they find; http.client and open_directly() take none."""
+    opening = re.compile(r"\burlopen\(|\brequests\.(get|post|request|Session)\(")
+    sources = [path for path in tracked() if path.suffix == ".py" and path != Path(__file__)]
+    assert [str(path) for path in sources if opening.search(path.read_text())] == []
+    tasks = re.compile(r"^( +)ansible\.builtin\.uri:\n((?:\1 +.*\n)+)", re.MULTILINE)
+    texts = {path: path.read_text() for path in tracked() if path.suffix == ".yml"}
+    asked = [(path, task[2]) for path, text in texts.items() for task in tasks.finditer(text)]
+    assert asked
+    assert [str(path) for path, options in asked if "use_proxy: false" not in options] == []

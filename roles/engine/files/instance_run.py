@@ -26,6 +26,8 @@ import signal
 import sys
 import typing as t
 
+import proxies
+
 # Seconds: between signs of life, until silence means that a node is gone, between two attempts to reach the first one,
 # and for an engine that lost a node to end by itself.
 ALIVE, SILENCE, RETRY, GRACE = 1.0, 10.0, 1.0, 5.0
@@ -269,6 +271,8 @@ def say(text: str) -> None:
 
 def main() -> None:
     root, index = sys.argv[1:]
+    # An engine asks itself whether it is ready.
+    os.environ.update(proxies.exempt_own(os.environ))
     release = os.path.join(root, "instances", index, "current")
     with open(os.path.join(release, "manifest.json"), encoding="utf-8") as file:
         manifest = json.load(file)

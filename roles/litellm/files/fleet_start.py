@@ -17,6 +17,8 @@ import subprocess
 import sys
 import typing as t
 
+import proxies
+
 #: Seconds for the database to answer, and for the query engine.
 PATIENCE = 5
 #: Starts with the database, one after the other, in which nobody was answered, before one without it.
@@ -30,7 +32,8 @@ def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, st
         given: this program's; with FLEET_PRISMA where there is a database.
         problem: why that cannot be used; None where it can.
     """
-    made = dict(given)
+    # The edge, which LiteLLM asks, is on this host.
+    made = proxies.exempt_own(given)
     client = made.pop("FLEET_PRISMA", "")
     if not client:
         return made

@@ -7,13 +7,13 @@ import socket
 import ssl
 import subprocess
 import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
 from tests.integration.edge.engine import Recorder
+from tests.project import open_directly
 
 
 def certificate(directory: Path) -> Path:
@@ -81,10 +81,10 @@ def test_http2_has_the_same_limits(unstarted: Edge, engines: list[Recorder]) -> 
 def test_prometheus_is_there_when_asked_for(unstarted: Edge) -> None:
     port = free_port()
     unstarted.start_and_wait(edge_exporter_port=port)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+    with open_directly(f"http://127.0.0.1:{port}/metrics") as answer:
         assert b'haproxy_server_status{proxy="instances_' in answer.read()
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/")
+        open_directly(f"http://127.0.0.1:{port}/")
 
 
 def test_two_services_share_keys_and_drain_but_not_health(unstarted: Edge, engines: list[Recorder]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import urllib.error
-import urllib.request
 
 from tests.integration.lab.conftest import Machine
+from tests.project import open_directly
 
 MEGABYTE = 1_000_000
 
@@ -113,7 +113,7 @@ def test_a_host_costs_little_memory(running: Machine) -> None:
 
 def get(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with open_directly(url, timeout=5) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import typing as t
-import urllib.request
 from pathlib import Path
 
 import boto3
@@ -17,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._model_sources imp
 from moto.server import ThreadedMotoServer
 
 from tests.integration.model.conftest import PROGRAM, WANTED, Host, assert_complete, model_files
+from tests.project import open_directly
 
 URL = "s3://weights/qwen/3"
 EVERYTHING: dict[str, list[str]] = {"include": [], "exclude": []}
@@ -52,7 +52,7 @@ def bucket() -> t.Iterator[Bucket]:
         _address, port = server.get_host_and_port()
         url = f"http://127.0.0.1:{port}"
         # What moto holds belongs to the process, not to the server.
-        urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()
+        open_directly(f"{url}/moto-api/reset", data=b"").close()
         yield Bucket(url)
     finally:
         server.stop()

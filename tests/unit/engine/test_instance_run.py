@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
+HELPERS = Path(__file__).parents[3] / "plugins/module_utils/net"
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_run.py"
 
 # The program with shorter times.
 QUICK = """
 import importlib.util, sys
+sys.path.insert(0, sys.argv.pop(1))
 spec = importlib.util.spec_from_file_location("instance_run", sys.argv.pop(1))
 program = sys.modules["instance_run"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(program)
@@ -81,7 +83,7 @@ class OneNode:
         }
         self._manifest.write_text(json.dumps(manifest))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", QUICK, str(PROGRAM), str(self.place), "0"],
+            [sys.executable, "-c", QUICK, str(HELPERS), str(PROGRAM), str(self.place), "0"],
             env={**os.environ, "RUNTIME_DIRECTORY": str(self.place)},
             stderr=(self.place / "journal").open("a"),
             text=True,
@@ -286,3 +288,21 @@ def test_what_is_not_of_the_instance_is_not_heard(nodes: list[OneNode]) -> None:
             assert stranger.recv(100) == b""
     nodes[1].start()
     until(lambda: nodes[0].log == nodes[1].log == ["started"])
+
+
+def test_an_engine_asks_itself_past_any_proxy(tmp_path: Path) -> None:
+    release = tmp_path / "instances" / "0" / "current"
+    (release / "runtime" / "bin").mkdir(parents=True)
+    engine = release / "runtime" / "bin" / "engine"
+    engine.write_text("#!/bin/sh\necho $no_proxy\n")
+    engine.chmod(0o755)
+    (release / "manifest.json").write_text(json.dumps({"command": ["bin/engine"], "files": {}, "span": None}))
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path), "no_proxy": "a.example", "NO_PROXY": ""}
+    ran = subprocess.run(
+        [sys.executable, "-c", QUICK, str(HELPERS), str(PROGRAM), str(tmp_path), "0"],
+        env={**environment, "http_proxy": "http://proxy.example:3128"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert ran.stdout.split(",")[:3] == ["a.example", "localhost", "127.0.0.1"]

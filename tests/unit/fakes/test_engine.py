@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 
 from tests.fakes import engine as fake
 from tests.fakes.engine import MODEL, FakeEngine, colour_of
+from tests.project import open_directly
 
 KEY = "sk-0123456789abcdef"
 
@@ -46,7 +47,7 @@ def png(colour: tuple[int, int, int], ground: tuple[int, int, int], mode: str = 
 
 def get(url: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
+        with open_directly(url, timeout=5) as reply:
             return reply.status, reply.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -352,7 +353,7 @@ def test_as_a_program_it_takes_faults_while_it_runs_and_drains_on_sigterm(tmp_pa
         chat = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0).chat.completions
         assert str(chat.create(model=MODEL, messages=ask("hi")).choices[0].finish_reason) == "abort"
         request = urllib.request.Request(f"{url}/fake/faults", b"{}", method="POST")
-        assert json.load(urllib.request.urlopen(request, timeout=5)) == {}
+        assert json.load(open_directly(request, timeout=5)) == {}
         assert chat.create(model=MODEL, messages=ask("hi")).choices[0].finish_reason == "stop"
         stream = chat.create(model=MODEL, messages=ask("Count without end."), max_tokens=40, stream=True)
         next(stream)
@@ -382,7 +383,7 @@ def test_a_deaf_program_passes_over_sigterm() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
         assert get(f"http://127.0.0.1:{port}/health")[0] == 200
-        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/fake/faults", b"{}", method="POST"))
+        open_directly(urllib.request.Request(f"http://127.0.0.1:{port}/fake/faults", b"{}", method="POST"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) == 0
     finally:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-FILES = Path(__file__).resolve().parents[3] / "roles" / "litellm" / "files"
+ROOT = Path(__file__).resolve().parents[3]
+FILES = ROOT / "roles" / "litellm" / "files"
 
 
 class ProxyException(Exception):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import types
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.net import proxies
 
 from tests.unit.litellm.conftest import load
 
@@ -19,7 +21,8 @@ GIVEN = {
 
 
 @pytest.fixture
-def start() -> types.ModuleType:
+def start(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    monkeypatch.setitem(sys.modules, "proxies", proxies)
     return load("fleet_start")
 
 
@@ -41,7 +44,12 @@ def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
 
 
 def test_a_gateway_that_never_had_one_starts_as_it_is(start: types.ModuleType) -> None:
-    assert start.environment({"PATH": "/usr/bin"}, None) == {"PATH": "/usr/bin"}
+    assert start.environment({"PATH": "/usr/bin"}, None) == proxies.exempt_own({"PATH": "/usr/bin"})
+
+
+def test_litellm_asks_the_edge_beside_it_past_any_proxy(start: types.ModuleType) -> None:
+    made = start.environment({"http_proxy": "http://proxy.example:3128", "NO_PROXY": "internal.example"}, None)
+    assert made["no_proxy"].split(",")[:3] == ["internal.example", "localhost", "127.0.0.1"]
 
 
 def program(path: pathlib.Path, text: str, mode: int = 0o755) -> str:
