@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import HOSTS, SUBNET, Fleet, StartTraffic, status
 from tests.e2e.rollouts import Rollout, nothing_was_lost
-from tests.e2e.test_fleet import ask, ask_in_a_stream, square
+from tests.e2e.test_fleet import QUESTION, ask, ask_in_a_stream, square
 from tests.project import MODEL, Run
 
 SGLANG = "sglang@0.service"
@@ -148,6 +148,40 @@ def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     assert [fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") for host in HOSTS] == ["1", "1"]
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_no_request_ends_an_engine_for_want_of_a_compiler(fleet: Fleet, host: str) -> None:
+    """One host has each engine, and neither host has a compiler."""
+    assert fleet.on(host, "ls /usr/bin/gcc /usr/bin/g++ 2>/dev/null; true") == ""
+    unit = {"inference-1": "vllm@0.service", "inference-2": SGLANG}[host]
+    before = fleet.process(host, unit)
+    client = at(fleet, host)
+    question: list[t.Any] = [{"role": "user", "content": QUESTION}]
+    answer = client.chat.completions.create(
+        model=MODEL, messages=question, temperature=0, max_tokens=16, logprobs=True, top_logprobs=3
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs
+    assert logprobs.content
+    assert logprobs.content[0].token == "Paris"
+    tool: t.Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=question, temperature=0, max_tokens=16, tools=[tool], tool_choice="auto"
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert fleet.process(host, unit) == before
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "/dev/zero", "http://127.0.0.1:1/cat.png"])
+@pytest.mark.parametrize("before", ["", "word " * 8000], ids=["seen by the edge", "seen by the engine alone"])
+def test_no_request_makes_an_engine_open_anything(fleet: Fleet, host: str, place: str, before: str) -> None:
+    for kind in ("image_url", "video_url"):
+        parts: list[t.Any] = [{"type": "text", "text": before + "?"}, {"type": kind, kind: {"url": place}}]
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(at(fleet, host), parts)
+        assert refused.value.code == "media_not_allowed"
+
+
 @pytest.mark.long
 def test_both_engines_answer_on_one_host(demo: Run, fleet: Fleet) -> None:
     both = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=vllm", "-e", BOTH)
@@ -173,7 +207,6 @@ def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(demo: Run, 
         "fleet_node_network": SUBNET,
         "vllm_tensor_parallel_size": 2,
         "vllm_extra_args": {"pipeline-parallel-size": 1},
-        "vllm_environment": {"TORCHDYNAMO_DISABLE": "1"},
         "rollout_accept_downtime": True,
     }
     done = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", json.dumps(over_both))
