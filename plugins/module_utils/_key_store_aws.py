@@ -127,8 +127,14 @@ class SecretsManagerKeyStore:
         yield
 
     def load(self) -> Content:
-        for _attempt in range(_READS):
-            content = self._load()
+        for attempt in range(1, _READS + 1):
+            try:
+                content = self._load()
+            except AwsFailure:
+                # A secret that went meanwhile is no failure.
+                if attempt == _READS or self._load_fleet()[1] == self._fleet_version:
+                    raise
+                continue
             if self._load_fleet()[1] == self._fleet_version:
                 return content
         return dataclasses.replace(content, writing=True)

@@ -68,3 +68,13 @@ def test_a_second_rotation_is_refused_and_nothing_is_lost(fleet: Fleet, tmp_path
     assert done.code == 0
     assert list(fleet.keys()) == list(fleet.keys("gate")) == ["current"]
     assert fleet.answers(fleet.keys()["current"]) == [200, 200]
+
+
+def test_a_machine_without_the_store_makes_no_keys(fleet: Fleet, tmp_path: Path) -> None:
+    key, other = fleet.keys()["current"], tmp_path / "keys.json"
+    refused = fleet.playbook("playbooks/keys.yml", "-e", f"fleet_key_store={other}")
+    assert refused.code != 0
+    assert f"the key store {other} on" in refused.text
+    assert "has not been made yet. Nothing was changed" in refused.text
+    assert not other.exists()
+    assert fleet.answers(key) == [200, 200]

@@ -9,6 +9,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import _keys
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._key_store import Content
 from ansible_collections.inference.fleet.plugins.module_utils._key_store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import keys_digest
 
 from tests.unit.plugins.module_utils.aws_store import PREFIX, REGION, Aws, aws, moto, quick, refuse_second_value
 from tests.unit.plugins.module_utils.key_stores import ELSEWHERE, GONE, ME, NOW, later
@@ -550,3 +551,47 @@ def test_a_year_of_a_fleet(life: States) -> None:
     assert sorted({key.client for key in whole.removed}) == ["b", "c"]
     assert all(len(client.live()) == 1 for client in whole.clients.values())
     assert later(34 * DAY) == max(key.retired for key in whole.removed)
+
+
+def contents_by_generation(results: t.Iterable[t.Any]) -> dict[int, set[str]]:
+    """What edges would take, by the generation that it was read as. What is not settled is refused by them."""
+    found: dict[int, set[str]] = {}
+    for result in results:
+        if isinstance(result, dict) and result["store"]["id"] and result["store"]["settled"]:
+            found.setdefault(result["store"]["generation"], set()).add(keys_digest(result["hashes"]))
+    return found
+
+
+@pytest.mark.parametrize("theirs", ["info", "present"])
+@pytest.mark.parametrize("number", range(len(LIFE)), ids=[f"{number}-{step[1]}" for number, step in enumerate(LIFE)])
+def test_a_generation_has_one_content_whenever_it_is_read(quick: Aws, life: States, number: int, theirs: str) -> None:
+    for nth in range(1, 200):
+        quick.restore(life[number][0])
+        quick.holder = GONE
+        read = [quick.run("info")]
+        came = other_run(quick, nth, lambda: quick.run(theirs))
+        read.append(attempt(lambda: go(quick, LIFE[number])))
+        quick.before = None
+        if not came:
+            break
+        read += [came[0], quick.run("info")]
+        assert all(len(contents) == 1 for contents in contents_by_generation(read).values())
+        assert max(contents_by_generation(read)) == read[-1]["store"]["generation"]
+        assert read[-1]["store"]["settled"]
+    assert nth > 3
+
+
+def test_what_changes_while_it_is_read_is_of_no_generation(quick: Aws) -> None:
+    quick.run("present", "a", "b")
+    snapshot = quick.snapshot()
+    for nth in range(1, 100):
+        quick.restore(snapshot)
+        came = other_run(quick, nth, lambda: quick.run("present", "c", "b", exclusive=True))
+        mine = quick.run("info")
+        quick.before = None
+        if not came:
+            break
+        assert all(
+            len(contents) == 1 for contents in contents_by_generation([mine, came[0], quick.run("info")]).values()
+        )
+    assert nth > 3
