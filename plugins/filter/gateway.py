@@ -11,6 +11,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils import _gateway, _gateway_config, _gateway_problems
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._instances import plan_gateway
+from ansible_collections.inference.fleet.plugins.module_utils.net.protection import unprotected
 from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import plain
 
 Items = list[dict[str, t.Any]]
@@ -27,6 +28,14 @@ def gateway_hosts(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") ->
 def gateway_peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> Items:
     """See gateway_peers.yml."""
     return _gateway.peers(hosts)
+
+
+def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url: str = "") -> list[str]:
+    """See gateway_unprotected.yml."""
+    try:
+        return unprotected(edges, ca, redis_url, database_url)
+    except FleetError as error:
+        raise AnsibleFilterError(error.message) from error
 
 
 def gateway_instances(count: t.Any, edge_port: int = 4000, served_name: str = "") -> Items:
@@ -101,6 +110,7 @@ class FilterModule:
             "gateway_models": gateway_models,
             "gateway_options": _gateway_config.options,
             "gateway_peers": gateway_peers,
+            "gateway_unprotected": gateway_unprotected,
             "gateway_pools": gateway_pools,
             "gateway_problems": gateway_problems,
         }

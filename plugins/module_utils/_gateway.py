@@ -54,6 +54,7 @@ class Upstream:
         engine: what serves there.
         model: under which name it serves.
         tls: whether its edge speaks TLS.
+        tls_name: the name in its certificate; empty for its address.
     """
 
     host: str
@@ -62,6 +63,7 @@ class Upstream:
     engine: str
     model: str
     tls: bool = False
+    tls_name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +110,7 @@ def upstreams(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> lis
             services.setdefault(int(item.get("port") or port), serves)
         for number, (kind, served_name) in sorted(services.items()):
             checked = check_engine(kind, f"the engine of {name}")
-            tls = bool(host.get("edge_tls_certificate"))
-            found.append(Upstream(name, _address(host), number, checked, served_name, tls))
+            found.append(Upstream(name, _address(host), number, checked, served_name, **_tls(host)))
     return found
 
 
@@ -278,7 +279,7 @@ def peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
             "name": NOT_IN_A_NAME.sub("-", str(host["inventory_hostname"])),
             "address": _address(host),
             "port": int(host.get("fleet_gateway_port") or DEFAULT_GATEWAY_PORT),
-            "tls": bool(host.get("edge_tls_certificate")),
+            **_tls(host),
         }
         for host in _in_order(hosts)
     ]
@@ -289,6 +290,13 @@ def _in_order(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[t.Mapping[str, t
     return sorted(
         hosts, key=lambda host: [part.zfill(8) for part in re.split(r"(\d+)", str(host["inventory_hostname"]))]
     )
+
+
+def _tls(host: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Whether a host's edge speaks TLS, and with which name in its certificate."""
+    if not host.get("edge_tls_certificate"):
+        return {"tls": False, "tls_name": ""}
+    return {"tls": True, "tls_name": str(host.get("edge_tls_name") or host["inventory_hostname"])}
 
 
 def _address(host: t.Mapping[str, t.Any]) -> str:

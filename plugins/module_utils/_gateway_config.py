@@ -24,7 +24,13 @@ def pools(found: t.Iterable[Model]) -> list[dict[str, t.Any]]:
         {
             "name": model.pool,
             "servers": [
-                {"name": _server_name(one, model.upstreams), "address": one.address, "port": one.port, "tls": one.tls}
+                {
+                    "name": _server_name(one, model.upstreams),
+                    "address": one.address,
+                    "port": one.port,
+                    "tls": one.tls,
+                    "tls_name": one.tls_name,
+                }
                 for one in model.upstreams
             ],
         }

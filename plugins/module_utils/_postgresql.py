@@ -19,6 +19,7 @@ OPTION = "litellm_database_url"
 
 DEFAULT_PORT = 5432
 SCHEMES = ("postgresql", "postgres")
+_ENCRYPTED = ("require", "verify-ca", "verify-full")
 #: A client's question whether the server speaks TLS, which any PostgreSQL answers with a letter.
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 
@@ -31,6 +32,8 @@ class Address:
     port: int
     database: str
     url: str = dataclasses.field(repr=False)
+    tls: bool = False
+    verified: bool = False
 
     @property
     def place(self) -> str:
@@ -49,7 +52,8 @@ def parse(url: str) -> Address:
     database = parts.path.strip("/")
     if not database:
         raise FleetError(f"{form}. It names no database.")
-    return Address(host, port, database, url)
+    mode = dict(urllib.parse.parse_qsl(parts.query)).get("sslmode", "prefer")
+    return Address(host, port, database, url, tls=mode in _ENCRYPTED, verified=mode == "verify-full")
 
 
 def look(address: Address, timeout: float) -> None:

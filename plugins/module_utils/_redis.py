@@ -16,8 +16,11 @@ from ansible_collections.inference.fleet.plugins.module_utils._errors import Fle
 
 DEFAULT_PORT = 6379
 SCHEMES = ("redis", "rediss")
-#: A file of certificates in an address, as the client library of LiteLLM takes it.
+#: Options of an address, as the client library of LiteLLM takes them: a file of certificates, and what is verified.
 _CA_OPTION = "ssl_ca_certs"
+_CERTIFICATE_OPTION = "ssl_cert_reqs"
+_NAME_OPTION = "ssl_check_hostname"
+_NO = ("0", "f", "false", "n", "no")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Address:
     database: int = 0
     tls: bool = False
     ca_file: str = ""
+    verified: bool = True
 
     @property
     def place(self) -> str:
@@ -53,6 +57,7 @@ def parse(url: str, option: str) -> Address:
     database = parts.path.strip("/") or "0"
     if not database.isdigit():
         raise FleetError(f"{form}. What follows the host is no number of a database.")
+    options = dict(urllib.parse.parse_qsl(parts.query))
     return Address(
         host=host,
         port=port,
@@ -60,7 +65,9 @@ def parse(url: str, option: str) -> Address:
         password=urllib.parse.unquote(parts.password or ""),
         database=int(database),
         tls=parts.scheme == "rediss",
-        ca_file=dict(urllib.parse.parse_qsl(parts.query)).get(_CA_OPTION, ""),
+        ca_file=options.get(_CA_OPTION, ""),
+        verified=options.get(_CERTIFICATE_OPTION, "required") == "required"
+        and options.get(_NAME_OPTION, "true").lower() not in _NO,
     )
 
 
@@ -88,6 +95,11 @@ def check(address: Address, option: str, timeout: float) -> str:
         raise FleetError(
             f"Redis at {address.place} ({option}) refuses: {error}. Check the user and the password in {option}."
         ) from None
+    except ssl.SSLError as error:
+        raise FleetError(
+            f"Redis at {address.place} ({option}) is not trusted: {error}. Give its name as its certificate has it, "
+            f"and the file of its authority, if that is not public: rediss://...?{_CA_OPTION}=/etc/ssl/redis-ca.pem."
+        ) from None
     except OSError as error:
         raise FleetError(
             f"Redis at {address.place} ({option}) does not answer: {_reason(error)}. Check that it runs, that it "
@@ -111,6 +123,9 @@ def _connected(address: Address, timeout: float) -> socket.socket:
     if not address.tls:
         return plain
     context = ssl.create_default_context(cafile=address.ca_file or None)
+    if not address.verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     return context.wrap_socket(plain, server_hostname=address.host)
 
 

@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 import typing as t
+import urllib.parse
 
 import proxies
 
@@ -41,6 +42,7 @@ def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, st
         made.pop("DATABASE_URL", None)
         made["FLEET_DATABASE"] = "0"
         return made
+    made["DATABASE_URL"] = prismas_url(made["DATABASE_URL"])
     made["PYTHONPATH"] = os.pathsep.join(filter(None, (made.get("PYTHONPATH"), client)))
     # There is a program "prisma" in it that does nothing: the real one would fetch itself and Node at each start.
     made["PATH"] = os.pathsep.join((f"{client}/bin", made.get("PATH") or os.defpath))
@@ -48,10 +50,19 @@ def environment(given: t.Mapping[str, str], problem: str | None) -> dict[str, st
     return made
 
 
+def prismas_url(url: str) -> str:
+    """The address in Prisma's words, which does not know libpq's modes that verify, and verifies nothing then."""
+    parts = urllib.parse.urlsplit(url)
+    options = dict(urllib.parse.parse_qsl(parts.query))
+    if options.get("sslmode") not in ("verify-ca", "verify-full"):
+        return url
+    file = options.pop("sslrootcert", "system")
+    options |= {"sslmode": "require", "sslaccept": "strict", **({"sslcert": file} if file != "system" else {})}
+    return urllib.parse.urlunsplit(parts._replace(query=urllib.parse.urlencode(options)))
+
+
 def database_problem(url: str) -> str | None:
     """Why the database cannot be used, without its password; None where it can."""
-    import urllib.parse
-
     import psycopg
 
     try:

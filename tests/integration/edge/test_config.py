@@ -11,24 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import certificate
 from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
 from tests.integration.edge.engine import Recorder
 from tests.project import open_directly
-
-
-def certificate(directory: Path) -> Path:
-    both = directory / "edge.pem"
-    key, crt = directory / "key.pem", directory / "crt.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=edge", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(crt)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    both.write_text(crt.read_text() + key.read_text())
-    return both
 
 
 def test_tls(unstarted: Edge, engines: list[Recorder], tmp_path: Path) -> None:

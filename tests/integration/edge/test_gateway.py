@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import certificate
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually, free_port, unstarted_edge
 from tests.integration.edge.engine import Recorder
 
@@ -276,6 +277,50 @@ def pools(tmp_path: Path, engines: list[Recorder]) -> t.Iterator[Pools]:
             host.set_keys({UPSTREAM: "gateway"})
             host.start_and_wait()
         yield Pools(stack.enter_context(unstarted_edge(places[0], [])), hosts)
+
+
+@pytest.mark.parametrize(
+    ("tls_name", "authority", "status"),
+    [
+        ("gpu-1.internal", "its own", 200),
+        # One of another host, which is as good to the authority.
+        ("gpu-2.internal", "its own", 503),
+        # By its address, which is not in it.
+        ("", "its own", 503),
+        ("gpu-1.internal", "another", 503),
+        ("gpu-1.internal", "", 200),
+    ],
+)
+def test_a_host_is_known_by_its_certificate_and_the_name_in_it(
+    tmp_path: Path, engines: list[Recorder], tls_name: str, authority: str, status: int
+) -> None:
+    pem = certificate(tmp_path / "certificate", "DNS:gpu-1.internal")
+    other = certificate(tmp_path / "other", "DNS:gpu-1.internal")
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        for name in ("host", "gateway"):
+            (tmp_path / name).mkdir()
+        host = stack.enter_context(unstarted_edge(tmp_path / "host", engines[:1]))
+        host.set_keys({UPSTREAM: "gateway"})
+        host.start(edge_tls_certificate=str(pem))
+        eventually(lambda: all(server.up for server in host.servers()))
+        gateway = stack.enter_context(unstarted_edge(tmp_path / "gateway", []))
+        gateway.set_keys({KEY: "team-a"}, upstream_key=UPSTREAM)
+        server = {"name": "gpu-1", "address": "127.0.0.1", "port": host.port, "tls": True, "tls_name": tls_name}
+        gateway.start(
+            edge_pools=[{"name": "qwen", "servers": [server]}],
+            edge_pools_port=port,
+            edge_tls_ca={"its own": str(pem), "another": str(other), "": ""}[authority],
+        )
+        pool = [one for one in gateway.servers() if one.backend == "pool_qwen"]
+        assert {one.name for one in pool} == {"gpu-1", "gpu-1.again"}
+        asked = Edge.__new__(Edge)
+        asked.port = port
+        # Before its checks have failed twice, and after: no request goes to who is not known.
+        answers = [asked.ask("/qwen/v1/x", HOST_KEY)[0] for _ in range(3)]
+        eventually(lambda: [one.up for one in gateway.servers() if one.name == "gpu-1"] == [status == 200])
+        assert [*answers, asked.ask("/qwen/v1/x", HOST_KEY)[0]] == [status] * 4
+        assert bool(engines[0].seen) == (status == 200)
 
 
 def test_a_pool_gets_the_gateways_key_and_the_path_without_its_name(pools: Pools, engines: list[Recorder]) -> None:

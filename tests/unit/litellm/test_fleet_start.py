@@ -35,6 +35,23 @@ def test_with_the_database_it_has_prismas_client(start: types.ModuleType) -> Non
     assert made["PORT"] == "4001"
 
 
+@pytest.mark.parametrize(
+    ("libpqs", "prismas"),
+    [
+        ("", ""),
+        ("?sslmode=require", "?sslmode=require"),
+        (
+            "?sslmode=verify-full&sslrootcert=/etc/ssl/rds.pem&schema=x",
+            "?sslmode=require&schema=x&sslaccept=strict&sslcert=%2Fetc%2Fssl%2Frds.pem",
+        ),
+        ("?sslmode=verify-ca&sslrootcert=system", "?sslmode=require&sslaccept=strict"),
+    ],
+)
+def test_prisma_verifies_what_libpq_would(start: types.ModuleType, libpqs: str, prismas: str) -> None:
+    url = "postgresql://litellm:s%40cret@10.0.0.7:5432/litellm"
+    assert start.environment({**GIVEN, "DATABASE_URL": url + libpqs}, None)["DATABASE_URL"] == url + prismas
+
+
 def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
     made = start.environment(GIVEN, "connection refused")
     assert not {"DATABASE_URL", "FLEET_PRISMA"} & set(made)

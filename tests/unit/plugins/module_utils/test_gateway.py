@@ -20,7 +20,9 @@ def up(name: str, engine: str = "vllm", model: str = QWEN, port: int = 8000) -> 
 
 def test_a_host_is_found_in_its_variables() -> None:
     [found] = _gateway.upstreams([host("gpu-1", edge_port=8443, edge_tls_certificate="/etc/x.pem")])
-    assert found == _gateway.Upstream("gpu-1", "10.0.0.1", 8443, "vllm", QWEN, True)
+    assert found == _gateway.Upstream("gpu-1", "10.0.0.1", 8443, "vllm", QWEN, True, "gpu-1")
+    [named] = _gateway.upstreams([host("gpu-1", edge_tls_certificate="/etc/x.pem", edge_tls_name="gpu-1.internal")])
+    assert named.tls_name == "gpu-1.internal"
 
 
 def test_the_order_of_the_inventory_is_no_change() -> None:
@@ -61,8 +63,8 @@ def test_an_engine_that_is_none_is_refused_with_the_host() -> None:
 def test_other_gateways_are_found_in_theirs() -> None:
     given = [host("gw-2", fleet_gateway_port=4443, edge_tls_certificate="x"), host("gw-1", fleet_address="a.internal")]
     assert _gateway.peers(given) == [
-        {"name": "gw-1", "address": "a.internal", "port": 4000, "tls": False},
-        {"name": "gw-2", "address": "10.0.0.2", "port": 4443, "tls": True},
+        {"name": "gw-1", "address": "a.internal", "port": 4000, "tls": False, "tls_name": ""},
+        {"name": "gw-2", "address": "10.0.0.2", "port": 4443, "tls": True, "tls_name": "gw-2"},
     ]
 
 

@@ -15,7 +15,7 @@ def model(name: str = "qwen3-vl", *upstreams: Upstream, **settings: t.Any) -> Mo
 
 
 def up(host: str, port: int = 8000, tls: bool = False) -> Upstream:
-    return Upstream(host, "10.0.0.1", port, "vllm", QWEN, tls)
+    return Upstream(host, "10.0.0.1", port, "vllm", QWEN, tls, "gpu-2.internal" if tls else "")
 
 
 def test_a_pool_has_the_models_hosts() -> None:
@@ -23,8 +23,8 @@ def test_a_pool_has_the_models_hosts() -> None:
     assert pool == {
         "name": "qwen3-vl",
         "servers": [
-            {"name": "gpu-1", "address": "10.0.0.1", "port": 8000, "tls": False},
-            {"name": "gpu-2", "address": "10.0.0.1", "port": 8443, "tls": True},
+            {"name": "gpu-1", "address": "10.0.0.1", "port": 8000, "tls": False, "tls_name": ""},
+            {"name": "gpu-2", "address": "10.0.0.1", "port": 8443, "tls": True, "tls_name": "gpu-2.internal"},
         ],
     }
 
