@@ -25,6 +25,7 @@ HOSTS = ("inference-1", "inference-2")
 #: own.
 ORDER = (
     "test_fleet",
+    "test_clients",
     "test_keys",
     "test_rollouts",
     "test_engines",

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from lab import state
+from tests.e2e import clients
 from tests.e2e.conftest import Fleet, status
 from tests.e2e.test_fleet import ask, ask_in_a_stream, square
 from tests.project import MODEL, Run
@@ -108,7 +109,17 @@ def test_what_is_refused_is_told_as_openai_tells_it(gateways: Gateways) -> None:
     assert refused.value.code == "model_not_allowed"
     with pytest.raises(openai.APIStatusError) as unknown:
         ask(gateways.client(), model="no-such-model")
-    assert unknown.value.status_code in (400, 404)
+    assert unknown.value.status_code == 404
+
+
+@pytest.mark.parametrize("name", clients.CASES)
+def test_a_gateway_answers_as_an_edge_does(gateways: Gateways, name: str) -> None:
+    fleet = gateways.fleet
+    key = fleet.keys("demo")["current"]
+    edge = clients.Service(f"http://{fleet.address('inference-1')}:8000", key, MODEL)
+    gateway = clients.Service(gateways.url(GATEWAYS[0]), key, MODEL)
+    expected = clients.DIFFERENT[name] if name in clients.DIFFERENT else clients.outcome(edge, name)
+    assert clients.outcome(gateway, name) == expected
 
 
 def asked(gateways: Gateways, name: str, times: int) -> tuple[list[str], list[openai.RateLimitError]]:

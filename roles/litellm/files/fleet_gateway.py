@@ -43,6 +43,10 @@ OWN = "engine"
 
 CLIENTS = fleet_clients.Clients(os.environ["FLEET_CLIENTS"])
 CACHED = frozenset(json.loads(os.environ.get("FLEET_CACHED_MODELS", "[]")))
+#: The models that there are.
+MODELS = frozenset(json.loads(os.environ.get("FLEET_MODELS", "[]")))
+#: Deployments as the configuration has them, and as LiteLLM takes token ids for them.
+CHAT, TEXT = "hosted_vllm/", "text-completion-openai/"
 
 #: What LiteLLM calls requests to which no tokens are written.
 READING = ("embedding", "rerank")
@@ -182,10 +186,23 @@ class Hooks(CustomLogger):
                     "model_not_allowed",
                     "model",
                 )
+        # LiteLLM would call it a bad request.
+        model = data.get("model")
+        if MODELS and isinstance(model, str) and model not in MODELS:
+            raise _refusal(
+                404, f"The model {model} does not exist.", "invalid_request_error", "model_not_found", "model"
+            )
         fleet_cache.take_control(data, str(user_api_key_dict.key_alias), data.get("model") in CACHED)
         _name_request(data)
         await self._reserve(user_api_key_dict, data, call_type)
         return data
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, t.Any], call_type: t.Any) -> dict[str, t.Any]:
+        """Send completions on as they are; LiteLLM would make messages of them, which token ids cannot be."""
+        model = str(kwargs.get("model", ""))
+        if kwargs.get("prompt") is not None and model.startswith(CHAT):
+            return {**kwargs, "model": TEXT + model.removeprefix(CHAT)}
+        return kwargs
 
     async def _reserve(self, who: UserAPIKeyAuth, data: dict[str, t.Any], call_type: str) -> None:
         """Let a request through for which the client's budget is enough."""

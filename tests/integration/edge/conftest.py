@@ -195,6 +195,7 @@ class Edge:
             __edge_maps=str(self.maps),
             __edge_socket=self.socket,
             __edge_servers_file=str(self.directory / "servers.state"),
+            __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
             # Where Ansible looks for the role's templates and files.
             ansible_search_path=[str(ROLE)],

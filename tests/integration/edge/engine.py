@@ -25,6 +25,7 @@ class Recorder:
         self.seen: list[Seen] = []
         self.aborted = 0
         self.broken_off = 0
+        self.models: t.Any = None
         self.healthy = True
         self.breaks = False
         self.health_takes = 0.0
@@ -78,6 +79,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self.path.startswith("/v1/"):
             return self._send(404, b"{}")
         recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
+        if self.path == "/v1/models" and recorder.models:
+            return self._send(200, json.dumps(recorder.models, separators=(",", ":")).encode())
         _, _, kind, *rest = self.path.split("/")
         if kind == "stream":
             return self._stream(float(rest[0]))

@@ -229,3 +229,47 @@ def test_without_the_variable_no_page_reads_anything(unstarted: Edge) -> None:
     unstarted.start_and_wait()
     assert unstarted.status("/v1/x", method="OPTIONS", Origin=ORIGIN, **ASKED) == 401
     assert cross(unstarted.ask("/v1/x", KEY, Origin=ORIGIN)[1]) == {}
+
+
+# One model
+
+LIST = {
+    "object": "list",
+    "data": [
+        {"id": "org/other", "object": "model", "created": 1, "permission": [{"id": "x", "object": "model_permission"}]},
+        {"id": "org/model", "object": "model", "created": 2, "permission": [{"id": "org/none"}], "root": "/a"},
+    ],
+}
+
+
+@pytest.fixture
+def listing(engines: list[Recorder]) -> t.Iterator[None]:
+    for engine in engines:
+        engine.models = LIST
+    yield
+    for engine in engines:
+        engine.models = None
+
+
+@pytest.mark.parametrize("name", ["org/model", "org%2Fmodel", "org/model/"])
+def test_one_model_is_found_in_the_list(edge: Edge, engines: list[Recorder], listing: None, name: str) -> None:
+    answer = edge.ask(f"/v1/models/{name}", KEY)
+    assert (answer[0], answer[1]["content-type"]) == (200, "application/json")
+    assert json.loads(answer[2]) == LIST["data"][1]
+    assert [request.path for engine in engines for request in engine.seen] == ["/v1/models"]
+
+
+@pytest.mark.parametrize("name", ["org/none", "org", "model", "org/mode", "x", 'org/model","object":"model'])
+def test_a_model_that_is_not_in_the_list_is_404(edge: Edge, listing: None, name: str) -> None:
+    answer = edge.ask(f"/v1/models/{name}", KEY)
+    assert (answer[0], error_of(answer)["code"]) == (404, "model_not_found")
+    assert name in error_of(answer)["message"]
+
+
+def test_the_list_itself_passes_as_it_is(edge: Edge, listing: None) -> None:
+    assert json.loads(edge.ask("/v1/models", KEY)[2]) == LIST
+
+
+def test_a_list_that_cannot_be_had_is_an_error(edge: Edge) -> None:
+    answer = edge.ask("/v1/models/org/model", KEY)
+    assert (answer[0], error_of(answer)["code"]) == (404, "model_not_found")

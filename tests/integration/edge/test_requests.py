@@ -150,7 +150,7 @@ def test_only_the_allow_list_gets_through(edge: Edge, engines: list[Recorder], p
     assert seen(engines) == []
 
 
-@pytest.mark.parametrize("path", ["/v1/models/Qwen/Qwen3-VL", "/v1/models/Qwen%2FQwen3-VL", "/v1/a.b", "/v1/x?a=/../b"])
+@pytest.mark.parametrize("path", ["/v1/files/a/b", "/v1/files/a%2Fb", "/v1/a.b", "/v1/x?a=/../b"])
 def test_a_plain_path_gets_through_as_it_is(edge: Edge, engines: list[Recorder], path: str) -> None:
     assert edge.status(path, KEY) == 200
     assert seen(engines) == [path]

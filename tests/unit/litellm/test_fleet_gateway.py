@@ -242,3 +242,35 @@ def test_litellm_sends_on_the_edges_name_of_the_request(gateway: types.ModuleTyp
     assert given["headers"] == {"x-fleet-request": "from-the-edge.0"}
     assert not {"num_retries", "max_retries", "extra_headers"} & set(given)
     assert "headers" not in hook(gateway, [], model="a", **asked)
+
+
+def look(gateway: types.ModuleType, **data: t.Any) -> dict[str, t.Any]:
+    return t.cast(
+        dict[str, t.Any], wait(gateway.hooks.async_pre_call_hook(ask(gateway), None, {"messages": [], **data}, "x"))
+    )
+
+
+@pytest.mark.parametrize("model", ["org/none", "", "M"])
+def test_a_model_that_is_not_there_is_said_to_be_none(
+    gateway: types.ModuleType, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "MODELS", frozenset({"m"}))
+    with pytest.raises(ProxyException) as caught:
+        look(gateway, model=model)
+    assert (caught.value.code, caught.value.to_dict()["code"]) == ("404", "model_not_found")
+    assert caught.value.param == "model"
+    assert look(gateway, model="m")["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"model": "hosted_vllm/org/m", "prompt": [1, 2]}, "text-completion-openai/org/m"),
+        ({"model": "hosted_vllm/org/m", "prompt": "a"}, "text-completion-openai/org/m"),
+        ({"model": "hosted_vllm/org/m", "messages": []}, "hosted_vllm/org/m"),
+        ({"model": "openai/org/m", "prompt": "a"}, "openai/org/m"),
+    ],
+)
+def test_completions_are_not_made_messages_of(gateway: types.ModuleType, given: dict[str, t.Any], sent: str) -> None:
+    made = wait(gateway.hooks.async_pre_call_deployment_hook(given, None))
+    assert made == {**given, "model": sent}
