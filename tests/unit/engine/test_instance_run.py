@@ -72,12 +72,13 @@ class OneNode:
             "link_port": port,
         }
         self.agreement = agreement
+        self.command = ["bin/engine", "--config"]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         manifest = {
-            "command": ["bin/engine", "--config"],
-            "files": {},
+            "command": self.command,
+            "files": {"start.py": ""},
             "span": self.span,
             "agreement": self.agreement,
         }
@@ -166,6 +167,16 @@ def test_on_one_host_it_becomes_the_engine(nodes: list[OneNode]) -> None:
     assert alone.process
     assert alone.engine_pids[0] == alone.process.pid
     assert (alone.place / "arguments").read_text() == f"--config {alone.place}/config.yaml"
+
+
+def test_a_file_of_the_release_is_one_of_its_words(nodes: list[OneNode]) -> None:
+    alone = nodes[0]
+    alone.span = {}
+    alone.command = ["bin/engine", "start.py", "--config"]
+    alone.start()
+    until(lambda: alone.log == ["started"])
+    file = alone.place / "instances" / "0" / "current" / "start.py"
+    assert (alone.place / "arguments").read_text() == f"{file} --config {alone.place}/config.yaml"
 
 
 @pytest.mark.parametrize("first", [0, 1])
