@@ -238,3 +238,12 @@ def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
         ANSIBLE_SSH_RETRIES="0",
     )
     assert re.search(said, " ".join(answer.output.split())), answer.output + answer.said
+
+
+def test_the_variables_that_are_shipped_are_valid(api: Api) -> None:
+    api.launch("g6e.xlarge", role("inference", "llm"))
+    api.launch("c7i.xlarge", role("gateway", "gw"))
+    sources = ("-i", "inventories/lab")
+    unreachable = "ansible_ssh_common_args='-o ProxyCommand=false'"
+    answer = run("ansible-playbook", *sources, "site.yml", "--check", "-e", unreachable, url=api.url)
+    assert "PLAY [Check variables and hosts, touching nothing]" in answer.output, answer.output + answer.said

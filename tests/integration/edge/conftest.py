@@ -23,6 +23,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _keys
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.variables import units
 from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
 
 from tests.integration.edge.engine import Recorder
@@ -202,6 +203,12 @@ class Edge:
             __edge_found={"files": []},
         )
         values.update(self.variables)
+        # The collection's filters are not known to an Ansible that begins after its modules were imported.
+        values["__edge_plain_numbers"] = {
+            name: units.seconds(values[name]) if name in units.TIMES else units.size(values[name], units.SIZES[name])
+            for name in values["__edge_plain_numbers"]
+            if "{{" not in str(values[name])
+        }
         templar = Templar(DataLoader(), variables=_trusted(values))
         return str(templar.template(trust_as_template("{{ (__edge_files | last).content }}")))
 

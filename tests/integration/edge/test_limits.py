@@ -114,7 +114,7 @@ def test_more_requests_than_an_instance_takes_wait_and_are_served(unstarted: Edg
 
 
 def test_a_full_queue_is_429(unstarted: Edge) -> None:
-    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_limit=2, edge_retry_after=7)
+    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_limit=2, edge_retry_after="7s")
     threads = busy(unstarted, 3, 4)
     answer = unstarted.ask("/v1/models", KEY)
     assert answer[0] == 429
@@ -126,7 +126,7 @@ def test_a_full_queue_is_429(unstarted: Edge) -> None:
 
 
 def test_waiting_too_long_is_503(unstarted: Edge) -> None:
-    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_timeout=1)
+    unstarted.start_and_wait(edge_instance_max_requests=1, edge_queue_timeout="1s")
     threads = busy(unstarted, 3, 2)
     answer = unstarted.ask("/v1/models", KEY)
     assert answer[0] == 503

@@ -1,0 +1,83 @@
+"""The variables of a whole fleet, validated by a playbook as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def play(
+    tmp_path: Path, hosts: dict[str, t.Any], gateways: dict[str, t.Any], playbook: str, *words: str
+) -> tuple[int, str]:
+    groups = {
+        "inference": {"hosts": hosts},
+        "gateway": {"hosts": gateways},
+        "ring_stable": {"hosts": dict.fromkeys(hosts)},
+    }
+    # Nothing may be reached: a connection would be an error of its own.
+    variables = {"ansible_ssh_common_args": "-o ProxyCommand=false", "fleet_key_store": str(tmp_path / "keys.json")}
+    path = tmp_path / "hosts.json"
+    path.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
+    argv = [sys.executable, "-m", "ansible", "playbook", "-i", str(path), f"playbooks/{playbook}.yml", *words]
+    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_every_problem_of_every_host_is_named_before_anything(tmp_path: Path) -> None:
+    status, output = play(
+        tmp_path,
+        {
+            "gpu-1": {"edge_port": "80o0", "vllm_max_modellen": 4096},
+            "gpu-2": {"edge_port": "80o0", "engine_start_timeout": "20 minutes", "gpu_driver_orphan_mib": "1 gig"},
+        },
+        {"gw": {"litellm_timeout": "ten", "gateway_store_memory": "512 MegaBytes", "litellm_retries": "three"}},
+        "site",
+    )
+    assert status != 0
+    assert "Check variables and hosts" not in output
+    for line in (
+        "edge_port is '80o0': it must be a whole number. On gpu-1, gpu-2.",
+        "vllm_max_modellen is read by nothing; did you mean vllm_max_model_len? On gpu-1.",
+        "engine_start_timeout is '20 minutes': a time is a number of seconds",
+        "gpu_driver_orphan_mib is '1 gig': a size is a number of MiB",
+        "litellm_timeout is 'ten': a time is a number of seconds",
+        "gateway_store_memory is '512 MegaBytes': a size",
+        "litellm_retries is 'three': it must be a whole number. On gw.",
+    ):
+        assert line in output
+
+
+def test_units_templates_and_names_of_ones_own_are_taken(tmp_path: Path) -> None:
+    variables = {
+        "edge_queue_timeout": "1m",
+        "edge_max_body_bytes": "20MiB",
+        "engine_start_timeout": "{{ '30m' if fleet_is_gateway | default(false) else '20m' }}",
+        "edge_lame_duck": "{{ edge_port_of_nobody }}",
+        "model_bucket": "weights",
+        "model_s3_url": "s3://{{ model_bucket }}/qwen",
+    }
+    status, output = play(tmp_path, {"gpu-1": variables}, {}, "site", "--check")
+    assert "PLAY [Check variables and hosts, touching nothing]" in output
+    assert status != 0  # the host cannot be reached
+
+
+def test_a_run_is_not_stopped_by_variables_that_it_does_not_use(tmp_path: Path) -> None:
+    _status, output = play(tmp_path, {"gpu-1": {"vllm_max_model_len": "long"}}, {}, "drain", "-l", "gpu-1")
+    assert "TASK [Take it out of service]" in output
+    _status, output = play(tmp_path, {"gpu-1": {"edge_drain_timeout": "long"}}, {}, "drain", "-l", "gpu-1")
+    assert "edge_drain_timeout is 'long': a time is" in output
+    assert "TASK [Take it out of service]" not in output
+
+
+def test_a_role_that_there_is_not_is_named_with_its_host(tmp_path: Path) -> None:
+    source = tmp_path / "odd.json"
+    source.write_text(json.dumps({"all": {"hosts": {"odd": {"fleet_role": "inferense"}}}}))
+    status, output = play(tmp_path, {"gpu-1": {}}, {}, "site", "-i", str(source))
+    assert status != 0
+    assert "Its tag inference:role is 'inferense', valid are inference, gateway" in output
+    assert "On odd." in output
