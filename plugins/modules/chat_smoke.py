@@ -155,7 +155,7 @@ options:
   record:
     description:
       - A path on the host where the result is written as JSON, atomically, with the last good figures; its directory is
-        made. Writing it does not count as a change. Where it cannot be read or written, that is a warning: it says
+        made. Writing it does not count as a change. Where it cannot be read or written, that is a warning, as it says
         nothing of the target.
       - Not written in check mode or with O(expect_failure=true).
     type: path
