@@ -188,3 +188,17 @@ def test_nothing_asks_our_own_hosts_through_a_proxy_of_the_environment() -> None
     asked = [(path, task[2]) for path, text in texts.items() for task in tasks.finditer(text)]
     assert asked
     assert [str(path) for path, options in asked if "use_proxy: false" not in options] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("plugins/modules/*.py")), ids=lambda path: path.stem)
+def test_documentation_of_modules_is_yaml(path: Path) -> None:
+    documented = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in ("DOCUMENTATION", "EXAMPLES", "RETURN")
+    }
+    assert set(documented) == {"DOCUMENTATION", "EXAMPLES", "RETURN"}
+    for name, text in documented.items():
+        assert isinstance(yaml.safe_load(text), (dict, list, type(None))), name
