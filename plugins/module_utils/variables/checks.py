@@ -10,6 +10,10 @@ import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.inference.fleet.plugins.module_utils import _times
+from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._key_store import check_attributes
+from ansible_collections.inference.fleet.plugins.module_utils._rollout_waves import check_waves
 from ansible_collections.inference.fleet.plugins.module_utils.variables import units
 
 Spec = t.Mapping[str, t.Any]
@@ -46,6 +50,8 @@ FLEET: dict[str, Spec] = {
             "served_name": {"type": "str"},
         },
     },
+    "fleet_key_max_age": {"type": "str"},
+    "fleet_key_overlap": {"type": "str"},
     "fleet_no_log": {"type": "bool"},
     "fleet_vcpus": {"type": "int"},
 }
@@ -70,6 +76,28 @@ _SHOWN = 100
 _UNKNOWN_FIELD = re.compile(r"(?P<fields>.+)\. Supported parameters include: (?P<valid>.+?)\.?\Z")
 
 
+def _read_clients(name: str, value: t.Any) -> None:
+    read = ArgumentSpecValidator({name: _form(FLEET[name])}).validate({name: value})
+    # What has not the form of a client is named by its form.
+    for client in [] if read.error_messages else read.validated_parameters[name]:
+        check_attributes(client)
+
+
+def _read_duration(name: str, value: t.Any) -> None:
+    _times.duration(str(value), name)
+
+
+#: What is more than a form: how it is read where it is used.
+_READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
+    "fleet_clients": _read_clients,
+    "fleet_key_max_age": _read_duration,
+    "fleet_key_overlap": _read_duration,
+    "keys_max_age": _read_duration,
+    "keys_overlap": _read_duration,
+    "rollout_waves": lambda _name, value: check_waves(value),
+}
+
+
 def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
     """Every variable of the roles, with its form; FLEET's, too.
 
@@ -86,6 +114,11 @@ def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
 
 def value_problem(name: str, value: t.Any, option: Spec) -> str:
     """What is wrong with one variable's value, as a sentence; empty for nothing."""
+    if name in _READERS and value is not None:
+        try:
+            _READERS[name](name, value)
+        except FleetError as error:
+            return error.message
     shown = repr(value)
     if _SECRET.search(name) or option.get("no_log") or len(shown) > _SHOWN:
         shown = "not valid"

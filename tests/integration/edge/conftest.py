@@ -205,7 +205,9 @@ class Edge:
         values.update(self.variables)
         # The collection's filters are not known to an Ansible that begins after its modules were imported.
         values["__edge_plain_numbers"] = {
-            name: units.seconds(values[name]) if name in units.TIMES else units.size(values[name], units.SIZES[name])
+            name: units.seconds(values[name])
+            if name in units.TIMES
+            else units.size(values[name], units.SIZES.get(name, "B"))
             for name in values["__edge_plain_numbers"]
             if "{{" not in str(values[name])
         }

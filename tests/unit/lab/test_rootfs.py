@@ -132,3 +132,17 @@ def test_only_what_no_lab_lies_over_is_pruned(builds: list[Path]) -> None:
     os.close(machine)
     rootfs.prune([])
     assert os.listdir(cache_root() / "rootfs") == ["bookworm-c00-400"]
+
+
+def test_hosts_are_strict(tmp_path: Path) -> None:
+    (tmp_path / "etc/pam.d").mkdir(parents=True)
+    (tmp_path / "etc/login.defs").write_text("UMASK\t\t022\n#USERGROUPS_ENAB yes\nUID_MIN 1000\n")
+    for name in ("common-session", "common-session-noninteractive"):
+        (tmp_path / "etc/pam.d" / name).write_text("session required pam_unix.so\n")
+    rootfs._harden(tmp_path)
+    assert (tmp_path / "etc/login.defs").read_text() == (
+        "UMASK 027\n#USERGROUPS_ENAB yes\nUID_MIN 1000\nUSERGROUPS_ENAB no\n"
+    )
+    for name in ("common-session", "common-session-noninteractive"):
+        lines = (tmp_path / "etc/pam.d" / name).read_text().splitlines()
+        assert lines == ["session required pam_unix.so", "session optional pam_umask.so umask=0027"]

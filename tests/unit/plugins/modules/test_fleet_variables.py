@@ -66,6 +66,17 @@ def test_units_templates_and_names_of_ones_own_are_taken(tmp_path: Path) -> None
     assert status != 0  # the host cannot be reached
 
 
+def test_numbers_of_the_edge_are_checked_before_a_host_is_asked_and_may_come_from_the_command_line(
+    tmp_path: Path,
+) -> None:
+    host = {"gpu-1": {"fleet_instance_type": "g6e.xlarge"}}
+    _status, output = play(tmp_path, host, {}, "site", "--check", "-e", "edge_queue_limit=0")
+    assert "These variables have to be at least 1: edge_queue_limit." in output
+    assert "TASK [Check system, ports and disk]" not in output
+    _status, output = play(tmp_path, host, {}, "site", "--check", "-e", "edge_queue_limit=5")
+    assert "TASK [Check system, ports and disk]" in output
+
+
 def test_a_run_is_not_stopped_by_variables_that_it_does_not_use(tmp_path: Path) -> None:
     _status, output = play(tmp_path, {"gpu-1": {"vllm_max_model_len": "long"}}, {}, "drain", "-l", "gpu-1")
     assert "TASK [Take it out of service]" in output
