@@ -133,8 +133,29 @@ def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> 
         raise _explained(failure) from None
 
 
-def model_ids(client: Client, timeout: float) -> list[str]:
-    """The names of the models that a server lists.
+def ask_document(
+    client: Client, path: str, document: dict[str, t.Any], timeout: float
+) -> tuple[dict[str, t.Any], Answer]:
+    """The whole JSON of an answer, and what every answer has.
+
+    Raises:
+        ChatFailure: there was none.
+    """
+    try:
+        reply = client.post(path, document, timeout)
+        _check_status(reply)
+        body = reply.json()
+    except HttpFailure as failure:
+        raise _explained(failure) from None
+    if not isinstance(body, dict):
+        raise ChatFailure("malformed", f"200, but no object: {excerpt(reply.text())}")
+    answer = Answer(usage=_usage_of(body), total=reply.seconds, headers=reply.headers)
+    answer.identify(body)
+    return body, answer
+
+
+def models(client: Client, timeout: float) -> dict[str, int | None]:
+    """The names of the models that a server lists, with their context lengths where it says so.
 
     Raises:
         ChatFailure: it lists none in OpenAI's shape.
@@ -142,10 +163,10 @@ def model_ids(client: Client, timeout: float) -> list[str]:
     try:
         reply = client.get(MODELS_PATH, timeout)
         _check_status(reply)
-        return [str(model["id"]) for model in reply.json()["data"]]
+        return {str(model["id"]): _length_of(model) for model in reply.json()["data"]}
     except HttpFailure as failure:
         raise _explained(failure) from None
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         raise ChatFailure("malformed", f"200, but no list of models: {excerpt(reply.text())}") from None
 
 
@@ -200,6 +221,11 @@ def _explained(failure: HttpFailure) -> ChatFailure:
     reasons = {"timeout": "timeout", "cut": "truncated", "garbled": "malformed"}
     transient = failure.kind in ("refused", "reset", "timeout", "unreachable")
     return ChatFailure(reasons.get(failure.kind, "unreachable"), failure.said, transient)
+
+
+def _length_of(model: dict[str, t.Any]) -> int | None:
+    length = model.get("max_model_len")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def _usage_of(document: dict[str, t.Any]) -> dict[str, t.Any] | None:

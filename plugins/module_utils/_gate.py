@@ -9,6 +9,7 @@ No file and no clock of its own: the client, the machine, the clock and the slee
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import secrets
 import time
@@ -20,9 +21,10 @@ from ansible_collections.inference.fleet.plugins.module_utils._chat import (
     Answer,
     ChatFailure,
     ask,
+    ask_document,
     ask_streamed,
     counters,
-    model_ids,
+    models,
     question,
     said,
     status_of,
@@ -38,10 +40,17 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     require_usage,
     rgb_of,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client, excerpt
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure, Reply, excerpt
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import share_of_drafts
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
+from ansible_collections.inference.fleet.plugins.module_utils.gate import local_files
+from ansible_collections.inference.fleet.plugins.module_utils.gate.capabilities import (
+    CAPABILITIES,
+    COMPLETIONS_PATH,
+    long_prompt,
+    tools_are_off,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.gate.freshness import (
     PAST_THE_CACHE,
     Freshness,
@@ -51,7 +60,14 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.freshness imp
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.module_utils.gate.speed import best_of, slowdown
 
-CHECKS = ("models", "text", "stream", "image", "schema", "speed", "drafts", "wrong_key", "no_key")
+CHECKS = (
+    *("models", "text", "stream", "image", "schema", *CAPABILITIES),
+    *("speed", "drafts", "local_files", "wrong_key", "no_key"),
+)
+DEFAULT_CHECKS = tuple(name for name in CHECKS if name not in CAPABILITIES and name != "drafts")
+
+HEALTH_PATH = "/health"
+HEALTH_TIMEOUT = 5.0
 
 # A rate of drafts is an average: SGLang tells it every 40 steps.
 DRAFT_TOKENS = 512
@@ -65,11 +81,22 @@ PROMPT_SCHEMA = "Answer with the only word that the schema allows."
 KEY_CHECKS = ("wrong_key", "no_key")
 
 # Who failed like this will fail every further question like this.
-HOPELESS = ("unreachable", "timeout", "deadline", "unauthorized", "model_missing")
+HOPELESS = ("engine_ended", "unreachable", "timeout", "deadline", "unauthorized", "model_missing")
 
 BACKOFF = (1.0, 2.0, 5.0)
 
+# What an engine that lacks a capability says, rather than one that is not well in general.
+UNABLE = ("engine_ended", "not_capable", "status")
+
+# After these it is looked whether the engine still lives.
+ENDINGS = ("status", "truncated", "unreachable")
+
 HINTS = {
+    "engine_ended": "look at the engine's journal at this moment; what it compiles or loads on demand must be on the "
+    "host before traffic comes",
+    "not_capable": "see the engine's journal",
+    "file_opened": "every client can read files of the host: keep it drained until the request guard of role engine is "
+    "at work",
     "unreachable": "see whether the unit is active, its journal, and whether this is its port",
     "timeout": "see the engine's journal and its running and waiting requests; where a first answer compiles, raise "
     "timeout",
@@ -126,6 +153,7 @@ class Plan:
     min_draft_share: float
     judge_speed: bool = False
     no_cache: bool = False
+    health_path: str | None = None
     good: dict[str, t.Any] | None = None
 
     def check(self) -> None:
@@ -201,6 +229,8 @@ class Gate:
         self._figures: dict[str, t.Any] | None = None
         self._measured: list[dict[str, t.Any]] = []
         self._freshness = Freshness()
+        self._length: int | None = None
+        self._has_answered = False
         self._evidence: dict[str, t.Any] = {}
         self._asks: dict[str, t.Callable[[], None]] = {
             "models": self._ask_models,
@@ -208,8 +238,10 @@ class Gate:
             "stream": self._ask_stream,
             "image": self._ask_image,
             "schema": self._ask_schema,
+            **{name: functools.partial(self._ask_capability, name) for name in CAPABILITIES},
             "speed": self._ask_speed,
             "drafts": self._ask_drafts,
+            "local_files": self._ask_local_files,
             "wrong_key": self._ask_wrong_key,
             "no_key": self._ask_no_key,
         }
@@ -270,13 +302,26 @@ class Gate:
         except Refusal as refusal:
             return refusal
         except ChatFailure as failure:
+            if failure.reason in ENDINGS and self._has_ended():
+                return Refusal("engine_ended", f"{failure.came_back.rstrip('.')}. The engine ended on {name}")
             if failure.reason == "timeout" and self._left() <= 0:
                 return Refusal("deadline", f"{failure.came_back}, which {limit} left")
             if failure.reason == "unauthorized":
                 key = self._plan.key
                 failure.came_back += f", to the key {fingerprint(key)}" if key else ", to a request without a key"
             return Refusal(failure.reason, failure.came_back, failure.transient, failure.wait)
+        self._has_answered = True
         return None
+
+    def _has_ended(self) -> bool:
+        """Whether an engine that has answered in this gate does not live any more."""
+        if self._plan.health_path is None or not self._has_answered:
+            return False
+        try:
+            reply = self._client().get(self._plan.health_path, min(HEALTH_TIMEOUT, self._timeout()))
+        except HttpFailure as failure:
+            return failure.kind != "timeout"
+        return reply.status != 200
 
     def _wait(self, refusal: Refusal | None, made: int) -> float | None:
         """Seconds until the next attempt; None where there is to be none."""
@@ -295,8 +340,10 @@ class Gate:
         return self._client_for(self._plan.key)
 
     def _ask_models(self) -> None:
-        ids = model_ids(self._client(), self._timeout())
+        listed = models(self._client(), self._timeout())
+        ids = list(listed)
         self._evidence = {"models": ids}
+        self._length = listed.get(self._plan.model)
         if self._plan.model not in ids:
             # SGLang answers to any model name: only this list says what it really serves.
             raise Refusal("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
@@ -329,6 +376,45 @@ class Gate:
         schema = {"name": "word", "strict": True, "schema": {"type": "string", "enum": [word]}}
         wanted = self._question(PROMPT_SCHEMA, response_format={"type": "json_schema", "json_schema": schema})
         judge_word(self._answer(wanted), word)
+
+    def _ask_capability(self, name: str) -> None:
+        capability = CAPABILITIES[name]
+        prompt = long_prompt(self._length) if name == "long_prompt" else capability.prompt
+        wanted = self._question(prompt, **capability.options)
+        if capability.path == COMPLETIONS_PATH:
+            wanted["prompt"] = wanted.pop("messages")[0]["content"]
+        asked_at = self._wall_clock()
+        try:
+            if capability.streamed:
+                answer = self._answer(wanted, streamed=True)
+                document: dict[str, t.Any] = {"choices": [{"finish_reason": answer.finish_reason}]}
+            else:
+                document, answer = ask_document(self._client(), capability.path, wanted, self._timeout())
+                self._evidence = {"prompt_tokens": answer.prompt_tokens, "total_ms": round(answer.total * 1000, 1)}
+                self._freshness.judge(answer, asked_at)
+        except ChatFailure as failure:
+            if tools_are_off(failure.came_back):
+                self._evidence = {"tools": "off"}
+                return
+            raise
+        capability.judge(document)
+        require_usage(answer)
+
+    def _ask_local_files(self) -> None:
+        for wanted in local_files.QUESTIONS:
+            existing, missing = (
+                self._refusal(wanted.content(path)) for path in (local_files.EXISTING, local_files.MISSING)
+            )
+            local_files.judge(wanted, existing, missing)
+
+    def _refusal(self, content: list[dict[str, t.Any]]) -> Reply:
+        document = self._question("")
+        document["messages"][0]["content"] = content
+        reply = status_of(self._client(), document, self._timeout())
+        self._evidence = {"status": reply.status}
+        if reply.status == 401:
+            raise ChatFailure("unauthorized", said(reply))
+        return reply
 
     def _ask_speed(self) -> None:
         plan = self._plan
@@ -406,6 +492,11 @@ class Gate:
         plan = self._plan
         base = plan.url.rstrip("/")
         base = base[: -len("/v1")] if base.endswith("/v1") else base
+        if name == "local_files":
+            return f"POST {base}{CHAT_PATH} for pictures, videos and sounds of {local_files.EXISTING}"
+        if name in CAPABILITIES:
+            path, prompt = CAPABILITIES[name].path, "one one …" if name == "long_prompt" else CAPABILITIES[name].prompt
+            return f'POST {base}{path} "{prompt}" {CAPABILITIES[name].asked}, of the model {plan.model}'
         if name == "models":
             return f"GET {base}{MODELS_PATH} for the model {plan.model}"
         prompts = {
@@ -433,7 +524,9 @@ def _result(name: str, attempts: list[dict[str, t.Any]], asked: str, evidence: d
     told: dict[str, t.Any] = {"name": name, "passed": last["reason"] is None, "seconds": last["seconds"]}
     if last["reason"] is not None:
         told.update(reason=last["reason"], asked=asked, got=last["got"])
-        told["try"] = HINTS[last["reason"]]
+        told["try"] = (
+            CAPABILITIES[name].hint if name in CAPABILITIES and last["reason"] in UNABLE else HINTS[last["reason"]]
+        )
     if len(attempts) > 1:
         told["attempts"] = attempts
     return {**told, "evidence": evidence}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._engines import GATEWAY
+from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES, GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils._gate import HEALTH_PATH
 
 _SHARED = (
     "model",
@@ -17,6 +18,7 @@ _SHARED = (
     "judge_speed",
     "no_cache",
     "replay",
+    "health_path",
     "baseline",
     "record",
     "expect_failure",
@@ -46,6 +48,8 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
             "judge_speed": params["judge_speed"] is not False and instance.get("engine") != GATEWAY,
             "no_cache": params["no_cache"] or instance.get("engine") == GATEWAY,
         }
+        if instance.get("engine") in ENGINES:
+            target["health_path"] = HEALTH_PATH
         if instance.get("served_name"):
             target["model"] = instance["served_name"]
         wanted.append(_recorded(target, params))

@@ -59,11 +59,34 @@ options:
       - V(speed) streams O(speed_tokens) tokens, or some more, and measures; see O(max_slowdown).
       - V(drafts) streams 512 tokens and looks at the engine's counters, so it is for an engine's own port; see
         O(min_draft_share). Ask it of engines that have a draft model.
+      - V(local_files) wants every image, video and audio URL refused that names a file of the host, in the same words
+        for a file that exists and for one that does not.
       - V(wrong_key) and V(no_key) want a 401.
+      - The capabilities are for an engine's own port before traffic comes, because each is compiled or loaded when it
+        is first asked for, and an engine without a compiler may end on it. What the model says does not matter.
+        V(logprobs) and V(prompt_logprobs) want finite probabilities, V(sampling) two sampled answers, V(long_prompt) an
+        answer to more than is prefilled at once, V(tools) a stream to its end where a tool may be called,
+        V(forced_tool) a call of the tool that must be. Engines that were started without tools pass the last two.
     type: list
     elements: str
-    choices: [models, text, stream, image, schema, speed, drafts, wrong_key, no_key]
-    default: [models, text, stream, image, schema, speed, wrong_key, no_key]
+    choices:
+      - models
+      - text
+      - stream
+      - image
+      - schema
+      - logprobs
+      - prompt_logprobs
+      - sampling
+      - long_prompt
+      - tools
+      - forced_tool
+      - speed
+      - drafts
+      - local_files
+      - wrong_key
+      - no_key
+    default: [models, text, stream, image, schema, speed, local_files, wrong_key, no_key]
   prompt_text:
     description: The question of the checks V(text) and V(stream).
     type: str
@@ -193,7 +216,23 @@ options:
         description: What to ask.
         type: list
         elements: str
-        choices: [models, text, stream, image, schema, speed, drafts, wrong_key, no_key]
+        choices:
+          - models
+          - text
+          - stream
+          - image
+          - schema
+          - logprobs
+          - prompt_logprobs
+          - sampling
+          - long_prompt
+          - tools
+          - forced_tool
+          - speed
+          - drafts
+          - local_files
+          - wrong_key
+          - no_key
       judge_speed:
         description: Whether the check V(speed) compares.
         type: bool
@@ -363,7 +402,8 @@ targets:
           description:
             - Why it failed, only if it did. One of C(unreachable), C(timeout), C(deadline), C(status), C(unauthorized),
               C(key_accepted), C(model_missing), C(empty), C(wrong_answer), C(repetition), C(finish_reason),
-              C(no_usage), C(stale), C(no_schema), C(truncated), C(malformed), C(slow), C(no_data).
+              C(no_usage), C(stale), C(no_schema),
+              C(not_capable), C(engine_ended), C(file_opened), C(truncated), C(malformed), C(slow), C(no_data).
           type: str
         asked:
           description: The request, in words, if it failed.
@@ -400,7 +440,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._gate import CHECKS, Gate, Plan
+from ansible_collections.inference.fleet.plugins.module_utils._gate import CHECKS, DEFAULT_CHECKS, Gate, Plan
 from ansible_collections.inference.fleet.plugins.module_utils._gate_record import (
     checked_key,
     good_figures,
@@ -452,6 +492,7 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
         good=good_figures(document, options["model"]),
         checks=tuple(options["checks"]),
         judge_speed=bool(options["judge_speed"]),
+        health_path=options.get("health_path"),
         expect_text=tuple(options["expect_text"]),
         expect_image=answers_of(options["expect_image"]),
     )
@@ -529,7 +570,7 @@ def argument_spec() -> dict[str, t.Any]:
         "model": {"type": "str", "required": True},
         "api_key": key,
         "api_key_file": key_file,
-        "checks": {**checks, "default": [name for name in CHECKS if name != "drafts"]},
+        "checks": {**checks, "default": list(DEFAULT_CHECKS)},
         "prompt_text": {"type": "str", "default": "What is the capital of France? Answer with one word."},
         "expect_text": {"type": "list", "elements": "str", "default": ["Paris"]},
         "expect_text_regex": {"type": "str"},

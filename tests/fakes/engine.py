@@ -56,6 +56,10 @@ COLOURS = {"red": (220, 20, 20), "green": (20, 170, 40), "blue": (30, 60, 220)}
 PNG_CHANNELS = {0: 1, 2: 3, 6: 4}
 OTHER_ANSWER = "I do not know: I am a tiny model."
 
+#: What requests may use that an engine compiles or loads on demand.
+USES = ("image", "schema", "logprobs", "prompt_logprobs", "sampling", "long_prompt", "tools", "forced_tool")
+LONG_PROMPT = 500
+
 #: Each fault, and what its value means. A count says how many requests it hits; true is all of them.
 FAULTS = {
     "status": "answer completions with this status",
@@ -73,7 +77,10 @@ FAULTS = {
     "wrong_answer": "answer London",
     "empty": "answer nothing",
     "blind": "call every picture red",
-    "no_grammar": "pass over JSON schemas",
+    "dies_on": "the core dies on requests that use this, or one of these: " + ", ".join(USES),
+    "cannot": "pass over this, or these, in requests",
+    "no_tools": "refuse tools, as vLLM does without a parser for them",
+    "opens_files": "open files of the host for pictures, as SGLang does without the request guard",
     "finish_reason": "this finish reason",
     "no_ignore_eos": "end an answer where it ends, although ignore_eos was asked",
     "no_usage": "leave usage out",
@@ -418,7 +425,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._seen(body)
         if self.path == "/fake/faults":
             self._set_faults(body)
-        elif self.path != "/v1/chat/completions":
+        elif self.path not in ("/v1/chat/completions", "/v1/completions"):
             self._not_found(self.path)
         elif self._authorised() and not self._stopping() and not self._broken():
             with self.fake.slot(self._gone) as runs:
@@ -500,17 +507,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return False
 
     def _complete(self, body: t.Any) -> None:
+        faults = self.fake.faults
         try:
-            model, messages = body["model"], body["messages"]
-            prompt, image = _prompt_of(messages[-1]["content"])
+            model = body["model"]
+            content = body["prompt"] if self.path == "/v1/completions" else body["messages"][-1]["content"]
+            prompt, image = _prompt_of(content, bool(faults.get("opens_files")))
         except (TypeError, KeyError, IndexError):
             self._error(400, "model and messages are required", "BadRequestError")
             return
+        except PermissionError as error:
+            self._error(400, str(error), "invalid_request_error", param="image_url", code="media_not_allowed")
+            return
+        except OSError as error:
+            self._error(400, f"An exception occurred while loading image data: {error}", "BadRequestError")
+            return
+        uses = _uses(body, prompt, image)
+        if uses & _named(faults.get("dies_on")):
+            self.fake.die()
+            self._error(500, DEAD, "InternalServerError")
+            return
+        if uses & {"tools", "forced_tool"} and faults.get("no_tools"):
+            why = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            self._error(400, why, "BadRequestError")
+            return
+        uses -= _named(faults.get("cannot"))
         if model != self.served and self.fake.engine == "vllm":
             self._error(404, f"The model `{model}` does not exist.", "NotFoundError", param="model")
             return
         try:
-            text = self._answer(prompt, image, _schema_of(body))
+            text = self._answer(prompt, image, _schema_of(body) if "schema" in uses else None)
         except ValueError as error:
             self._error(400, f"Failed to load image: {error}", "BadRequestError")
             return
@@ -519,6 +544,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.fake.max_model_len is not None and limit > self.fake.max_model_len:
             why = f"max_tokens={limit} cannot be greater than max_model_len={self.fake.max_model_len}."
             self._error(400, why, "BadRequestError", param="max_tokens")
+            return
+        if self.fake.max_model_len is not None and len(prompt.split()) + limit > self.fake.max_model_len:
+            why = f"This model's maximum context length is {self.fake.max_model_len} tokens."
+            self._error(400, why, "BadRequestError", param="input_tokens")
             return
         pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
         finish = str(self.fake.faults.get("finish_reason", finish))
@@ -529,7 +558,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             counted = bool((body.get("stream_options") or {}).get("include_usage"))
             self._stream(model, pieces, finish, usage if counted else None)
         else:
-            self._whole(model, pieces, finish, usage)
+            self._whole(model, pieces, finish, usage, body, uses)
 
     def _answer(self, prompt: str, image: bytes | None, schema: t.Any) -> str:
         faults = self.fake.faults
@@ -539,7 +568,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return "London"
         if faults.get("empty"):
             return ""
-        if schema is not None and not faults.get("no_grammar"):
+        if schema is not None:
             return json.dumps(_example_of(schema))
         if image is not None:
             return "Red" if faults.get("blind") else colour_of(image).capitalize()
@@ -557,23 +586,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             first, token = float(faults.get("slow_first", first)), float(faults.get("slow_token", token))
         return first, token
 
-    def _whole(self, model: str, pieces: list[str], finish: str, usage: dict[str, int]) -> None:
+    def _whole(
+        self, model: str, pieces: list[str], finish: str, usage: dict[str, int], asked: t.Any, uses: set[str]
+    ) -> None:
         first, token = self._pace()
         end = time.monotonic() + first + token * len(pieces)
         while time.monotonic() < end and not self._gone():
             if self.fake.closing.wait(min(LOOK, max(0.0, end - time.monotonic()))):
                 pieces, finish = [], "abort"
                 break
-        message = {"role": "assistant", "content": "".join(pieces)}
-        choice = {"index": 0, "message": message, "finish_reason": finish}
-        body = {
-            "id": f"chatcmpl-{uuid.uuid4()}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-        }
+        if self.path == "/v1/completions":
+            kind, choice = "text_completion", _completion_of(asked, pieces, uses)
+        else:
+            kind, choice = "chat.completion", _message_of(asked, pieces, uses)
+        count = int(asked["n"]) if "sampling" in uses else 1
+        choices = [{"index": number, **choice, "finish_reason": finish} for number in range(count)]
+        same = {"object": kind, "created": int(time.time()), "model": model}
         counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
-        self._json(200, {**body, "choices": [choice], **counted})
+        self._json(200, {"id": f"chatcmpl-{uuid.uuid4()}", **same, "choices": choices, **counted})
 
     def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, int] | None) -> None:
         faults = self.fake.faults
@@ -629,9 +659,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(status, json.dumps(document).encode(), "application/json", extra)
 
     def _error(
-        self, status: int, message: str, kind: str, extra: dict[str, str] | None = None, param: str | None = None
+        self,
+        status: int,
+        message: str,
+        kind: str,
+        extra: dict[str, str] | None = None,
+        param: str | None = None,
+        code: str | None = None,
     ) -> None:
-        error = {"message": message, "type": kind, "param": param, "code": status}
+        error = {"message": message, "type": kind, "param": param, "code": code or status}
         self._json(status, {"error": error}, extra)
 
     def _send(self, status: int, body: bytes, kind: str, extra: dict[str, str] | None = None) -> None:
@@ -642,16 +678,75 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _prompt_of(content: t.Any) -> tuple[str, bytes | None]:
+def _prompt_of(content: t.Any, opens_files: bool) -> tuple[str, bytes | None]:
+    """The text of a question, and its picture.
+
+    Raises:
+        PermissionError: the picture is a file of the host, which is not opened.
+        OSError: it is opened, and not there.
+    """
     if isinstance(content, str):
         return content, None
     prompt, image = "", None
     for part in content:
-        if part["type"] == "text":
+        kind = part["type"]
+        if kind == "text":
             prompt += part["text"]
-        elif part["type"] == "image_url":
-            image = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+        elif kind in ("image_url", "video_url", "audio_url"):
+            image = _loaded(part[kind]["url"], kind, opens_files)
     return prompt, image
+
+
+def _loaded(url: str, kind: str, opens_files: bool) -> bytes:
+    if url.startswith("data:"):
+        return base64.b64decode(url.partition(",")[2])
+    if not opens_files:
+        raise PermissionError(f"{kind} is loaded only from a data: URL in the request itself.")
+    with open(url.partition("file://")[2] or url, "rb") as file:
+        return file.read()
+
+
+def _named(value: t.Any) -> set[str]:
+    """The names in a fault's value: one, or a list of them."""
+    return set() if value is None else {value} if isinstance(value, str) else set(value)
+
+
+def _uses(body: t.Any, prompt: str, image: bytes | None) -> set[str]:
+    """What a request uses, out of USES."""
+    found = {
+        "image": image is not None,
+        "schema": _schema_of(body) is not None,
+        "logprobs": body.get("logprobs") is True,
+        "prompt_logprobs": bool(body.get("echo")),
+        "sampling": (body.get("n") or 1) > 1,
+        "long_prompt": len(prompt.split()) > LONG_PROMPT,
+        "tools": bool(body.get("tools")) and not isinstance(body.get("tool_choice"), dict),
+        "forced_tool": isinstance(body.get("tool_choice"), dict),
+    }
+    return {name for name, used in found.items() if used}
+
+
+def _message_of(body: t.Any, pieces: list[str], uses: set[str]) -> dict[str, t.Any]:
+    """A choice of a chat completion."""
+    message: dict[str, t.Any] = {"role": "assistant", "content": "".join(pieces)}
+    if "forced_tool" in uses:
+        name = body["tool_choice"]["function"]["name"]
+        (schema,) = (tool["function"]["parameters"] for tool in body["tools"] if tool["function"]["name"] == name)
+        function = {"name": name, "arguments": json.dumps(_example_of(schema))}
+        message.update(content=None, tool_calls=[{"id": "call_0", "type": "function", "function": function}])
+    if "logprobs" not in uses:
+        return {"message": message}
+    likely = [{"token": piece, "logprob": -0.25} for piece in pieces]
+    return {"message": message, "logprobs": {"content": [{**one, "top_logprobs": [one]} for one in likely]}}
+
+
+def _completion_of(body: t.Any, pieces: list[str], uses: set[str]) -> dict[str, t.Any]:
+    """A choice of a completion."""
+    tokens = (body["prompt"].split() if body.get("echo") else []) + pieces
+    found: dict[str, t.Any] = {"text": " ".join(tokens)}
+    if "prompt_logprobs" in uses:
+        found["logprobs"] = {"tokens": tokens, "token_logprobs": [None, *[-0.25] * (len(tokens) - 1)]}
+    return found
 
 
 def _schema_of(body: t.Any) -> t.Any:

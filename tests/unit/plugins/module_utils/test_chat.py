@@ -13,7 +13,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._chat import (
     ChatFailure,
     ask,
     ask_streamed,
-    model_ids,
+    models,
     question,
     said,
 )
@@ -156,7 +156,7 @@ def test_a_broken_stream_is_told(server: Server, body: str, reason: str, shown: 
 @pytest.mark.parametrize("body", ["{}", "[]", '{"data": null}', '{"data": [1]}', '{"data": [{}]}', '{"data": 1}', "x"])
 def test_what_is_no_list_of_models_is_malformed(server: Server, body: str) -> None:
     with pytest.raises(ChatFailure) as caught:
-        model_ids(server(body), 5)
+        models(server(body), 5)
     assert caught.value.reason == "malformed"
 
 

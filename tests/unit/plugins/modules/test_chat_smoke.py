@@ -95,6 +95,7 @@ def test_a_sound_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) -> N
         "image",
         "schema",
         "speed",
+        "local_files",
         "wrong_key",
         "no_key",
     ]
@@ -103,7 +104,7 @@ def test_a_sound_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) -> N
     assert result["figures"]["completion_tokens"] in range(64, 80)
     assert result["figures"]["ttft_ms"] > 0
     assert result["figures"]["tokens_per_second"] > 0
-    assert result["attempts"] == 8
+    assert result["attempts"] == 9
 
 
 def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -> None:
@@ -140,7 +141,7 @@ FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
         {"text": "empty", "stream": "empty", "image": "empty", "schema": "no_schema"},
         "an empty answer",
     ),
-    ({"no_grammar": True}, {"schema": "no_schema"}, "expected the JSON string"),
+    ({"cannot": "schema"}, {"schema": "no_schema"}, "expected the JSON string"),
     ({"blind": True}, {"image": "wrong_answer"}, 'for the blue square the answer "Red"'),
     (
         {"finish_reason": "abort"},
@@ -153,10 +154,14 @@ FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
     ({"reject": True}, {"models": "unauthorized"}, f"401: Unauthorized, to the key {fingerprint(KEY)}"),
     (
         {"status": 500},
-        {**dict.fromkeys(("text", "stream", "image", "schema", "speed"), "status")},
+        {**dict.fromkeys(("text", "stream", "image", "schema", "speed", "local_files"), "status")},
         "500: the fake was told to fail",
     ),
-    ({"not_json": True}, dict.fromkeys(("text", "stream", "image", "schema", "speed"), "malformed"), "not JSON"),
+    (
+        {"not_json": True},
+        {**dict.fromkeys(("text", "stream", "image", "schema", "speed"), "malformed"), "local_files": "file_opened"},
+        "not JSON",
+    ),
     ({"not_streaming": True}, {"stream": "malformed", "speed": "malformed"}, "no event stream"),
     ({"truncate": True}, {"stream": "truncated", "speed": "truncated"}, "ended without [DONE] after 2 events"),
     ({"cut": True}, {"stream": "truncated", "speed": "truncated"}, "200, then the connection"),
@@ -245,9 +250,9 @@ def test_a_dead_port_fails_and_ends_the_gate(smoke: Smoke, waits: list[float]) -
     result = smoke(url=url)
     assert check_of(result, "models")["reason"] == "unreachable"
     assert "connection refused: nothing listens there" in result["msg"]
-    assert "Not asked after that: text, stream, image, schema, speed, wrong_key, no_key." in result["msg"]
+    assert "Not asked after that: text, stream, image, schema, speed, local_files, wrong_key, no_key." in result["msg"]
     assert len(result["checks"]) == 1
-    assert result["not_asked"] == ["text", "stream", "image", "schema", "speed", "wrong_key", "no_key"]
+    assert result["not_asked"] == ["text", "stream", "image", "schema", "speed", "local_files", "wrong_key", "no_key"]
     assert len(waits) == 2
 
 
@@ -554,6 +559,102 @@ def test_the_gate_shows_that_it_refuses_a_stale_answer(smoke: Smoke, engine: Fak
     assert smoke(url=None, expect_failure=True, targets=[target])["failed"]
 
 
+# --- capabilities
+
+ALL_CAPABILITIES = ["logprobs", "prompt_logprobs", "sampling", "long_prompt", "tools", "forced_tool"]
+
+
+def instance_of(engine: FakeEngine) -> dict[str, t.Any]:
+    return {"name": f"{engine.engine}-0", "engine": engine.engine, "engine_port": engine.port}
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_a_capable_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) -> None:
+    engine.engine = kind
+    engine.max_model_len = 2048
+    result = smoke(url=None, instances=[instance_of(engine)], checks=["models", *ALL_CAPABILITIES])
+    assert not result.get("failed", False), result["msg"]
+    asked = {name: body for name, (*_rest, body) in zip(["models", *ALL_CAPABILITIES], engine.requests, strict=True)}
+    assert asked["logprobs"]["top_logprobs"] == 2
+    assert len(asked["long_prompt"]["messages"][0]["content"].split()) == 1025
+    assert asked["tools"]["tool_choice"] == "auto"
+    assert asked["forced_tool"]["tool_choice"]["function"]["name"] == "paint"
+
+
+@pytest.mark.parametrize("capability", ["image", "schema", *ALL_CAPABILITIES])
+def test_an_engine_that_ends_on_a_request_is_said_to(smoke: Smoke, engine: FakeEngine, capability: str) -> None:
+    engine.faults.set("dies_on", capability)
+    checks = ["models", "text", capability, "no_key"]
+    result = smoke(url=None, instances=[instance_of(engine)], checks=checks)
+    (target,) = result["targets"]
+    assert failures_of(target) == {capability: "engine_ended"}
+    assert f"The engine ended on {capability}." in result["msg"]
+    assert target["not_asked"] == ["no_key"]
+
+
+def test_a_failure_of_an_engine_that_lives_is_no_end(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("status", 500)
+    result = smoke(url=None, instances=[instance_of(engine)], checks=["models", "logprobs"])
+    assert failures_of(result["targets"][0]) == {"logprobs": "status"}
+
+
+@pytest.mark.parametrize("capability", ["logprobs", "prompt_logprobs", "sampling", "forced_tool"])
+def test_an_engine_that_passes_over_a_capability_fails(smoke: Smoke, engine: FakeEngine, capability: str) -> None:
+    engine.faults.set("cannot", [capability])
+    result = smoke(checks=ALL_CAPABILITIES)
+    assert failures_of(result) == {capability: "not_capable"}
+    assert check_of(result, capability)["try"] in result["msg"]
+
+
+def test_an_engine_without_tools_passes(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("no_tools")
+    result = smoke(checks=["tools", "forced_tool"])
+    assert not result.get("failed", False), result["msg"]
+    assert [check["evidence"] for check in result["checks"]] == [{"tools": "off"}] * 2
+
+
+def test_a_cache_does_not_stand_in_for_a_capability(smoke: Smoke, engine: FakeEngine) -> None:
+    with FakeCache(engine.url, KEY, marks=True) as cache:
+        cache.name_of = lambda path, body: path  # type: ignore[method-assign]
+        result = smoke(url=cache.url, checks=["text", "logprobs"])
+    assert failures_of(result) == {"logprobs": "stale"}
+
+
+# --- files of the host
+
+
+def test_every_way_to_name_a_file_is_asked_for(smoke: Smoke, engine: FakeEngine) -> None:
+    assert smoke(checks=["local_files"])["passed"]
+    parts = [body["messages"][0]["content"][0] for *_rest, body in engine.requests]
+    urls = {(part["type"], part[part["type"]]["url"]) for part in parts}
+    paths = ("/etc/hostname", "/nonexistent/inference-fleet")
+    kinds = ("image_url", "video_url", "audio_url")
+    assert urls == {(kind, f"{scheme}{path}") for kind in kinds for scheme in ("file://", "") for path in paths}
+
+
+def test_an_engine_that_looks_at_files_fails_although_it_refuses_them(smoke: Smoke, engine: FakeEngine) -> None:
+    engine.faults.set("opens_files")
+    result = smoke(checks=["local_files"])
+    assert failures_of(result) == {"local_files": "file_opened"}
+    assert "400: Failed to load image: not a PNG for the image_url file:///etc/hostname" in result["msg"]
+    assert "No such file or directory: '…' where there is no file" in result["msg"]
+
+
+@pytest.mark.parametrize(("faults", "reason"), [({"status": 500}, "status"), ({"reject": True}, "unauthorized")])
+def test_what_is_no_refusal_of_a_file_fails(
+    smoke: Smoke, engine: FakeEngine, faults: dict[str, t.Any], reason: str
+) -> None:
+    engine.set_faults(faults)
+    assert failures_of(smoke(checks=["local_files"])) == {"local_files": reason}
+
+
+def test_an_answer_about_a_file_fails(smoke: Smoke, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.faults.set("opens_files")
+    monkeypatch.setattr("tests.fakes.engine.colour_of", lambda png: "red")
+    result = smoke(checks=["local_files"])
+    assert "200 for the image_url file:///etc/hostname; expected a refusal" in result["msg"]
+
+
 # --- several targets
 
 
@@ -592,7 +693,7 @@ def test_a_target_has_its_own_key_and_checks(smoke: Smoke, engine: FakeEngine) -
             ],
         )
     assert not result.get("failed", False), result["msg"]
-    assert [len(target["checks"]) for target in result["targets"]] == [1, 8]
+    assert [len(target["checks"]) for target in result["targets"]] == [1, 9]
 
 
 # --- input
@@ -603,7 +704,7 @@ def test_without_a_key_the_key_checks_are_left_out_and_said_to_be(run_module: Ru
         result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL})
         assert not result.get("failed", False), result["msg"]
         assert result["skipped"] == ["wrong_key", "no_key"]
-        assert "6 checks passed, wrong_key and no_key skipped without a key." in result["msg"]
+        assert "7 checks passed, wrong_key and no_key skipped without a key." in result["msg"]
         result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL, "checks": ["no_key"]})
         assert result["failed"]
         assert "none of its checks can be made without a key" in result["msg"]

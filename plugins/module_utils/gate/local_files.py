@@ -1,0 +1,70 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Whether a client can make a server open files of its host. Pure: questions, and what has to come back.
+
+What a server says of a file that exists and of one that does not is compared: an engine that looks at either says which
+is which, also where it then finds no picture in it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._chat import said
+from .._golden import Refusal
+from .._http import Reply
+
+EXISTING = "/etc/hostname"
+MISSING = "/nonexistent/inference-fleet"
+
+_PARTS = ("image_url", "video_url", "audio_url")
+
+
+class Question(t.NamedTuple):
+    """What is asked for once with each path.
+
+    Attributes:
+        part: the kind of a message's part.
+        scheme: what stands before the path.
+    """
+
+    part: str
+    scheme: str
+
+    def url(self, path: str) -> str:
+        return f"{self.scheme}{path}"
+
+    def content(self, path: str) -> list[dict[str, t.Any]]:
+        """The message's content."""
+        return [{"type": self.part, self.part: {"url": self.url(path)}}, {"type": "text", "text": "What is this?"}]
+
+
+QUESTIONS = [Question(part, scheme) for part in _PARTS for scheme in ("file://", "")]
+
+
+def judge(question: Question, existing: Reply, missing: Reply) -> None:
+    """Accept refusals that say the same of both files.
+
+    Raises:
+        Refusal: something else came back.
+    """
+    for path, reply in ((EXISTING, existing), (MISSING, missing)):
+        what = f"for the {question.part} {question.url(path)}"
+        if 200 <= reply.status < 300:
+            raise Refusal("file_opened", f"{reply.status} {what}; expected a refusal")
+        if not 400 <= reply.status < 500:
+            raise Refusal("status", f"{said(reply)}, {what}; expected 400")
+    one, other = _without(existing, question.url(EXISTING)), _without(missing, question.url(MISSING))
+    if one != other:
+        raise Refusal(
+            "file_opened", f"{one} for the {question.part} {question.url(EXISTING)}, and {other} where there is no file"
+        )
+
+
+def _without(reply: Reply, url: str) -> str:
+    """What a reply says, without what was asked for."""
+    text = said(reply)
+    for name in (url, url.removeprefix("file://")):
+        text = text.replace(name, "…")
+    return text
