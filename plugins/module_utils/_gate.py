@@ -40,7 +40,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._golden import (
     require_usage,
     rgb_of,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure, Reply, excerpt
+from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure, excerpt
 from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils._metrics import share_of_drafts
 from ansible_collections.inference.fleet.plugins.module_utils._png import data_url, solid_square
@@ -402,19 +402,26 @@ class Gate:
 
     def _ask_local_files(self) -> None:
         for wanted in local_files.QUESTIONS:
-            existing, missing = (
-                self._refusal(wanted.content(path)) for path in (local_files.EXISTING, local_files.MISSING)
-            )
-            local_files.judge(wanted, existing, missing)
+            existing: list[str] = []
+            missing: list[str] = []
+            difference = None
+            for _round in range(local_files.ROUNDS):
+                existing.append(self._refusal(wanted, local_files.EXISTING))
+                missing.append(self._refusal(wanted, local_files.MISSING))
+                difference = local_files.difference(wanted, existing, missing)
+                if difference is None:
+                    break
+            if difference is not None:
+                raise difference
 
-    def _refusal(self, content: list[dict[str, t.Any]]) -> Reply:
+    def _refusal(self, wanted: local_files.Question, path: str) -> str:
         document = self._question("")
-        document["messages"][0]["content"] = content
+        document["messages"][0]["content"] = wanted.content(path)
         reply = status_of(self._client(), document, self._timeout())
         self._evidence = {"status": reply.status}
         if reply.status == 401:
             raise ChatFailure("unauthorized", said(reply))
-        return reply
+        return local_files.refusal(wanted, path, reply)
 
     def _ask_speed(self) -> None:
         plan = self._plan

