@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils._http import Reply
+
 from .._chat import said
 from .._golden import Refusal
-from .._http import Reply
 
 EXISTING = "/etc/hostname"
 MISSING = "/nonexistent/inference-fleet"
