@@ -6,14 +6,17 @@ in an outcome depends on time or chance.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import importlib
 import json
 import os
+import struct
 import sys
 import typing as t
 import urllib.error
 import urllib.request
+import zlib
 
 import openai
 
@@ -402,6 +405,16 @@ def a_picture_in_broken_base64(service: Service) -> Outcome:
 
 
 @case()
+def a_picture_of_a_billion_pixels(service: Service) -> Outcome:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 32_000, 32_000, 8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return _picture(service, "data:image/png;base64," + base64.b64encode(data).decode())
+
+
+@case()
 def a_picture_that_is_not_base64(service: Service) -> Outcome:
     return _picture(service, "data:image/png,hello")
 
@@ -562,6 +575,7 @@ EXPECTED: dict[str, Outcome] = {
     "no_messages": _BAD,
     "a_picture_that_is_none": _BAD,
     "a_picture_in_broken_base64": _BAD,
+    "a_picture_of_a_billion_pixels": _BAD,
     "a_picture_that_is_not_base64": _BAD,
     "a_picture_from_the_hosts_disk": _BAD,
     "a_picture_from_where_none_may_come": _BAD,

@@ -118,6 +118,10 @@ def test_a_long_error_is_still_one(edge: Edge) -> None:
         # As vLLM 0.32 said it.
         (501, {"error": {"message": "Only base64 data URLs are supported for now.", "type": "NotImplementedError"}}),
         (500, {"error": {"message": "Cannot load local files without `--allowed-local-media-path`."}}),
+        (
+            500,
+            {"error": {"message": "Image size exceeds limit of 1 pixels, could be decompression bomb DOS attack."}},
+        ),
         # As SGLang 0.5.23 does.
         (500, {"object": "error", "message": "Internal server error: Error while loading data /etc/passwd: x"}),
         (500, {"object": "error", "message": "Could not decode image: broken data stream when reading image file"}),
