@@ -24,6 +24,7 @@ BYTES = {"B": 1, "MiB": 1024**2, "GiB": 1024**3}
 #: The variables that take a time, a plain number being seconds.
 TIMES = frozenset(
     (
+        "edge_body_timeout",
         "edge_drain_timeout",
         "edge_keep_alive_timeout",
         "edge_lame_duck",
