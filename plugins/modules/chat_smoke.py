@@ -337,6 +337,11 @@ attempts:
   description: How often something was asked, retries included.
   returned: always
   type: int
+record_problems:
+  description: Why O(record) could not be read or written, which says nothing of the target. Each is a warning, too.
+  returned: always
+  type: list
+  elements: str
 targets:
   description: One result for each target. With O(url) its content stands at the top instead.
   returned: with O(targets) or O(instances)
@@ -514,7 +519,7 @@ def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t
     warnings = [last_record(options["record"])[1]] if options["baseline"] is None else []
     if options["record"] and not check_mode and not options["expect_failure"]:
         warnings.append(write_record(options["record"], result))
-    return {**result, "warnings": [warning for warning in warnings if warning]}
+    return {**result, "record_problems": [warning for warning in warnings if warning]}
 
 
 def last_record(path: str | None) -> tuple[t.Any, str]:
@@ -547,7 +552,7 @@ def run(module: AnsibleModule) -> t.NoReturn:
         prepared.append((options, plan_of(options, key)))
     results = [(options, gate(options, plan, module.check_mode)) for options, plan in prepared]
     for _options, result in results:
-        for warning in result.pop("warnings"):
+        for warning in result["record_problems"]:
             module.warn(warning)
     wrong = [message for options, result in results if (message := shortcoming(options, result))]
     messages = wrong or [result["message"] for _options, result in results]

@@ -429,7 +429,7 @@ def test_a_corrupt_record_is_a_warning_and_replaced(smoke: Smoke, tmp_path: Path
     path.write_text("{")
     result = smoke(record=str(path))
     assert result["passed"]
-    assert f"{path} is not valid JSON" in str(result["warnings"])
+    assert f"{path} is not valid JSON" in str(result["record_problems"])
     assert json.loads(path.read_text())["passed"]
 
 
@@ -445,7 +445,7 @@ def test_a_record_that_cannot_be_written_says_nothing_of_the_target(
     (tmp_path / "gate").write_text("a file, not a directory")
     result = smoke(record=str(tmp_path / "gate" / "edge.json"))
     assert result["passed"]
-    assert "Failed to write the record" in str(result["warnings"])
+    assert "Failed to write the record" in str(result["record_problems"])
     engine.faults.set("garbage")
     assert smoke(record=str(tmp_path / "gate" / "edge.json"))["failed"]
 
