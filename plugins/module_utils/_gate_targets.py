@@ -15,6 +15,7 @@ from ansible_collections.inference.fleet.plugins.module_utils._gate import HEALT
 _SHARED = (
     "model",
     "checks",
+    "attempts",
     "judge_speed",
     "no_cache",
     "replay",

@@ -233,6 +233,9 @@ options:
           - local_files
           - wrong_key
           - no_key
+      attempts:
+        description: How often a check is asked while the server is not ready, or too slow.
+        type: int
       judge_speed:
         description: Whether the check V(speed) compares.
         type: bool
@@ -607,6 +610,7 @@ def argument_spec() -> dict[str, t.Any]:
                 "api_key": key,
                 "api_key_file": key_file,
                 "checks": checks,
+                "attempts": {"type": "int"},
                 "judge_speed": {"type": "bool"},
                 "no_cache": {"type": "bool"},
                 "replay": {"type": "bool", "default": False},

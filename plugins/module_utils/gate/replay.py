@@ -22,6 +22,10 @@ class Replaying(Client):
         self._kept = kept
 
     def post(self, path: str, document: t.Any, timeout: float | None = None) -> Reply:
-        if path not in self._kept:
-            self._kept[path] = super().post(path, document, timeout)
-        return self._kept[path]
+        if path in self._kept:
+            return self._kept[path]
+        reply = super().post(path, document, timeout)
+        if reply.status == 200:
+            # No cache keeps that a server was busy.
+            self._kept[path] = reply
+        return reply

@@ -655,6 +655,14 @@ def test_an_answer_about_a_file_fails(smoke: Smoke, engine: FakeEngine, monkeypa
     assert "200 for the image_url file:///etc/hostname; expected a refusal" in result["msg"]
 
 
+def test_a_busy_server_does_not_fail_the_self_test(smoke: Smoke, engine: FakeEngine, waits: list[float]) -> None:
+    engine.set_faults({"status": 503, "status_times": 2})
+    target = {"name": "cached", "url": engine.url, "replay": True, "attempts": 3, "expect_reason": "stale"}
+    result = smoke(url=None, expect_failure=True, attempts=1, checks=["text", "text"], targets=[target])
+    assert not result.get("failed", False), result["msg"]
+    assert len(waits) == 2
+
+
 # --- several targets
 
 
