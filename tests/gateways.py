@@ -22,13 +22,11 @@ from tests.project import MODEL, Run, open_directly
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
 PORT = 4000
-#: What lets a host that answers nothing be noticed in the time that a test has. The lab's hosts share a few cores, so
-#: how fast a gateway is says nothing of it.
+#: What lets a host that answers nothing be noticed in the time that a test has.
 SETTINGS = {
     "litellm_timeout": 20,
     "litellm_stream_timeout": 20,
     "litellm_shutdown_timeout": 30,
-    "gate_max_slowdown": 0,
 }
 
 
