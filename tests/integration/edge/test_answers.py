@@ -76,7 +76,7 @@ def test_what_is_no_error_passes_as_it_is(edge: Edge, status: int, body: t.Any) 
         (403, {"error": "Forbidden"}, "Forbidden", "forbidden"),
         (500, {"error": {"message": None}}, "The engine failed on this request.", "internal_error"),
         (429, {"something": "else"}, "There are too many requests. Try again.", "rate_limit_exceeded"),
-        (502, [], "The engine broke off its answer.", "bad_gateway"),
+        (502, [], "The engine broke off its answer.", "engine_failed"),
         (400, "", "The request is not valid.", "bad_request"),
         (400, '{"detail": "cut', "The request is not valid.", "bad_request"),
     ],
