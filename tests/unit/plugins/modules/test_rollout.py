@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import yaml
 from ansible_collections.inference.fleet.plugins.action.rollout import ActionModule
 
 from tests.unit.plugins.module_utils.rollouts import staged, status
@@ -240,3 +241,12 @@ def test_a_wave_is_watched_for_the_pause(run: Run, monkeypatch: pytest.MonkeyPat
 def test_hosts_go_in_the_order_of_their_names(run: Run) -> None:
     run.hosts = {name: host() for name in ("gpu-10", "gpu-9", "a-1", "gpu-1")}
     assert run.ask("planned", waves=[1, 1, 1, "100%"])["plan"]["waves"] == [["a-1"], ["gpu-1"], ["gpu-9"], ["gpu-10"]]
+
+
+def test_the_plan_is_made_with_all_that_an_operator_may_say() -> None:
+    """What the role leaves out has the module's default, whatever -e says."""
+    tasks = yaml.safe_load((Path(__file__).parents[4] / "roles/rollout/tasks/plan.yml").read_text())
+    (task,) = (task["inference.fleet.rollout"] for task in tasks if "inference.fleet.rollout" in task)
+    named = {"verb", "waves", "resume", "resume_within", "max_load", "when_short", "take_over"}
+    for name in named | {"accept_downtime", "accept_no_way_back"}:
+        assert task[name] == f"{{{{ rollout_{name} }}}}"
