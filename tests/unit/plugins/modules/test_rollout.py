@@ -249,4 +249,4 @@ def test_the_plan_is_made_with_all_that_an_operator_may_say() -> None:
     (task,) = (task["inference.fleet.rollout"] for task in tasks if "inference.fleet.rollout" in task)
     named = {"verb", "waves", "resume", "resume_within", "max_load", "when_short", "take_over"}
     for name in named | {"accept_downtime", "accept_no_way_back"}:
-        assert task[name] == f"{{{{ rollout_{name} }}}}"
+        assert f"{{{{ rollout_{name} " in task[name]
