@@ -53,7 +53,7 @@ from ansible_collections.inference.fleet.plugins.module_utils import (
 )
 
 _ACTIONS = ("inference.fleet.rollout", "rollout")
-_LAST_FILTER = "inference.fleet.table"
+_LAST_FILTER = "inference.fleet.size"
 _POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
 

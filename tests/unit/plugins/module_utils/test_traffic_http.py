@@ -30,6 +30,9 @@ class Server:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        # An accept that goes on after the socket was closed would take connections of whatever has its number next.
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
         self._socket.close()
 
     @property
@@ -38,7 +41,10 @@ class Server:
 
     def _serve(self) -> None:
         for script in self._connections:
-            connection, _address = self._socket.accept()
+            try:
+                connection, _address = self._socket.accept()
+            except OSError:
+                return
             self.accepted += 1
             threading.Thread(target=self._answer, args=(connection, script), daemon=True).start()
 
