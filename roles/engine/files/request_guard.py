@@ -10,10 +10,12 @@ vLLM takes RequestGuard as --middleware; sglang_start.py puts it in front of SGL
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import os
+import time
 import typing as t
 import urllib.parse
 
@@ -36,6 +38,10 @@ DESCRIPTIONS = frozenset(["tools", "functions", "response_format", "structured_o
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"v=0", b"<")
 #: How much of a file says what it is.
 HEAD = 2048
+#: Seconds that a body may take, and the bytes for which it gets a further one: one that comes more slowly would hold a
+#: place that the edge gives to few at a time.
+BODY_SECONDS = 30.0
+BODY_BYTES_PER_SECOND = 16384
 
 _GUARDED = "inference.fleet.guarded"
 
@@ -47,13 +53,15 @@ class RefusedError(Exception):
         message: for the client.
         code: as OpenAI's errors have one.
         field: the name of the field at fault; None where it is the body as a whole.
+        status: of the answer.
     """
 
-    def __init__(self, message: str, code: str, field: str | None = None) -> None:
+    def __init__(self, message: str, code: str, field: str | None = None, status: int = 400) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.field = field
+        self.status = status
 
     def body(self) -> bytes:
         error = {"message": self.message, "type": "invalid_request_error", "param": self.field, "code": self.code}
@@ -156,29 +164,30 @@ def _check_content(field: str, content: str) -> None:
 
 
 class RequestGuard:
-    """ASGI middleware. Each body is read as a whole, looked at, and given to the engine as it came."""
+    """ASGI middleware. Each body is read as a whole, in time, looked at, and given to the application as it came.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        app: what is guarded.
+        checks_media: whether the application loads media itself, and does not only pass requests on.
+    """
+
+    def __init__(self, app: App, checks_media: bool = True) -> None:
         self._app = app
+        self._checks_media = checks_media
         self._domains = allowed_domains(os.environ.get("FLEET_MEDIA_DOMAINS", ""))
 
     async def __call__(self, scope: t.Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH") or scope.get(_GUARDED):
             return await self._app(scope, receive, send)
         scope[_GUARDED] = True
-        pieces = []
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            pieces.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        body = b"".join(pieces)
         try:
-            check_body(body, self._domains)
+            body = await _read_body(receive)
+            if body is None:
+                return None
+            if self._checks_media:
+                check_body(body, self._domains)
         except RefusedError as refused:
-            return await _answer(send, refused.body())
+            return await _answer(send, refused)
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_again() -> Message:
@@ -187,16 +196,46 @@ class RequestGuard:
         return await self._app(scope, receive_again, send)
 
 
-async def _answer(send: Send, body: bytes) -> None:
+async def _read_body(
+    receive: Receive, clock: t.Callable[[], float] = time.monotonic, seconds: float = BODY_SECONDS
+) -> bytes | None:
+    """A request's whole body; None if its client has gone.
+
+    Raises:
+        RefusedError: it comes too slowly.
+    """
+    body = bytearray()
+    began = clock()
+    more = True
+    while more:
+        left = began + seconds + len(body) / BODY_BYTES_PER_SECOND - clock()
+        try:
+            message = await asyncio.wait_for(receive(), max(left, 0))
+        except asyncio.TimeoutError:
+            raise RefusedError("The request's body did not arrive in time.", "request_timeout", status=408) from None
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def _answer(send: Send, refused: RefusedError) -> None:
+    body = refused.body()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    # The rest of a body that comes slowly is not waited for.
+    headers += [(b"connection", b"close")] if refused.status == 408 else []
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def guard_applications() -> None:
+def guard_applications(checks_media: bool = True) -> None:
     """Put the guard in front of every application of this process, and of those that it starts and that do the same.
 
     Whatever serves it: uvicorn in this process or in workers, or another server.
+
+    Args:
+        checks_media: as RequestGuard has it.
 
     Raises:
         ImportError: there is no Starlette, which FastAPI is made of: the engine's HTTP is of another kind.
@@ -209,6 +248,6 @@ def guard_applications() -> None:
         async def app(scope: t.Any, receive: Receive, send: Send) -> None:
             await unguarded(self, scope, receive, send)
 
-        await RequestGuard(app)(scope, receive, send)
+        await RequestGuard(app, checks_media)(scope, receive, send)
 
     Starlette.__call__ = guarded

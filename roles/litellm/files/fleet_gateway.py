@@ -18,6 +18,7 @@ import fleet_clients
 import fleet_costs
 import fleet_history
 import redis.asyncio
+import request_guard
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
@@ -52,6 +53,9 @@ CHAT, TEXT = "hosted_vllm/", "text-completion-openai/"
 READING = ("embedding", "rerank")
 #: Seconds after the end of a request in which LiteLLM says what it has cost.
 SETTLEMENT = 10.0
+
+# Bodies that come slowly hold no place here. Media are the hosts' to check: they know what is allowed there.
+request_guard.guard_applications(checks_media=False)
 
 TARIFF = fleet_costs.parse(json.loads(os.environ.get("FLEET_TARIFF", "{}")))
 

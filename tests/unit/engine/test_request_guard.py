@@ -246,6 +246,41 @@ def test_what_has_no_body_is_not_looked_at(guard: t.Any) -> None:
     assert (status, len(engine.bodies)) == (200, 1)
 
 
+def read_body(guard: t.Any, pieces: list[bytes], seconds_each: float, stalls: bool = False) -> bytes:
+    """What the guard reads of a body whose pieces come at intervals; at the end it may stall for ever."""
+    now = 0.0
+    left = list(pieces)
+
+    async def receive() -> dict[str, t.Any]:
+        nonlocal now
+        if not left:
+            await asyncio.Event().wait()
+        now += seconds_each
+        piece = left.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(left) or stalls}
+
+    async def read() -> bytes:
+        return bytes(await guard._read_body(receive, clock=lambda: now, seconds=30 if not stalls else 0.05))
+
+    return asyncio.run(read())
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_read(guard: t.Any) -> None:
+    pieces = [b"x" * 1_000_000] * 20
+    assert len(read_body(guard, pieces, seconds_each=20)) == 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("pieces", "seconds_each", "stalls"), [([b"x"] * 60, 1.0, False), ([b"{"], 0.0, True)], ids=["drips", "stalls"]
+)
+def test_a_body_that_does_not_come_is_given_up(
+    guard: t.Any, pieces: list[bytes], seconds_each: float, stalls: bool
+) -> None:
+    with pytest.raises(guard.RefusedError) as refused:
+        read_body(guard, pieces, seconds_each, stalls)
+    assert (refused.value.status, refused.value.code) == (408, "request_timeout")
+
+
 def start_sglang(place: Path, starlette: str | None) -> subprocess.CompletedProcess[str]:
     """Run the real program as a release has it, with an engine of a few lines that it finds under SGLang's name."""
     for name in ("engine/files/request_guard.py", "sglang/files/sglang_start.py"):

@@ -94,3 +94,12 @@ def test_the_way_back_lets_requests_finish_as_the_way_forward_does() -> None:
     for option in ("lame_duck_seconds", "wait"):
         forward, back = (str(drains[name][option]).split(" if ")[0] for name in drains)
         assert forward == back
+
+
+def test_each_turn_gates_with_the_key_of_its_time() -> None:
+    tasks = load("../../rollout/tasks/turn_walk.yml")
+    included = [
+        (role["name"], role.get("tasks_from")) for task in tasks if (role := task.get("ansible.builtin.include_role"))
+    ]
+    reveal, deploy = ("inference.fleet.keys", "reveal"), ("inference.fleet.engine", "deploy")
+    assert included.index(reveal) < included.index(deploy)

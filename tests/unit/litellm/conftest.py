@@ -124,6 +124,7 @@ def gateway(
     # With a Redis: tests/integration/gateway.
     monkeypatch.delenv("REDIS_URL", raising=False)
     roles = types.SimpleNamespace(INTERNAL_USER="internal_user")
+    guarded: list[bool] = []
     modules: dict[str, dict[str, t.Any]] = {
         "fastapi": {"Request": object},
         "litellm": {},
@@ -137,6 +138,7 @@ def gateway(
         },
         "redis": {},
         "redis.asyncio": {},
+        "request_guard": {"guard_applications": lambda checks_media: guarded.append(checks_media), "guarded": guarded},
         "fleet_gateway": {},
     }
     for name, content in modules.items():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 import types
 import typing as t
 from pathlib import Path
@@ -274,3 +275,7 @@ def test_a_model_that_is_not_there_is_said_to_be_none(
 def test_completions_are_not_made_messages_of(gateway: types.ModuleType, given: dict[str, t.Any], sent: str) -> None:
     made = wait(gateway.hooks.async_pre_call_deployment_hook(given, None))
     assert made == {**given, "model": sent}
+
+
+def test_slow_bodies_hold_no_place_at_a_gateway(gateway: t.Any) -> None:
+    assert sys.modules["request_guard"].guarded == [False]
