@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a request may not make an engine open: it stands in front of the engine, in the engine's own process.
+"""What a request may not make an engine open or do: it stands in front of the engine, in the engine's own process.
 
 Engines load a picture, a video or a sound from wherever its URL points to: SGLang opens paths of the host. Here
 ``data:`` passes, http and https pass for the domains in FLEET_MEDIA_DOMAINS, and everything else is refused with 400
-before the engine sees it. HAProxy cannot do it: a body is larger than what it holds of one.
+before the engine sees it. So is a request for more answers than FLEET_MAX_ANSWERS: an engine serves requests in turn,
+and one with thousands of answers keeps all others waiting. HAProxy cannot do either: a body is larger than what it
+holds of one.
 
 vLLM takes RequestGuard as --middleware; sglang_start.py puts it in front of SGLang. Standard library only.
 """
@@ -14,6 +16,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 import os
 import time
 import typing as t
@@ -42,6 +45,10 @@ HEAD = 2048
 #: place that the edge gives to few at a time.
 BODY_SECONDS = 30.0
 BODY_BYTES_PER_SECOND = 16384
+#: The fields that say how many answers a prompt has.
+ANSWERS = ("n", "best_of")
+#: How many answers one request may ask for where nothing else is said: as many as OpenAI gives.
+MAX_ANSWERS = 128
 
 _GUARDED = "inference.fleet.guarded"
 
@@ -73,12 +80,13 @@ def allowed_domains(text: str) -> frozenset[str]:
     return frozenset(name.strip().rstrip(".").lower() for name in text.split(",") if name.strip())
 
 
-def check_body(body: bytes, domains: t.Collection[str]) -> None:
-    """Refuse a body that names media which must not be loaded, or that cannot be read at all.
+def check_body(body: bytes, domains: t.Collection[str], max_answers: int = MAX_ANSWERS) -> None:
+    """Refuse a body that names media which must not be loaded, asks for too many answers, or cannot be read at all.
 
     Args:
         body: of a POST; a form is not looked into, since its files come inside it.
         domains: that media may be fetched from.
+        max_answers: that it may ask for, over all its prompts.
 
     Raises:
         RefusedError: so it is.
@@ -91,6 +99,7 @@ def check_body(body: bytes, domains: t.Collection[str]) -> None:
     except (ValueError, RecursionError):
         raise RefusedError("The body is not valid JSON.", "invalid_json") from None
     if isinstance(document, Pairs):
+        _check_answers(document, max_answers)
         document = Pairs(pair for pair in document if pair[0] not in DESCRIPTIONS)
     left = [document]
     while left:
@@ -110,6 +119,32 @@ def check_body(body: bytes, domains: t.Collection[str]) -> None:
 
 class Pairs(list):  # type: ignore[type-arg]
     """A JSON object as it was written: its names and values in their order."""
+
+
+def _check_answers(document: Pairs, limit: int) -> None:
+    each = max([1, *(_number(value) for name, value in document if name in ANSWERS)])
+    prompts = max([1, *(_prompts(value) for name, value in document if name == "prompt")])
+    if each * prompts > limit:
+        field = "n" if each > 1 else "prompt"
+        raise RefusedError(
+            f"The request asks for more than {limit} answers, which is the most here: n is {each}, with {prompts} "
+            f"prompt{'s' if prompts > 1 else ''}. Send several requests.",
+            "too_many_answers",
+            field,
+        )
+
+
+def _number(value: t.Any) -> float:
+    """A number as engines read one, who take it out of a text, too; 0 for what is none."""
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else 0
+    except (ValueError, OverflowError):
+        return math.inf if isinstance(value, int) else 0
+
+
+def _prompts(value: t.Any) -> int:
+    """How many prompts these are; a list of token ids is one."""
+    return len(value) if isinstance(value, list) and any(not isinstance(item, int) for item in value) else 1
 
 
 def _check_media(field: str, value: t.Any, domains: t.Collection[str]) -> None:
@@ -175,6 +210,7 @@ class RequestGuard:
         self._app = app
         self._checks_media = checks_media
         self._domains = allowed_domains(os.environ.get("FLEET_MEDIA_DOMAINS", ""))
+        self._max_answers = int(os.environ.get("FLEET_MAX_ANSWERS") or MAX_ANSWERS)
 
     async def __call__(self, scope: t.Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH") or scope.get(_GUARDED):
@@ -185,7 +221,7 @@ class RequestGuard:
             if body is None:
                 return None
             if self._checks_media:
-                check_body(body, self._domains)
+                check_body(body, self._domains, self._max_answers)
         except RefusedError as refused:
             return await _answer(send, refused)
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

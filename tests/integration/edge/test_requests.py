@@ -97,6 +97,27 @@ def test_a_key_in_another_header_does_not_count(edge: Edge, header: str) -> None
     assert edge.status("/v1/models", **{header: KEY}) == 401
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/models"])
+def test_clients_of_anthropics_interface_get_in(edge: Edge, engines: list[Recorder], path: str) -> None:
+    """https://github.com/vllm-project/vllm/issues/51572."""
+    assert edge.status(path, X_API_Key=KEY, Anthropic_Version="2023-06-01") == 200
+    (request,) = [request for engine in engines for request in engine.seen]
+    assert {name.lower(): value for name, value in request.headers.items()}["authorization"] == f"Bearer {ENGINE_KEY}"
+    assert KEY not in str(request.headers)
+    assert edge.access_log()[-1].startswith("client=team-a ")
+
+
+@pytest.mark.parametrize("more", [{"Authorization": "Bearer sk-other"}, {"Authorization": ""}, {"x-api-key": KEY}])
+def test_a_key_of_anthropics_does_not_count_beside_another(edge: Edge, more: dict[str, str]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", edge.port)
+    connection.putrequest("GET", "/v1/models")
+    for name, value in [("X-API-Key", KEY), ("Anthropic-Version", "2023-06-01"), *more.items()]:
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
 TRICKS = [
     "/",
     "/metrics",

@@ -241,6 +241,50 @@ def test_a_playlist_is_no_media(guard: t.Any, kind: str, content: bytes) -> None
     assert status == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"n": 129},
+        {"n": "129"},
+        {"n": 129.0},
+        {"best_of": 16000},
+        {"n": 10**400},
+        {"prompt": ["a"] * 129},
+        {"prompt": [[1, 2]] * 65, "n": 2},
+        {"prompt": ["a"] * 2, "best_of": 65},
+        '{"n": 129, "n": 1}',
+        '{"n": Infinity}',
+    ],
+)
+def test_one_request_does_not_fill_an_engine(guard: t.Any, body: t.Any) -> None:
+    engine, status, answer = ask(guard, (body if isinstance(body, str) else json.dumps(body)).encode())
+    assert (status, engine.bodies) == (400, [])
+    error = json.loads(answer)["error"]
+    assert (error["code"], "more than 128 answers" in error["message"]) == ("too_many_answers", True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"n": 128},
+        {"n": None, "prompt": "a"},
+        {"n": "many"},
+        {"prompt": list(range(2000)), "n": 128},
+        {"prompt": ["a"] * 128},
+        {"input": ["a"] * 2000},
+        {"messages": [{"role": "user", "content": "a", "n": 500}]},
+    ],
+)
+def test_what_is_not_too_much_passes(guard: t.Any, body: dict[str, t.Any]) -> None:
+    _engine, status, _answer = ask(guard, json.dumps(body).encode())
+    assert status == 200
+
+
+def test_the_most_answers_are_the_operators(guard: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_MAX_ANSWERS", "4")
+    assert [ask(guard, json.dumps({"n": number}).encode())[1] for number in (4, 5)] == [200, 400]
+
+
 def test_what_has_no_body_is_not_looked_at(guard: t.Any) -> None:
     engine, status, _answer = ask(guard, b'{"image_url": "/dev/zero"}', method="GET")
     assert (status, len(engine.bodies)) == (200, 1)
