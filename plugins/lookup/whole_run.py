@@ -16,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.inventory.limits i
     inventory_problems,
     limit_problems,
     option_problems,
+    text_problems,
 )
 
 DOCUMENTATION = """
@@ -28,7 +29,8 @@ description:
   - Ends the run, before anything is done, when it was started with C(--tags), C(--skip-tags), C(--start-at-task),
     C(--step) or a strategy other than linear. They would leave out locks, checks and barriers.
   - It does the same when C(--limit) names something that the inventory does not have, that does not run, or that the
-    playbook does not work on, and when there is no host to work on at all.
+    playbook does not work on, when it names nothing, which Ansible takes as every host, and when there is no host to
+    work on at all.
   - It is meant for C(hosts) of a playbook's first play, because Ansible works that out whatever tasks are left out.
 options:
   _terms:
@@ -68,7 +70,12 @@ class LookupModule(LookupBase):
                 "chooses hosts, and --check --diff shows what would be done."
             )
         sources = [os.path.relpath(source) for source in CLIARGS.get("inventory") or []]
-        problems = inventory_problems(groups, tiers, sources) or limit_problems(limit(), groups, tiers)
+        patterns = limit()
+        problems = (
+            inventory_problems(groups, tiers, sources)
+            or text_problems(CLIARGS.get("subset"), patterns)
+            or limit_problems(patterns, groups, tiers)
+        )
         if problems:
             raise AnsibleError(f"Nothing was done. {' '.join(problems)}")
         return ["localhost"]

@@ -84,6 +84,28 @@ def test_a_limit_that_misses_a_host_is_refused(playbook: str, limit: str, named:
     assert named in said
 
 
+@pytest.mark.parametrize(
+    ("limit", "named"),
+    [
+        ("", "--limit '' names nothing, and Ansible would take every host."),
+        (",", "--limit ',' names nothing"),
+        (" : ", "names nothing"),
+        ("@empty", "names nothing"),
+        ("inference[", "has a bracket without its other one"),
+        ("inference[0", "has a bracket without its other one"),
+        ("~[", "has a bracket without its other one"),
+        ("~", "a pattern without a word"),
+    ],
+)
+def test_a_limit_that_ansible_takes_as_every_host_is_refused(limit: str, named: str, tmp_path: Path) -> None:
+    """https://github.com/ansible/ansible/issues/83264 and 85278."""
+    empty = tmp_path / "empty.retry"
+    empty.write_text("\n\n", encoding="utf-8")
+    said = refused(play("playbooks/drain.yml", f"--limit={limit.replace('empty', str(empty))}"))
+    assert "Nothing was done." in said
+    assert named in said
+
+
 def test_a_limit_to_what_does_not_run_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "hosts.json"
     groups: dict[str, t.Any] = {

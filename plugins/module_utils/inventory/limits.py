@@ -42,6 +42,25 @@ def option_problems(options: t.Mapping[str, t.Any], strategy: str) -> list[str]:
     return problems
 
 
+def text_problems(text: str | None, limit: t.Sequence[str]) -> list[str]:
+    """What of --limit Ansible reads as "every host" or as less than it says, as sentences.
+
+    Args:
+        text: what stands behind the option; None where it was not given.
+        limit: the patterns in it, and in the files that it names.
+    """
+    if text is None:
+        return []
+    if not limit:
+        return [
+            f"--limit {text!r} names nothing, and Ansible would take every host. Name hosts, or leave it out for all; "
+            "often it is a variable or a file that is empty."
+        ]
+    if not text.startswith("@") and text.count("[") != text.count("]"):
+        return [f"--limit {text!r} has a bracket without its other one, and Ansible would pass over what is in it."]
+    return []
+
+
 def limit_problems(limit: t.Sequence[str], groups: Groups, tiers: t.Sequence[str]) -> list[str]:
     """What is wrong with the patterns of --limit, as sentences.
 
@@ -86,6 +105,8 @@ def limit_problems(limit: t.Sequence[str], groups: Groups, tiers: t.Sequence[str
 def match(word: str, groups: Groups) -> tuple[list[str], str]:
     """The hosts that one pattern means, and what is wrong with it."""
     hosts = groups.get("all", [])
+    if word in ("~", ""):
+        return [], "--limit has a pattern without a word, which would be every host."
     if word.startswith("~"):
         try:
             found = _matching(re.compile(word[1:]).match, groups)

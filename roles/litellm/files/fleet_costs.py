@@ -67,6 +67,9 @@ class Tariff:
 
     def _answer_tokens(self, bodies: t.Sequence[t.Mapping[str, t.Any]]) -> float:
         lengths = [number for body in bodies for name in LENGTHS if (number := _number(body.get(name))) is not None]
+        if any(isinstance(body.get(name), str) for body in bodies for name in LENGTHS):
+            # Nothing says that every engine does.
+            lengths.append(float(self.output_tokens))
         choices = [number for body in bodies for name in CHOICES if (number := _number(body.get(name))) is not None]
         prompts = [len(body["prompt"]) for body in bodies if isinstance(body.get("prompt"), list)]
         return max(lengths, default=float(self.output_tokens)) * max(choices, default=1.0) * max(prompts, default=1)
@@ -74,6 +77,12 @@ class Tariff:
 
 def _number(value: t.Any) -> float | None:
     """A count that a request gives; None where it is none, which an engine refuses."""
+    if isinstance(value, str):
+        # Engines take a number out of a text, too.
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     # A larger one is no number of tokens, and may be too large for a float.

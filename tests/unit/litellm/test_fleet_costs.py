@@ -39,6 +39,12 @@ def tokens(costs: types.ModuleType, generates: bool = True, **request: t.Any) ->
         ({"max_tokens": -(10**9)}, 100),
         ({"max_tokens": 0}, 100),
         ({"max_tokens": "7"}, 100),
+        # Engines take numbers out of texts.
+        ({"max_tokens": "700"}, 700),
+        ({"max_tokens": 7, "n": " 3 "}, 21),
+        ({"max_tokens": 7, "best_of": "3.0"}, 21),
+        ({"max_tokens": "many", "n": "nan"}, 100),
+        ({"n": "Infinity"}, 100 * 10**9),
         ({"max_tokens": True}, 100),
         ({"max_tokens": float("nan"), "n": float("-inf")}, 100),
         ({"max_tokens": float("inf")}, 10**9),
