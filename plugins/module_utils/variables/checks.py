@@ -52,6 +52,7 @@ FLEET: dict[str, Spec] = {
     },
     "fleet_key_max_age": {"type": "str"},
     "fleet_key_overlap": {"type": "str"},
+    "fleet_model": {"type": "str", "default": "Qwen/Qwen3-VL-8B-Instruct"},
     "fleet_no_log": {"type": "bool"},
     "fleet_vcpus": {"type": "int"},
 }
@@ -87,11 +88,17 @@ def _read_duration(name: str, value: t.Any) -> None:
     _times.duration(str(value), name)
 
 
+def _read_model(name: str, value: t.Any) -> None:
+    if value == "":
+        raise FleetError(f"{name} is empty; give the model's name on its hub, such as {FLEET[name]['default']}.")
+
+
 #: What is more than a form: how it is read where it is used.
 _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "fleet_clients": _read_clients,
     "fleet_key_max_age": _read_duration,
     "fleet_key_overlap": _read_duration,
+    "fleet_model": _read_model,
     "keys_max_age": _read_duration,
     "keys_overlap": _read_duration,
     "rollout_waves": lambda _name, value: check_waves(value),
@@ -122,8 +129,21 @@ def value_problem(name: str, value: t.Any, option: Spec) -> str:
     shown = repr(value)
     if _SECRET.search(name) or option.get("no_log") or len(shown) > _SHOWN:
         shown = "not valid"
-    why = _unit_problem(name, value) or _form_problem(name, value, option) or _port_problem(name, value)
+    why = (
+        _nothing_problem(value, option)
+        or _unit_problem(name, value)
+        or _form_problem(name, value, option)
+        or _port_problem(name, value)
+    )
     return f"{name} is {shown}: {why}." if why else ""
+
+
+def _nothing_problem(value: t.Any, option: Spec) -> str:
+    """A name without a value, as YAML has it, is null, and does not stand for the default."""
+    default = option.get("default")
+    if value is None and default not in (None, "") and not (isinstance(default, str) and "{{" in default):
+        return f"it has no value; leave the whole line out for its default, {default!r}"
+    return ""
 
 
 def _unit_problem(name: str, value: t.Any) -> str:

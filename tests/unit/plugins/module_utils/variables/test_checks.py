@@ -57,6 +57,15 @@ def test_fields_of_clients_are_those_of_the_key_store() -> None:
         ("fleet_clients", [{"name": "a", "expires": "soon"}], FLEET["fleet_clients"], "expires of client a is 'soon'"),
         ("fleet_clients", [{"name": "a", "max_concurrent": "0"}], FLEET["fleet_clients"], "Give 1 or more"),
         ("fleet_clients", [{"models": []}], FLEET["fleet_clients"], "missing required arguments: name"),
+        (
+            "edge_port",
+            None,
+            {"type": "int", "default": 8000},
+            "it has no value; leave the whole line out for its default",
+        ),
+        ("engine_drain_timeout", None, {"type": "raw", "default": 300}, "it has no value"),
+        ("fleet_model", None, FLEET["fleet_model"], "for its default, 'Qwen/Qwen3-VL-8B-Instruct'."),
+        ("fleet_model", "", FLEET["fleet_model"], "fleet_model is empty"),
         ("fleet_instances", [{"gpu": [0]}], FLEET["fleet_instances"], "it has no field fleet_instances.gpu"),
     ],
 )
@@ -77,6 +86,8 @@ def test_a_wrong_value_is_named_with_what_is_valid(name: str, value: t.Any, opti
         ("edge_tls", "yes", {"type": "bool"}),
         ("anything", {"a": [1]}, {"type": "raw"}),
         ("vllm_max_model_len", None, {"type": "int"}),
+        ("vllm_max_num_seqs", None, {"type": "int", "default": "{{ __vllm_profile.max_num_seqs }}"}),
+        ("edge_tls_ca", None, {"type": "str", "default": ""}),
     ],
 )
 def test_a_right_value_is_taken(name: str, value: t.Any, option: t.Any) -> None:
