@@ -69,11 +69,10 @@ def read_json(path: str) -> t.Any:
     Raises:
         FleetError: the file is there but is not JSON.
     """
-    text = read_text(path)
-    if text is None:
-        return None
     try:
-        return json.loads(text)
+        text = read_text(path)
+        return None if text is None else json.loads(text)
+    # What is no text is none, either.
     except ValueError as error:
         raise FleetError(
             f"{path} is not valid JSON ({error}). Restore it from a backup, or move it away to start anew."
@@ -89,9 +88,15 @@ def locked(path: str, timeout: float = 30.0) -> t.Iterator[None]:
         timeout: seconds to wait for another holder.
 
     Raises:
-        FleetError: another process held the lock for the whole time.
+        FleetError: another process held the lock for the whole time, or the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FleetError(
+            f"The lock {path} cannot be taken ({error.strerror}). Nothing was changed. Correct the directory's rights; "
+            "a file system that became read-only has an error in the kernel's log (journalctl -k)."
+        ) from error
     try:
         deadline = time.monotonic() + timeout
         while True:

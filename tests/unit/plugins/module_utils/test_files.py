@@ -30,15 +30,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monke
     assert os.listdir(tmp_path) == ["keys.json"]
 
 
-def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b'{"a": ', b"\0\0\0\0", b"\xff\xfe\x17\x03"])
+def test_a_corrupt_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "keys.json"
-    path.write_text('{"a": ')
+    path.write_bytes(content)
     with pytest.raises(FleetError, match=r"keys\.json is not valid JSON"):
         read_json(str(path))
 
 
 def test_a_missing_file_is_no_document(tmp_path: Path) -> None:
     assert read_json(str(tmp_path / "none")) is None
+
+
+def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FleetError, match=r"The lock .+ cannot be taken \(Is a directory\)"), locked(str(tmp_path)):
+        pass
 
 
 def test_a_second_holder_of_a_lock_is_told(tmp_path: Path) -> None:
