@@ -180,6 +180,15 @@ class Hooks(CustomLogger):
         self, user_api_key_dict: UserAPIKeyAuth, cache: t.Any, data: dict[str, t.Any], call_type: str
     ) -> dict[str, t.Any]:
         """Refuse models that the client may not use, which LiteLLM without a database does not."""
+        try:
+            return await self._prepare(user_api_key_dict, data, call_type)
+        except RecursionError:
+            # LiteLLM would call it a failure of its own.
+            raise _refusal(400, "The body is nested too deeply.", "invalid_request_error", "bad_request") from None
+
+    async def _prepare(
+        self, user_api_key_dict: UserAPIKeyAuth, data: dict[str, t.Any], call_type: str
+    ) -> dict[str, t.Any]:
         allowed = user_api_key_dict.models
         for name in fleet_clients.names_in(data) if allowed else ():
             if name not in allowed:
@@ -190,13 +199,15 @@ class Hooks(CustomLogger):
                     "model_not_allowed",
                     "model",
                 )
-        # LiteLLM would call it a bad request.
         model = data.get("model")
-        if MODELS and isinstance(model, str) and model not in MODELS:
+        if model is not None and not isinstance(model, str):
+            raise _refusal(400, "model has to be a text.", "invalid_request_error", "bad_request", "model")
+        # LiteLLM would call it a bad request.
+        if MODELS and model is not None and model not in MODELS:
             raise _refusal(
                 404, f"The model {model} does not exist.", "invalid_request_error", "model_not_found", "model"
             )
-        fleet_cache.take_control(data, str(user_api_key_dict.key_alias), data.get("model") in CACHED)
+        fleet_cache.take_control(data, str(user_api_key_dict.key_alias), model in CACHED)
         _name_request(data)
         await self._reserve(user_api_key_dict, data, call_type)
         return data

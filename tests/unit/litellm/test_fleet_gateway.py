@@ -263,6 +263,27 @@ def test_a_model_that_is_not_there_is_said_to_be_none(
     assert look(gateway, model="m")["model"] == "m"
 
 
+def nested(levels: int) -> list[t.Any]:
+    value: list[t.Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "data", [{"model": ["m"]}, {"model": {"m": 1}}, {"model": 1}, {"model": "m", "messages": nested(2000)}]
+)
+def test_what_no_client_means_is_its_own_fault(
+    gateway: types.ModuleType, known: Path, data: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https://github.com/BerriAI/litellm/issues/30459."""
+    who = ask(gateway)
+    who.metadata.update(budget=1e9, budget_seconds=None, request="r")
+    with pytest.raises(ProxyException) as caught:
+        wait(gateway.hooks.async_pre_call_hook(who, None, data, "acompletion"))
+    assert (caught.value.code, caught.value.to_dict()["code"]) == ("400", "bad_request")
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
