@@ -64,7 +64,7 @@ PasswordAuthentication no
 AcceptEnv LANG LC_*
 """
 
-# A hardened host: what root makes, nobody else can read, and a user's group is not the user's own.
+# A hardened host: only root can read what root makes, and a user's group is not the user's own.
 LOGIN = {"UMASK": "027", "USERGROUPS_ENAB": "no"}
 UMASK_OF_SESSIONS = "session optional pam_umask.so umask=0027\n"
 

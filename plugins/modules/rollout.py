@@ -59,7 +59,7 @@ options:
     type: float
     default: 86400
   take_over:
-    description: Whoever holds the lock, or hosts at the moment of V(planned), is known to be dead.
+    description: The run that holds the lock, or hosts at the moment of V(planned), is known to be dead.
     type: bool
     default: false
   accept_downtime:

@@ -19,5 +19,5 @@ def test_an_edge_answers_as_expected(demo: Run, fleet: Fleet, name: str) -> None
 
 
 def test_what_differs_at_gateways_is_in_the_docs() -> None:
-    told = (ROOT / "docs" / "clients.md").read_text()
-    assert [name for name in clients.DIFFERENT if f"`{name}`" not in told] == []
+    page = (ROOT / "docs" / "clients.md").read_text()
+    assert [name for name in clients.DIFFERENT if f"`{name}`" not in page] == []

@@ -55,8 +55,8 @@ def _late(figures: Figures, good: Figures, limit: float, grace_ms: float) -> tup
     times, allowed = first / good_first, limit * slack(figures, good)
     if times <= allowed or first - good_first <= grace_ms * slack(figures, good):
         return None
-    told = f"first token after {first:.0f} ms, {times:.1f} times the last good {good_first:.0f} ms"
-    return times, f"{told} (allowed: {allowed:.1f} times)"
+    words = f"first token after {first:.0f} ms, {times:.1f} times the last good {good_first:.0f} ms"
+    return times, f"{words} (allowed: {allowed:.1f} times)"
 
 
 def _slow(figures: Figures, good: Figures, limit: float) -> tuple[float, str] | None:
@@ -67,8 +67,8 @@ def _slow(figures: Figures, good: Figures, limit: float) -> tuple[float, str] | 
     times, allowed = good_rate / max(rate, 0.01), limit * slack(figures, good)
     if times <= allowed:
         return None
-    told = f"{rate:.1f} tokens/s, {times:.1f} times slower than the last good {good_rate:.1f}"
-    return times, f"{told} (allowed: {allowed:.1f} times)"
+    words = f"{rate:.1f} tokens/s, {times:.1f} times slower than the last good {good_rate:.1f}"
+    return times, f"{words} (allowed: {allowed:.1f} times)"
 
 
 def number(figures: t.Mapping[str, t.Any], name: str) -> float | None:

@@ -55,7 +55,7 @@ def _rank(claim: Claim) -> tuple[str, str, str]:
 
 
 def refusal(against: t.Mapping[str, Claim]) -> str:
-    """Who holds which hosts, for a person; empty where nobody does."""
+    """Who holds which hosts, for a person; empty where no host is held."""
     if not against:
         return ""
     said = "; ".join(sorted({claim.said for claim in against.values()}))

@@ -147,7 +147,7 @@ def test_a_slash_at_the_end_makes_no_difference(edge: Edge, engines: list[Record
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_nobody_is_sent_elsewhere(edge: Edge, status: int) -> None:
+def test_no_client_is_sent_elsewhere(edge: Edge, status: int) -> None:
     answer = says(edge, status, "")
     assert (answer[0], error_of(answer)["code"], answer[1].get("location")) == (404, "unknown_url", None)
 
@@ -204,10 +204,10 @@ def test_nothing_but_the_question_is_without_a_key(edge: Edge, engines: list[Rec
 def test_a_page_reads_every_answer(edge: Edge, path: str, key: str | None, status: int) -> None:
     answer = edge.ask(path, key, Origin=ORIGIN)
     assert answer[0] == status
-    told = cross(answer[1])
-    assert set(told) == {"access-control-allow-origin", "access-control-expose-headers"}
-    assert told["access-control-allow-origin"] == ORIGIN
-    assert {"X-Request-ID", "Retry-After"} <= set(told["access-control-expose-headers"].split(", "))
+    headers_of_cors = cross(answer[1])
+    assert set(headers_of_cors) == {"access-control-allow-origin", "access-control-expose-headers"}
+    assert headers_of_cors["access-control-allow-origin"] == ORIGIN
+    assert {"X-Request-ID", "Retry-After"} <= set(headers_of_cors["access-control-expose-headers"].split(", "))
 
 
 def test_headers_that_are_asked_for_cannot_break_the_answer(edge: Edge) -> None:

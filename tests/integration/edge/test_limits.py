@@ -85,7 +85,7 @@ def test_a_body_without_a_length_is_limited(small: Edge, engines: list[Recorder]
 def test_bodies_of_http2_without_a_length_are_limited(small: Edge, engines: list[Recorder], size: int) -> None:
     # Curl does not know how long what comes from a pipe is.
     curl = ["curl", "-sS", "--max-time", "20", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}"]
-    told = subprocess.run(
+    answer = subprocess.run(
         [*curl, "-H", f"Authorization: Bearer {KEY}", "-X", "POST", "-T", "-", f"http://127.0.0.1:{small.port}/v1/x"],
         input=b"x" * size,
         check=False,
@@ -93,10 +93,10 @@ def test_bodies_of_http2_without_a_length_are_limited(small: Edge, engines: list
     )
     passed = [len(request.body) for engine in engines for request in engine.seen]
     if size == LIMIT:
-        assert (told.stdout, passed) == (b"200", [LIMIT])
+        assert (answer.stdout, passed) == (b"200", [LIMIT])
         return
     # HAProxy resets the stream, so that the client need not see the answer.
-    assert told.stdout != b"200"
+    assert answer.stdout != b"200"
     assert passed == []
     eventually(lambda: [line for line in small.access_log() if "status=413" in line])
 

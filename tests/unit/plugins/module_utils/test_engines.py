@@ -234,7 +234,7 @@ def test_tool_calls_are_parsed_as_the_models_family_writes_them(model: str, vllm
 
 
 @pytest.mark.parametrize("parser", ["auto", "none", "", None])
-def test_tools_are_off_where_nobody_knows_how_they_are_written(parser: str | None) -> None:
+def test_tools_are_off_where_their_form_is_unknown(parser: str | None) -> None:
     assert tool_options("Qwen/Qwen3.5-9B", "vllm", parser) == {}
 
 

@@ -45,7 +45,7 @@ def test_the_preflight_counts_on_the_same_packages() -> None:
     assert str(packages) in default
 
 
-def test_a_host_without_a_compiler_is_told_what_is_missing_why_and_what_to_do(
+def test_a_missing_compiler_is_reported_with_the_reason_and_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
