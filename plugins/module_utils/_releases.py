@@ -49,6 +49,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.releases.staging i
 
 LINKS = ("current", "good", "previous")
 UNIT_DIRECTORY = "/etc/systemd/system"
+CACHE_DIRECTORY = "/var/cache/inference"
 _UNFINISHED = (".staging-", ".removing-")
 
 
@@ -266,9 +267,11 @@ class Releases:
             if config_path is None:
                 config_path = os.path.join(home, "config.yaml")
                 write_atomically(config_path, release.config)
+            # This runs as root: a cache that it made would be closed to the engine.
+            environment = {name: value.replace(CACHE_DIRECTORY, home) for name, value in release.environment.items()}
             done = subprocess.run(
                 [python, "-c", KINDS[release.engine].check_program, config_path],
-                env={"PATH": os.environ.get("PATH", os.defpath), **release.environment, "HOME": home},
+                env={"PATH": os.environ.get("PATH", os.defpath), **environment, "HOME": home},
                 cwd=home,
                 capture_output=True,
                 text=True,

@@ -82,6 +82,15 @@ def test_options_that_the_engine_takes_are_staged(root: Path) -> None:
     assert Releases(str(root)).exists(RELEASE.name)
 
 
+def test_the_check_of_options_leaves_no_cache_of_roots(root: Path) -> None:
+    parser(root, 'case "$CACHE" in /var/cache/inference*) exit 1 ;; esac; mkdir -p "$CACHE"')
+    release = dataclasses.replace(RELEASE, environment={"CACHE": "/var/cache/inference/vllm"})
+    Releases(str(root)).stage(release)
+    assert Path(Releases(str(root)).path(release.name), "environment").read_text() == (
+        'CACHE="/var/cache/inference/vllm"\n'
+    )
+
+
 def test_what_an_interrupted_run_left_is_cleared(root: Path) -> None:
     (root / "releases" / ".staging-dead").mkdir(parents=True)
     name = stage(root)
