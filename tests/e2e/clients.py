@@ -261,19 +261,19 @@ def chat_in_json(service: Service) -> Outcome:
 
 @case()
 def chat_with_a_tool_that_is_named(service: Service) -> Outcome:
-    choice = {"type": "function", "function": {"name": "capital"}}
-    answer = service.chat(tools=[TOOL], tool_choice=choice, max_tokens=48)
-    [call] = answer.choices[0].message.tool_calls
-    # The lab's model is so small that it may go on with blanks for ever.
-    return {"name": call.function.name, "begins": call.function.arguments.lstrip()[:1]}
+    return _calls(service, {"type": "function", "function": {"name": "capital"}})
 
 
 @case()
 def chat_with_a_tool_that_is_required(service: Service) -> Outcome:
-    choice = service.chat(tools=[TOOL], tool_choice="required", max_tokens=64).choices[0]
-    calls = choice.message.tool_calls or []
-    # A call that was cut off is none; there is no other answer.
-    return {"other": [call.function.name for call in calls if call.function.name != "capital"], "cut": not calls}
+    return _calls(service, "required")
+
+
+def _calls(service: Service, choice: t.Any) -> Outcome:
+    answer = service.chat(tools=[TOOL], tool_choice=choice, max_tokens=64).choices[0]
+    calls = answer.message.tool_calls or []
+    # The lab's model is so small that it may go on with blanks until its limit, and a call that is cut off is none.
+    return {"names": [call.function.name for call in calls] or answer.finish_reason}
 
 
 @case()
