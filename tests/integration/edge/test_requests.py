@@ -13,6 +13,7 @@ from tests.integration.edge.conftest import (
     KEY,
     Edge,
     error_of,
+    eventually,
     two_engines,
     unstarted_edge,
 )
@@ -104,7 +105,7 @@ def test_clients_of_anthropics_interface_get_in(edge: Edge, engines: list[Record
     (request,) = [request for engine in engines for request in engine.seen]
     assert {name.lower(): value for name, value in request.headers.items()}["authorization"] == f"Bearer {ENGINE_KEY}"
     assert KEY not in str(request.headers)
-    assert edge.access_log()[-1].startswith("client=team-a ")
+    eventually(lambda: edge.access_log()[-1].startswith("client=team-a "))
 
 
 @pytest.mark.parametrize("more", [{"Authorization": "Bearer sk-other"}, {"Authorization": ""}, {"x-api-key": KEY}])
