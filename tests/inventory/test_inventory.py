@@ -240,10 +240,15 @@ def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
     assert re.search(said, " ".join(answer.output.split())), answer.output + answer.said
 
 
-def test_the_variables_that_are_shipped_are_valid(api: Api) -> None:
+def test_the_variables_that_are_shipped_are_valid(api: Api, tmp_path: Path) -> None:
+    # What a lab tells Ansible, as lab/settings.py writes it.
+    variables = {"engine_pip_environment": {}, "fleet_url": "http://127.0.0.1:8080/v1"}
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "vars.json").write_text(json.dumps(variables))
     api.launch("g6e.xlarge", role("inference", "llm"))
     api.launch("c7i.xlarge", role("gateway", "gw"))
     sources = ("-i", "inventories/lab")
     unreachable = "ansible_ssh_common_args='-o ProxyCommand=false'"
-    answer = run("ansible-playbook", *sources, "site.yml", "--check", "-e", unreachable, url=api.url)
+    words = ("site.yml", "--check", "-e", unreachable)
+    answer = run("ansible-playbook", *sources, *words, url=api.url, INFERENCE_FLEET_STATE=str(tmp_path))
     assert "PLAY [Check variables and hosts, touching nothing]" in answer.output, answer.output + answer.said

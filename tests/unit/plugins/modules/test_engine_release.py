@@ -274,8 +274,14 @@ def test_only_what_nothing_refers_to_is_pruned(host: Host) -> None:
     assert {path.name for path in (host.root / "releases").iterdir()} == {".lock", first, second, fifth}
 
 
-@pytest.mark.parametrize(("state", "blocked"), [("pruned", "releases/.lock"), ("good", "instances/0/good")])
-def test_what_cannot_be_written_is_named(host: Host, state: str, blocked: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "blocked", "problem"),
+    [
+        ("pruned", "releases/.lock", "The lock {} cannot be taken (Is a directory)"),
+        ("good", "instances/0/good", "{} cannot be written or removed: "),
+    ],
+)
+def test_what_cannot_be_written_is_named(host: Host, state: str, blocked: str, problem: str) -> None:
     name = host.release("staged")["instances"][0]["release"]
     host.release("active", release=name)
     path = host.root / blocked
@@ -283,7 +289,7 @@ def test_what_cannot_be_written_is_named(host: Host, state: str, blocked: str) -
     path.mkdir()
     result = host.release(state)
     assert result["failed"]
-    assert f"{path} cannot be written or removed: " in result["msg"]
+    assert problem.format(path) in result["msg"]
 
 
 def test_confirming_a_release_removes_nothing(host: Host) -> None:
