@@ -282,8 +282,11 @@ def test_the_deadline_holds_for_all_checks_together(smoke: Smoke, engine: FakeEn
 def test_slow_answers_count_against_the_deadline(smoke: Smoke, engine: FakeEngine) -> None:
     engine.faults.set("slow_first", 0.3)
     result = smoke(checks=["text"] * 5, deadline=0.7)
-    assert [check.get("reason") for check in result["checks"]] == [None, None, "deadline"]
-    assert result["not_asked"] == ["text", "text"]
+    *passed, last = [check.get("reason") for check in result["checks"]]
+    assert (passed, last) == ([None] * len(passed), "deadline")
+    # At most two have room before it; on a busy machine fewer.
+    assert len(passed) <= 2
+    assert result["not_asked"] == ["text"] * (4 - len(passed))
 
 
 GOOD = {"ttft_ms": 10.0, "tokens_per_second": 10000.0}
