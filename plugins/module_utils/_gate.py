@@ -526,17 +526,17 @@ class Gate:
 
 
 def _result(name: str, attempts: list[dict[str, t.Any]], asked: str, evidence: dict[str, t.Any]) -> dict[str, t.Any]:
-    """One check's result; what failed is told at length, what passed in brief."""
+    """One check's result; at length where it failed, brief where it passed."""
     last = attempts[-1]
-    told: dict[str, t.Any] = {"name": name, "passed": last["reason"] is None, "seconds": last["seconds"]}
+    result: dict[str, t.Any] = {"name": name, "passed": last["reason"] is None, "seconds": last["seconds"]}
     if last["reason"] is not None:
-        told.update(reason=last["reason"], asked=asked, got=last["got"])
-        told["try"] = (
+        result.update(reason=last["reason"], asked=asked, got=last["got"])
+        result["try"] = (
             CAPABILITIES[name].hint if name in CAPABILITIES and last["reason"] in UNABLE else HINTS[last["reason"]]
         )
     if len(attempts) > 1:
-        told["attempts"] = attempts
-    return {**told, "evidence": evidence}
+        result["attempts"] = attempts
+    return {**result, "evidence": evidence}
 
 
 def described(figures: dict[str, t.Any] | None, judged: bool) -> str:

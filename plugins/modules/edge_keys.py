@@ -248,16 +248,16 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         live = edge_map.live_entries()
         actions = _actions(before, wanted, live) if changed else []
         # This before anything else: keys that are written and not known to be would be replaced by older ones.
-        told = _keep_origin(params["origin_path"], taken, now_taken, check)
+        further = _keep_origin(params["origin_path"], taken, now_taken, check)
         # LiteLLM before the edge, which lets in only clients that LiteLLM knows.
-        told += _tell_litellm(params, check)
+        further += _tell_litellm(params, check)
         if changed and not check:
             edge_map.make(wanted)
-        told += _tell_engine_key(params, workers, check)
-        told += _tell_upstream_key(params, workers, check)
-        actions += told
+        further += _tell_engine_key(params, workers, check)
+        further += _tell_upstream_key(params, workers, check)
+        actions += further
     result: dict[str, t.Any] = {
-        "changed": changed or bool(told),
+        "changed": changed or bool(further),
         "clients": sorted({_edge_clients.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),

@@ -1,7 +1,7 @@
 """A gateway with a cache, in front of one server: what it has an answer for it does not ask again.
 
-Its key is the whole request, or with ``careless`` only what a person would call the question, so that whoever asks it
-again gets what somebody else was answered. Standard library only.
+Its key is the whole request, or with ``careless`` only what a person would call the question, so that one client
+gets the answer of another. Standard library only.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[tuple[Edge, l
 
 
 def begin(edge: Edge, key: str) -> socket.socket:
-    """A client that sends a large body only when it is told to."""
+    """A client that sends a large body only after 100 Continue."""
     connection = socket.create_connection(("127.0.0.1", edge.port), 10)
     lines = [f"POST {CHAT} HTTP/1.1", "Host: edge", f"Authorization: Bearer {key}", f"Content-Length: {len(LARGE)}"]
     connection.sendall("\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode())
