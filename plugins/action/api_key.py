@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.modules import api_key
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
 
 
 class ActionModule(ControllerAction):

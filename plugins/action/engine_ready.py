@@ -9,7 +9,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
 
 MODULE = "inference.fleet.engine_ready"
 SLICE_SECONDS = 5.0
@@ -64,7 +64,7 @@ class _Writer:
     def write(self, instance: str, item: dict[str, t.Any]) -> None:
         fields = {name: item[name] for name in ("phase", "text", "percent", "seconds")}
         try:
-            _rollout_journal.append(self._journal, "progress", host=self._host, instance=instance, **fields)
+            rollout_journal.append(self._journal, "progress", host=self._host, instance=instance, **fields)
         except OSError as error:
             if not self._warned:
                 Display().warning(

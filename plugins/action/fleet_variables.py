@@ -11,19 +11,19 @@ from pathlib import Path
 
 import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.inventory.beyond import hosts_beyond
-from ansible_collections.inference.fleet.plugins.module_utils.variables.checks import (
-    name_problem,
-    reported,
-    specs_of,
-    value_problem,
-)
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
     ControllerAction,
     Result,
     by_name,
     plain,
+)
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
+from ansible_collections.inference.fleet.plugins.plugin_utils.variables.checks import (
+    name_problem,
+    reported,
+    specs_of,
+    value_problem,
 )
 
 COLLECTION = Path(__file__).absolute().parents[2]

@@ -8,19 +8,15 @@ import os
 import time
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils import (
-    _key_rotation,
-    _rollout_journal,
-    _rollout_lock,
-    _rollout_plan,
-)
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
     ControllerAction,
     Result,
     by_name,
     plain,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.keys import judgement as key_judgement
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock, plan
 
 #: What can change keys; those that have to reach every host are called so in a message.
 VERBS = {"rotate_keys": "A rotation", "keys": "A change of clients", "store_restore": ""}
@@ -88,22 +84,22 @@ class KeyRotation:
                 "--limit."
             )
         if not self._check:
-            since = _rollout_plan.moment(time.time())
+            since = plan.moment(time.time())
             # Tasks run in forks of ansible-playbook, which lives as long as the run.
-            holder = _rollout_lock.holder_of(os.getppid(), _rollout_lock.person(), verb, since)
-            _rollout_lock.acquire(self._records, holder, self._arguments["take_over"])
+            holder = lock.holder_of(os.getppid(), lock.person(), verb, since)
+            lock.acquire(self._records, holder, self._arguments["take_over"])
         stopped = [host for host in groups.get("not_running", []) if self._tier(host) in TIERS]
         return {"not_running": sorted(stopped, key=by_name)}
 
     def begun(self) -> Result:
         """Open the rotation's record, or go on with it."""
         rotation = self._arguments["rotation"]
-        again = _rollout_journal.size(self._journal) > 0
+        again = journal.size(self._journal) > 0
         self._append(
             "resume" if again else "begin",
             rotation=rotation["id"],
-            who=_rollout_lock.person(),
-            clients=_key_rotation.told(self._arguments["clients"]),
+            who=lock.person(),
+            clients=key_judgement.told(self._arguments["clients"]),
             options=self._arguments["options"],
         )
         return {"resumed": again, "journal": self._journal}
@@ -117,7 +113,7 @@ class KeyRotation:
         """What speaks against going on, after the hosts have done a step."""
         lost = [host for host in self._hosts if host not in self._vars["ansible_play_hosts"]]
         reports = {
-            host: _key_rotation.Report(
+            host: key_judgement.Report(
                 lost=host in lost,
                 failure=str(self._vars["hostvars"][host].get("keys_failure", "")),
                 proof=plain(self._vars["hostvars"][host].get("keys_proof") or {}),
@@ -126,7 +122,7 @@ class KeyRotation:
         }
         for host, report in reports.items():
             self._append("host", host=host, step=self._arguments["step"], **report.told)
-        judgement = _key_rotation.judge(reports, self._arguments["skip_unreachable"])
+        judgement = key_judgement.judge(reports, self._arguments["skip_unreachable"])
         return {"problems": judgement.problems, "left_out": judgement.left_out}
 
     def ended(self) -> Result:
@@ -151,4 +147,4 @@ class KeyRotation:
     def _append(self, event: str, **fields: t.Any) -> None:
         if not self._check:
             os.makedirs(os.path.dirname(self._journal), mode=0o700, exist_ok=True)
-            _rollout_journal.append(self._journal, event, **fields)
+            journal.append(self._journal, event, **fields)

@@ -10,24 +10,17 @@ import socket
 import time
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils import (
-    _rollout_capacity,
-    _rollout_claim,
-    _rollout_files,
-    _rollout_journal,
-    _rollout_lock,
-    _rollout_plan,
-    _rollout_walk,
-    _rollout_waves,
-)
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.rollout import contest
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
     ControllerAction,
     Result,
     by_name,
     plain,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, files, lock, walk, waves
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import plan as rollout_plan
 
 STATES = ("locked", "planned", "contested", "begun", "baked", "next", "ended")
 
@@ -36,7 +29,7 @@ _TAKE_OVER = "Wait until it is done. If you are sure that it is dead: -e rollout
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": list(STATES)},
     "records": {"type": "path", "required": True},
-    "verb": {"type": "str", "default": _rollout_plan.SITE, "choices": list(_rollout_plan.VERBS)},
+    "verb": {"type": "str", "default": rollout_plan.SITE, "choices": list(rollout_plan.VERBS)},
     "waves": {"type": "raw"},
     "resume": {"type": "bool", "default": True},
     "resume_within": {"type": "float", "default": 86400},
@@ -45,7 +38,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "accept_no_way_back": {"type": "bool", "default": False},
     "max_load": {"type": "float", "default": 0.9},
     "max_failures": {"type": "int", "default": 0},
-    "when_short": {"type": "str", "default": _rollout_walk.REFUSE, "choices": list(_rollout_walk.WHEN_SHORT)},
+    "when_short": {"type": "str", "default": walk.REFUSE, "choices": list(walk.WHEN_SHORT)},
     "pause": {"type": "float", "default": 0},
     "plan": {"type": "dict"},
     "looks": {"type": "int", "default": 0},
@@ -85,32 +78,32 @@ class Rollout:
         self._vars = task_vars
         self._check = check
         self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
-        self._who = _rollout_lock.person()
+        self._who = lock.person()
         self._controller = f"{socket.gethostname()}:{self._records}"
         # Tasks run in forks of ansible-playbook, which lives as long as the run.
         self._pid = os.getppid()
 
     def locked(self) -> Result:
         """Keep every other run off the fleet, as far as this controller goes; first of all, look at the settings."""
-        _rollout_waves.check_waves(self._arguments["waves"])
+        waves.check_waves(self._arguments["waves"])
         if self._check:
-            holder = _rollout_lock.current(self._records)
+            holder = lock.current(self._records)
             return {"held_by": dataclasses.asdict(holder) if holder else None}
-        left_behind = _rollout_lock.acquire(self._records, self._holder(), self._arguments["take_over"])
+        left_behind = lock.acquire(self._records, self._holder(), self._arguments["take_over"])
         return {"held_by": None, "left_behind": dataclasses.asdict(left_behind) if left_behind else None}
 
     def planned(self) -> Result:
         """Work out what would be done."""
         now = time.time()
-        wish = _rollout_plan.Wish(
+        wish = rollout_plan.Wish(
             **{name: self._arguments[name] for name in ("verb", "waves", "resume", "resume_within", "max_load")},
             **{name: self._arguments[name] for name in ("accept_downtime", "accept_no_way_back")},
         )
         canary = self._vars.get("groups", {}).get("ring_canary", [])
-        plan = _rollout_plan.make(wish, {host: self._facts(host) for host in self._hosts}, canary, now)
+        plan = rollout_plan.make(wish, {host: self._facts(host) for host in self._hosts}, canary, now)
         # A rollout that goes on has accepted what it took to begin.
-        serving = {host: _rollout_capacity.serving(status) for host, status in self._status().items()}
-        downtime = "" if wish.accept_downtime else _rollout_plan.downtime(plan, serving)
+        serving = {host: capacity.serving(status) for host, status in self._status().items()}
+        downtime = "" if wish.accept_downtime else rollout_plan.downtime(plan, serving)
         if downtime:
             plan.refusals.append(downtime)
         against = contest.others(self._claims(), self._controller)
@@ -120,14 +113,14 @@ class Rollout:
             (plan.warnings if self._check else plan.refusals).append(said)
         resumed = bool(plan.id)
         plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{wish.verb}"
-        shrinking = self._arguments["when_short"] == _rollout_walk.SHRINK
+        shrinking = self._arguments["when_short"] == walk.SHRINK
         return {
             "changed": self._check and bool(plan.hosts),
             "plan": {
                 **dataclasses.asdict(plan),
                 "verb": wish.verb,
                 "resumed": resumed,
-                "since": _rollout_plan.moment(now),
+                "since": rollout_plan.moment(now),
                 "who": self._who,
                 "controller": self._controller,
                 "targets": plan.targets,
@@ -136,7 +129,7 @@ class Rollout:
                     for host, claim in against.items()
                     if self._arguments["take_over"]
                 },
-                "expected_seconds": _rollout_plan.expected_seconds(plan),
+                "expected_seconds": rollout_plan.expected_seconds(plan),
                 # As many as it can take at most: the waves, or the hosts one by one, the gate's self-test, and the end.
                 "turns": (len(plan.hosts) if shrinking else len(plan.waves)) + 2,
                 "rows": self._rows(plan),
@@ -148,7 +141,7 @@ class Rollout:
         where it is the other one that has to give way.
         """
         asked = {host: plain(self._of(host, "rollout_claimed", {})).get("refused") for host in self._plan["hosts"]}
-        refused = {host: claim for host, one in asked.items() if one and (claim := _rollout_claim.parse(one))}
+        refused = {host: claim for host, one in asked.items() if one and (claim := rollout_claim.parse(one))}
         walking = self._arguments["walking"]
         against = {} if refused and not walking else self._others()
         looks = contest.LOOKS_WALKING if walking else contest.LOOKS_ASKING
@@ -164,39 +157,39 @@ class Rollout:
         """Open the record, or go on with it; the hosts are this rollout's."""
         plan = self._plan
         journal = self._journal
-        offset = _rollout_journal.size(journal)
+        offset = rollout_journal.size(journal)
         os.makedirs(os.path.dirname(journal), mode=0o700, exist_ok=True)
         shared = {"who": self._who, "controller": self._controller, "pid": self._pid}
         shared |= {name: plan[name] for name in ("waves", "hosts", "left_out", "warnings")}
         settings = ("waves", "max_failures", "when_short", "max_load", "pause", "accept_downtime", "take_over")
         if offset:
-            _rollout_journal.append(journal, "resume", done=plan["done"], **shared)
+            rollout_journal.append(journal, "resume", done=plan["done"], **shared)
         else:
             variables = {f"rollout_{name}": plain(self._arguments[name]) for name in settings}
             told = {"id": plan["id"], "verb": plan["verb"], "variables": variables}
-            _rollout_journal.append(journal, "begin", **told, **shared)
+            rollout_journal.append(journal, "begin", **told, **shared)
         return {"journal": journal, "journal_offset": offset, "pid": self._pid}
 
     def baked(self) -> Result:
         """Watch a wave that has just ended for the pause that was asked for."""
-        events = _rollout_journal.read(self._journal)
+        events = rollout_journal.read(self._journal)
         seconds = self._arguments["pause"]
-        wave = _rollout_walk.wave_to_bake(events) if seconds > 0 else 0
+        wave = walk.wave_to_bake(events) if seconds > 0 else 0
         if wave:
-            _rollout_journal.append(self._journal, "pause", wave=wave, seconds=seconds)
+            rollout_journal.append(self._journal, "pause", wave=wave, seconds=seconds)
             time.sleep(seconds)
         return {"wave": wave}
 
     def next(self) -> Result:
         """Decide which hosts are changed now."""
         names = ("max_failures", "when_short", "max_load", "accept_downtime", "pause")
-        policy = _rollout_walk.Policy(**{name: self._arguments[name] for name in names})
+        policy = walk.Policy(**{name: self._arguments[name] for name in names})
         status = self._status()
-        _rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
-        fleet = _rollout_walk.Fleet(status, self._lost, self._hosts, self._others())
-        turn = _rollout_walk.next_turn(_rollout_journal.read(self._journal), fleet, policy)
+        rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
+        fleet = walk.Fleet(status, self._lost, self._hosts, self._others())
+        turn = walk.next_turn(rollout_journal.read(self._journal), fleet, policy)
         for event, fields in turn.news:
-            _rollout_journal.append(self._journal, event, **fields)
+            rollout_journal.append(self._journal, event, **fields)
         return {name: value for name, value in dataclasses.asdict(turn).items() if name != "news"}
 
     def ended(self) -> Result:
@@ -207,12 +200,12 @@ class Rollout:
             if self._arguments["plan"] and self._plan["hosts"]:
                 directory = os.path.dirname(self._journal)
                 if self._arguments["traffic"]:
-                    _rollout_journal.append(self._journal, "traffic", report=plain(self._arguments["traffic"]))
+                    rollout_journal.append(self._journal, "traffic", report=plain(self._arguments["traffic"]))
                 outcome = "stopped" if message else "finished"
-                _rollout_journal.append(self._journal, "end", outcome=outcome, message=message)
-                _rollout_files.write(directory, alive=True)
+                rollout_journal.append(self._journal, "end", outcome=outcome, message=message)
+                files.write(directory, alive=True)
                 page = os.path.join(directory, "index.html")
-            _rollout_lock.release(self._records, self._holder())
+            lock.release(self._records, self._holder())
         return {"failed": bool(message), "msg": message or "Every host that takes part answers.", "page": page}
 
     def _unproved(self) -> str:
@@ -233,7 +226,7 @@ class Rollout:
 
     @property
     def _journal(self) -> str:
-        return os.path.join(self._records, self._plan["id"], _rollout_journal.NAME)
+        return os.path.join(self._records, self._plan["id"], rollout_journal.NAME)
 
     @property
     def _hosts(self) -> list[str]:
@@ -253,11 +246,11 @@ class Rollout:
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
 
-    def _claims(self) -> dict[str, _rollout_claim.Claim | None]:
+    def _claims(self) -> dict[str, rollout_claim.Claim | None]:
         """The rollout that each host of this kind is in, as far as it answers."""
-        return {host: _rollout_claim.parse((status or {}).get("rollout")) for host, status in self._status().items()}
+        return {host: rollout_claim.parse((status or {}).get("rollout")) for host, status in self._status().items()}
 
-    def _others(self) -> dict[str, _rollout_claim.Claim]:
+    def _others(self) -> dict[str, rollout_claim.Claim]:
         """The claims of other rollouts, but for those that this one took over."""
         dead = {(one["id"], one["controller"]) for one in self._plan["taken_over"].values()}
         return contest.others(self._claims(), self._controller, dead)
@@ -266,20 +259,20 @@ class Rollout:
     def _answered(status: t.Any) -> dict[str, t.Any] | None:
         return status if status and "instances" in status else None
 
-    def _facts(self, host: str) -> _rollout_plan.Facts:
+    def _facts(self, host: str) -> rollout_plan.Facts:
         told = plain(self._of(host, "rollout_facts", {}))
         status = self._answered(plain(self._of(host, "rollout_status")))
         names = {int(one["index"]): one["name"] for one in told.get("instances", [])}
-        claim = _rollout_claim.parse((status or {}).get("rollout"))
+        claim = rollout_claim.parse((status or {}).get("rollout"))
         spans = {int(one["index"]): one["span"]["nodes"] for one in told.get("instances", []) if one.get("span")}
-        return _rollout_plan.Facts(told.get("staged", []), names, status, claim, spans)
+        return rollout_plan.Facts(told.get("staged", []), names, status, claim, spans)
 
-    def _holder(self) -> _rollout_lock.Holder:
-        since = _rollout_plan.moment(time.time())
-        return _rollout_lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
+    def _holder(self) -> lock.Holder:
+        since = rollout_plan.moment(time.time())
+        return lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
 
     @staticmethod
-    def _rows(plan: _rollout_plan.Plan) -> list[dict[str, t.Any]]:
+    def _rows(plan: rollout_plan.Plan) -> list[dict[str, t.Any]]:
         """The plan's lines for a person, one for each instance."""
         rows = []
         for host, planned in sorted(plan.hosts.items(), key=lambda item: item[1]["wave"]):

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import ControllerAction, Result
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
 
 EVENTS = ("step", "drained", "gate", "outcome", "self_test", "decision")
 
@@ -28,7 +28,7 @@ class ActionModule(ControllerAction):
             return {}
         fields = {"host": str(task_vars.get("inventory_hostname", "")), **arguments["fields"]}
         try:
-            _rollout_journal.append(arguments["journal"], arguments["event"], **fields)
+            journal.append(arguments["journal"], arguments["event"], **fields)
         except OSError as error:
             # The change of the host goes on: a full disk of the controller must not leave it half changed.
             return {"warnings": [f"The journal {arguments['journal']} cannot be written: {error.strerror}."]}

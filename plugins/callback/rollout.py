@@ -44,13 +44,10 @@ from ansible import constants
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import filter_loader
 from ansible.utils.display import Display
-from ansible_collections.inference.fleet.plugins.module_utils import (
-    _rollout_files,
-    _rollout_journal,
-    _rollout_lines,
-    _rollout_record,
-    _rollout_words,
-)
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import lines as report_lines
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import record as report_record
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import files, journal
 
 _ACTIONS = ("inference.fleet.rollout", "rollout")
 _LAST_FILTER = "inference.fleet.size"
@@ -60,7 +57,7 @@ _CHUNK = 1 << 20
 # Longer than it takes to print what is left, shorter than a person's patience with a terminal that is gone.
 _JOIN_SECONDS = 5.0
 
-Say = t.Callable[[_rollout_lines.Line], None]
+Say = t.Callable[[report_lines.Line], None]
 
 
 class Tail:
@@ -87,7 +84,7 @@ class Tail:
         self._say = say
         self._fail = fail
         self._clock = clock
-        self._teller = _rollout_lines.Teller()
+        self._teller = report_lines.Teller()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout", daemon=True)
 
@@ -104,7 +101,7 @@ class Tail:
     def poll(self, last: bool = False) -> None:
         """Tell what is new, and, unless it is the last time, of what nothing is heard."""
         now = self._clock()
-        lines = [line for event in _rollout_record.parse(self._read()) for line in self._teller.take(event, now)]
+        lines = [line for event in report_record.parse(self._read()) for line in self._teller.take(event, now)]
         if not last:
             lines += self._teller.quiet(now)
         for line in lines:
@@ -188,14 +185,14 @@ class CallbackModule(CallbackBase):
             # Ansible goes on with a host that may be unreachable.
             return
         host = result.host.get_name()
-        record = _rollout_record.fold(_rollout_journal.read(self._tail.path))
+        record = report_record.fold(journal.read(self._tail.path))
         known = record["hosts"].get(host)
         if not known or not known["tries"] or known["tries"][-1]["ended"] is not None:
             return
         steps = [step for one in known["instances"].values() for step in one["steps"] if step["ended"] is None]
-        where = f" in its step {_rollout_words.step(steps[-1]['step'])}" if steps else ""
-        said = _rollout_words.line(result.result.get("msg") or "", 200)
-        _rollout_journal.append(
+        where = f" in its step {words.step(steps[-1]['step'])}" if steps else ""
+        said = words.line(result.result.get("msg") or "", 200)
+        journal.append(
             self._tail.path,
             "outcome",
             host=host,
@@ -216,7 +213,7 @@ class CallbackModule(CallbackBase):
         with contextlib.suppress(Exception):
             self._display.warning(
                 f"The callback inference.fleet.rollout cannot show the rollout ({type(error).__name__}: "
-                f"{_rollout_words.line(error)}). The rollout itself goes on; its journal is complete."
+                f"{words.line(error)}). The rollout itself goes on; its journal is complete."
             )
 
     def _learn(self, result: t.Any) -> None:
@@ -250,9 +247,9 @@ class CallbackModule(CallbackBase):
             # The page is worth more than the lines.
             self.fail(error)
         directory = os.path.dirname(tail.path)
-        record = _rollout_files.write(directory, alive=False)
-        for line in _rollout_lines.summary(record, os.path.join(directory, _rollout_files.PAGE)):
+        record = files.write(directory, alive=False)
+        for line in report_lines.summary(record, os.path.join(directory, files.PAGE)):
             self._say(line)
 
-    def _say(self, line: _rollout_lines.Line) -> None:
+    def _say(self, line: report_lines.Line) -> None:
         self._display.display(line.text, color=getattr(constants, f"COLOR_{line.kind}") if line.kind else None)

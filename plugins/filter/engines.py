@@ -7,14 +7,14 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.inference.fleet.plugins.module_utils._engines import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
     engine_kind,
     engine_options,
     engine_problems,
     tool_options,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._profiles import profile_settings
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import profile_settings
 
 
 def engine_profile(profile: str, engine: str, gpu: str = "") -> dict[str, t.Any]:

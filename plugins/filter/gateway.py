@@ -8,11 +8,11 @@ import dataclasses
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.inference.fleet.plugins.module_utils import _gateway, _gateway_config, _gateway_problems
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._instances import plan_gateway
-from ansible_collections.inference.fleet.plugins.module_utils.net.protection import unprotected
-from ansible_collections.inference.fleet.plugins.plugin_utils.controller_action import plain
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import plan_gateway
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config, plan, problems
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.protection import unprotected
 
 Items = list[dict[str, t.Any]]
 
@@ -20,14 +20,14 @@ Items = list[dict[str, t.Any]]
 def gateway_hosts(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> Items:
     """See gateway_hosts.yml."""
     try:
-        return [dataclasses.asdict(one) for one in _gateway.upstreams(hosts, engine)]
+        return [dataclasses.asdict(one) for one in plan.upstreams(hosts, engine)]
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
 
 
 def gateway_peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> Items:
     """See gateway_peers.yml."""
-    return _gateway.peers(hosts)
+    return plan.peers(hosts)
 
 
 def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url: str = "") -> list[str]:
@@ -50,24 +50,24 @@ def gateway_instances(count: t.Any, edge_port: int = 4000, served_name: str = ""
 def gateway_models(wanted: t.Sequence[t.Any], upstreams: Items) -> Items:
     """See gateway_models.yml."""
     try:
-        return [dataclasses.asdict(one) for one in _gateway.models(plain(wanted), _upstreams(upstreams))]
+        return [dataclasses.asdict(one) for one in plan.models(plain(wanted), _upstreams(upstreams))]
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
 
 
 def gateway_pools(models: Items) -> Items:
     """See gateway_pools.yml."""
-    return _gateway_config.pools(_models(models))
+    return config.pools(_models(models))
 
 
 def gateway_config(models: Items, url: str, api_key: str, defaults: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """See gateway_config.yml."""
     found = _models(models)
     return {
-        "model_list": _gateway_config.model_list(found, url, api_key, defaults),
-        "fallbacks": _gateway_config.fallbacks(found),
-        "cached": _gateway_config.cached(found),
-        "prices": _gateway_config.prices(found, defaults),
+        "model_list": config.model_list(found, url, api_key, defaults),
+        "fallbacks": config.fallbacks(found),
+        "cached": config.cached(found),
+        "prices": config.prices(found, defaults),
     }
 
 
@@ -82,20 +82,18 @@ def gateway_problems(
     around: t.Mapping[str, t.Any],
 ) -> list[str]:
     """See gateway_problems.yml."""
-    surroundings = _gateway_problems.Surroundings(
-        bool(around["redis"]), int(around["processes"]), bool(around["priced"])
-    )
+    surroundings = problems.Surroundings(bool(around["redis"]), int(around["processes"]), bool(around["priced"]))
     served = _upstreams(upstreams)
     own = plain({"wanted": wanted, "clients": clients, "locks": locks, "extra_args": extra_args})
-    return _gateway_problems.problems(served=served, own_client=client, version=version, around=surroundings, **own)
+    return problems.problems(served=served, own_client=client, version=version, around=surroundings, **own)
 
 
-def _upstreams(items: Items) -> list[_gateway.Upstream]:
-    return [_gateway.Upstream(**item) for item in plain(items)]
+def _upstreams(items: Items) -> list[plan.Upstream]:
+    return [plan.Upstream(**item) for item in plain(items)]
 
 
-def _models(items: Items) -> list[_gateway.Model]:
-    return [_gateway.Model(**{**item, "upstreams": tuple(_upstreams(item["upstreams"]))}) for item in plain(items)]
+def _models(items: Items) -> list[plan.Model]:
+    return [plan.Model(**{**item, "upstreams": tuple(_upstreams(item["upstreams"]))}) for item in plain(items)]
 
 
 class FilterModule:
@@ -106,9 +104,9 @@ class FilterModule:
             "gateway_config": gateway_config,
             "gateway_hosts": gateway_hosts,
             "gateway_instances": gateway_instances,
-            "gateway_lock_problems": _gateway_problems.lock_problems,
+            "gateway_lock_problems": problems.lock_problems,
             "gateway_models": gateway_models,
-            "gateway_options": _gateway_config.options,
+            "gateway_options": config.options,
             "gateway_peers": gateway_peers,
             "gateway_unprotected": gateway_unprotected,
             "gateway_pools": gateway_pools,

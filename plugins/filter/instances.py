@@ -7,16 +7,16 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._instance_types import expected_hardware
-from ansible_collections.inference.fleet.plugins.module_utils._instances import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import (
     edge_services,
     edge_targets,
     plan_instances,
     wanted_ports,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._span import Nodes, known_nodes
-from ansible_collections.inference.fleet.plugins.module_utils.releases.present import instance_now
+from ansible_collections.inference.fleet.plugins.module_utils.instances.span import Nodes, known_nodes
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.present import instance_now
 
 
 def instances(

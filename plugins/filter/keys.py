@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils import _times
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 #: Seconds in which the edges are told that a key is dead; that one takes it until then says nothing.
@@ -18,7 +18,7 @@ Hosts = t.Mapping[str, Shown]
 
 def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[str, t.Any]]:
     """A row for each key and host that used it, and one for the hosts that did not; see key_rows.yml."""
-    moment = _times.seconds(now or _times.now())
+    moment = times.seconds(now or times.now())
     read = _read(hosts)
     rows = []
     for client in store["clients"]:
@@ -27,7 +27,7 @@ def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[st
                 "client": client["name"],
                 "key": key["fingerprint"],
                 "state": _state(client, key),
-                "age": _times.spoken(max(0, moment - _times.seconds(key["created"]))),
+                "age": times.spoken(max(0, moment - times.seconds(key["created"]))),
                 "due": client["due"] if key["slot"] == "current" else None,
                 "limits": _limits(client),
             }
@@ -133,7 +133,7 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
             f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which tells its edge, or "
             "playbooks/rotate_keys.yml where a rotation is in progress."
         )
-    if used and _times.seconds(used) > _times.seconds(key["retired"]) + TELLING:
+    if used and times.seconds(used) > times.seconds(key["retired"]) + TELLING:
         return (
             f"{host} took {label}, until {_minute(used)}. It refuses it now. Its access log says who used it: "
             f"journalctl -u haproxy --grep key={key['sha256'][:8]}"

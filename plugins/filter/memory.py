@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._memory_plan import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.memory.plan import (
     fit_answers,
     fit_cases,
     memory_rows,

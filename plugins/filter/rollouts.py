@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.inventory.beyond import hosts_beyond
-from ansible_collections.inference.fleet.plugins.module_utils.rollout import contest
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import contest
 
 
 def release_requests(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.inference.fleet.plugins.module_utils.variables import units
+from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
 
 def seconds(value: t.Any) -> t.Any:

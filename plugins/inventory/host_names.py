@@ -9,7 +9,7 @@ import typing as t
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin
-from ansible_collections.inference.fleet.plugins.module_utils.inventory.names import Instance, name_hosts
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import Instance, name_hosts
 
 DOCUMENTATION = """
 name: host_names

@@ -12,7 +12,7 @@ from ansible.context import CLIARGS
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import split_host_pattern
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.inference.fleet.plugins.module_utils.inventory.limits import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.limits import (
     inventory_problems,
     limit_problems,
     option_problems,

@@ -495,27 +495,27 @@ import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import (
-    _key_clients,
-    _key_holder,
-    _key_view,
-    _keys,
-    _rotation,
-    _secrets_manager,
-    _times,
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.keys import (
+    clients,
+    holder,
+    rotation,
+    secrets_manager,
+    view,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._key_store import (
+from ansible_collections.inference.fleet.plugins.module_utils.keys import hosts as _hosts
+from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import Origin
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     Content,
     KeyStore,
     StoreChanged,
     check_attributes,
     settled,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._key_store_aws import Options, SecretsManagerKeyStore
-from ansible_collections.inference.fleet.plugins.module_utils._key_store_file import FileKeyStore
-from ansible_collections.inference.fleet.plugins.module_utils.keys import hosts as _hosts
-from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import Origin
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store_file import FileKeyStore
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {
@@ -562,12 +562,12 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "recovery_days": {"type": "int", "default": 30},
 }
 
-_STEPS: dict[str, t.Callable[[Content, _rotation.Request], _rotation.Step]] = {
-    "pending": _rotation.pending,
-    "finished": _rotation.finished,
-    "withdrawn": _rotation.withdrawn,
-    "retired": _rotation.retired,
-    "completed": _rotation.completed,
+_STEPS: dict[str, t.Callable[[Content, rotation.Request], rotation.Step]] = {
+    "pending": rotation.pending,
+    "finished": rotation.finished,
+    "withdrawn": rotation.withdrawn,
+    "retired": rotation.retired,
+    "completed": rotation.completed,
 }
 # How often a change is worked out anew because somebody else was faster.
 _ATTEMPTS = 5
@@ -593,7 +593,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
                     _refuse_beside_rotation(before, step.after, request)
                 floor = _hosts.latest(known, before.id) if params["adopt"] and params["state"] == "present" else 0
                 # Who was faster may have counted a part of this change.
-                edges_change = attempt > 1 or _key_view.hashes(before) != _key_view.hashes(step.after)
+                edges_change = attempt > 1 or view.hashes(before) != view.hashes(step.after)
                 step = step._replace(after=settled(before, step.after, edges_change, floor))
             if step.after == before or check:
                 break
@@ -606,15 +606,15 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     return _result(params, request, first or before, step, store, want_diff)
 
 
-def _request(params: dict[str, t.Any]) -> _rotation.Request:
+def _request(params: dict[str, t.Any]) -> rotation.Request:
     max_age, overlap = params["max_age"], params["overlap"]
-    return _rotation.Request(
-        now=_times.now(),
-        me=_key_holder.current(),
-        names=tuple(_keys.check_client_names(item["name"] for item in params["clients"])),
-        rotation_id=_rotation.check_id(params["rotation_id"]) if params["rotation_id"] else "",
-        max_age=None if max_age is None else _times.duration(max_age, "max_age"),
-        overlap=None if overlap is None else _times.duration(overlap, "overlap"),
+    return rotation.Request(
+        now=times.now(),
+        me=holder.current(),
+        names=tuple(api_keys.check_client_names(item["name"] for item in params["clients"])),
+        rotation_id=rotation.check_id(params["rotation_id"]) if params["rotation_id"] else "",
+        max_age=None if max_age is None else times.duration(max_age, "max_age"),
+        overlap=None if overlap is None else times.duration(overlap, "overlap"),
         force=params["force"],
         compromised=params["compromised"],
         take_over=params["take_over"],
@@ -622,7 +622,7 @@ def _request(params: dict[str, t.Any]) -> _rotation.Request:
     )
 
 
-def _check_options(params: dict[str, t.Any], request: _rotation.Request) -> None:
+def _check_options(params: dict[str, t.Any], request: rotation.Request) -> None:
     state = params["state"]
     if params["exclusive"] and (state != "present" or not request.names):
         raise FleetError(
@@ -641,14 +641,14 @@ def _store(params: dict[str, t.Any]) -> KeyStore:
         return FileKeyStore(params["path"])
     if not params["region"]:
         raise FleetError("The key store in AWS Secrets Manager has no region. Give the one that it is in.")
-    aws = _secrets_manager.connect(params["region"], params["endpoint_url"], params["profile"])
+    aws = secrets_manager.connect(params["region"], params["endpoint_url"], params["profile"])
     tags = {str(name): str(value) for name, value in params["tags"].items()}
     return SecretsManagerKeyStore(
         aws, Options(params["prefix"], params["kms_key_id"] or "", tags, params["recovery_days"])
     )
 
 
-def _step(params: dict[str, t.Any], request: _rotation.Request, before: Content, store: KeyStore) -> _rotation.Step:
+def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, store: KeyStore) -> rotation.Step:
     """What the state comes to, and the clients that are returned."""
     state = params["state"]
     if not before.exists and state not in ("present", "absent") and (state != "info" or request.names):
@@ -660,16 +660,16 @@ def _step(params: dict[str, t.Any], request: _rotation.Request, before: Content,
         return _clients_step(params, request, before)
     _refuse_missing(before)
     if state == "info":
-        _rotation.demand(request.names, before)
-        return _rotation.Step(before, list(request.names) or sorted(before.clients))
+        rotation.demand(request.names, before)
+        return rotation.Step(before, list(request.names) or sorted(before.clients))
     step = _STEPS[state](before, request)
     return step._replace(after=dataclasses.replace(step.after, leftovers=()))
 
 
-def _refuse_beside_rotation(before: Content, after: Content, request: _rotation.Request) -> None:
+def _refuse_beside_rotation(before: Content, after: Content, request: rotation.Request) -> None:
     """A rotation is the lock between controllers: while somebody else runs one, clients stay as they are."""
     if before.rotation and after.clients != before.clients:
-        _rotation.claim(before.rotation, request)
+        rotation.claim(before.rotation, request)
 
 
 def _origin(content: Content, store: KeyStore, params: dict[str, t.Any]) -> Origin:
@@ -679,16 +679,16 @@ def _origin(content: Content, store: KeyStore, params: dict[str, t.Any]) -> Orig
     return Origin(content.id, content.generation, f"{store.name}{where}", not content.writing, retired)
 
 
-def _clients_step(params: dict[str, t.Any], request: _rotation.Request, before: Content) -> _rotation.Step:
+def _clients_step(params: dict[str, t.Any], request: rotation.Request, before: Content) -> rotation.Step:
     if params["state"] == "absent":
-        after = _key_clients.absent(before, request.names, request.now)
+        after = clients.absent(before, request.names, request.now)
     else:
         wanted = {item["name"]: check_attributes(item) for item in params["clients"]}
-        after = _key_clients.present(before, wanted, params["exclusive"], request.now)
+        after = clients.present(before, wanted, params["exclusive"], request.now)
     _refuse_missing(after)
     made = before.exists or bool(after.clients)
     names = [name for name in request.names if name in after.clients]
-    return _rotation.Step(dataclasses.replace(after, leftovers=(), exists=made), names)
+    return rotation.Step(dataclasses.replace(after, leftovers=(), exists=made), names)
 
 
 def _refuse_missing(content: Content) -> None:
@@ -699,28 +699,28 @@ def _refuse_missing(content: Content) -> None:
 
 def _result(
     params: dict[str, t.Any],
-    request: _rotation.Request,
+    request: rotation.Request,
     before: Content,
-    step: _rotation.Step,
+    step: rotation.Step,
     store: KeyStore,
     want_diff: bool,
 ) -> dict[str, t.Any]:
     after = step.after
     result: dict[str, t.Any] = {
         "changed": after != before,
-        "clients": [_key_view.client(name, after.clients[name], request.now, request.max_age) for name in step.names],
-        "hashes": _key_view.hashes(after),
-        "retired": _key_view.retired(after),
-        "rotation": _key_view.rotation(after),
+        "clients": [view.client(name, after.clients[name], request.now, request.max_age) for name in step.names],
+        "hashes": view.hashes(after),
+        "retired": view.retired(after),
+        "rotation": view.rotation(after),
         "store": _hosts.shown(_origin(after, store, params)),
-        "actions": _key_view.actions(before, after, store.name) if after != before else [],
+        "actions": view.actions(before, after, store.name) if after != before else [],
     }
     if params["reveal"] and params["which"] == "all":
         result.update(_all_revealed(after, request.names))
     elif params["reveal"]:
         result["key"] = _revealed(after, request.names[0], params["which"])
     if want_diff and after != before:
-        result["diff"] = {"before": _key_view.listed(before), "after": _key_view.listed(after)}
+        result["diff"] = {"before": view.listed(before), "after": view.listed(after)}
     return result
 
 

@@ -446,19 +446,19 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._gate import CHECKS, DEFAULT_CHECKS, Gate, Plan
-from ansible_collections.inference.fleet.plugins.module_utils._gate_record import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import CHECKS, DEFAULT_CHECKS, Gate, Plan
+from ansible_collections.inference.fleet.plugins.module_utils.gate.record import (
     checked_key,
     good_figures,
     key_in,
     record_of,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._gate_targets import answers_of, shortcoming, targets_of
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client, Reply
-from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.gate.replay import Replaying
+from ansible_collections.inference.fleet.plugins.module_utils.gate.targets import answers_of, shortcoming, targets_of
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, Reply
 
 
 def key_of(options: dict[str, t.Any]) -> str | None:

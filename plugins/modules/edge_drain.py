@@ -164,9 +164,10 @@ actions:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy
-from ansible_collections.inference.fleet.plugins.module_utils._edge_drain import EdgeDrain, Engine, Paths
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import EdgeDrain, Engine, Paths
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": ["lame_duck", "drained", "undrained", "kept"]},
@@ -180,10 +181,10 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         "elements": "dict",
         "options": {"name": {"type": "str", "required": True}, "url": {"type": "str", "required": True}},
     },
-    "config_path": {"type": "path", "default": _edge.CONFIG_PATH},
-    "map_path": {"type": "path", "default": _edge.DRAIN_MAP_PATH},
-    "record_path": {"type": "path", "default": _edge.DRAIN_RECORD_PATH},
-    **_haproxy.SOCKET_ARGUMENTS,
+    "config_path": {"type": "path", "default": edge_state.CONFIG_PATH},
+    "map_path": {"type": "path", "default": edge_state.DRAIN_MAP_PATH},
+    "record_path": {"type": "path", "default": edge_state.DRAIN_RECORD_PATH},
+    **haproxy.SOCKET_ARGUMENTS,
 }
 
 
@@ -204,13 +205,13 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         edge.keep()
     elif state == "drained":
         lame = edge.lame_duck(name, params["lame_duck_seconds"])
-        edge.set(name, _edge.DRAINED)
+        edge.set(name, edge_state.DRAINED)
     else:
-        edge.set(name, _edge.LAME_DUCK if state == "lame_duck" else None)
+        edge.set(name, edge_state.LAME_DUCK if state == "lame_duck" else None)
     mark = edge.after.of(name)
     result: dict[str, t.Any] = {
         "changed": bool(edge.actions),
-        "state": mark.state if mark else _edge.SERVING,
+        "state": mark.state if mark else edge_state.SERVING,
         "by": mark.by if mark else "",
         "held_by": edge.held_by(name),
         "live": edge.live(),

@@ -171,23 +171,19 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import (
-    _edge,
-    _edge_clients,
-    _engine_keys,
-    _gateway_clients,
-    _haproxy,
-    _keys,
-)
-from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import (
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import (
     locked,
     read_json,
     read_text,
     write_atomically,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.edge import client_limits, haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
+from ansible_collections.inference.fleet.plugins.module_utils.engines import key as engine_key
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
@@ -216,15 +212,15 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         },
     },
     "origin": {"type": "dict"},
-    "origin_path": {"type": "path", "default": _edge.KEYS_ORIGIN_PATH},
+    "origin_path": {"type": "path", "default": state.KEYS_ORIGIN_PATH},
     "adopt": {"type": "str", "default": ""},
-    "path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
-    "engine_key_path": {"type": "path", "default": _edge.ENGINE_KEY_PATH, "no_log": False},
-    "engine_key_map": {"type": "path", "default": _edge.ENGINE_KEY_MAP_PATH, "no_log": False},
+    "path": {"type": "path", "default": state.KEYS_MAP_PATH},
+    "engine_key_path": {"type": "path", "default": state.ENGINE_KEY_PATH, "no_log": False},
+    "engine_key_map": {"type": "path", "default": state.ENGINE_KEY_MAP_PATH, "no_log": False},
     "upstream_key": {"type": "str", "no_log": True},
-    "upstream_key_map": {"type": "path", "default": _edge.UPSTREAM_KEY_MAP_PATH, "no_log": False},
-    "gateway_clients": {"type": "path", "default": _gateway_clients.PATH},
-    **_haproxy.SOCKET_ARGUMENTS,
+    "upstream_key_map": {"type": "path", "default": state.UPSTREAM_KEY_MAP_PATH, "no_log": False},
+    "gateway_clients": {"type": "path", "default": clients.PATH},
+    **haproxy.SOCKET_ARGUMENTS,
 }
 
 REQUIRED_BY = {"keys": ["origin"], "upstream_key": ["origin"]}
@@ -237,7 +233,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         if not check:
             make_directories(os.path.dirname(params["path"]))
             stack.enter_context(locked(f"{params['path']}.lock"))
-        workers = _haproxy.workers(params["socket"], params["master_socket"])
+        workers = haproxy.workers(params["socket"], params["master_socket"])
         edge_map = EdgeMap(params["path"], TITLE, workers)
         before = edge_map.entries()
         taken = _origin.parse(read_json(params["origin_path"]), params["origin_path"])
@@ -258,7 +254,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         actions += further
     result: dict[str, t.Any] = {
         "changed": changed or bool(further),
-        "clients": sorted({_edge_clients.parse(value)[0] for _digest, value in wanted}),
+        "clients": sorted({client_limits.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),
         "taken": now_taken.document() if now_taken else None,
@@ -270,9 +266,9 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     return result
 
 
-def _wanted(items: list[dict[str, t.Any]]) -> _edge.Entries:
-    limits = {item["sha256"]: _edge_clients.check_limits(item) for item in items}
-    return [(key.sha256, _edge_clients.render(key.name, limits[key.sha256])) for key in _keys.check_hashes(items)]
+def _wanted(items: list[dict[str, t.Any]]) -> state.Entries:
+    limits = {item["sha256"]: client_limits.check_limits(item) for item in items}
+    return [(key.sha256, client_limits.render(key.name, limits[key.sha256])) for key in api_keys.check_hashes(items)]
 
 
 def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list[str]) -> _origin.Taken | None:
@@ -281,7 +277,7 @@ def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list
     if params["keys"] is not None:
         parts[_origin.KEYS] = _origin.keys_digest(params["keys"])
     if params["upstream_key"]:
-        parts[_origin.UPSTREAM] = _keys.sha256(params["upstream_key"])
+        parts[_origin.UPSTREAM] = api_keys.sha256(params["upstream_key"])
     if not parts:
         return taken
     brought = _origin.read(params["origin"])
@@ -308,9 +304,9 @@ def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Take
     return [f"take generation {now_taken.generation} of key {now_taken.said}"]
 
 
-def _tell_engine_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], check: bool) -> list[str]:
+def _tell_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
     """Have the edge show the key that the engines' file has; what was done."""
-    keys = _engine_keys.parse(read_text(params["engine_key_path"]) or "")
+    keys = engine_key.parse(read_text(params["engine_key_path"]) or "")
     if keys is None:
         return []
     edge_map = EdgeMap(params["engine_key_map"], ENGINE_TITLE, workers, mode=0o600)
@@ -319,10 +315,10 @@ def _tell_engine_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], c
         return []
     if not check:
         edge_map.make(wanted)
-    return [f"show the engines' key {_keys.fingerprint(keys.current)}"]
+    return [f"show the engines' key {api_keys.fingerprint(keys.current)}"]
 
 
-def _tell_upstream_key(params: dict[str, t.Any], workers: list[_haproxy.Worker], check: bool) -> list[str]:
+def _tell_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
     """Have the edge show this key to the inference hosts; what was done."""
     key = params["upstream_key"]
     if not key:
@@ -333,7 +329,7 @@ def _tell_upstream_key(params: dict[str, t.Any], workers: list[_haproxy.Worker],
         return []
     if not check:
         edge_map.make(wanted)
-    return [f"show the inference hosts the key {_keys.fingerprint(key)}"]
+    return [f"show the inference hosts the key {api_keys.fingerprint(key)}"]
 
 
 def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
@@ -342,7 +338,7 @@ def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
     known = read_text(path)
     if known is None or params["keys"] is None:
         return []
-    wanted = _gateway_clients.render(_gateway_clients.document(params["keys"]))
+    wanted = clients.render(clients.document(params["keys"]))
     if known == wanted:
         return []
     if not check:
@@ -350,7 +346,7 @@ def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
     return [f"tell LiteLLM of {len(params['keys'])} keys"]
 
 
-def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_edge.Entries]) -> list[str]:
+def _actions(before: state.Entries | None, wanted: state.Entries, live: list[state.Entries]) -> list[str]:
     known, asked = dict(before or []), dict(wanted)
     actions = [f"add {_label(entry)}" for entry in wanted if entry[0] not in known]
     actions += [f"limit {_label(entry)}" for entry in wanted if known.get(entry[0], entry[1]) != entry[1]]
@@ -365,12 +361,12 @@ def _actions(before: _edge.Entries | None, wanted: _edge.Entries, live: list[_ed
 
 def _label(entry: tuple[str, str]) -> str:
     digest, value = entry
-    name, limits = _edge_clients.parse(value)
-    bounds = "" if limits == _edge_clients.Limits() else f" ({limits})"
-    return f"{name} {_keys.hash_fingerprint(digest)}{bounds}"
+    name, limits = client_limits.parse(value)
+    bounds = "" if limits == client_limits.Limits() else f" ({limits})"
+    return f"{name} {api_keys.hash_fingerprint(digest)}{bounds}"
 
 
-def _shown(entries: _edge.Entries) -> str:
+def _shown(entries: state.Entries) -> str:
     return "".join(f"{label}\n" for label in sorted(_label(entry) for entry in entries))
 
 

@@ -79,13 +79,13 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _engine_keys
-from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key
-from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
-from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint, new_key
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.engines import key
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
@@ -107,23 +107,23 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
     path = params["path"]
     before = _private_keys(path)
     # A key that others could read is no secret any more: it is replaced, not merely hidden.
-    wanted = before or _engine_keys.EngineKeys(new_key())
+    wanted = before or key.EngineKeys(new_key())
     if before and params["state"] == "renewed":
         others = [index for index in params["others"] if running(index)]
         engines = [KINDS[name] for name in params["engines"]]
         takes_several = bool(engines) and all(engine.takes_several_keys for engine in engines)
-        wanted = _engine_keys.renewed(before, params["instance"], others, takes_several)
+        wanted = key.renewed(before, params["instance"], others, takes_several)
     if wanted != before and not check:
         make_directories(os.path.dirname(path))
-        write_atomically(path, _engine_keys.render(wanted), mode=0o600)
+        write_atomically(path, key.render(wanted), mode=0o600)
     return {"changed": wanted != before, "fingerprint": fingerprint(wanted.current) if before or not check else ""}
 
 
-def _private_keys(path: str) -> _engine_keys.EngineKeys | None:
+def _private_keys(path: str) -> key.EngineKeys | None:
     text = read_text(path)
     if text is None or stat.S_IMODE(os.stat(path).st_mode) != 0o600:
         return None
-    return _engine_keys.parse(text)
+    return key.parse(text)
 
 
 def _runs(index: int) -> bool:

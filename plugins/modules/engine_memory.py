@@ -77,14 +77,14 @@ import subprocess
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._engine_memory import engine_memory
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._memory_record import DIRECTORY, record_of
-from ansible_collections.inference.fleet.plugins.module_utils._processes import started_at
-from ansible_collections.inference.fleet.plugins.module_utils._releases import Releases
-from ansible_collections.inference.fleet.plugins.module_utils._systemd import journal, unit_state
-from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import journal, unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import engine_memory
+from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
+from ansible_collections.inference.fleet.plugins.module_utils.memory.record import DIRECTORY, record_of
 
 RUN_DIRECTORY = "/run/inference"
 

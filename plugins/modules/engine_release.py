@@ -201,14 +201,19 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _rollout_claim
-from ansible_collections.inference.fleet.plugins.module_utils._engines import KINDS
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
-from ansible_collections.inference.fleet.plugins.module_utils._instances import Instance
-from ansible_collections.inference.fleet.plugins.module_utils._releases import UNIT_DIRECTORY, Release, Releases
-from ansible_collections.inference.fleet.plugins.module_utils._runtime import is_complete
-from ansible_collections.inference.fleet.plugins.module_utils._systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
+from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import (
+    UNIT_DIRECTORY,
+    Release,
+    Releases,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
+from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import is_complete
 
 RUN_DIRECTORY = "/run/inference"
 
@@ -322,8 +327,8 @@ def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     never_had = set(releases.staged_indexes()) - wanted
     changed = any([releases.forget_staged(index, dry_run=module.check_mode) for index in sorted(never_had)])
     ports = {
-        _edge.server_index(server.name): int(server.backend[len(_edge.BACKEND_PREFIX) :])
-        for server in _edge.parse_instances(read_text(module.params["edge_config"]) or "")
+        edge_state.server_index(server.name): int(server.backend[len(edge_state.BACKEND_PREFIX) :])
+        for server in edge_state.parse_instances(read_text(module.params["edge_config"]) or "")
     }
     results = []
     for index in releases.indexes():
@@ -406,7 +411,7 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
 def pruned(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     """Remove what nothing refers to."""
     used = {running_release(index) for index in releases.indexes()}
-    claim = _rollout_claim.parse(read_json(module.params["claim"]), module.params["claim"])
+    claim = rollout_claim.parse(read_json(module.params["claim"]), module.params["claim"])
     if claim is not None and not claim.finished:
         used |= set(claim.targets.values())
     gone = releases.prune(module.params["keep"], used, dry_run=module.check_mode)
@@ -472,9 +477,9 @@ def main() -> None:
             "files": {"type": "dict", "default": {}},
             "forget_previous": {"type": "bool", "default": False},
             "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
-            "edge_config": {"type": "path", "default": _edge.CONFIG_PATH},
+            "edge_config": {"type": "path", "default": edge_state.CONFIG_PATH},
             "keep": {"type": "int", "default": 3, "no_log": False},
-            "claim": {"type": "path", "default": _rollout_claim.PATH},
+            "claim": {"type": "path", "default": rollout_claim.PATH},
         },
         required_if=[
             ("state", "staged", ("engine", "version", "runtime", "model")),

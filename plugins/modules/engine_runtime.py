@@ -112,10 +112,10 @@ actions:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._runtime import RuntimeSpec, install, is_complete
-from ansible_collections.inference.fleet.plugins.module_utils.compilers.needs import missing_programs
-from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging, runtime_link
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.instances.staging import Staging, runtime_link
+from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import missing_programs
+from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import RuntimeSpec, install, is_complete
 
 
 def main() -> None:

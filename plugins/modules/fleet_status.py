@@ -155,14 +155,13 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _rollout_claim
-from ansible_collections.inference.fleet.plugins.module_utils._engines import GATEWAY, KINDS
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json, read_text
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client, HttpFailure
-from ansible_collections.inference.fleet.plugins.module_utils._metrics import METRICS_PATH, Load, load
-from ansible_collections.inference.fleet.plugins.module_utils._releases import Releases
-from ansible_collections.inference.fleet.plugins.module_utils._status import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import GATEWAY, KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
+from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
+from ansible_collections.inference.fleet.plugins.module_utils.instances.status import (
     UNIT_PROPERTIES,
     Unit,
     gate_of,
@@ -170,6 +169,8 @@ from ansible_collections.inference.fleet.plugins.module_utils._status import (
     parse_units,
     rows_of,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, HttpFailure
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
 
 
 class Host:
@@ -187,13 +188,13 @@ class Host:
         linked = {index: releases.linked(index, "current") for index in sorted(indices)}
         found = {index: (release, self._manifest(releases, release)) for index, release in linked.items()}
         statistics = self._statistics()
-        limits = _edge.request_limits(statistics)
+        limits = state.request_limits(statistics)
         return {
             "instances": [
                 instance_of(index, release, manifest, units, self._load(index, manifest, statistics), limits)
                 for index, (release, manifest) in found.items()
             ],
-            "edge": {"health": self._health(), "responses": _edge.responses(statistics) if statistics else None},
+            "edge": {"health": self._health(), "responses": state.responses(statistics) if statistics else None},
             "drain": self._drain(),
             "rollout": self._rollout(),
             "gates": self._gates(),
@@ -225,7 +226,7 @@ class Host:
 
     def _load(self, index: int, manifest: dict[str, t.Any], statistics: list[dict[str, str]]) -> Load | None:
         if manifest.get("engine") == GATEWAY:
-            return _edge.load(statistics, index, GATEWAY)
+            return state.load(statistics, index, GATEWAY)
         try:
             reply = self._client(f"http://127.0.0.1:{self._params['first_engine_port'] + index}").get(METRICS_PATH)
         except HttpFailure:
@@ -240,7 +241,7 @@ class Host:
 
     def _statistics(self) -> list[dict[str, str]]:
         try:
-            workers = _haproxy.workers(self._params["socket"], self._params["master_socket"])
+            workers = haproxy.workers(self._params["socket"], self._params["master_socket"])
             return workers[0].statistics() if workers else []
         except (FleetError, OSError) as error:
             self.problems.append(getattr(error, "message", str(error)))
@@ -249,7 +250,7 @@ class Host:
     def _rollout(self) -> dict[str, t.Any] | None:
         path = os.path.join(self._params["state_dir"], "rollout.json")
         try:
-            claim = _rollout_claim.parse(self._json(path), path)
+            claim = rollout_claim.parse(self._json(path), path)
         except FleetError as error:
             self.problems.append(error.message)
             return None
@@ -266,7 +267,7 @@ class Host:
     def _drain(self) -> dict[str, t.Any] | None:
         path = os.path.join(self._params["state_dir"], "drain.json")
         try:
-            return _edge.read_drains(self._json(path), path).document() or None
+            return state.read_drains(self._json(path), path).document() or None
         except FleetError as error:
             self.problems.append(error.message)
             return None
@@ -302,7 +303,7 @@ def main() -> None:
             "state_dir": {"type": "path", "default": "/var/lib/inference"},
             "first_engine_port": {"type": "int", "default": 8100},
             "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
-            **_haproxy.SOCKET_ARGUMENTS,
+            **haproxy.SOCKET_ARGUMENTS,
             "timeout": {"type": "float", "default": 3},
         },
         supports_check_mode=True,

@@ -63,8 +63,9 @@ database:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _postgresql, _redis
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import postgresql
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import redis as gateway_redis
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "redis_url": {"type": "str", "no_log": True},
@@ -78,12 +79,12 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
     result: dict[str, t.Any] = {"changed": False}
     if params["redis_url"]:
-        redis = _redis.parse(params["redis_url"], params["redis_option"])
-        version = _redis.check(redis, params["redis_option"], params["timeout"])
+        redis = gateway_redis.parse(params["redis_url"], params["redis_option"])
+        version = gateway_redis.check(redis, params["redis_option"], params["timeout"])
         result["redis"] = {"place": redis.place, "version": version}
     if params["database_url"]:
-        database = _postgresql.parse(params["database_url"])
-        _postgresql.look(database, params["timeout"])
+        database = postgresql.parse(params["database_url"])
+        postgresql.look(database, params["timeout"])
         result["database"] = {"place": database.place}
     return result
 

@@ -279,11 +279,11 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._gpu_reason import Wanted
-from ansible_collections.inference.fleet.plugins.module_utils._gpu_verdict import describe_gpus, judge, summarise
-from ansible_collections.inference.fleet.plugins.module_utils._instance_types import expected_hardware
-from ansible_collections.inference.fleet.plugins.module_utils._nvidia_host import Sources, observe
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import Sources, observe
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.reason import Wanted
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.verdict import describe_gpus, judge, summarise
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "accelerator": {"type": "str", "choices": ["cuda", "cpu"], "default": "cuda"},

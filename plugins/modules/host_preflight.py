@@ -119,15 +119,15 @@ import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_text
-from ansible_collections.inference.fleet.plugins.module_utils._preflight import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text
+from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import (
     free_bytes,
     port_problems,
     read_listeners,
     read_os_release,
     system_problems,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.compilers.needs import missing_programs
+from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import missing_programs
 
 
 def main() -> None:

@@ -113,9 +113,9 @@ failures:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._http import Client, Reply, parse_url
-from ansible_collections.inference.fleet.plugins.module_utils._key_proof import ClientKey, Prover
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.keys.proof import ClientKey, Prover
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, Reply, parse_url
 
 _KEYS: dict[str, t.Any] = {
     "type": "list",

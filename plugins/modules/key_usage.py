@@ -100,18 +100,19 @@ import sys
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _key_usage, _keys
-from ansible_collections.inference.fleet.plugins.module_utils._edge_map import EdgeMap
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state, usage
+from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "program": {"type": "path", "default": _key_usage.PROGRAM_PATH},
-    "path": {"type": "path", "default": _key_usage.FILE_PATH},
-    "map_path": {"type": "path", "default": _edge.KEYS_MAP_PATH},
-    "origin_path": {"type": "path", "default": _edge.KEYS_ORIGIN_PATH},
-    **_haproxy.SOCKET_ARGUMENTS,
+    "program": {"type": "path", "default": usage.PROGRAM_PATH},
+    "path": {"type": "path", "default": usage.FILE_PATH},
+    "map_path": {"type": "path", "default": state.KEYS_MAP_PATH},
+    "origin_path": {"type": "path", "default": state.KEYS_ORIGIN_PATH},
+    **haproxy.SOCKET_ARGUMENTS,
 }
 
 # The program gives up by itself before that.
@@ -121,14 +122,14 @@ _TIMEOUT = 60
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
     answer, warnings = _ask_program(params)
-    workers = _haproxy.workers(params["socket"], params["master_socket"])
+    workers = haproxy.workers(params["socket"], params["master_socket"])
     keys = EdgeMap(params["map_path"], "", workers)
     entries = keys.live_entries() if workers else [keys.entries() or []]
-    accepts = sorted({_keys.hash_fingerprint(digest) for entry in entries for digest, _value in entry})
+    accepts = sorted({api_keys.hash_fingerprint(digest) for entry in entries for digest, _value in entry})
     taken = origin.parse(read_json(params["origin_path"]), params["origin_path"])
     return {
         "changed": False,
-        **_key_usage.parse(answer),
+        **usage.parse(answer),
         "accepts": accepts,
         "taken": taken.document() if taken else None,
         "warnings": warnings,

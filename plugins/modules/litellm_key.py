@@ -105,8 +105,8 @@ import json
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys, _postgresql
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import litellm_keys, postgresql
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -128,23 +128,23 @@ _THERE = f"SELECT to_regclass('\"{_TABLE}\"') IS NOT NULL"
 _READ = f'SELECT document FROM "{_TABLE}"'  # noqa: S608
 _FORGET = f'DELETE FROM "{_TABLE}"'  # noqa: S608
 _KEEP = f'INSERT INTO "{_TABLE}" (id, document) VALUES (1, %s)'  # noqa: S608
-_SPENT = f'SELECT team_alias, spend FROM "{_litellm_keys.TEAMS.name}" WHERE {_litellm_keys.TEAMS.made}'  # noqa: S608
+_SPENT = f'SELECT team_alias, spend FROM "{litellm_keys.TEAMS.name}" WHERE {litellm_keys.TEAMS.made}'  # noqa: S608
 
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    address = _postgresql.parse(params["database_url"])
-    asked = _litellm_keys.wanted(params["keys"]) if params["state"] == "present" else None
-    with contextlib.closing(_postgresql.connect(address, params["timeout"])) as database:
+    address = postgresql.parse(params["database_url"])
+    asked = litellm_keys.wanted(params["keys"]) if params["state"] == "present" else None
+    with contextlib.closing(postgresql.connect(address, params["timeout"])) as database:
         try:
             with database.transaction():
-                database.execute("SELECT pg_advisory_xact_lock(%s)", (_litellm_keys.LOCK,))
-                there = _rows(database, _litellm_keys.TEAMS), _rows(database, _litellm_keys.KEYS)
+                database.execute("SELECT pg_advisory_xact_lock(%s)", (litellm_keys.LOCK,))
+                there = _rows(database, litellm_keys.TEAMS), _rows(database, litellm_keys.KEYS)
                 teams, keys = asked or _without(*there, params["clients"])
                 if asked:
                     _take(database, params, there[1], f"Database {address.place}", check)
-                steps = _litellm_keys.steps(_litellm_keys.TEAMS, there[0], teams)
-                steps += _litellm_keys.steps(_litellm_keys.KEYS, there[1], keys)
+                steps = litellm_keys.steps(litellm_keys.TEAMS, there[0], teams)
+                steps += litellm_keys.steps(litellm_keys.KEYS, there[1], keys)
                 for step in () if check else steps:
                     database.execute(*step.statement())
             spent = dict(database.execute(_SPENT).fetchall())
@@ -158,7 +158,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     return result
 
 
-def _take(database: t.Any, params: dict[str, t.Any], there: _litellm_keys.Rows, here: str, check: bool) -> None:
+def _take(database: t.Any, params: dict[str, t.Any], there: litellm_keys.Rows, here: str, check: bool) -> None:
     """Refuse keys that are older than the database's, or of another store; else keep from where they come."""
     brought = _origin.read(params["origin"])
     found = database.execute(_READ).fetchone() if database.execute(_THERE).fetchone()[0] else None
@@ -174,29 +174,29 @@ def _take(database: t.Any, params: dict[str, t.Any], there: _litellm_keys.Rows, 
             database.execute(statement, values)
 
 
-def _rows(database: t.Any, table: _litellm_keys.Table) -> _litellm_keys.Rows:
+def _rows(database: t.Any, table: litellm_keys.Table) -> litellm_keys.Rows:
     return {
         identity: dict(zip(table.columns, values)) for identity, *values in database.execute(table.select).fetchall()
     }
 
 
 def _without(
-    teams: _litellm_keys.Rows, keys: _litellm_keys.Rows, clients: t.Collection[str]
-) -> tuple[_litellm_keys.Rows, _litellm_keys.Rows]:
-    gone = {_litellm_keys.team_id(client) for client in clients}
+    teams: litellm_keys.Rows, keys: litellm_keys.Rows, clients: t.Collection[str]
+) -> tuple[litellm_keys.Rows, litellm_keys.Rows]:
+    gone = {litellm_keys.team_id(client) for client in clients}
     return (
         {identity: row for identity, row in teams.items() if identity not in gone},
         {identity: row for identity, row in keys.items() if row["team_id"] not in gone},
     )
 
 
-def _shown(teams: _litellm_keys.Rows, keys: _litellm_keys.Rows) -> str:
+def _shown(teams: litellm_keys.Rows, keys: litellm_keys.Rows) -> str:
     lines = [f"client {row['team_alias']} {_bounds(row)}".rstrip() for row in teams.values()]
     lines += [row["key_alias"] for row in keys.values()]
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
-def _bounds(team: _litellm_keys.Row) -> str:
+def _bounds(team: litellm_keys.Row) -> str:
     return ", ".join(f"{name}: {value}" for name, value in team.items() if name != "team_alias" and value)
 
 

@@ -68,8 +68,8 @@ import typing as t
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _migrations, _postgresql
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import migrations, postgresql
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "database_url": {"type": "str", "required": True, "no_log": True},
@@ -85,27 +85,27 @@ _FAIL = 'UPDATE "_prisma_migrations" SET rolled_back_at = now(), logs = %s WHERE
 
 def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
-    known = _migrations.found_in(params["runtime"])
-    address = _postgresql.parse(params["database_url"])
-    with contextlib.closing(_postgresql.connect(address, params["timeout"])) as database:
+    known = migrations.found_in(params["runtime"])
+    address = postgresql.parse(params["database_url"])
+    with contextlib.closing(postgresql.connect(address, params["timeout"])) as database:
         if check:
-            missing = _migrations.pending(known, _applied(database))
+            missing = migrations.pending(known, _applied(database))
         else:
-            database.execute("SELECT pg_advisory_lock(%s)", (_migrations.LOCK,))
-            database.execute(_migrations.RECORD)
-            missing = _migrations.pending(known, _applied(database))
+            database.execute("SELECT pg_advisory_lock(%s)", (migrations.LOCK,))
+            database.execute(migrations.RECORD)
+            missing = migrations.pending(known, _applied(database))
             for migration in missing:
                 _apply(database, migration, address.place)
     return {"changed": bool(missing), "applied": [migration.name for migration in missing], "database": address.place}
 
 
-def _applied(database: t.Any) -> list[_migrations.Applied]:
+def _applied(database: t.Any) -> list[migrations.Applied]:
     if not database.execute("SELECT to_regclass('\"_prisma_migrations\"') IS NOT NULL").fetchone()[0]:
         return []
-    return [_migrations.Applied(*row) for row in database.execute(_APPLIED)]
+    return [migrations.Applied(*row) for row in database.execute(_APPLIED)]
 
 
-def _apply(database: t.Any, migration: _migrations.Migration, place: str) -> None:
+def _apply(database: t.Any, migration: migrations.Migration, place: str) -> None:
     identity = str(uuid.uuid4())
     database.execute(_BEGIN, (identity, migration.checksum, migration.name))
     try:

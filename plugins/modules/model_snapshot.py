@@ -220,11 +220,11 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._model_fetch import Problem
-from ansible_collections.inference.fleet.plugins.module_utils._model_snapshot import Keeper
-from ansible_collections.inference.fleet.plugins.module_utils._model_units import Units
-from ansible_collections.inference.fleet.plugins.module_utils._model_wish import Wish
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Problem
+from ansible_collections.inference.fleet.plugins.module_utils.model.snapshot import Keeper
+from ansible_collections.inference.fleet.plugins.module_utils.model.units import Units
+from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import Wish
 from ansible_collections.inference.fleet.plugins.module_utils.net.proxies import exempt_own
 
 _OPTIONS: dict[str, dict[str, t.Any]] = {

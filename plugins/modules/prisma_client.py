@@ -66,8 +66,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _prisma
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import prisma
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "runtime": {"type": "path", "required": True},
@@ -82,9 +82,9 @@ def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     model = json.loads(params["model"])
     changed = not os.path.isdir(params["path"])
     if changed and not check:
-        _prisma.generate(params["runtime"], params["path"], model)
+        prisma.generate(params["runtime"], params["path"], model)
     if params["engine"]:
-        problem = _prisma.engine_problem(params["engine"], model["engine"])
+        problem = prisma.engine_problem(params["engine"], model["engine"])
         if problem:
             raise FleetError(
                 f"The query engine of litellm_query_engine cannot be used: {problem}. Take the file query-engine of "

@@ -110,11 +110,11 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_claim
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked, read_json, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils._rollout_claim import Claim
-from ansible_collections.inference.fleet.plugins.module_utils.files.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked, read_json, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
+from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
 
 
 def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None, Claim | None]:
@@ -122,7 +122,7 @@ def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None
     if params["state"] == "claimed":
         names = ("id", "verb", "who", "controller", "since", "targets")
         wanted = Claim(**{name: params[name] for name in names})
-        after, refused = _rollout_claim.claimed(before, wanted, params["take_over"])
+        after, refused = rollout_claim.claimed(before, wanted, params["take_over"])
         return after or before, refused
     if before is None or before.id != params["id"] or params["controller"] not in ("", before.controller):
         return before, None
@@ -131,19 +131,19 @@ def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None
     if not params["instance"]:
         raise FleetError("state done needs the instance that is done.")
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return _rollout_claim.with_done(before, params["instance"], at, params["seconds"]), None
+    return rollout_claim.with_done(before, params["instance"], at, params["seconds"]), None
 
 
 def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
     path = params["path"]
     if check:
-        before = _rollout_claim.parse(read_json(path), path)
+        before = rollout_claim.parse(read_json(path), path)
         after, refused = decide(before, params)
     else:
         make_directories(os.path.dirname(path))
         with locked(f"{path}.lock"):
-            before = _rollout_claim.parse(read_json(path), path)
+            before = rollout_claim.parse(read_json(path), path)
             after, refused = decide(before, params)
             if after is not None and after != before:
                 _write(path, after)
@@ -179,7 +179,7 @@ def main() -> None:
             "instance": {"type": "str"},
             "seconds": {"type": "float", "default": 0},
             "finished": {"type": "bool", "default": False},
-            "path": {"type": "path", "default": _rollout_claim.PATH},
+            "path": {"type": "path", "default": rollout_claim.PATH},
         },
         supports_check_mode=True,
     )

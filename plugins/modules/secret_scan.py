@@ -243,11 +243,11 @@ import dataclasses
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._secret_files import FileSearch
-from ansible_collections.inference.fleet.plugins.module_utils._secret_journal import journal_command, search_journal
-from ansible_collections.inference.fleet.plugins.module_utils._secret_processes import search_processes
-from ansible_collections.inference.fleet.plugins.module_utils._secret_scan import LIVE, RETIRED, Search, known_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.secrets.files import FileSearch
+from ansible_collections.inference.fleet.plugins.module_utils.secrets.journal import journal_command, search_journal
+from ansible_collections.inference.fleet.plugins.module_utils.secrets.processes import search_processes
+from ansible_collections.inference.fleet.plugins.module_utils.secrets.scan import LIVE, RETIRED, Search, known_keys
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "hashes": {

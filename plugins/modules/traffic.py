@@ -172,8 +172,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils import _traffic_control as control
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.traffic import control
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": ["started", "stopped", "read"]},

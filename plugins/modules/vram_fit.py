@@ -284,20 +284,20 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._files import read_json
-from ansible_collections.inference.fleet.plugins.module_utils._memory_record import reported
-from ansible_collections.inference.fleet.plugins.module_utils._model_config import ModelFiles, read_model
-from ansible_collections.inference.fleet.plugins.module_utils._vram_fit import UNKNOWN, Fit, Gpu, Reported, fit
-from ansible_collections.inference.fleet.plugins.module_utils._vram_options import (
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import UNKNOWN, Fit, Gpu, Reported, fit
+from ansible_collections.inference.fleet.plugins.module_utils.memory.options import (
     NEWEST,
     NotModelled,
     Options,
     parse_version,
     read_options,
 )
-from ansible_collections.inference.fleet.plugins.module_utils._vram_overhead import GIB
-from ansible_collections.inference.fleet.plugins.module_utils._vram_pool import parallel_sizes
+from ansible_collections.inference.fleet.plugins.module_utils.memory.overhead import GIB
+from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import parallel_sizes
+from ansible_collections.inference.fleet.plugins.module_utils.memory.record import reported
+from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelFiles, read_model
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal, _traffic_control
+from ansible_collections.inference.fleet.plugins.module_utils.traffic import control
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
 
 from lab import state
 from tests.project import MODEL, ROOT, Run
@@ -27,7 +28,7 @@ class Traffic:
         self, environment: t.Mapping[str, str], output: Path, streams: int, requests_per_second: float, key: str = ""
     ) -> None:
         self._output = str(output)
-        _traffic_control.start(
+        control.start(
             {
                 "url": environment["OPENAI_BASE_URL"],
                 "api_key": key or environment["OPENAI_API_KEY"],
@@ -40,8 +41,8 @@ class Traffic:
         )
 
     def stop(self) -> dict[str, t.Any]:
-        _traffic_control.stop(self._output, grace=60)
-        report = _traffic_control.report(self._output)
+        control.stop(self._output, grace=60)
+        report = control.report(self._output)
         assert report is not None
         return report
 
@@ -117,17 +118,17 @@ class Rollout(Playbook):
 
     def __init__(self, environment: t.Mapping[str, str], place: Path, *words: str) -> None:
         self._records = state.require(environment["INFERENCE_FLEET_LAB"]).directory / "rollouts"
-        self._before = {path: _rollout_journal.size(str(path)) for path in self._journals()}
+        self._before = {path: journal.size(str(path)) for path in self._journals()}
         super().__init__(environment, place, *words)
 
     def _journals(self) -> list[Path]:
-        return list(self._records.glob(f"*/{_rollout_journal.NAME}"))
+        return list(self._records.glob(f"*/{journal.NAME}"))
 
     def events(self) -> list[dict[str, t.Any]]:
         """What this run has written into a journal so far."""
         for path in self._journals():
             offset = self._before.get(path, 0)
-            if _rollout_journal.size(str(path)) > offset:
+            if journal.size(str(path)) > offset:
                 lines = path.read_bytes()[offset:].decode().splitlines()
                 return [json.loads(line) for line in lines if line.endswith("}")]
         return []

@@ -12,9 +12,9 @@ import json
 import math
 import typing as t
 
-from .._chat import CHAT_PATH
-from .._golden import FINISHED, Refusal
-from .._http import excerpt
+from ..net.http import excerpt
+from .chat import CHAT_PATH
+from .golden import FINISHED, Refusal
 
 COMPLETIONS_PATH = "/v1/completions"
 

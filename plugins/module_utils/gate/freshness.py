@@ -12,8 +12,8 @@ from __future__ import annotations
 import secrets
 import typing as t
 
-from .._chat import Answer
-from .._golden import Refusal
+from .chat import Answer
+from .golden import Refusal
 
 # How much older than its question an answer may seem, because two hosts' clocks differ.
 CLOCK_TOLERANCE = 60.0

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._http import Reply
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Reply
 
-from .._chat import said
-from .._golden import Refusal
+from .chat import said
+from .golden import Refusal
 
 EXISTING = "/etc/hostname"
 MISSING = "/nonexistent/inference-fleet"

@@ -11,9 +11,9 @@ import threading
 import time
 import typing as t
 
-from .._edge import BACKEND_PREFIX
-from .._errors import FleetError
-from .._haproxy import MASTER_SOCKET, SOCKET, WorkerGone, workers
+from ..core.errors import FleetError
+from ..edge.haproxy import MASTER_SOCKET, SOCKET, WorkerGone, workers
+from ..edge.state import BACKEND_PREFIX
 
 # An engine's step ends with the last of its threads, so the work is shared out and waited for in steps, too.
 _THREADS = 8

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .._http import Client, Reply
+from ..net.http import Client, Reply
 
 
 class Replaying(Client):

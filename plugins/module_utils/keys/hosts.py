@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .._errors import FleetError
-from .._key_store import Content
+from ..core.errors import FleetError
 from . import origin as _origin
+from .store import Content
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ import json
 import re
 import typing as t
 
-from .._errors import FleetError
-from .._keys import hash_fingerprint
+from ..core.errors import FleetError
+from ..core.keys import hash_fingerprint
 
 #: What a host takes, each with a generation of its own: the clients' keys, and the key that a gateway calls hosts with.
 KEYS, UPSTREAM = "keys", "upstream"

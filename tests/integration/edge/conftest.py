@@ -21,10 +21,11 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _keys
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.variables import units
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
+from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
 from tests.integration.edge.engine import Recorder
 
@@ -89,7 +90,7 @@ class Edge:
     ) -> dict[str, t.Any]:
         """Run module edge_keys; the arguments map keys to clients, and clients to their limits."""
         hashes = [
-            {"name": name, "sha256": _keys.sha256(key), **(limits or {}).get(name, {})} for key, name in keys.items()
+            {"name": name, "sha256": api_keys.sha256(key), **(limits or {}).get(name, {})} for key, name in keys.items()
         ]
         places = {
             "path": str(self.maps / "keys.map"),
@@ -242,7 +243,7 @@ class Edge:
 
     def _reloads(self) -> int:
         try:
-            answer = _haproxy.ask(self.master_socket, "show proc")
+            answer = haproxy.ask(self.master_socket, "show proc")
         except (OSError, FleetError):
             return -1
         master = re.search(r"^\d+\s+master\s+(?:\d+\s+)??(\d+)\s+(?:\[failed: \d+\]\s+)?\d+d", answer, re.MULTILINE)
@@ -251,7 +252,7 @@ class Edge:
     def _runs(self, reloads: int) -> bool:
         assert self.process
         assert self.process.poll() is None, self.log.read_text()
-        return self._reloads() >= reloads and bool(_haproxy.workers(self.socket, self.master_socket))
+        return self._reloads() >= reloads and bool(haproxy.workers(self.socket, self.master_socket))
 
     # What a client sees.
 
@@ -281,8 +282,8 @@ class Edge:
         eventually(lambda: all(server.up for server in self.servers()))
         return self
 
-    def servers(self) -> list[_haproxy.Server]:
-        return _haproxy.workers(self.socket, self.master_socket)[0].servers()
+    def servers(self) -> list[haproxy.Server]:
+        return haproxy.workers(self.socket, self.master_socket)[0].servers()
 
     def access_log(self) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if line.startswith("client=")]

@@ -7,7 +7,7 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _times
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
@@ -59,7 +59,7 @@ def test_requests_at_once(edge: Edge, engines: list[Recorder]) -> None:
 
 
 def test_an_expired_client_is_refused_although_nobody_runs_anything(edge: Edge) -> None:
-    limit(edge, expires=_times.moment(time.time() + 3))
+    limit(edge, expires=times.moment(time.time() + 3))
     assert edge.status("/v1/x", KEY) == 200
     eventually(lambda: edge.status("/v1/x", KEY) == 401)
     answer = edge.ask("/v1/x", KEY)

@@ -9,7 +9,8 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _keys, _times
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import times as clock
 
 from tests.integration.edge.conftest import KEY, Edge, eventually
 from tests.integration.edge.traffic import Stream, Traffic
@@ -30,12 +31,12 @@ def requests(edge: Edge) -> dict[str, int]:
 
 def last_used(edge: Edge, key: str) -> int:
     """Unix time."""
-    (found,) = [one for one in edge.usage()["usage"] if one["fingerprint"] == _keys.fingerprint(key)]
-    return _times.seconds(found["last_used"])
+    (found,) = [one for one in edge.usage()["usage"] if one["fingerprint"] == keys.fingerprint(key)]
+    return clock.seconds(found["last_used"])
 
 
 def since(edge: Edge) -> int:
-    return _times.seconds(edge.usage()["since"])
+    return clock.seconds(edge.usage()["since"])
 
 
 @pytest.fixture
@@ -50,13 +51,13 @@ def test_used_keys_are_counted_and_others_are_not(shared: Edge) -> None:
     before = int(time.time())
     use(shared, KEY, 3)
     found = shared.usage()
-    assert requests(shared) == {_keys.fingerprint(KEY): 3}
+    assert requests(shared) == {keys.fingerprint(KEY): 3}
     assert before - 1 <= last_used(shared, KEY) <= time.time()
-    assert found["accepts"] == sorted([_keys.fingerprint(KEY), _keys.fingerprint(OTHER)])
+    assert found["accepts"] == sorted([keys.fingerprint(KEY), keys.fingerprint(OTHER)])
     assert not found["changed"]
     assert not found["warnings"]
     use(shared, OTHER)
-    assert requests(shared) == {_keys.fingerprint(KEY): 3, _keys.fingerprint(OTHER): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 3, keys.fingerprint(OTHER): 1}
     assert not {KEY, OTHER} & set(json.dumps(shared.usage()).split('"'))
 
 
@@ -72,7 +73,7 @@ def test_the_time_is_that_of_the_last_request(shared: Edge) -> None:
 
 def test_what_is_refused_for_its_key_is_not_counted(shared: Edge) -> None:
     limits: dict[str, dict[str, t.Any]] = {
-        "team-b": {"expires": _times.moment(time.time() - 60)},
+        "team-b": {"expires": clock.moment(time.time() - 60)},
         "team-c": {"models": ["another/model"]},
     }
     shared.set_keys({KEY: "team-a", OTHER: "team-b", THIRD: "team-c"}, limits)
@@ -84,7 +85,7 @@ def test_what_is_refused_for_its_key_is_not_counted(shared: Edge) -> None:
     assert shared.usage()["usage"] == []
     # The edge took this key.
     assert shared.status("/v1/x", THIRD) == 403
-    assert requests(shared) == {_keys.fingerprint(THIRD): 1}
+    assert requests(shared) == {keys.fingerprint(THIRD): 1}
 
 
 def test_usage_outlives_reloads(shared: Edge) -> None:
@@ -96,7 +97,7 @@ def test_usage_outlives_reloads(shared: Edge) -> None:
         shared.reload()
         eventually(shared.healthy)
         use(shared, KEY)
-        assert requests(shared) == {_keys.fingerprint(KEY): expected, _keys.fingerprint(OTHER): 1}
+        assert requests(shared) == {keys.fingerprint(KEY): expected, keys.fingerprint(OTHER): 1}
     assert abs(last_used(shared, OTHER) - of_other) <= 1
     assert abs(since(shared) - began) <= 1
 
@@ -107,13 +108,13 @@ def test_usage_outlives_a_stop(shared: Edge) -> None:
     shared.stop()
     stopped = shared.usage()
     assert [one["requests"] for one in stopped["usage"]] == [2]
-    assert stopped["accepts"] == sorted([_keys.fingerprint(KEY), _keys.fingerprint(OTHER)])
+    assert stopped["accepts"] == sorted([keys.fingerprint(KEY), keys.fingerprint(OTHER)])
     # Longer than a reload takes, as far as the program can see.
     document = json.loads(shared.usage_file.read_text())
     shared.usage_file.write_text(json.dumps({**document, "saved": document["saved"] - 1000}))
     shared.start_and_wait()
     use(shared, OTHER)
-    assert requests(shared) == {_keys.fingerprint(KEY): 2, _keys.fingerprint(OTHER): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 2, keys.fingerprint(OTHER): 1}
     assert abs(since(shared) - began) <= 1
 
 
@@ -135,7 +136,7 @@ def test_after_a_crash_it_says_that_it_knows_nothing_of_before(shared: Edge) -> 
     assert since(shared) >= crashed - 1
     assert shared.usage()["usage"] == []
     use(shared, KEY)
-    assert requests(shared) == {_keys.fingerprint(KEY): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 1}
 
 
 def test_a_process_that_goes_on_after_it_was_saved_is_not_counted_twice(shared: Edge) -> None:
@@ -143,21 +144,21 @@ def test_a_process_that_goes_on_after_it_was_saved_is_not_counted_twice(shared: 
     # As before a reload that fails.
     for _ in range(2):
         assert shared.keep_usage("reload").returncode == 0
-        assert requests(shared) == {_keys.fingerprint(KEY): 2}
+        assert requests(shared) == {keys.fingerprint(KEY): 2}
     use(shared, KEY)
-    assert requests(shared) == {_keys.fingerprint(KEY): 3}
+    assert requests(shared) == {keys.fingerprint(KEY): 3}
 
 
 def test_a_stream_that_outlasts_a_reload_counts_once(shared: Edge) -> None:
     stream = Stream(shared, KEY, 4)
     shared.reload()
     eventually(shared.healthy)
-    assert requests(shared) == {_keys.fingerprint(KEY): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 1}
     use(shared, KEY)
-    assert requests(shared) == {_keys.fingerprint(KEY): 2}
+    assert requests(shared) == {keys.fingerprint(KEY): 2}
     shared.reload()
     eventually(shared.healthy)
-    assert requests(shared) == {_keys.fingerprint(KEY): 2}
+    assert requests(shared) == {keys.fingerprint(KEY): 2}
     assert stream.finished_whole()
 
 
@@ -177,7 +178,7 @@ def test_a_former_process_is_seen_while_it_works(shared: Edge) -> None:
     shared.reload()
     assert connection.getresponse().status == 200
     assert last_used(shared, KEY) > before
-    assert requests(shared) == {_keys.fingerprint(KEY): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 1}
 
 
 def test_nothing_is_lost_under_load(shared: Edge) -> None:
@@ -186,7 +187,7 @@ def test_nothing_is_lost_under_load(shared: Edge) -> None:
             time.sleep(0.5)
             shared.reload()
     assert set(traffic.answers) == {"200"}
-    counted = requests(shared)[_keys.fingerprint(KEY)]
+    counted = requests(shared)[keys.fingerprint(KEY)]
     # What came between a save and the signal, and the last one on each connection that was open then.
     assert traffic.answers["200"] * 0.5 <= counted <= traffic.answers["200"]
 
@@ -202,7 +203,7 @@ def test_a_damaged_file_is_told_and_begun_anew(shared: Edge, content: str) -> No
     assert "counted anew" in warning
     assert shared.keep_usage("reload").returncode == 0
     assert not shared.usage()["warnings"]
-    assert requests(shared) == {_keys.fingerprint(KEY): 1}
+    assert requests(shared) == {keys.fingerprint(KEY): 1}
 
 
 def test_a_file_that_cannot_be_written_is_told(shared: Edge) -> None:
@@ -236,14 +237,14 @@ def test_an_edge_that_does_not_count_yet_knows_nothing(unstarted: Edge) -> None:
     unstarted.reload()
     eventually(unstarted.healthy)
     use(unstarted, KEY)
-    assert requests(unstarted) == {_keys.fingerprint(KEY): 1}
+    assert requests(unstarted) == {keys.fingerprint(KEY): 1}
     assert since(unstarted) >= moment
 
 
 def test_a_dead_key_is_among_those_that_the_edge_takes_until_it_is_told(shared: Edge) -> None:
-    assert _keys.fingerprint(OTHER) in shared.usage()["accepts"]
+    assert keys.fingerprint(OTHER) in shared.usage()["accepts"]
     shared.set_keys({KEY: "team-a"})
-    assert shared.usage()["accepts"] == [_keys.fingerprint(KEY)]
+    assert shared.usage()["accepts"] == [keys.fingerprint(KEY)]
     assert shared.status("/v1/x", OTHER) == 401
 
 

@@ -6,8 +6,9 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _haproxy, _keys
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 
 from tests.integration.edge.conftest import KEY, Edge, origin_of
 from tests.integration.edge.traffic import Stream, Traffic
@@ -17,16 +18,16 @@ OTHER = "sk-the-key-of-team-b-for-tests-only-000000000"
 
 
 def live(edge: Edge) -> list[tuple[str, str]]:
-    worker = _haproxy.workers(edge.socket, edge.master_socket)[0]
+    worker = haproxy.workers(edge.socket, edge.master_socket)[0]
     return sorted(worker.map_entries(str(edge.maps / "keys.map")) or [])
 
 
 def in_file(edge: Edge) -> list[tuple[str, str]]:
-    return sorted(_edge.parse_map((edge.maps / "keys.map").read_text()))
+    return sorted(state.parse_map((edge.maps / "keys.map").read_text()))
 
 
 def wanted(keys: dict[str, str]) -> list[tuple[str, str]]:
-    return sorted((_keys.sha256(key), name) for key, name in keys.items())
+    return sorted((api_keys.sha256(key), name) for key, name in keys.items())
 
 
 def test_a_key_works_at_once_and_is_dead_at_once(edge: Edge) -> None:
@@ -76,13 +77,13 @@ def test_keys_outlive_a_reload_and_a_restart(edge: Edge) -> None:
 
 
 def test_what_somebody_changed_by_hand_is_put_right(edge: Edge) -> None:
-    worker = _haproxy.workers(edge.socket, edge.master_socket)[0]
-    worker.ask(f"add map {edge.maps / 'keys.map'} {_keys.sha256(OTHER)} intruder")
+    worker = haproxy.workers(edge.socket, edge.master_socket)[0]
+    worker.ask(f"add map {edge.maps / 'keys.map'} {api_keys.sha256(OTHER)} intruder")
     assert edge.status("/v1/models", OTHER) == 200
     result = edge.set_keys({KEY: "team-a"})
     assert result["actions"] == ["bring the running HAProxy in line with the file"]
     assert edge.status("/v1/models", OTHER) == 401
-    (edge.maps / "keys.map").write_text(f"{_keys.sha256(OTHER)} intruder\n")
+    (edge.maps / "keys.map").write_text(f"{api_keys.sha256(OTHER)} intruder\n")
     assert edge.set_keys({KEY: "team-a"})["changed"]
     assert live(edge) == in_file(edge) == wanted({KEY: "team-a"})
 
@@ -98,9 +99,9 @@ def test_an_edge_that_does_not_run_gets_its_file(unstarted: Edge) -> None:
 def test_a_process_that_a_reload_left_behind_learns_too(edge: Edge) -> None:
     stream = Stream(edge, KEY, 3)
     edge.reload()
-    assert len(_haproxy.workers(edge.socket, edge.master_socket)) == 2
+    assert len(haproxy.workers(edge.socket, edge.master_socket)) == 2
     edge.set_keys({OTHER: "team-b"})
-    for worker in _haproxy.workers(edge.socket, edge.master_socket):
+    for worker in haproxy.workers(edge.socket, edge.master_socket):
         assert worker.map_entries(str(edge.maps / "keys.map")) == wanted({OTHER: "team-b"})
     # A request that was let in is not cut off by what changes later.
     assert stream.finished_whole()
@@ -131,7 +132,7 @@ def test_ten_thousand_keys(edge: Edge) -> None:
         edge.set_keys({**keys, KEY: "team-a"})
         added = edge.set_keys({**keys, KEY: "team-a", OTHER: "team-b"})
         again = edge.set_keys({**keys, KEY: "team-a", OTHER: "team-b"})
-    assert added["actions"][:-1] == [f"add team-b {_keys.fingerprint(OTHER)}"]
+    assert added["actions"][:-1] == [f"add team-b {api_keys.fingerprint(OTHER)}"]
     assert not again["changed"]
     assert len(live(edge)) == 10_002
     assert edge.status("/v1/models", "sk-9999") == 200
@@ -140,4 +141,7 @@ def test_ten_thousand_keys(edge: Edge) -> None:
 
 def test_a_diff_shows_no_hash(edge: Edge) -> None:
     diff: dict[str, t.Any] = edge.set_keys({OTHER: "team-b"})["diff"]
-    assert diff == {"before": f"team-a {_keys.fingerprint(KEY)}\n", "after": f"team-b {_keys.fingerprint(OTHER)}\n"}
+    assert diff == {
+        "before": f"team-a {api_keys.fingerprint(KEY)}\n",
+        "after": f"team-b {api_keys.fingerprint(OTHER)}\n",
+    }

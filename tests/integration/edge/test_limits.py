@@ -11,7 +11,7 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 
 from tests.integration.edge.conftest import IS_HAPROXY_2_4, KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
@@ -33,7 +33,7 @@ def busy(edge: Edge, seconds: float, count: int = 1) -> list[threading.Thread]:
 
 def has_taken(edge: Edge, count: int) -> bool:
     """Whether this many requests are with an instance or wait for one."""
-    rows = _haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
+    rows = haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
     waiting = sum(int(row["qcur"] or 0) for row in rows)
     return count == waiting + sum(int(row["scur"]) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND"))
 

@@ -9,7 +9,8 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _haproxy, _times
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
@@ -27,7 +28,7 @@ def idle(edge: Edge, count: int) -> t.Iterator[list[socket.socket]]:
 
 
 def open_connections(edge: Edge) -> int:
-    rows = _haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
+    rows = haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
     return sum(int(row["scur"]) for row in rows if row["svname"] == "FRONTEND")
 
 
@@ -115,9 +116,7 @@ def test_keys_are_not_probed_through_health(unstarted: Edge) -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/metrics/engine-0", "/v1/models", "/other"])
 def test_an_expired_key_reads_nothing(edge: Edge, path: str) -> None:
-    edge.set_keys(
-        {KEY: "team-a", MONITORING: "monitoring"}, {"monitoring": {"expires": _times.moment(time.time() + 2)}}
-    )
+    edge.set_keys({KEY: "team-a", MONITORING: "monitoring"}, {"monitoring": {"expires": times.moment(time.time() + 2)}})
     assert edge.status("/metrics", MONITORING) == 200
     eventually(lambda: edge.status("/metrics", MONITORING) != 200)
     answer = edge.ask(path, MONITORING)

@@ -6,8 +6,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _redis
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import redis
 
 from tests.certificates import certificate
 from tests.integration.gateway.conftest import redis_server
@@ -24,7 +24,7 @@ def server(tmp_path: Path) -> t.Iterator[tuple[int, Path]]:
 
 
 def look(url: str) -> str:
-    return _redis.check(_redis.parse(url, "litellm_redis_url"), "litellm_redis_url", 5)
+    return redis.check(redis.parse(url, "litellm_redis_url"), "litellm_redis_url", 5)
 
 
 def test_a_certificate_with_its_name_is_trusted(server: tuple[int, Path]) -> None:

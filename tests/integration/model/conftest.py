@@ -15,16 +15,16 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils._model_fetch import Snapshot, Spec
-from ansible_collections.inference.fleet.plugins.module_utils._model_hub import Hub as HubClient
-from ansible_collections.inference.fleet.plugins.module_utils._model_sources import from_hub
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Snapshot, Spec
+from ansible_collections.inference.fleet.plugins.module_utils.model.hub import Hub as HubClient
+from ansible_collections.inference.fleet.plugins.module_utils.model.sources import from_hub
 
 from tests.fakes import hub as fake_hub
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOCK = REPOSITORY / "roles/model/files/fetcher.txt"
-PROGRAM = REPOSITORY / "plugins/module_utils/_model_fetch.py"
+PROGRAM = REPOSITORY / "plugins/module_utils/model/fetch.py"
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 

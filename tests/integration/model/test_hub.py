@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 
 from tests.fakes.hub import Faults, Hub
 from tests.integration.model.conftest import MODEL, WANTED, Host, assert_complete, model_files, wait_until

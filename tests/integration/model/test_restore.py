@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils._model_fetch import Spec
-from ansible_collections.inference.fleet.plugins.module_utils._model_sources import from_path
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Spec
+from ansible_collections.inference.fleet.plugins.module_utils.model.sources import from_path
 
 from tests.fakes.hub import Faults, Hub
 from tests.integration.model.conftest import MODEL, Host, assert_complete, model_files, wait_until

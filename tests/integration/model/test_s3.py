@@ -9,10 +9,10 @@ from pathlib import Path
 
 import boto3
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._model_fetch import Snapshot
-from ansible_collections.inference.fleet.plugins.module_utils._model_sources import from_s3
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Snapshot
+from ansible_collections.inference.fleet.plugins.module_utils.model.sources import from_s3
 from moto.server import ThreadedMotoServer
 
 from tests.integration.model.conftest import PROGRAM, WANTED, Host, assert_complete, model_files

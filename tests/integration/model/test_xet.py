@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 
 from tests.fakes.hub import Hub
 from tests.integration.model.conftest import MODEL, Host, assert_complete, model_files, wait_until

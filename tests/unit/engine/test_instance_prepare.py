@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils._engines import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
 
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_prepare.py"
 KEYS = "ENGINE_API_KEY=sk-now\nENGINE_API_KEY_NEXT=sk-next\nENGINE_API_KEY_NEXT_KNOWN_BY=1\n"

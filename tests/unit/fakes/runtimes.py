@@ -14,7 +14,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils._engines import (
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
     ENGINES,
     explain_refused_options,
     render_config,

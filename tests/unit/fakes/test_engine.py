@@ -19,7 +19,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._metrics import Load, load
+from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load, load
 from PIL import Image, ImageDraw
 
 from tests.fakes import engine as fake

@@ -8,7 +8,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._engine_log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
 
 from tests.fakes.standin import wheels
 from tests.unit.fakes import runtimes

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils import _engine_log
-from ansible_collections.inference.fleet.plugins.module_utils._engine_log import Explanation
+from ansible_collections.inference.fleet.plugins.module_utils.engines import log
+from ansible_collections.inference.fleet.plugins.module_utils.engines.log import Explanation
 
 from tests.fakes.engine import FAULTS
 from tests.fakes.standin import faults, options, wheels
@@ -38,7 +38,7 @@ def engine(runtime: Path, place: Path, given: dict[str, t.Any] | None = None, **
 
 
 def explain(text: str) -> Explanation:
-    why = _engine_log.explain(text.splitlines())
+    why = log.explain(text.splitlines())
     assert why is not None, text
     return why
 

@@ -9,7 +9,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _litellm_keys
+from ansible_collections.inference.fleet.plugins.module_utils.gateway import litellm_keys
 
 from tests.unit.litellm.conftest import ProxyException, UserAPIKeyAuth, load, wait
 from tests.unit.litellm.test_fleet_clients import KEY, OTHER, write
@@ -67,7 +67,7 @@ def test_the_team_is_the_one_that_module_litellm_key_makes(
     gateway: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.fleet_history, "WRITTEN", True)
-    assert ask(gateway, KEY).team_id == _litellm_keys.team_id("team-a")
+    assert ask(gateway, KEY).team_id == litellm_keys.team_id("team-a")
 
 
 @pytest.mark.parametrize("key", ["", "sk-wrong", "sk-of-the-host-itselF"])

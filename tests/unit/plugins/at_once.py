@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
 #: Longer than a busy machine takes to start some processes, in seconds.
 PATIENCE = 300

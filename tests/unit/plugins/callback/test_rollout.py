@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.callback import rollout
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_journal
-from ansible_collections.inference.fleet.plugins.module_utils._rollout_files import read
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.files import read
 
-from tests.unit.plugins.module_utils.rollout_journals import Journal, good_run, rolled_back, unreachable
+from tests.unit.plugins.plugin_utils.rollout.rollout_journals import Journal, good_run, rolled_back, unreachable
 
 ROOT = Path(__file__).resolve().parents[4]
 ACTION = "inference.fleet.rollout"
@@ -166,7 +166,7 @@ def test_without_a_rollout_nothing_is_shown(
 
 
 def outcomes(journal: Path) -> list[tuple[str, str]]:
-    events = _rollout_journal.read(str(journal))
+    events = rollout_journal.read(str(journal))
     return [(event["host"], event["outcome"]) for event in events if event["event"] == "outcome"]
 
 
@@ -185,7 +185,7 @@ def test_a_host_that_is_lost_in_its_turn_is_noted_once(callback: rollout.Callbac
     for host in ("inference-1", "inference-1", "inference-2", "inference-3", "stranger"):
         callback.v2_runner_on_unreachable(lost(host))
     assert outcomes(journal) == [("inference-2", "rolled_back"), ("inference-1", "unreachable")]
-    said = _rollout_journal.read(str(journal))[-1]["message"]
+    said = rollout_journal.read(str(journal))[-1]["message"]
     assert said.startswith("inference-1 does not answer any more in its step start (Failed to connect")
 
 

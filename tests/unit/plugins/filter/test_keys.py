@@ -4,7 +4,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.filter.keys import FilterModule
-from ansible_collections.inference.fleet.plugins.module_utils import _keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 
 FILTERS = FilterModule().filters()
 STORE = "a1" * 16
@@ -16,7 +16,7 @@ Item = dict[str, t.Any]
 
 def key(digest: str, slot: str = "current", **changes: t.Any) -> Item:
     times = {"created": "2026-11-10T12:00:00Z", "activated": "", "retire_at": "", "retired": ""}
-    return {"slot": slot, "sha256": digest, "fingerprint": _keys.hash_fingerprint(digest), **times, **changes}
+    return {"slot": slot, "sha256": digest, "fingerprint": api_keys.hash_fingerprint(digest), **times, **changes}
 
 
 def client(name: str, *keys: Item, **changes: t.Any) -> Item:
@@ -37,10 +37,10 @@ def host(
     uses: dict[str, tuple[str, int]] | None = None, since: str | None = "2026-11-01T12:00:00Z", **changes: t.Any
 ) -> Item:
     usage = [
-        {"fingerprint": _keys.hash_fingerprint(digest), "last_used": last_used, "requests": requests}
+        {"fingerprint": api_keys.hash_fingerprint(digest), "last_used": last_used, "requests": requests}
         for digest, (last_used, requests) in (uses or {}).items()
     ]
-    accepts = [_keys.hash_fingerprint(digest) for digest in (A, B)]
+    accepts = [api_keys.hash_fingerprint(digest) for digest in (A, B)]
     return {"usage": usage, "since": since, "accepts": accepts, **changes}
 
 

@@ -6,7 +6,7 @@ import typing as t
 import pytest
 from ansible_collections.inference.fleet.plugins.filter.rollouts import FilterModule
 
-from tests.unit.plugins.module_utils.rollouts import claim, status
+from tests.unit.plugins.plugin_utils.rollout.rollouts import claim, status
 
 FILTERS = FilterModule().filters()
 INSTANCES = [{"index": 0, "name": "vllm-0", "unit": "vllm@0.service"}, {"index": 1, "name": "vllm-1"}]

@@ -6,12 +6,14 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _key_holder, _keys, _times
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.keys import holder as key_holder
 from ansible_collections.inference.fleet.plugins.modules import api_key as module
 
 from tests.unit.conftest import Result, RunModule
 from tests.unit.plugins.at_once import at_once
-from tests.unit.plugins.module_utils.key_stores import ELSEWHERE, ME, NOW, later
+from tests.unit.plugins.module_utils.keys.key_stores import ELSEWHERE, ME, NOW, later
 
 DAY = 86400
 ApiKey = t.Callable[..., Result]
@@ -27,8 +29,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(_times, "now", lambda: later(clock.seconds))
-    monkeypatch.setattr(_key_holder, "current", lambda: clock.holder)
+    monkeypatch.setattr(times, "now", lambda: later(clock.seconds))
+    monkeypatch.setattr(key_holder, "current", lambda: clock.holder)
     return clock
 
 
@@ -60,13 +62,14 @@ def test_each_client_gets_a_key_once(api_key: ApiKey, path: Path) -> None:
     keys = stored(path)
     assert result["changed"]
     assert [client["name"] for client in result["clients"]] == ["team-b", "team-a"]
-    assert result["clients"][0]["fingerprint"] == _keys.fingerprint(keys["team-b"])
+    assert result["clients"][0]["fingerprint"] == api_keys.fingerprint(keys["team-b"])
     limits: dict[str, t.Any] = {"models": [], "requests_per_minute": None, "max_concurrent": None, "expires": ""}
     limits |= {"tokens_per_minute": None, "budget": None, "budget_period": ""}
     assert result["hashes"] == [
-        {"name": name, "sha256": _keys.sha256(keys[name]), "slot": "current", **limits} for name in ("team-a", "team-b")
+        {"name": name, "sha256": api_keys.sha256(keys[name]), "slot": "current", **limits}
+        for name in ("team-a", "team-b")
     ]
-    added = [f"add {name} {_keys.fingerprint(keys[name])}" for name in ("team-a", "team-b")]
+    added = [f"add {name} {api_keys.fingerprint(keys[name])}" for name in ("team-a", "team-b")]
     assert result["actions"] == [f"make the key store {path}", *added]
     again = api_key("team-b", "team-a")
     assert not again["changed"]
@@ -262,7 +265,7 @@ def test_of_several_processes_at_once_one_rotates(path: Path) -> None:
 
 
 def test_clients_go_and_their_keys_are_remembered_as_dead(api_key: ApiKey, path: Path) -> None:
-    digest = _keys.sha256(stored_after(api_key, path, "team-a", "team-b")["team-a"])
+    digest = api_keys.sha256(stored_after(api_key, path, "team-a", "team-b")["team-a"])
     result = api_key("team-a", "never-was", state="absent")
     assert result["changed"]
     assert [action.split()[:2] for action in result["actions"]] == [["remove", "team-a"]]
@@ -345,9 +348,9 @@ def test_check_mode_says_what_each_step_would_do(api_key: ApiKey, path: Path) ->
 
 def test_a_diff_shows_fingerprints(api_key: ApiKey, path: Path) -> None:
     api_key("team-a")
-    old = _keys.fingerprint(stored(path)["team-a"])
+    old = api_keys.fingerprint(stored(path)["team-a"])
     diff = api_key("team-a", state="pending", rotation_id="r1")["diff"]
-    new = _keys.fingerprint(stored(path, "pending")["team-a"])
+    new = api_keys.fingerprint(stored(path, "pending")["team-a"])
     assert diff == {
         "before": f"team-a {old} current\n",
         "after": f"team-a {old} current\nteam-a {new} pending\nrotation r1 pending by ops on here, process 100\n",

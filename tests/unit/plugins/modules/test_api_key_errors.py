@@ -12,13 +12,14 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _key_holder, _times
-from ansible_collections.inference.fleet.plugins.module_utils._files import locked
-from ansible_collections.inference.fleet.plugins.module_utils._key_holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked
+from ansible_collections.inference.fleet.plugins.module_utils.keys import holder as key_holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
 
 from tests.unit.conftest import Result, RunModule
-from tests.unit.plugins.module_utils.aws_store import PREFIX, REGION, Aws, aws, moto, refuse_second_value
-from tests.unit.plugins.module_utils.key_stores import A_KEY, ELSEWHERE, ME, later, watched
+from tests.unit.plugins.module_utils.keys.aws_store import PREFIX, REGION, Aws, aws, moto, refuse_second_value
+from tests.unit.plugins.module_utils.keys.key_stores import A_KEY, ELSEWHERE, ME, later, watched
 
 __all__ = ["aws", "moto"]
 
@@ -28,14 +29,14 @@ SOURCES = [
     *(
         MODULE_UTILS / f"{name}.py"
         for name in (
-            "_key_store",
-            "_key_store_aws",
-            "_key_store_file",
-            "_key_tags",
-            "_keys",
-            "_rotation",
-            "_secrets_manager",
-            "_times",
+            "keys/store",
+            "keys/store_aws",
+            "keys/store_file",
+            "keys/tags",
+            "core/keys",
+            "keys/rotation",
+            "keys/secrets_manager",
+            "core/times",
         )
     ),
 ]
@@ -148,7 +149,7 @@ def full_disk(env: Env) -> None:
 
 def busy(env: Env) -> None:
     with env.patch.context() as patch:
-        module = "ansible_collections.inference.fleet.plugins.module_utils._key_store_file.locked"
+        module = "ansible_collections.inference.fleet.plugins.module_utils.keys.store_file.locked"
         patch.setattr(module, lambda path: locked(path, timeout=0.1))
         with locked(f"{env.path}.lock"):
             env.run("present", "c")
@@ -206,7 +207,7 @@ def wrong_steps(env: Env) -> None:
 
 
 def living_holder(env: Env) -> None:
-    env.by(dataclasses.replace(ME, pid=1, pid_started=_key_holder.start_ticks(1) or 0))
+    env.by(dataclasses.replace(ME, pid=1, pid_started=key_holder.start_ticks(1) or 0))
     env.both("pending", "a")
     env.by(ME)
     env.both("pending", "a")
@@ -259,7 +260,7 @@ def empty_version(env: Env) -> None:
 
 def too_much(env: Env) -> None:
     env.cloud("present", clients=[{"name": "a", "models": [f"{number}{'x' * 120}" for number in range(120)]}])
-    module = "ansible_collections.inference.fleet.plugins.module_utils._key_store_aws._MAX_BYTES"
+    module = "ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws._MAX_BYTES"
     with env.patch.context() as patch:
         patch.setattr(module, 10)
         env.cloud("present", "c")
@@ -332,11 +333,11 @@ def not_answered(env: Env) -> None:
 
 
 def no_connection(env: Env) -> None:
-    from ansible_collections.inference.fleet.plugins.module_utils import _secrets_manager
+    from ansible_collections.inference.fleet.plugins.module_utils.keys import secrets_manager
 
     real = importlib.import_module
     with env.patch.context() as patch:
-        patch.setattr(_secrets_manager, "connect", REAL_CONNECT)
+        patch.setattr(secrets_manager, "connect", REAL_CONNECT)
         env.cloud("info", profile=PASTED)
         env.cloud("info", region="no region")
         env.cloud("info", endpoint_url=PASTED)
@@ -351,9 +352,9 @@ def no_connection(env: Env) -> None:
 
 
 def _real_connect() -> t.Any:
-    from ansible_collections.inference.fleet.plugins.module_utils import _secrets_manager
+    from ansible_collections.inference.fleet.plugins.module_utils.keys import secrets_manager
 
-    return _secrets_manager.connect
+    return secrets_manager.connect
 
 
 REAL_CONNECT = _real_connect()
@@ -454,4 +455,4 @@ def test_no_result_has_a_key_in_it_but_the_one_that_was_asked_for(env: Env) -> N
 
 def test_time_stands_still_here(env: Env) -> None:
     env.at(5)
-    assert _times.now() == later(5)
+    assert times.now() == later(5)

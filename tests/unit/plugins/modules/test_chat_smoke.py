@@ -10,8 +10,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._gate import Gate
-from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import Gate
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.modules import chat_smoke
 

@@ -7,7 +7,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _edge_drain
+from ansible_collections.inference.fleet.plugins.module_utils.edge import drain as edge_drain
 
 from tests.fakes.haproxy import FakeHaproxy, FakeWorker
 from tests.unit.conftest import Result, RunModule
@@ -45,7 +45,7 @@ def haproxy(tmp_path: Path) -> t.Iterator[FakeHaproxy]:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that would have been slept."""
     seconds: list[float] = []
-    monkeypatch.setattr(_edge_drain.time, "sleep", seconds.append)
+    monkeypatch.setattr(edge_drain.time, "sleep", seconds.append)
     return seconds
 
 
@@ -107,7 +107,7 @@ def test_an_instance_beside_others_needs_no_lame_duck(drain: Drain, haproxy: Fak
 def test_the_last_instance_is_the_host(drain: Drain, haproxy: FakeHaproxy, monkeypatch: pytest.MonkeyPatch) -> None:
     haproxy.worker.servers["engine-0"]["up"] = 0
     during: list[t.Any] = []
-    monkeypatch.setattr(_edge_drain.time, "sleep", lambda seconds: during.append((seconds, host_state(haproxy))))
+    monkeypatch.setattr(edge_drain.time, "sleep", lambda seconds: during.append((seconds, host_state(haproxy))))
     drain("drained", instance="engine-1", lame_duck_seconds=15)
     assert during == [(15, [("host", "lame_duck")])]
     assert host_state(haproxy) == []

@@ -3,8 +3,8 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils._ready import Slice
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import Slice
 from ansible_collections.inference.fleet.plugins.modules import engine_ready
 
 from tests.unit.conftest import RunModule

@@ -4,8 +4,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.releases.staging import Staging
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.instances.staging import Staging
 from ansible_collections.inference.fleet.plugins.modules import engine_runtime
 
 from tests.unit.conftest import RunModule

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils import _nvidia_host
+from ansible_collections.inference.fleet.plugins.module_utils.gpu import host
 from ansible_collections.inference.fleet.plugins.modules import gpu_info
 
-from ..module_utils.nvidia_hosts import fake_host, module_arguments
+from ..module_utils.gpu.nvidia_hosts import fake_host, module_arguments
 
 if t.TYPE_CHECKING:
     from ...conftest import RunModule
@@ -16,7 +16,7 @@ if t.TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nvidia_host, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(host, "_SETTLE_SECONDS", 0.0)
 
 
 def arguments(root: Path, scenario: str, **changes: t.Any) -> dict[str, t.Any]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._preflight import Listener
+from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import Listener
 from ansible_collections.inference.fleet.plugins.modules import host_preflight
 
 from tests.unit.conftest import RunModule

@@ -13,12 +13,13 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _edge, _key_holder
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
+from ansible_collections.inference.fleet.plugins.module_utils.keys import holder as key_holder
 from ansible_collections.inference.fleet.plugins.modules import api_key, edge_keys
 
 from tests.unit.conftest import Result
-from tests.unit.plugins.module_utils.key_stores import ELSEWHERE, ME
+from tests.unit.plugins.module_utils.keys.key_stores import ELSEWHERE, ME
 
 HOSTS = ("host", "gateway")
 CLIENTS = ("gateway", "team-a")
@@ -64,14 +65,14 @@ class Fleet:
     def shows(self) -> str:
         return dict(self.entries("gateway", "upstream.map"))["upstream"]
 
-    def entries(self, host: str, file: str) -> _edge.Entries:
-        return _edge.parse_map((self.directory / host / file).read_text())
+    def entries(self, host: str, file: str) -> edge_state.Entries:
+        return edge_state.parse_map((self.directory / host / file).read_text())
 
 
 class Writer:
     """A run: what it has read is what it writes, then or later."""
 
-    def __init__(self, fleet: Fleet, holder: _key_holder.Holder, now: list[_key_holder.Holder]) -> None:
+    def __init__(self, fleet: Fleet, holder: key_holder.Holder, now: list[key_holder.Holder]) -> None:
         self.fleet = fleet
         self.refusals: list[str] = []
         self._holder = holder
@@ -149,10 +150,10 @@ def new_client(run: Writer) -> Steps:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[_key_holder.Holder]:
+def now(monkeypatch: pytest.MonkeyPatch) -> list[key_holder.Holder]:
     """Who asks just now."""
     now = [ME]
-    monkeypatch.setattr(_key_holder, "current", lambda: now[0])
+    monkeypatch.setattr(key_holder, "current", lambda: now[0])
     # Nothing crashes here.
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
     return now
@@ -160,7 +161,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[_key_holder.Holder]:
 
 @pytest.mark.parametrize("other", [site, new_client])
 def test_no_order_of_two_runs_leaves_a_dead_key(
-    tmp_path: Path, now: list[_key_holder.Holder], other: t.Callable[[Writer], Steps]
+    tmp_path: Path, now: list[key_holder.Holder], other: t.Callable[[Writer], Steps]
 ) -> None:
     refused = 0
     steps = (
@@ -199,7 +200,7 @@ def test_no_order_of_two_runs_leaves_a_dead_key(
     assert 0 < refused < number
 
 
-def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[_key_holder.Holder]) -> None:
+def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[key_holder.Holder]) -> None:
     fleet = Fleet(tmp_path / "fleet")
     first = fleet.store("present", *CLIENTS)
     for host in HOSTS:
@@ -229,7 +230,7 @@ def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[_
 
 
 def test_a_store_from_an_older_copy_is_refused_and_goes_on_above_the_hosts(
-    tmp_path: Path, now: list[_key_holder.Holder]
+    tmp_path: Path, now: list[key_holder.Holder]
 ) -> None:
     fleet = Fleet(tmp_path / "fleet")
     path = tmp_path / "fleet" / "keys.json"
@@ -251,7 +252,7 @@ def test_a_store_from_an_older_copy_is_refused_and_goes_on_above_the_hosts(
     )
 
 
-def test_a_new_fleet_and_one_of_before_need_nothing(tmp_path: Path, now: list[_key_holder.Holder]) -> None:
+def test_a_new_fleet_and_one_of_before_need_nothing(tmp_path: Path, now: list[key_holder.Holder]) -> None:
     fleet = Fleet(tmp_path / "fleet")
     looked = {host: fleet.write(host) for host in HOSTS}
     made = fleet.store("present", *CLIENTS, hosts=looked)

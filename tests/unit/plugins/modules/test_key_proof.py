@@ -7,9 +7,9 @@ import socket
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _key_proof
-from ansible_collections.inference.fleet.plugins.module_utils._http import Reply
-from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.keys import proof as key_proof
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Reply
 
 from tests.fakes.engine import MODEL, FakeEngine
 from tests.unit.conftest import Result, RunModule
@@ -53,14 +53,14 @@ def test_a_live_key_is_answered_and_a_dead_one_refused_on_every_route(prove: Pro
     result = prove(engines=[engine.url])
     assert not result.get("failed", False)
     assert result["answered"] == [f"team-a {fingerprint(KEY)}"]
-    assert result["refused"] == 2 * len(_key_proof.ROUTES)
+    assert result["refused"] == 2 * len(key_proof.ROUTES)
 
 
 def test_a_key_that_should_be_dead_is_named_with_every_route(prove: Prove, engine: FakeEngine) -> None:
     engine.faults.set("no_auth")
     result = prove()
     assert result["failed"]
-    assert len(result["failures"]) == len(_key_proof.ROUTES)
+    assert len(result["failures"]) == len(key_proof.ROUTES)
     assert f"does not refuse the dead key of team-b {fingerprint(DEAD)}: GET /v1/models gave 200" in result["msg"]
 
 
@@ -68,12 +68,12 @@ def test_a_key_that_should_be_dead_is_named_with_every_route(prove: Prove, engin
 def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_nobodys_key: int, unlike: int) -> None:
     def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
         absent = path == "/v1/score"
-        return Reply(with_nobodys_key if absent and key == _key_proof.NOBODYS else 404 if absent else 401, {}, b"", 0.0)
+        return Reply(with_nobodys_key if absent and key == key_proof.NOBODYS else 404 if absent else 401, {}, b"", 0.0)
 
-    prover = _key_proof.Prover(ask, [], ["http://127.0.0.1:4001"], MODEL, 0, 1)
-    proof = prover.prove([], [_key_proof.ClientKey("team-b", DEAD)], 0)
+    prover = key_proof.Prover(ask, [], ["http://127.0.0.1:4001"], MODEL, 0, 1)
+    proof = prover.prove([], [key_proof.ClientKey("team-b", DEAD)], 0)
     assert len(proof.failures) == unlike
-    assert proof.refused == len(_key_proof.ROUTES) - unlike
+    assert proof.refused == len(key_proof.ROUTES) - unlike
 
 
 @pytest.mark.parametrize(("code", "accepted"), [("429", True), ("budget_exceeded", True), ("queue_full", False)])
@@ -81,8 +81,8 @@ def test_a_client_at_its_limits_is_known_all_the_same(code: str, accepted: bool)
     def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
         return Reply(429, {}, json.dumps({"error": {"message": "no", "code": code}}).encode(), 0.0)
 
-    prover = _key_proof.Prover(ask, ["http://127.0.0.1:4000"], [], MODEL, 0, 1)
-    proof = prover.prove([_key_proof.ClientKey("team-a", KEY)], [], 1)
+    prover = key_proof.Prover(ask, ["http://127.0.0.1:4000"], [], MODEL, 0, 1)
+    proof = prover.prove([key_proof.ClientKey("team-a", KEY)], [], 1)
     assert (proof.failures == []) == accepted
 
 
@@ -101,7 +101,7 @@ def test_an_answer_without_a_word_is_none(prove: Prove, engine: FakeEngine) -> N
 
 
 def test_a_busy_service_is_asked_again(prove: Prove, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_key_proof, "_PAUSE", 0.01)
+    monkeypatch.setattr(key_proof, "_PAUSE", 0.01)
     engine.faults.set("status", 503)
     engine.faults.set("status_times", 2)
     assert not prove(patience=30).get("failed", False)

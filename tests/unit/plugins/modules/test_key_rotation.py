@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.action.key_rotation import ARGUMENTS, KeyRotation
-from ansible_collections.inference.fleet.plugins.module_utils import _rollout_lock
-from ansible_collections.inference.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import lock
 
 INFERENCE = ["inference-10", "inference-2", "inference-1"]
 GATEWAYS = ["gateway-2", "gateway-1"]
@@ -77,13 +77,13 @@ def test_hosts_that_do_not_run_are_named(run: Run) -> None:
 
 def test_a_rollout_keeps_a_rotation_out_and_the_other_way_round(run: Run) -> None:
     run("locked")
-    holder = _rollout_lock.current(str(run.records))
+    holder = lock.current(str(run.records))
     assert holder is not None
     assert (holder.pid, holder.verb) == (os.getppid(), "rotate_keys")
-    other = _rollout_lock.holder_of(os.getpid(), "ops@here", "site", "now")
+    other = lock.holder_of(os.getpid(), "ops@here", "site", "now")
     with pytest.raises(FleetError, match=r"has been changing this fleet since .* \(rotate_keys, process"):
-        _rollout_lock.acquire(str(run.records), other, take_over=False)
-    _rollout_lock.acquire(str(run.records), other, take_over=True)
+        lock.acquire(str(run.records), other, take_over=False)
+    lock.acquire(str(run.records), other, take_over=True)
     with pytest.raises(FleetError, match=r"ops@here .* has been changing this fleet since now \(site, process"):
         run("locked")
     run("locked", take_over=True)

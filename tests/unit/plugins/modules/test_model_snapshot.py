@@ -8,14 +8,14 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _model_fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils import _model_snapshot
-from ansible_collections.inference.fleet.plugins.module_utils._runtime import MARKER
+from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model import snapshot
+from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import MARKER
 from ansible_collections.inference.fleet.plugins.modules import model_snapshot
 
 from tests.fakes import hub as fake_hub
 from tests.unit.conftest import Result, RunModule
-from tests.unit.plugins.module_utils.models import (
+from tests.unit.plugins.module_utils.model.models import (
     MODEL,
     SHARDS,
     SLUG,
@@ -86,7 +86,7 @@ def hub(host: Host, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[fake_hub.Hub]
             return Memory(started.files(MODEL, wanted))
 
         monkeypatch.setattr(Systemd, "source", staticmethod(source))
-        monkeypatch.setattr(_model_snapshot, "is_complete", lambda _path: True)
+        monkeypatch.setattr(snapshot, "is_complete", lambda _path: True)
         host.options = {"source": "hub", "endpoint": started.url, "revision": "main"}
         yield started
 
@@ -334,8 +334,8 @@ def test_a_lost_disk_is_not_replaced_by_a_slow_one(host: Host) -> None:
 
 def test_the_fast_disk_is_the_default_where_there_is_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     nvme = host.base / "nvme"
-    monkeypatch.setattr(_model_snapshot, "FAST_DISK", str(nvme))
-    monkeypatch.setattr(_model_snapshot, "SLOW_DISK", str(host.base / "slow"))
+    monkeypatch.setattr(snapshot, "FAST_DISK", str(nvme))
+    monkeypatch.setattr(snapshot, "SLOW_DISK", str(host.base / "slow"))
     assert host.run(check=True, root="")["path"].startswith(f"{host.base}/slow/{SLUG}/")
     real = os.path.ismount
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(nvme) or real(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import RunModule
-from tests.unit.plugins.module_utils.test_prisma import MODEL, generator, program, runtime
+from tests.unit.plugins.module_utils.gateway.test_prisma import MODEL, generator, program, runtime
 
 __all__ = ["runtime"]
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.action.rollout import ActionModule
 
-from tests.unit.plugins.module_utils.rollouts import staged, status
+from tests.unit.plugins.plugin_utils.rollout.rollouts import staged, status
 
 Result = dict[str, t.Any]
 Hosts = dict[str, dict[str, t.Any]]

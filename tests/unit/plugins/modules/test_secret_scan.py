@@ -8,7 +8,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._keys import fingerprint, new_key, sha256
+from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint, new_key, sha256
 
 from tests.unit.conftest import Result, RunModule
 

@@ -10,7 +10,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils import _processes, _traffic
+from ansible_collections.inference.fleet.plugins.module_utils.core import processes
+from ansible_collections.inference.fleet.plugins.module_utils.traffic import driver as traffic_driver
 
 from tests.fakes.engine import FakeEngine
 from tests.unit.conftest import Result, RunModule
@@ -37,10 +38,10 @@ def path(tmp_path: Path) -> t.Iterator[Path]:
 
 def driver(report: Path) -> int | None:
     try:
-        record = json.loads(Path(_traffic.pid_path(str(report))).read_text())
+        record = json.loads(Path(traffic_driver.pid_path(str(report))).read_text())
     except FileNotFoundError:
         return None
-    return record["pid"] if _processes.runs(record["pid"], record["started"]) else None
+    return record["pid"] if processes.runs(record["pid"], record["started"]) else None
 
 
 def started(engine: FakeEngine, path: Path, **more: t.Any) -> dict[str, t.Any]:
@@ -166,11 +167,11 @@ def test_check_mode_starts_and_stops_nothing(run_module: RunModule, engine: Fake
 def test_another_process_with_the_pid_is_left_alone(run_module: RunModule, engine: FakeEngine, path: Path) -> None:
     other = subprocess.Popen(["sleep", "300"])
     try:
-        ticks = _processes.start_ticks(other.pid)
+        ticks = processes.start_ticks(other.pid)
         assert ticks is not None
         path.parent.mkdir()
         path.write_text('{"ended": null, "first_answer": {"ok": true, "what": ""}}')
-        Path(_traffic.pid_path(str(path))).write_text(json.dumps({"pid": other.pid, "started": ticks - 1}))
+        Path(traffic_driver.pid_path(str(path))).write_text(json.dumps({"pid": other.pid, "started": ticks - 1}))
         result = run_module("traffic", {"state": "stopped", "path": str(path)})
         assert not result["changed"]
         assert not result["complete"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils._engine_memory import as_reported, engine_memory
+from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import as_reported, engine_memory
 from ansible_collections.inference.fleet.plugins.modules import vram_fit
 
-from ..module_utils import model_configs as models
+from ..module_utils.model import model_configs as models
 
 if t.TYPE_CHECKING:
     from ...conftest import RunModule

@@ -4,12 +4,12 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._golden import Refusal
 from ansible_collections.inference.fleet.plugins.module_utils.gate.capabilities import (
     CAPABILITIES,
     long_prompt,
     tools_are_off,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import Refusal
 
 TOKEN = {"token": "Paris", "logprob": -0.1, "top_logprobs": [{"token": "Paris", "logprob": -0.1}]}
 CALL = {"id": "1", "type": "function", "function": {"name": "paint", "arguments": '{"colour": "red"}'}}

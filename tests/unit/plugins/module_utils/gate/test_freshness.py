@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._chat import Answer
-from ansible_collections.inference.fleet.plugins.module_utils._golden import Refusal
+from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import Answer
 from ansible_collections.inference.fleet.plugins.module_utils.gate.freshness import Freshness, cached_by, with_nonce
+from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import Refusal
 
 NOW = 1_795_900_000.0
 

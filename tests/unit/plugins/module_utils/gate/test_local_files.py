@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils._golden import Refusal
-from ansible_collections.inference.fleet.plugins.module_utils._http import Reply
+from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import Refusal
 from ansible_collections.inference.fleet.plugins.module_utils.gate.local_files import (
     EXISTING,
     QUESTIONS,
@@ -10,6 +9,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.local_files i
     difference,
     refusal,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Reply
 
 FILE = Question("image_url", "file://")
 

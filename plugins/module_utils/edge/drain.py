@@ -1,0 +1,296 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Taking a host or an instance out of service and back: the record first, then HAProxy's servers and map."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import dataclasses
+import json
+import os
+import time
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import (
+    locked,
+    read_json,
+    read_text,
+    sync_directory,
+    write_atomically,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
+from ansible_collections.inference.fleet.plugins.module_utils.engines import metrics
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, HttpFailure
+
+_MAP_TITLE = "Whether this host is out of service. Written by module edge_drain."
+_POLL_SECONDS = 0.5
+_METRICS_TIMEOUT = 5.0
+
+
+class Paths(t.NamedTuple):
+    """Where things are on the host."""
+
+    config: str = edge_state.CONFIG_PATH
+    map: str = edge_state.DRAIN_MAP_PATH
+    record: str = edge_state.DRAIN_RECORD_PATH
+    socket: str = haproxy.SOCKET
+    master_socket: str = haproxy.MASTER_SOCKET
+
+
+class Engine(t.NamedTuple):
+    """Where the counters of an instance are."""
+
+    name: str
+    url: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Busy:
+    """What is still at work.
+
+    Attributes:
+        requests: in flight or queued at the edge.
+        engines: those that say they have work, or do not say that they have none.
+        uncounted: those that have no counters.
+    """
+
+    requests: list[haproxy.Request]
+    engines: list[dict[str, t.Any]]
+    uncounted: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.requests or self.engines)
+
+
+class EdgeDrain:
+    """The drains of one host.
+
+    Args:
+        paths: where things are.
+        by: who asks, _edge.OPERATOR or _edge.ROLLOUT.
+        reason: why, for the record.
+        check: change nothing, say what would be.
+    """
+
+    def __init__(self, paths: Paths, by: str, reason: str, check: bool) -> None:
+        self._paths = paths
+        self._by = by
+        self._reason = reason
+        self._check = check
+        self.actions: list[str] = []
+        self.before = self._read()
+        self.after = self.before
+
+    def resolve(self, wanted: str | None) -> str | None:
+        """The full name of an instance that is given by name or index.
+
+        Raises:
+            FleetError: an operator named one that the edge does not have.
+        """
+        if wanted is None:
+            return None
+        instances = self._instances()
+        found = edge_state.find_instance(instances, wanted)
+        if found:
+            return found.name
+        # A rollout makes instances of which the edge learns later.
+        if self._by == edge_state.ROLLOUT and not wanted.isdigit():
+            return wanted
+        known = ", ".join(instance.name for instance in instances) or "none"
+        raise FleetError(f"This host's edge has no instance {wanted}. It has: {known}.")
+
+    def live(self) -> bool:
+        """Whether HAProxy runs."""
+        return bool(self._workers())
+
+    def held_by(self, name: str | None) -> str | None:
+        """Who holds the target, or the whole host, against the rollout that asks; None where nobody does."""
+        if self._by != edge_state.ROLLOUT:
+            return None
+        marks = (self.after.host, self.after.of(name))
+        return edge_state.OPERATOR if any(mark and mark.by == edge_state.OPERATOR for mark in marks) else None
+
+    def keep(self) -> None:
+        """Make HAProxy and its map agree with the record."""
+        with self._lock():
+            self._apply(self._read())
+
+    def set(self, name: str | None, state: str | None) -> None:
+        """Give the host (name None) or an instance a state; None is back into service."""
+        with self._lock():
+            drains = self._read()
+            wanted = edge_state.Mark(state, self._by, self._reason, _now()) if state else None
+            mark = edge_state.decide(drains.of(name), wanted, self._by)
+            self._apply(drains.with_mark(name, mark))
+
+    def lame_duck(self, name: str | None, seconds: float) -> float:
+        """Let /health say 503 while requests are served, for as long as a balancer needs to notice.
+
+        It takes no time where there is nobody to tell: the host is out of service already, or other instances serve on.
+
+        Returns:
+            The seconds that it took.
+        """
+        current = self.before.of(name)
+        if seconds <= 0 or self._check or (current and (current.state == edge_state.DRAINED or self.held_by(name))):
+            return 0.0
+        if self.before.host and self.before.host.state == edge_state.DRAINED:
+            return 0.0
+        if not self._last_one(name):
+            return 0.0
+        if name is None:
+            self.set(None, edge_state.LAME_DUCK)
+            if current:
+                # It was one before this run, which an earlier one did not survive.
+                seconds = max(0.0, seconds - _age(current.since))
+        else:
+            # Not recorded: it ends with this drain, and any later run puts the map right.
+            self._map().make_live([("host", edge_state.LAME_DUCK)])
+        time.sleep(seconds)
+        return seconds
+
+    def wait(self, name: str | None, engines: list[Engine] | None, seconds: float) -> tuple[Busy, float]:
+        """Wait until nothing is at work, seen twice in a row.
+
+        Args:
+            name: an instance, or None for the whole host.
+            engines: whose counters to ask as well; None asks those that the edge's configuration names.
+            seconds: how long at most.
+
+        Returns:
+            What is still at work, and the seconds that it took.
+        """
+        asked = self._engines(name) if engines is None else engines
+        began = time.monotonic()
+        quiet = 0
+        while True:
+            busy = self._busy(name, asked)
+            quiet = 0 if busy else quiet + 1
+            elapsed = time.monotonic() - began
+            if quiet == 2 or elapsed >= seconds:
+                return busy, elapsed
+            time.sleep(min(_POLL_SECONDS, seconds - elapsed))
+
+    def _apply(self, drains: edge_state.Drains) -> None:
+        self.after = drains
+        if drains != self._read():
+            self.actions.append(f"record {json.dumps(drains.shown())}")
+            if not self._check:
+                self._write(drains)
+        # Servers first: while one drains, /health does not say 200 again because the map has changed already.
+        self._set_servers(drains)
+        entries = drains.map_entries()
+        if self._map().differs(entries):
+            self.actions.append(f"set the host to {drains.host.state if drains.host else edge_state.SERVING}")
+            if not self._check:
+                self._map().make(entries)
+
+    def _set_servers(self, drains: edge_state.Drains) -> None:
+        for worker in self._workers():
+            with contextlib.suppress(haproxy.WorkerGone):
+                for server in worker.servers():
+                    draining = server.name in drains.instances
+                    if server.backend.startswith(edge_state.BACKEND_PREFIX) and server.draining != draining:
+                        self.actions.append(
+                            f"set {server.name} to {edge_state.DRAINED if draining else edge_state.SERVING}"
+                        )
+                        if not self._check:
+                            worker.set_draining(server, draining)
+
+    def _last_one(self, name: str | None) -> bool:
+        """Whether the host serves now, and no longer without the target."""
+        current = self._workers()[:1]
+        if not current:
+            return False
+        serving = [
+            server.name
+            for server in current[0].servers()
+            if server.backend.startswith(edge_state.BACKEND_PREFIX) and server.up and not server.draining
+        ]
+        return bool(serving) if name is None else serving == [name]
+
+    def _busy(self, name: str | None, engines: list[Engine]) -> Busy:
+        requests = []
+        for worker in self._workers():
+            with contextlib.suppress(haproxy.WorkerGone):
+                requests += worker.requests(edge_state.BACKEND_PREFIX, edge_state.INFLIGHT_TABLE)
+        if name is not None:
+            requests = [request for request in requests if request.server == name]
+        working: list[dict[str, t.Any]] = []
+        uncounted: list[str] = []
+        for engine in engines:
+            try:
+                load = metrics.load(Client(engine.url, timeout=_METRICS_TIMEOUT).get(metrics.METRICS_PATH).text())
+            except HttpFailure as failure:
+                # Who is not there has no work.
+                if failure.kind != "refused":
+                    working.append({"instance": engine.name, "problem": f"its counters gave {failure.said}"})
+                continue
+            if load is None:
+                uncounted.append(engine.name)
+            elif load.running or load.waiting:
+                working.append({"instance": engine.name, "running": load.running, "waiting": load.waiting})
+        return Busy(requests, working, uncounted)
+
+    def _engines(self, name: str | None) -> list[Engine]:
+        return [
+            Engine(instance.name, f"http://{instance.address}:{instance.port}")
+            for instance in self._instances()
+            if edge_state.server_index(instance.name) is not None and name in (None, instance.name)
+        ]
+
+    def _instances(self) -> list[edge_state.Instance]:
+        return edge_state.parse_instances(read_text(self._paths.config) or "")
+
+    def _workers(self) -> list[haproxy.Worker]:
+        return haproxy.workers(self._paths.socket, self._paths.master_socket)
+
+    def _map(self) -> EdgeMap:
+        return EdgeMap(self._paths.map, _MAP_TITLE, self._workers())
+
+    def _read(self) -> edge_state.Drains:
+        return edge_state.read_drains(read_json(self._paths.record), self._paths.record)
+
+    def _write(self, drains: edge_state.Drains) -> None:
+        document = drains.document()
+        try:
+            if document:
+                write_atomically(self._paths.record, json.dumps(document, indent=2) + "\n")
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._paths.record)
+                sync_directory(os.path.dirname(self._paths.record))
+        except OSError as error:
+            raise FleetError(
+                f"{self._paths.record} cannot be written ({error.strerror}); nothing was drained or undrained. "
+                "Free the disk or correct the directory's rights, then run again."
+            ) from error
+
+    @contextlib.contextmanager
+    def _lock(self) -> t.Iterator[None]:
+        if self._check:
+            yield
+            return
+        make_directories(os.path.dirname(self._paths.record))
+        with locked(f"{self._paths.record}.lock"):
+            yield
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _age(moment: str) -> float:
+    """Seconds since a moment that _now() gave, at least; 0 for anything else."""
+    try:
+        parsed = time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return 0.0
+    # The moment is given in whole seconds, so up to one of them is not over yet.
+    return max(0.0, time.time() - calendar.timegm(parsed) - 1)

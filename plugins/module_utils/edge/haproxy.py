@@ -1,0 +1,240 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""HAProxy's sockets: commands to every process that still serves, and its answers as values."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
+SOCKET = "/run/haproxy/admin.sock"
+MASTER_SOCKET = "/run/haproxy-master.sock"
+
+# The arguments of a module that talks to HAProxy; documented once, in the fragment haproxy_sockets.
+SOCKET_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "socket": {"type": "path", "default": SOCKET},
+    "master_socket": {"type": "path", "default": MASTER_SOCKET},
+}
+
+_TIMEOUT = 30.0
+# A process that is just starting or leaving drops a connection; the next one is answered, or refused.
+_ATTEMPTS = 10
+_ATTEMPT_SECONDS = 0.2
+# HAProxy reads a command into one buffer (16 KiB, less its reserve).
+_PAYLOAD_BYTES = 12000
+_UNKNOWN_MAP = "Unknown map identifier"
+_GONE = "Can't find the target PID"
+# A process that was told to end has ended its proxies.
+_ENDING = "Proxy is disabled."
+# The admin state of a server that was told to drain (SRV_ADMF_FDRAIN).
+_FORCED_DRAIN = 0x08
+_AGE = re.compile(r"(\d+)([dhms])")
+_AGE_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+class WorkerGone(Exception):
+    """The process ended in between: nothing has to be told to it any more."""
+
+
+class _Dropped(FleetError):
+    """The process ended the connection."""
+
+
+class Server(t.NamedTuple):
+    """One server of a backend, as it is at run time."""
+
+    backend: str
+    name: str
+    up: bool
+    draining: bool
+
+
+class Request(t.NamedTuple):
+    """A request in flight."""
+
+    backend: str
+    server: str
+    client: str
+    seconds: int
+
+    def as_dict(self) -> dict[str, t.Any]:
+        return {"client": self.client, "instance": self.server, "seconds": self.seconds}
+
+
+class Worker:
+    """A process that serves connections.
+
+    Args:
+        path: the socket that reaches it.
+        prefix: what the master needs in front of a command; empty on a worker's own socket.
+    """
+
+    def __init__(self, path: str, prefix: str = "") -> None:
+        self._path = path
+        self._prefix = prefix
+
+    def ask(self, command: str) -> str:
+        """HAProxy's answer to ``command``.
+
+        Raises:
+            WorkerGone: the process ended.
+            FleetError: the socket does not answer.
+        """
+        reply = ask(self._path, self._prefix + command)
+        if self._prefix and reply.startswith(_GONE):
+            raise WorkerGone
+        return reply
+
+    def _tell(self, command: str, needless: str | None = None) -> None:
+        """Send a command that answers nothing when it succeeds, or ``needless`` where there is nothing to do."""
+        reply = self.ask(command).strip()
+        if reply and reply != needless:
+            raise FleetError(f"HAProxy refused {command.splitlines()[0]!r}: {reply}")
+
+    def environment(self, name: str) -> str:
+        """A variable of the process's environment, as NAME=VALUE."""
+        return self.ask(f"show env {name}").strip()
+
+    def map_entries(self, path: str) -> list[tuple[str, str]] | None:
+        """Keys and values of a map in HAProxy's order; None where its configuration has no such map."""
+        reply = self.ask(f"show map {path}")
+        if reply.startswith(_UNKNOWN_MAP):
+            return None
+        entries = []
+        for line in reply.splitlines():
+            _identifier, _space, entry = line.partition(" ")
+            key, _space, value = entry.partition(" ")
+            if key:
+                entries.append((key, value))
+        return entries
+
+    def replace_map(self, path: str, entries: t.Iterable[tuple[str, str]]) -> None:
+        """Make ``entries`` the content of a map. Lookups see the old or the new one, nothing between."""
+        reply = self.ask(f"prepare map {path}")
+        version = re.search(r"version created: (\d+)", reply)
+        if not version:
+            raise FleetError(f"HAProxy refused 'prepare map {path}': {reply.strip()}")
+        for payload in _payloads(f"{key} {value}\n" for key, value in entries):
+            self._tell(f"add map @{version[1]} {path} <<\n{payload}")
+        self._tell(f"commit map @{version[1]} {path}")
+
+    def servers(self) -> list[Server]:
+        """The servers of every backend."""
+        found = []
+        for row in self.ask("show servers state").splitlines():
+            fields = row.split()
+            if len(fields) > 6 and fields[0].isdigit():
+                admin = int(fields[6])
+                found.append(Server(fields[1], fields[3], up=fields[5] != "0", draining=bool(admin & _FORCED_DRAIN)))
+        return found
+
+    def statistics(self) -> list[dict[str, str]]:
+        """The rows of its statistics: frontends, backends and servers, by the names of HAProxy's columns."""
+        header, *rows = self.ask("show stat").lstrip("# ").splitlines()
+        names = header.split(",")
+        return [dict(zip(names, row.split(","))) for row in rows if row]
+
+    def set_draining(self, server: Server, draining: bool) -> None:
+        """Let a server take new requests, or no more of them.
+
+        In a process that only ends its requests there is nothing to do: no new ones come to it.
+        """
+        state = "drain" if draining else "ready"
+        self._tell(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
+
+    def requests(self, backend_prefix: str, table: str) -> list[Request]:
+        """The requests in flight, queued ones included.
+
+        Args:
+            backend_prefix: how the names of the backends begin that count.
+            table: the stick table that says whose a connection is, as ``client/address``.
+        """
+        client: dict[str, set[str]] = {}
+        for row in self.ask(f"show table {table} data.conn_cur gt 0").splitlines():
+            match = re.search(r" key=([^/ ]+)/(\S+) ", row)
+            if match:
+                client.setdefault(match[2], set()).add(match[1])
+        found = []
+        for row in self.ask("show sess").splitlines():
+            fields = dict(word.partition("=")[::2] for word in row.split() if "=" in word)
+            backend = fields.get("be", "")
+            if backend.startswith(backend_prefix):
+                names = " or ".join(sorted(client.get(fields.get("src", ""), {"unknown"})))
+                server = fields.get("srv", "")
+                found.append(Request(backend, "" if server == "<none>" else server, names, _age(fields.get("age", ""))))
+        return found
+
+
+def workers(path: str = SOCKET, master_path: str = MASTER_SOCKET) -> list[Worker]:
+    """Every process that serves: the current one first, then those that a reload left to end their requests.
+
+    An empty list means that HAProxy does not run.
+    """
+    try:
+        _ask_patiently(path, "show version")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return []
+    found = [Worker(path)]
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        _before, _title, old = _ask_patiently(master_path, "show proc").partition("# old workers")
+        pids = re.findall(r"^(\d+)\s+worker\s", old.partition("# programs")[0], re.MULTILINE)
+        found += [Worker(master_path, f"@!{pid} ") for pid in pids]
+    return found
+
+
+def ask(path: str, command: str) -> str:
+    """The answer of the process behind a socket.
+
+    Raises:
+        FleetError: it does not answer.
+        FileNotFoundError, ConnectionRefusedError: nothing listens there.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(path)
+            connection.sendall(command.encode() + b"\n")
+            # The master answers on until nothing more can come.
+            connection.shutdown(socket.SHUT_WR)
+            chunks: list[bytes] = []
+            while True:
+                chunk = connection.recv(65536)
+                if not chunk:
+                    return b"".join(chunks).decode("utf-8", "replace")
+                chunks.append(chunk)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise
+    except OSError as error:
+        kind = _Dropped if isinstance(error, (ConnectionResetError, BrokenPipeError)) else FleetError
+        raise kind(
+            f"HAProxy's socket {path} does not answer ({error}). Look at 'systemctl status haproxy', and run as root."
+        ) from error
+
+
+def _ask_patiently(path: str, command: str) -> str:
+    for _attempt in range(_ATTEMPTS):
+        with contextlib.suppress(_Dropped):
+            return ask(path, command)
+        time.sleep(_ATTEMPT_SECONDS)
+    return ask(path, command)
+
+
+def _payloads(lines: t.Iterable[str]) -> t.Iterator[str]:
+    payload = ""
+    for line in lines:
+        if payload and len(payload) + len(line) > _PAYLOAD_BYTES:
+            yield payload
+            payload = ""
+        payload += line
+    if payload:
+        yield payload
+
+
+def _age(text: str) -> int:
+    return sum(int(number) * _AGE_SECONDS[unit] for number, unit in _AGE.findall(text))

@@ -1,0 +1,92 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""One of HAProxy's maps, in its file and in every running process at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.edge.haproxy import Worker, WorkerGone
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import Entries, parse_map, render_map
+
+# HAProxy's master reads it as root before the workers drop their rights.
+_MODE = 0o640
+
+
+class EdgeMap:
+    """A map of the edge.
+
+    Args:
+        path: its file, which is also its name at run time.
+        title: the comment in the file.
+        workers: the running processes.
+        mode: of the file.
+    """
+
+    def __init__(self, path: str, title: str, workers: list[Worker], mode: int = _MODE) -> None:
+        self._path = path
+        self._title = title
+        self._workers = workers
+        self._mode = mode
+
+    def entries(self) -> Entries | None:
+        """What the file says; None where there is no file."""
+        text = read_text(self._path)
+        return None if text is None else parse_map(text)
+
+    def live_entries(self) -> list[Entries]:
+        """What each process that has the map says; empty where none has it."""
+        return [entries for _worker, entries in self._loaded()]
+
+    def differs(self, wanted: Entries) -> bool:
+        """Whether the file or a process says anything else than ``wanted``."""
+        return self._file_differs(wanted) or any(_differ(entries, wanted) for _worker, entries in self._loaded())
+
+    def make(self, wanted: Entries) -> None:
+        """Write the file, then tell each process.
+
+        In this order because a process that starts in between reads the file.
+
+        Raises:
+            FleetError: the file cannot be written, or a process refuses.
+        """
+        if self._file_differs(wanted):
+            try:
+                make_directories(os.path.dirname(self._path))
+                write_atomically(self._path, render_map(self._title, wanted), mode=self._mode)
+            except OSError as error:
+                raise FleetError(
+                    f"{self._path} cannot be written ({error.strerror}); the edge was not told either. "
+                    "Free the disk or correct the directory's rights, then run again."
+                ) from error
+        self.make_live(wanted)
+
+    def make_live(self, wanted: Entries) -> None:
+        """Tell each process, and leave the file."""
+        for worker, entries in self._loaded():
+            if _differ(entries, wanted):
+                with contextlib.suppress(WorkerGone):
+                    worker.replace_map(self._path, wanted)
+
+    def _loaded(self) -> t.Iterator[tuple[Worker, Entries]]:
+        for worker in self._workers:
+            with contextlib.suppress(WorkerGone):
+                entries = worker.map_entries(self._path)
+                if entries is not None:
+                    yield worker, entries
+
+    def _file_differs(self, wanted: Entries) -> bool:
+        if read_text(self._path) != render_map(self._title, wanted):
+            return True
+        return stat.S_IMODE(os.stat(self._path).st_mode) != self._mode
+
+
+def _differ(entries: Entries, wanted: Entries) -> bool:
+    return sorted(entries) != sorted(wanted)

@@ -1,0 +1,217 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What the edge is told: its map files, its instances, and who has taken what out of service. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines import metrics
+
+CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
+KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
+KEYS_ORIGIN_PATH = "/etc/haproxy/maps/keys.origin.json"
+ENGINE_KEY_MAP_PATH = "/etc/haproxy/maps/engine_key.map"
+UPSTREAM_KEY_MAP_PATH = "/etc/haproxy/maps/upstream_key.map"
+DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
+ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
+DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"
+
+#: How the names of the backends begin that lead to instances; see the role's template.
+BACKEND_PREFIX = "instances_"
+#: How the names of the servers begin that are engine instances. Their index follows, and no word of the engine: where
+#: that changes, the server stays the same.
+SERVER_PREFIX = "engine-"
+#: The stick table that says whose a connection is.
+INFLIGHT_TABLE = "inflight"
+
+LAME_DUCK = "lame_duck"
+DRAINED = "drained"
+SERVING = "serving"
+
+OPERATOR = "operator"
+ROLLOUT = "rollout"
+
+Entries = list[tuple[str, str]]
+
+_CLASSES = ("2xx", "4xx", "5xx")
+
+
+@dataclasses.dataclass(frozen=True)
+class Instance:
+    """An instance behind the edge, as HAProxy's configuration names it."""
+
+    backend: str
+    name: str
+    address: str
+    port: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """That a host or an instance is out of service, or about to be.
+
+    Attributes:
+        state: LAME_DUCK or DRAINED.
+        by: OPERATOR or ROLLOUT.
+        reason: what the one who did it gave.
+        since: when the state was reached, in UTC.
+    """
+
+    state: str
+    by: str
+    reason: str
+    since: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Drains:
+    """All the marks of one host."""
+
+    host: Mark | None = None
+    instances: t.Mapping[str, Mark] = dataclasses.field(default_factory=dict)
+
+    def of(self, instance: str | None) -> Mark | None:
+        """The mark of an instance, or of the host where ``instance`` is None."""
+        return self.host if instance is None else self.instances.get(instance)
+
+    def with_mark(self, instance: str | None, mark: Mark | None) -> Drains:
+        """The same with one mark set, or removed where it is None."""
+        if instance is None:
+            return dataclasses.replace(self, host=mark)
+        others = {name: other for name, other in self.instances.items() if name != instance}
+        return dataclasses.replace(self, instances={**others, instance: mark} if mark else others)
+
+    def document(self) -> dict[str, t.Any]:
+        """As it stands in the file; empty when nothing is out of service."""
+        document: dict[str, t.Any] = dataclasses.asdict(self.host) if self.host else {}
+        if self.instances:
+            document["instances"] = {name: dataclasses.asdict(self.instances[name]) for name in sorted(self.instances)}
+        return document
+
+    def map_entries(self) -> Entries:
+        """What HAProxy has to know of the host; instances it knows by their servers' states."""
+        return [("host", self.host.state)] if self.host else []
+
+    def shown(self) -> dict[str, t.Any]:
+        """For a diff: who is in what state."""
+        return {
+            "host": self.host.state if self.host else SERVING,
+            "instances": {name: self.instances[name].state for name in sorted(self.instances)},
+        }
+
+
+def read_drains(document: t.Any, path: str) -> Drains:
+    """The marks in a record.
+
+    Raises:
+        FleetError: it is not such a record.
+    """
+    if document is None:
+        return Drains()
+    try:
+        host = _mark(document) if "state" in document else None
+        return Drains(host, {name: _mark(item) for name, item in document.get("instances", {}).items()})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise FleetError(
+            f"{path} is not a record of drains ({type(error).__name__}: {error}). Restore it, or remove it and drain "
+            "anew what has to be out of service."
+        ) from error
+
+
+def _mark(item: t.Mapping[str, t.Any]) -> Mark:
+    return Mark(str(item["state"]), str(item["by"]), str(item.get("reason", "")), str(item["since"]))
+
+
+def decide(current: Mark | None, wanted: Mark | None, by: str) -> Mark | None:
+    """The mark after somebody asked for ``wanted`` (None: back into service).
+
+    What an operator took out of service is the operator's: a rollout changes nothing there.
+    """
+    if current and current.by == OPERATOR and by == ROLLOUT:
+        return current
+    if not current or not wanted:
+        return wanted
+    if current.state == wanted.state:
+        return dataclasses.replace(current, by=by, reason=wanted.reason or current.reason)
+    return wanted
+
+
+def parse_instances(config: str) -> list[Instance]:
+    """The instances in HAProxy's configuration, as the role's template writes it."""
+    found: list[Instance] = []
+    backend = ""
+    for line in config.splitlines():
+        section = re.match(r"(\w+)(?:\s+(\S+))?", line)
+        if section:
+            backend = section[2] or "" if section[1] == "backend" else ""
+        # One that tracks another is no instance of its own: it is another gateway, or the same under another name.
+        server = re.match(r"\s+server\s+(\S+)\s+(\S+):(\d+)(?!.*\strack\s)", line)
+        if server and backend.startswith(BACKEND_PREFIX):
+            found.append(Instance(backend, server[1], server[2], int(server[3])))
+    return found
+
+
+def server_name(index: int) -> str:
+    """What the edge calls the engine instance of this index."""
+    return f"{SERVER_PREFIX}{index}"
+
+
+def server_index(name: str) -> int | None:
+    """The index of the engine instance that the edge calls so; None where it is none."""
+    index = name[len(SERVER_PREFIX) :] if name.startswith(SERVER_PREFIX) else ""
+    return int(index) if index.isdigit() else None
+
+
+def find_instance(instances: list[Instance], wanted: str) -> Instance | None:
+    """The instance of this name, or whose name ends in this index."""
+    for instance in instances:
+        if wanted == instance.name or (wanted.isdigit() and instance.name.rpartition("-")[2] == wanted):
+            return instance
+    return None
+
+
+def render_map(title: str, entries: Entries) -> str:
+    """A map file."""
+    return "".join([f"# {title}\n", *(f"{key} {value}\n" for key, value in entries)])
+
+
+def parse_map(text: str) -> Entries:
+    """The entries of a map file."""
+    entries = []
+    for line in text.splitlines():
+        key, _space, value = line.strip().partition(" ")
+        if key and not key.startswith("#"):
+            entries.append((key, value.strip()))
+    return entries
+
+
+def responses(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
+    """How many answers of each class the instances' clients got since the edge's process began.
+
+    Args:
+        rows: HAProxy's statistics. What the edge refuses by itself (keys, drained) is not among them.
+    """
+    backends = [row for row in rows if row.get("svname") == "BACKEND" and row["pxname"].startswith(BACKEND_PREFIX)]
+    return {name: sum(int(row.get(f"hrsp_{name}") or 0) for row in backends) for name in _CLASSES}
+
+
+def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> metrics.Load | None:
+    """The requests that an instance without counters of its own has; None where the edge does not know it."""
+    for row in rows:
+        if row["pxname"].startswith(BACKEND_PREFIX) and row.get("svname") == server_name(index):
+            return metrics.Load(engine, int(row.get("scur") or 0), int(row.get("qcur") or 0), None)
+    return None
+
+
+def request_limits(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
+    """How many requests at once the edge gives each instance, where it has a bound."""
+    return {row["svname"]: int(row["slim"]) for row in rows if row["pxname"].startswith(BACKEND_PREFIX) and _bound(row)}
+
+
+def _bound(row: t.Mapping[str, str]) -> bool:
+    return row["svname"] not in ("FRONTEND", "BACKEND") and (row.get("slim") or "").isdigit()

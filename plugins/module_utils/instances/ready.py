@@ -1,0 +1,248 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Waiting for an instance to serve, and saying what it is doing, or why it does not.
+
+The clock, systemd, the journal and HTTP are handed in, so that the decisions can be tested without them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import re
+import time
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState, journal, unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.engines import progress as engine_progress
+from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import health_path
+from ansible_collections.inference.fleet.plugins.module_utils.model.progress import restoring
+from ansible_collections.inference.fleet.plugins.module_utils.model.units import RESTORE
+
+#: Seconds between two looks.
+INTERVAL = 0.5
+
+#: Seconds that a start may wait for its GPU or port: what runs before it says each minute who holds them.
+PATIENCE = 60
+
+
+def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int | None:
+    """The HTTP status of where an instance says that it serves; None where nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def wait_until_ready(
+    unit: str,
+    port: int,
+    timeout: float,
+    *,
+    state_of: t.Callable[[str], UnitState] = unit_state,
+    health_of: t.Callable[[int, str], int | None] = health_status,
+    journal_of: t.Callable[..., list[str]] = journal,
+    started: t.Callable[[int], float | None] = started_at,
+    now: t.Callable[[], float] = time.time,
+    wait: t.Callable[[float], None] = time.sleep,
+) -> float:
+    """Wait until an instance's /health is 200 while its unit stays up.
+
+    Args:
+        unit: the unit, started.
+        port: the instance's port; 0 where it answers no requests, and running is all that can be seen of it.
+        timeout: seconds; the engine's start is long, so this is a limit and not an estimate. It does not count while
+            systemd has the start wait for the weights.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        FleetError: the unit ended or restarted (with the reason from its journal), or the time is over.
+    """
+    began = now()
+    first: dict[str, int] = {}
+    while True:
+        state = _existing(unit, state_of(unit))
+        if _has_ended(unit, state, first):
+            raise _ended(unit, state, journal_of(unit, since=began - 20))
+        if _serves(unit, state, port, health_of):
+            return now() - began
+        if _is_blocked(unit, state, now() - began, journal_of, began):
+            raise _blocked(unit, journal_of(unit, since=began - 20))
+        if _is_late(state, timeout, began, now(), started):
+            raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
+        wait(INTERVAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """How far some units have come by the end of a slice of time.
+
+    Attributes:
+        since: Unix time at which the first slice began.
+        restarts: how often each unit had been restarted when it was first looked at.
+        seconds: by unit, from ``since`` until it was seen to serve.
+        progress: unit, phase, text, percent and seconds of each, in the order given.
+    """
+
+    since: float
+    restarts: dict[str, int]
+    seconds: dict[str, float]
+    progress: list[dict[str, t.Any]]
+
+
+def wait_a_slice(
+    ports: t.Mapping[str, int],
+    timeout: float,
+    length: float,
+    since: float | None = None,
+    restarts: t.Mapping[str, int] | None = None,
+    *,
+    state_of: t.Callable[[str], UnitState] = unit_state,
+    health_of: t.Callable[[int, str], int | None] = health_status,
+    journal_of: t.Callable[..., list[str]] = journal,
+    started: t.Callable[[int], float | None] = started_at,
+    now: t.Callable[[], float] = time.time,
+    wait: t.Callable[[float], None] = time.sleep,
+) -> Slice:
+    """Wait for units like wait_until_ready(), for all at once, but no longer than a slice of time.
+
+    Args:
+        ports: the instance's port, by unit.
+        timeout: seconds, as there.
+        length: seconds that the slice lasts at most.
+        since, restarts: from the first slice; None in the first.
+
+    Raises:
+        FleetError: a unit ended or restarted since the first slice, or the time is over.
+    """
+    entered = now()
+    began = entered if since is None else since
+    first = dict(restarts or {})
+    seconds: dict[str, float] = {}
+    while True:
+        states = {unit: _existing(unit, state_of(unit)) for unit in ports}
+        for unit, state in states.items():
+            if _has_ended(unit, state, first):
+                raise _ended(unit, state, journal_of(unit, since=began - 20))
+            if unit not in seconds and _serves(unit, state, ports[unit], health_of):
+                seconds[unit] = now() - began
+            if _is_blocked(unit, state, now() - began, journal_of, began):
+                raise _blocked(unit, journal_of(unit, since=began - 20))
+        waiting = [unit for unit in ports if unit not in seconds]
+        for unit in waiting:
+            if _is_late(states[unit], timeout, began, now(), started):
+                raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
+        left = entered + length - now()
+        if not waiting or left <= 0:
+            break
+        wait(min(INTERVAL, left))
+    progress = []
+    for unit, state in states.items():
+        doing = _SERVING if unit in seconds else _doing(unit, state, state_of, journal_of, started)
+        progress.append({"unit": unit, **dataclasses.asdict(doing), "seconds": round(now() - began, 1)})
+    return Slice(began, first, seconds, progress)
+
+
+_SERVING = engine_progress.Progress(engine_progress.SERVING, "serves", 100)
+
+
+def _doing(
+    unit: str,
+    state: UnitState,
+    state_of: t.Callable[[str], UnitState],
+    journal_of: t.Callable[..., list[str]],
+    started: t.Callable[[int], float | None],
+) -> engine_progress.Progress:
+    if state.has_job and state_of(RESTORE).active == "activating":
+        return restoring()
+    # systemd has no main process while it runs what has to go before it.
+    began = started(state.pid) if state.pid else None
+    if began is None:
+        return engine_progress.Progress(engine_progress.PREPARING, f"systemd: {state.active} ({state.sub})")
+    # The unit's earlier processes have ended before this one began: what they wrote is not looked at.
+    found = engine_progress.progress(journal_of(unit, since=began - 0.1))
+    return found or engine_progress.Progress(engine_progress.PREPARING, "nothing in its journal yet")
+
+
+def _existing(unit: str, state: UnitState) -> UnitState:
+    if state.load == "not-found":
+        raise FleetError(f"There is no unit {unit} on the host. Run site.yml, which installs it.")
+    return state
+
+
+def _has_ended(unit: str, state: UnitState, restarts: dict[str, int]) -> bool:
+    """Whether it has ended since the first look without a pending job, whose restarts are added."""
+    if state.has_job:
+        return False
+    # While systemd waits to start it again it still says why it ended; afterwards that is forgotten.
+    waits_for_restart = state.sub == "auto-restart"
+    restarted = state.restarts > restarts.setdefault(unit, state.restarts)
+    return waits_for_restart or restarted or state.active not in ("active", "activating", "reloading")
+
+
+def _is_late(
+    state: UnitState, timeout: float, began: float, now: float, started: t.Callable[[int], float | None]
+) -> bool:
+    # A start that waits for the weights takes as long as they do, and their fetch gives up by itself.
+    if state.has_job and state.active != "activating":
+        return False
+    process = started(state.pid) if state.pid else None
+    return now - max(began, process or began) > timeout
+
+
+def _is_blocked(
+    unit: str, state: UnitState, waited: float, journal_of: t.Callable[..., list[str]], began: float
+) -> bool:
+    """Whether what runs before the engine waits for a GPU or a port, and has said so twice."""
+    if state.sub != "start-pre" or waited < PATIENCE:
+        return False
+    told = [re.sub(r"\d+ MiB", "", line) for line in journal_of(unit, since=began - 20) if line.endswith(_WAITS)]
+    return len(told) > len(set(told))
+
+
+_WAITS = "; the start waits"
+
+
+def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, str], int | None]) -> bool:
+    # The port may still be answered by another process while this one starts: only an active unit counts.
+    return state.is_running and not state.has_job and (not port or health_of(port, health_path(unit)) == 200)
+
+
+def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:
+    why = explain(lines)
+    kind = why.kind if why else "unknown"
+    text = str(why) if why else f"Its last words: {' | '.join(lines[-5:]) or 'none'}"
+    return FleetError(
+        f"{unit} ended while it started (result {state.result}, status {state.status}): {text} "
+        f"`journalctl -u {unit}` on the host has the whole story.",
+        reason=kind,
+        journal=lines[-40:],
+    )
+
+
+def _blocked(unit: str, lines: list[str]) -> FleetError:
+    why = explain([line for line in lines if line.endswith(_WAITS)][-1:])
+    return FleetError(
+        f"{unit} waits to be started: {why or lines[-1]}", reason=why.kind if why else "unknown", journal=lines[-40:]
+    )
+
+
+def _late(unit: str, timeout: float, lines: list[str]) -> FleetError:
+    why = explain(lines)
+    text = str(why) if why else f"Its last words: {' | '.join(lines[-5:]) or 'none'}"
+    return FleetError(
+        f"{unit} runs but has not served within {timeout:.0f} s: {text} "
+        "If it is only slow (a first start compiles kernels), raise engine_start_timeout.",
+        reason=why.kind if why else "timeout",
+        journal=lines[-40:],
+    )

@@ -1,0 +1,163 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""How a host's status is put together and told. Pure: what was read in, what is shown out."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS, request_limit
+from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load
+
+UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
+
+_UNIT = re.compile(rf"^({'|'.join(KINDS)})@(\d+)\.service$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One engine unit that systemd knows; ``since`` is Unix time, None while it is not active."""
+
+    engine: str
+    index: int
+    active: str
+    sub: str
+    since: float | None
+
+
+def parse_units(shown: str, monotonic: float, now: float) -> list[Unit]:
+    """The engine units in the output of ``systemctl show``.
+
+    Args:
+        shown: properties as name=value, a blank line between units.
+        monotonic: the monotonic clock, in which systemd notes when a unit became active.
+        now: Unix time of the same moment.
+    """
+    units: dict[str, Unit] = {}
+    for block in shown.split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        match = _UNIT.match(values.get("Id", ""))
+        if not match or values.get("LoadState") != "loaded":
+            continue
+        entered = values.get("ActiveEnterTimestampMonotonic", "0")
+        active = values.get("ActiveState", "unknown")
+        since = now - (monotonic - int(entered) / 1e6) if active == "active" and entered.isdigit() else None
+        units[match[0]] = Unit(match[1], int(match[2]), active, values.get("SubState", ""), since)
+    return list(units.values())
+
+
+def instance_of(
+    index: int,
+    release: str | None,
+    manifest: dict[str, t.Any],
+    units: list[Unit],
+    load: Load | None,
+    edge_limits: t.Mapping[str, int],
+) -> dict[str, t.Any]:
+    """All that is known of one instance; None where nothing is."""
+    own = [unit for unit in units if unit.index == index]
+    engine = manifest.get("engine")
+    # The unit of the current release; where there is none, the one that runs.
+    chosen = [unit for unit in own if unit.engine == engine] or sorted(own, key=lambda unit: unit.active != "active")
+    unit = chosen[0] if chosen else None
+    engine = engine or (unit.engine if unit else None)
+    name = f"{engine}-{index}" if engine else str(index)
+    return {
+        "index": index,
+        "name": name,
+        "engine": engine,
+        "version": manifest.get("version"),
+        "release": release,
+        "created": manifest.get("created"),
+        "model": manifest.get("model"),
+        "revision": manifest.get("revision"),
+        "served_name": manifest.get("served_name"),
+        "nodes": (manifest.get("span") or {}).get("nodes", []),
+        "rank": (manifest.get("span") or {}).get("rank", 0),
+        "state": unit.active if unit else "absent",
+        "sub_state": unit.sub if unit else None,
+        "since": iso(unit.since) if unit and unit.since is not None else None,
+        "running": load.running if load else None,
+        "waiting": load.waiting if load else None,
+        "kv_usage": load.kv_usage if load else None,
+        "limit": request_limit(engine, manifest.get("options") or {}, edge_limits.get(server_name(index))),
+    }
+
+
+def short_revision(revision: str) -> str:
+    """A revision as people compare it: a commit's first digits; a copy's are behind the word ``content``."""
+    return revision.rpartition("content-")[2][:8]
+
+
+def gate_of(record: t.Any) -> dict[str, t.Any] | None:
+    """What a status tells of a gate's record; the evidence stays in the file."""
+    if not isinstance(record, dict):
+        return None
+    return {name: record.get(name) for name in ("at", "passed", "reason", "message", "figures")}
+
+
+def iso(moment: float) -> str:
+    """Unix time as people and programs both read it."""
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    """A host's lines of the fleet's table, one for each instance; a host without any still has a line."""
+    common = {"host": host, "driver": status["driver"]}
+    if not status["instances"]:
+        gate = _gate(status["gates"].get("edge"))
+        return [{**common, "edge": _edge(status), "state": "no instance", "last_gate": gate}]
+    return [
+        {**common, "edge": _edge_of(status, instance), **_row(instance, status["gates"])}
+        for instance in status["instances"]
+    ]
+
+
+def _row(instance: dict[str, t.Any], gates: dict[str, t.Any]) -> dict[str, t.Any]:
+    release = instance["release"]
+    busy = None if instance["running"] is None else f"{instance['running']}/{instance['waiting']}"
+    model = instance["served_name"] or instance["model"]
+    return {
+        "instance": instance["index"],
+        "engine": instance["engine"],
+        "version": instance["version"],
+        "release": release.rpartition("-")[2] if release else None,
+        "model": f"{model}@{short_revision(instance['revision'])}" if model and instance["revision"] else model,
+        "state": instance["state"],
+        "up_since": _minutes(instance["since"]),
+        "requests": busy,
+        "kv_use": None if instance["kv_usage"] is None else f"{instance['kv_usage'] * 100:.0f}%",
+        "last_gate": _gate(gates.get(instance["name"]) or gates.get("edge")),
+    }
+
+
+def _edge_of(status: dict[str, t.Any], instance: dict[str, t.Any]) -> str:
+    if instance["rank"]:
+        return f"at {instance['nodes'][0]}"
+    return _edge(status, server_name(instance["index"]))
+
+
+def _edge(status: dict[str, t.Any], server: str = "") -> str:
+    """Whether clients reach the host, and who took it or the instance out of service."""
+    drain = status["drain"] or {}
+    for mark in (drain, (drain.get("instances") or {}).get(server) or {}):
+        if mark.get("state"):
+            return f"{mark['state']} by {mark.get('by', 'somebody')}"
+    health = status["edge"]["health"]
+    return "in service" if health == 200 else f"health {health}" if health else "none"
+
+
+def _minutes(moment: str | None) -> str | None:
+    return None if moment is None else moment[:16].replace("T", " ")
+
+
+def _gate(gate: dict[str, t.Any] | None) -> str | None:
+    if gate is None:
+        return None
+    verdict = "passed" if gate["passed"] else f"FAILED ({gate['reason']})"
+    return f"{verdict} {_minutes(str(gate['at'] or ''))}".strip()

@@ -1,0 +1,343 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What a key store holds: which client has which keys, and the rotation that is in progress.
+
+The store is the truth; the edges only hold hashes of it. Pure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import typing as t
+import uuid
+
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+
+CURRENT, PENDING, PREVIOUS = "current", "pending", "previous"
+
+#: How many retired keys are remembered: of each client, of all clients that were removed, and for how many seconds.
+RETIRED_PER_CLIENT = 10
+RETIRED_OF_REMOVED = 100
+RETIRED_SECONDS = 400 * 86400
+
+#: How many rotations are remembered, so that one is not begun anew under the name of one that ended.
+_ENDED = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One key of which the store has the text. Moments are in UTC, empty where they have not come.
+
+    Attributes:
+        key: the secret.
+        created: when it was made.
+        id: tells a step that is repeated from a new one; also the secret's version in Secrets Manager.
+        rotation: the rotation that made it; empty for a client's first key.
+        activated: when it became the current one.
+        retire_at: of a previous key, when its overlap is over.
+        retired: of a previous key, since when it is dead. Its text stays until it was proven dead.
+        compromised: whether it was retired because somebody else may have it.
+    """
+
+    key: str = dataclasses.field(repr=False)
+    created: str
+    id: str
+    rotation: str = ""
+    activated: str = ""
+    retire_at: str = ""
+    retired: str = ""
+    compromised: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return api_keys.sha256(self.key)
+
+    @property
+    def fingerprint(self) -> str:
+        return api_keys.fingerprint(self.key)
+
+
+@dataclasses.dataclass(frozen=True)
+class RetiredKey:
+    """What stays of a key that nobody may use any more.
+
+    Attributes:
+        client: whose it was.
+        sha256: its hash.
+        created: when it was made.
+        retired: since when it is dead.
+        activated: when it became the current one; empty where it never did.
+        compromised: whether it was retired because somebody else may have it.
+        proven: whether every edge was seen to refuse it.
+    """
+
+    client: str
+    sha256: str
+    created: str
+    retired: str
+    activated: str = ""
+    compromised: bool = False
+    proven: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        return api_keys.hash_fingerprint(self.sha256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes:
+    """What a client may do, which the edge enforces.
+
+    Attributes:
+        models: the models it may use; empty for all.
+        requests_per_minute: None for no limit.
+        max_concurrent: requests in flight; None for no limit.
+        expires: the moment after which it is refused; empty for never.
+        tokens_per_minute: what gateways let it use; None for no limit.
+        budget: what its requests may cost at gateways, in the unit of their prices; None for no limit.
+        budget_period: how long the budget is for; empty for ever.
+    """
+
+    models: tuple[str, ...] = ()
+    requests_per_minute: int | None = None
+    max_concurrent: int | None = None
+    expires: str = ""
+    tokens_per_minute: int | None = None
+    budget: float | None = None
+    budget_period: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Client:
+    """A client's keys, by their part in a rotation. At most two of them are live."""
+
+    current: Key
+    pending: Key | None = None
+    previous: Key | None = None
+    attributes: Attributes = Attributes()
+    retired: tuple[RetiredKey, ...] = ()
+
+    def slots(self) -> list[tuple[str, Key]]:
+        """The keys of which the store has the text, dead ones too, with their part."""
+        slots = ((CURRENT, self.current), (PENDING, self.pending), (PREVIOUS, self.previous))
+        return [(slot, key) for slot, key in slots if key]
+
+    def live(self) -> list[tuple[str, Key]]:
+        """The keys that every edge has to accept."""
+        return [(slot, key) for slot, key in self.slots() if not key.retired]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotation:
+    """The rotation in progress, which is also the lock against a second one.
+
+    Attributes:
+        id: its name.
+        step: one of the STEP constants.
+        holder: the process that runs it.
+        started: when it began.
+        resumed: when this holder began or continued it.
+        clients: whose keys it changes.
+    """
+
+    id: str
+    step: str
+    holder: Holder
+    started: str
+    resumed: str
+    clients: tuple[str, ...] = ()
+
+    #: Only keys of former rotations were retired so far / there are pending keys / they became the current ones / they
+    #: were taken back.
+    STEP_RETIRED: t.ClassVar[str] = "retired"
+    STEP_PENDING: t.ClassVar[str] = "pending"
+    STEP_FINISHED: t.ClassVar[str] = "finished"
+    STEP_WITHDRAWN: t.ClassVar[str] = "withdrawn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A rotation that is over: completed, or withdrawn."""
+
+    id: str
+    step: str
+    at: str
+
+
+Clients = dict[str, Client]
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """Everything in a store.
+
+    Attributes:
+        clients: by name.
+        rotation: the one in progress.
+        ended: the last ones that are over, oldest first.
+        removed: keys of clients that are gone.
+        missing: clients of which the store has lost the keys, each with a sentence that says why and what to do.
+        leftovers: what a removal that was cut off still has to remove.
+        exists: whether the store has been made yet.
+        id: the store's identity, random and for ever; empty in a store that an earlier version made.
+        generation: how often what edges get (live keys and clients' limits) has changed.
+        writing: whether a change was going on when this was read, or broke off.
+    """
+
+    clients: Clients = dataclasses.field(default_factory=dict)
+    rotation: Rotation | None = None
+    ended: tuple[Ended, ...] = ()
+    removed: tuple[RetiredKey, ...] = ()
+    missing: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    exists: bool = True
+    id: str = ""
+    generation: int = 0
+    writing: bool = False
+
+    def live_hashes(self) -> set[str]:
+        return {key.sha256 for client in self.clients.values() for _slot, key in client.live()}
+
+    def retired(self) -> list[RetiredKey]:
+        """Every key that has to be dead, also those of which the store still has the text; the latest last."""
+        found = [*self.removed]
+        for name, client in self.clients.items():
+            found += client.retired
+            found += [retire(name, key) for _slot, key in client.slots() if key.retired]
+        live = self.live_hashes()
+        dead = {key.sha256: key for key in found if key.sha256 not in live}
+        return sorted(dead.values(), key=lambda key: (key.retired, key.client, key.sha256))
+
+    def with_clients(self, clients: t.Mapping[str, Client]) -> Content:
+        return dataclasses.replace(self, clients={**self.clients, **clients})
+
+    def with_ended(self, rotation: Rotation, now: str) -> Content:
+        """The content once the rotation is over."""
+        ended = [one for one in self.ended if one.id != rotation.id] + [Ended(rotation.id, rotation.step, now)]
+        return dataclasses.replace(self, rotation=None, ended=tuple(ended[-_ENDED:]))
+
+
+def settled(before: Content, after: Content, edges_change: bool, at_least: int = 0) -> Content:
+    """The content as it is saved: with an identity, and of a new generation where edges get something else.
+
+    Args:
+        before: what was loaded.
+        after: what is wanted.
+        edges_change: whether edges get something else than before.
+        at_least: the latest generation that a host is known to have; the new one is above it.
+    """
+    if not after.exists:
+        return after
+    generation = before.generation
+    # Of a change that broke off it is not known how far edges have seen it.
+    if edges_change or before.writing or at_least > generation:
+        generation = max(generation, at_least) + 1
+    return dataclasses.replace(after, id=before.id or uuid.uuid4().hex, generation=generation, writing=False)
+
+
+class StoreChanged(FleetError):
+    """Somebody else changed the store between load and save; what was asked for has to be worked out anew."""
+
+
+class KeyStore(t.Protocol):
+    """Where the keys are kept.
+
+    Whatever the means: after a crash between any two steps of save(), load() gives a content from which a repetition
+    ends where the first attempt would have, and in which every key that an edge was told of is still there.
+
+    Attributes:
+        name: the store in a message, for example ``the key store /home/ops/keys.json``.
+    """
+
+    name: str
+
+    def locked(self, make: bool) -> contextlib.AbstractContextManager[None]:
+        """Keep other writers out, so that what is saved follows from what was loaded.
+
+        Args:
+            make: whether the store's place may be made, if it is missing.
+        """
+
+    def load(self) -> Content:
+        """What is in the store."""
+
+    def save(self, before: Content, after: Content) -> None:
+        """Store what ``after`` has different from ``before``, which load() gave.
+
+        Raises:
+            StoreChanged: there is no lock against other writers, and one of them was faster.
+        """
+
+
+def new_key(now: str) -> Key:
+    """A client's first key."""
+    return Key(api_keys.new_key(), now, uuid.uuid4().hex, activated=now)
+
+
+def pending_key(name: str, rotation: str, now: str) -> Key:
+    """A key that a rotation makes. Its id says so: of one rotation a client gets one key."""
+    return Key(api_keys.new_key(), now, api_keys.sha256(f"{rotation}/{name}")[:32], rotation)
+
+
+def retire(name: str, key: Key, now: str = "", proven: bool = False) -> RetiredKey:
+    """What stays of a key.
+
+    Args:
+        name: the client.
+        key: the key; it may be retired already.
+        now: since when it is dead, if it is not yet.
+        proven: whether every edge was seen to refuse it.
+    """
+    retired = key.retired or now
+    return RetiredKey(name, key.sha256, key.created, retired, key.activated, key.compromised, proven)
+
+
+def bounded(keys: t.Iterable[RetiredKey], limit: int, now: str) -> tuple[RetiredKey, ...]:
+    """The keys that are still worth remembering: the latest ones, each of them once."""
+    oldest = times.moment(times.seconds(now) - RETIRED_SECONDS)
+    by_hash = {key.sha256: key for key in keys if key.retired >= oldest}
+    return tuple(sorted(by_hash.values(), key=lambda key: (key.retired, key.sha256))[-limit:])
+
+
+def remember(client: Client, keys: t.Iterable[RetiredKey], now: str) -> Client:
+    """The client with more keys in its list of retired ones."""
+    return dataclasses.replace(client, retired=bounded([*client.retired, *keys], RETIRED_PER_CLIENT, now))
+
+
+def check_attributes(item: t.Mapping[str, t.Any]) -> Attributes:
+    """The attributes of a client as a person gave them, checked.
+
+    Raises:
+        FleetError: one of them is wrong.
+    """
+    name = item["name"]
+    for limit in ("requests_per_minute", "max_concurrent", "tokens_per_minute"):
+        value = item.get(limit)
+        if value is not None and value < 1:
+            raise FleetError(
+                f"{limit} of client {name} is {value}. Give 1 or more, or leave it out for no limit; remove the client "
+                "to lock it out."
+            )
+    budget, period = item.get("budget"), str(item.get("budget_period") or "")
+    if budget is not None and budget <= 0:
+        raise FleetError(f"budget of client {name} is {budget}. Give more than 0, or leave it out for no limit.")
+    if period and times.duration(period, f"budget_period of client {name}") < 60:
+        raise FleetError(f"budget_period of client {name} is {period}. Give at least a minute, such as 30d.")
+    expires = str(item.get("expires") or "")
+    if expires:
+        # One that has expired is no error: it would keep every other client's change from being made.
+        expires = times.check_moment(expires, f"expires of client {name}")
+    return Attributes(
+        models=api_keys.check_model_names(item.get("models") or [], name),
+        requests_per_minute=item.get("requests_per_minute"),
+        max_concurrent=item.get("max_concurrent"),
+        expires=expires,
+        tokens_per_minute=item.get("tokens_per_minute"),
+        budget=budget,
+        budget_period=period,
+    )

@@ -1,0 +1,178 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What a client's secret in AWS Secrets Manager says beside its versions: the tags. Pure.
+
+A tag has at most 128 characters of name and 256 of value, of letters, digits, spaces and ``+-=._:/@``; a secret has at
+most 50. What is of a key names its version, or its hash where the version may be gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.keys import document as key_document
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
+    PREVIOUS,
+    Attributes,
+    Client,
+    Key,
+    RetiredKey,
+    retire,
+)
+
+#: What the names of our tags begin with.
+OWN = "inference-fleet:"
+#: Says that a secret is ours, and whose key it holds.
+CLIENT = f"{OWN}client"
+
+_MODELS = f"{OWN}models"
+_ACTIVATED = f"{OWN}activated:"
+_RETIRE_AT = f"{OWN}retire_at:"
+_RETIRED = f"{OWN}retired:"
+_NUMBERS: dict[str, type] = {
+    "requests_per_minute": int,
+    "max_concurrent": int,
+    "tokens_per_minute": int,
+    "budget": float,
+}
+_TEXTS = ("expires", "budget_period")
+
+_MAX_TAGS = 50
+_MAX_VALUE = 256
+_NAME = re.compile(r"[\w .:/=+@-]{1,128}")
+_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
+_NOTHING = "-"
+
+
+def of(name: str, whole: Client) -> dict[str, str]:
+    """Our tags of a client's secret."""
+    tags = {CLIENT: name}
+    for number, line in enumerate(_lines(whole.attributes.models)):
+        tags[f"{_MODELS}.{number}" if number else _MODELS] = line
+    for option in (*_NUMBERS, *_TEXTS):
+        value = getattr(whole.attributes, option)
+        if value:
+            tags[f"{OWN}{option}"] = str(value)
+    for slot, key in whole.slots():
+        if key.activated:
+            tags[f"{_ACTIVATED}{key.id}"] = key.activated
+        if slot == PREVIOUS and key.retire_at:
+            tags[f"{_RETIRE_AT}{key.id}"] = key.retire_at
+    for dead in [*whole.retired, *(retire(name, key) for _slot, key in whole.slots() if key.retired)]:
+        words = [dead.created, dead.activated or _NOTHING, dead.retired]
+        words += [word for word in ("compromised", "proven") if getattr(dead, word)]
+        tags[f"{_RETIRED}{dead.sha256}"] = " ".join(words)
+    return tags
+
+
+def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | None, previous: Key | None) -> Client:
+    """The client of a secret with these tags and keys.
+
+    Raises:
+        KeyError, TypeError, ValueError: a tag of ours is not as of() makes it.
+    """
+    dead = {key.sha256: key for key in map(_retired(name), _named(tags, _RETIRED).items())}
+    if previous:
+        retired = dead.get(previous.sha256)
+        previous = dataclasses.replace(
+            previous,
+            # A completion that was cut off may have removed the first of the two.
+            activated=tags.get(f"{_ACTIVATED}{previous.id}", retired.activated if retired else ""),
+            retire_at=tags.get(f"{_RETIRE_AT}{previous.id}", ""),
+            retired=retired.retired if retired else "",
+            compromised=bool(retired and retired.compromised),
+        )
+    # Of a key that is not the previous one the tag was set by a step that was cut off before it came to the labels.
+    here = {key.sha256 for key in (current, pending, previous) if key}
+    return Client(
+        current=dataclasses.replace(current, activated=tags.get(f"{_ACTIVATED}{current.id}", "")),
+        pending=pending,
+        previous=previous,
+        attributes=_attributes(tags),
+        retired=tuple(
+            sorted((key for key in dead.values() if key.sha256 not in here), key=lambda key: (key.retired, key.sha256))
+        ),
+    )
+
+
+def key(item: t.Mapping[str, t.Any], version: str) -> Key:
+    """The key in a version's value.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not one.
+    """
+    return key_document.key({"id": version, **{name: item[name] for name in ("key", "created", "rotation")}})
+
+
+def listed(tags: t.Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as AWS takes them."""
+    return [{"Key": name, "Value": value} for name, value in tags.items()]
+
+
+def check(tags: t.Mapping[str, t.Any], name: str = "") -> None:
+    """See whether AWS takes these tags.
+
+    Args:
+        tags: the tags.
+        name: the client whose they are; empty for the ones that a person gave.
+
+    Raises:
+        FleetError: it would not.
+    """
+    if len(tags) > _MAX_TAGS:
+        raise FleetError(
+            f"The secret of client {name} would have {len(tags)} tags; AWS allows {_MAX_TAGS}. Give it fewer models, "
+            "or remove tags of your own."
+        )
+    for tag, value in tags.items():
+        if not _NAME.fullmatch(tag) or not _VALUE.fullmatch(str(value)) or (not name and tag.startswith((OWN, "aws:"))):
+            raise FleetError(
+                f"tags has {keys.shown(tag)}, which cannot be a tag of a secret. Names have 1 to 128, values up to "
+                f"256 letters, digits, spaces and + - = . _ : / @, and do not begin with aws: or {OWN}"
+            )
+
+
+def _attributes(tags: t.Mapping[str, str]) -> Attributes:
+    lines = _named(tags, _MODELS)
+    models = [word for number in sorted(lines, key=lambda tail: int(tail[1:] or 0)) for word in lines[number].split()]
+    numbers = {name: kind(tags[f"{OWN}{name}"]) for name, kind in _NUMBERS.items() if f"{OWN}{name}" in tags}
+    texts = {name: tags.get(f"{OWN}{name}", "") for name in _TEXTS}
+    document = {"models": sorted(models), **texts, **numbers}
+    return key_document.attributes(document)
+
+
+def _retired(name: str) -> t.Callable[[tuple[str, str]], RetiredKey]:
+    def parse(item: tuple[str, str]) -> RetiredKey:
+        sha256, words = item[0], item[1].split()
+        created, activated, retired, *flags = words
+        document = {
+            "client": name,
+            "sha256": sha256,
+            "created": created,
+            "activated": "" if activated == _NOTHING else activated,
+            "retired": retired,
+            **{flag: True for flag in flags},
+        }
+        return key_document.retired_key(document)
+
+    return parse
+
+
+def _named(tags: t.Mapping[str, str], beginning: str) -> dict[str, str]:
+    return {tag[len(beginning) :]: value for tag, value in tags.items() if tag.startswith(beginning)}
+
+
+def _lines(words: t.Iterable[str]) -> list[str]:
+    """The words in as few tags' values as they need."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 1 + len(word) <= _MAX_VALUE:
+            lines[-1] = f"{lines[-1]} {word}"
+        else:
+            lines.append(word)
+    return lines

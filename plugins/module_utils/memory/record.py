@@ -1,0 +1,65 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The record of what an engine said of memory at its last start, and what the memory fit takes of it. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES, plain_name
+from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import EngineMemory, as_reported
+
+#: Where the records are on a host, one file for each instance.
+DIRECTORY = "/var/lib/inference/memory"
+
+_FRACTIONS = ("gpu-memory-utilization", "mem-fraction-static")
+
+
+def record_of(
+    memory: EngineMemory, release: str, manifest: t.Mapping[str, t.Any], gpu: str, at: str
+) -> dict[str, t.Any] | None:
+    """What is kept of a start; None where the engine said nothing of memory.
+
+    Args:
+        memory: what it said.
+        release: that it runs.
+        manifest: of that release.
+        gpu: the name of its GPUs; empty for none.
+        at: when it started.
+    """
+    said = {name: value for name, value in dataclasses.asdict(memory).items() if value is not None}
+    if not as_reported(memory):
+        return None
+    options = {plain_name(name): value for name, value in (manifest.get("options") or {}).items()}
+    return {
+        "at": at,
+        "release": release,
+        "engine": manifest.get("engine"),
+        "version": manifest.get("version"),
+        "model": manifest.get("model"),
+        "model_path": manifest.get("model_path"),
+        "gpu": gpu,
+        "tensor_parallel_size": int(options.get(ENGINES[str(manifest.get("engine"))].parallel_option) or 1),
+        "fraction": next((options[name] for name in _FRACTIONS if options.get(name)), None),
+        "kv_cache_dtype": options.get("kv-cache-dtype") or "auto",
+        "quantization": options.get("quantization") or "",
+        "memory": said,
+    }
+
+
+def reported(record: t.Any, engine: str, model_path: str) -> dict[str, t.Any]:
+    """The record as module vram_fit takes ``reported``; empty where it is of another engine or model, or none.
+
+    Args:
+        record: as ``record_of`` made it.
+        engine: whose fit is asked for.
+        model_path: of the model.
+    """
+    if not isinstance(record, dict) or record.get("engine") != engine or record.get("model_path") != model_path:
+        return {}
+    names = ("kv_cache_gib", "kv_cache_tokens", "model_gib", "requested_gib")
+    said = {name: record["memory"][name] for name in names if name in record["memory"]}
+    about = ("fraction", "kv_cache_dtype", "quantization", "tensor_parallel_size", "gpu")
+    return {**said, **{name: record.get(name) for name in about}, "engine_version": record.get("version")}

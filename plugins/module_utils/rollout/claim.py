@@ -1,0 +1,93 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What a host knows of the rollout that it takes part in: whose it is, and how far it got here. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
+PATH = "/var/lib/inference/rollout.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A rollout, as one of its hosts remembers it.
+
+    Attributes:
+        id: the rollout's.
+        verb: what it does: ``site``, ``rolling_restart``, ``rollback``.
+        who: the person.
+        controller: the machine and directory that hold the record.
+        since: when it began, UTC.
+        held: whether the rollout still walks; another one keeps out.
+        finished: whether it came to its good end.
+        targets: the release that each instance gets.
+        done: when each instance was, UTC.
+        seconds: how long the last change of each instance took, of whichever rollout.
+    """
+
+    id: str
+    verb: str
+    who: str
+    controller: str
+    since: str
+    held: bool = True
+    finished: bool = False
+    targets: dict[str, str] = dataclasses.field(default_factory=dict)
+    done: dict[str, str] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        return f"{self.verb} {self.id} by {self.who} on {self.controller.partition(':')[0]} since {self.since}"
+
+
+def parse(document: t.Any, path: str = PATH) -> Claim | None:
+    """The claim in a host's file, None where there is none.
+
+    Raises:
+        FleetError: it is not one.
+    """
+    if document is None:
+        return None
+    names = {field.name for field in dataclasses.fields(Claim)}
+    try:
+        return Claim(**{name: value for name, value in document.items() if name in names})
+    except (AttributeError, TypeError) as error:
+        raise FleetError(
+            f"{path} does not say which rollout the host is in ({error}). Remove it: the next rollout writes it anew."
+        ) from error
+
+
+def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim | None, Claim | None]:
+    """Give the host to a rollout.
+
+    Args:
+        before: what the host knows.
+        wanted: the rollout that asks.
+        take_over: whether a claim of another controller is known to be dead.
+
+    Returns:
+        The host's new claim and None, or None and the claim that stands against it. The controller's own earlier claim
+        is never in the way: a controller walks one rollout at a time. That of another one is, also where it is of the
+        same rollout: both may want to go on with it.
+    """
+    if before is None:
+        return wanted, None
+    if before.held and before.controller != wanted.controller and not take_over:
+        return None, before
+    if before.id != wanted.id:
+        return dataclasses.replace(wanted, seconds=before.seconds), None
+    kept = dataclasses.replace(wanted, since=before.since, done=before.done, seconds=before.seconds)
+    return dataclasses.replace(kept, targets={**wanted.targets, **before.targets}), None
+
+
+def with_done(before: Claim, instance: str, at: str, seconds: float) -> Claim:
+    """The same after an instance came through."""
+    return dataclasses.replace(
+        before, done={**before.done, instance: at}, seconds={**before.seconds, instance: round(seconds, 1)}
+    )

@@ -1,0 +1,443 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The traffic driver: clients that ask without pause and never try again, and a report of what they saw.
+
+A program of its own, which module traffic starts::
+
+    driver=ansible_collections.inference.fleet.plugins.module_utils.traffic.driver
+    PYTHONPATH=collections python3 -m $driver < config.json
+
+The configuration comes on stdin because it holds the API key; its names are those of Config. Some clients stream long
+answers one after the other; beside them short requests are sent at a fixed rate, whatever became of the earlier ones.
+Every second request and every second streaming client opens a new connection each time, the others reuse theirs.
+
+It ends on SIGTERM, when the process that it belongs to is gone, or when its time is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import ssl
+import sys
+import time
+import traceback
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core import processes
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url
+from ansible_collections.inference.fleet.plugins.module_utils.traffic.answer import (
+    ENDED_EARLY,
+    StreamedAnswer,
+    judge,
+    refusal,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.traffic.http_client import Broken, Connection, Connector
+from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Failure, Report
+from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Request as SentRequest
+from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Stream as SentStream
+
+# Why it ended.
+STOPPED = "stopped"
+OWNER_GONE = "owner_gone"
+TIME_OVER = "max_seconds"
+NO_FIRST_ANSWER = "no_first_answer"
+INTERNAL_ERROR = "internal_error"
+
+#: Exit statuses beside 0.
+FAILED = 1
+BAD_CONFIG = 2
+NO_ANSWER = 3
+
+_TICK = 0.25
+_WRITE_EVERY = 1.0
+# A streaming client begins no more often than this: a fast engine does not make it a flood.
+_STREAM_PAUSE = 0.2
+_PAUSE_AFTER_FAILURE = 0.5
+_MAX_REQUESTS_IN_FLIGHT = 200
+_MAX_BODY = 64 * 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to send, where, and until when.
+
+    Attributes:
+        url: base URL, with or without ``/v1``.
+        api_key: sent as a Bearer token; none when empty.
+        model: the served model name.
+        output: path of the report; the process is recorded in a file beside it, see pid_path().
+        owner_pid: the process without which it ends; None for none.
+        streams: how many clients stream.
+        requests_per_second: short requests.
+        stream_prompt, stream_tokens, ignore_eos: what the streaming clients ask for.
+        request_prompt, request_tokens: what the short requests ask for.
+        timeout: seconds of silence after which a request or stream has failed.
+        grace: seconds that streams get to end after SIGTERM.
+        max_seconds: how long it runs at most.
+        ca_path: certificates to trust for https; the system's when None.
+        validate_certs: False accepts any certificate.
+    """
+
+    url: str
+    model: str
+    output: str
+    api_key: str = ""
+    owner_pid: int | None = None
+    streams: int = 4
+    requests_per_second: float = 2.0
+    stream_prompt: str = "Count without end."
+    stream_tokens: int = 200
+    ignore_eos: bool = True
+    request_prompt: str = "What is the capital of France? Answer with one word."
+    request_tokens: int = 16
+    timeout: float = 60.0
+    grace: float = 30.0
+    max_seconds: float = 4 * 3600.0
+    ca_path: str | None = None
+    validate_certs: bool = True
+
+
+def read_config(text: str) -> Config:
+    """The configuration in a JSON document.
+
+    Raises:
+        FleetError: it is not one. The message does not repeat it.
+    """
+    try:
+        config = Config(**json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise FleetError(f"The traffic driver's configuration is not one ({type(error).__name__}).") from None
+    if not (config.api_key.isascii() and config.api_key.isprintable()):
+        raise FleetError("api_key holds characters that no HTTP header can carry.")
+    if config.streams < 0 or config.requests_per_second < 0 or config.streams + config.requests_per_second == 0:
+        raise FleetError(
+            f"streams is {config.streams} and requests_per_second is {config.requests_per_second:g}. Neither can be "
+            "negative, and one has to be more than 0."
+        )
+    if not os.path.isabs(config.output):
+        raise FleetError(f"output is {config.output}, which is no absolute path.")
+    if config.timeout <= 0 or config.grace < 0 or config.max_seconds <= 0:
+        raise FleetError("timeout and max_seconds have to be more than 0, and grace not less.")
+    return config
+
+
+def pid_path(output: str) -> str:
+    """Where the driver that writes ``output`` is recorded, as ``{"pid": …, "started": clock ticks}``."""
+    return f"{output}.pid"
+
+
+class Driver:
+    """The clients and their report."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._target = parse_url(config.url)
+        self._connector = Connector(self._target, self._context(), config.timeout)
+        # Wall clock of the report that no setting of the clock moves.
+        self._epoch = time.time() - time.monotonic()
+        self._report = Report(self._now())
+        self._owner_started = None if config.owner_pid is None else processes.start_ticks(config.owner_pid)
+        self._stopping = asyncio.Event()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._first_failure: Failure | None = None
+        self._longest_lag = 0.0
+        self._warned = False
+
+    async def run(self) -> int:
+        """Drive until told to stop; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, STOPPED)
+        os.makedirs(os.path.dirname(self._config.output), exist_ok=True)
+        record = {"pid": os.getpid(), "started": processes.start_ticks(os.getpid())}
+        write_atomically(pid_path(self._config.output), json.dumps(record) + "\n")
+        ticking = self._background(self._tick())
+        try:
+            return await self._drive()
+        finally:
+            ticking.cancel()
+            self._connector.close()
+            self._report.ended = self._now()
+            self._write(durably=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(pid_path(self._config.output))
+
+    async def _drive(self) -> int:
+        failure = await self._first_request()
+        self._report.first_answer = {"ok": failure is None, "what": failure.what if failure else ""}
+        if failure:
+            self._stop(NO_FIRST_ANSWER)
+            return NO_ANSWER
+        self._write()
+        for number in range(self._config.streams):
+            self._start(self._stream_client(number))
+        sending = self._background(self._send_requests())
+        await self._stopping.wait()
+        sending.cancel()
+        await self._let_end()
+        return FAILED if self._report.ended_because == INTERNAL_ERROR else 0
+
+    async def _let_end(self) -> None:
+        """Give those in flight the grace, and no more once the owner is gone."""
+        until = self._now() + self._config.grace
+        while self._in_flight and self._now() < until and not self._owner_gone():
+            await asyncio.wait(self._in_flight, timeout=_TICK)
+        for task in self._in_flight:
+            task.cancel()
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    async def _send_requests(self) -> None:
+        rate = self._config.requests_per_second
+        if not rate:
+            return
+        began = self._now()
+        number = 0
+        while True:
+            number += 1
+            await asyncio.sleep(began + number / rate - self._now())
+            late = self._now() - (began + number / rate)
+            if late > 1:
+                # This process was not let run. What was due meanwhile is not sent in one burst.
+                began += late
+            if len(self._in_flight) - self._config.streams < _MAX_REQUESTS_IN_FLIGHT:
+                self._start(self._request(reuse=number % 2 == 0))
+            else:
+                self._report.request_skipped()
+
+    async def _first_request(self) -> Failure | None:
+        asking = self._start(self._request(reuse=True))
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not asking.done():
+            asking.cancel()
+            return Failure(STOPPED, "it was stopped before there was an answer")
+        return self._first_failure
+
+    async def _request(self, reuse: bool) -> None:
+        config = self._config
+        request = self._http(config.request_prompt, config.request_tokens, reuse, {})
+        sent = self._report.request(self._now())
+        try:
+            async with self._connection(reuse) as connection:
+                head = await connection.ask(request, config.timeout)
+                failure = judge(head.status, await self._body(connection), config.api_key)
+        except Broken as error:
+            failure = error.failure
+        self._finish_request(sent, failure)
+
+    def _finish_request(self, sent: SentRequest, failure: Failure | None) -> None:
+        if failure:
+            self._first_failure = self._first_failure or failure
+            sent.failed(self._now(), failure)
+        else:
+            sent.ok(self._now())
+
+    async def _stream_client(self, number: int) -> None:
+        # Not all at once, so that they do not stay in step.
+        await self._pause(number * 1.0 / self._config.streams)
+        while not self._stopping.is_set():
+            began = self._now()
+            good = await self._stream(reuse=number % 2 == 0)
+            await self._pause(began + _STREAM_PAUSE - self._now() if good else _PAUSE_AFTER_FAILURE)
+
+    async def _stream(self, reuse: bool) -> bool:
+        """One stream; whether it was whole."""
+        config = self._config
+        options = {"stream": True, **({"ignore_eos": True} if config.ignore_eos else {})}
+        request = self._http(config.stream_prompt, config.stream_tokens, reuse, options)
+        sent = self._report.stream(self._now())
+        try:
+            async with self._connection(reuse) as connection:
+                head = await connection.ask(request, config.timeout)
+                if head.status != 200:
+                    sent.refused(self._now(), refusal(head.status, await self._body(connection), config.api_key))
+                    return False
+                kind = head.headers.get("content-type", "")
+                if not kind.startswith("text/event-stream"):
+                    body = await self._body(connection)
+                    failure = judge(200, body, config.api_key) or Failure("no stream", "200, but no stream of events")
+                    sent.refused(self._now(), failure)
+                    return False
+                return await self._read_stream(connection, sent)
+        except Broken as error:
+            sent.refused(self._now(), error.failure)
+            return False
+
+    async def _read_stream(self, connection: Connection, sent: SentStream) -> bool:
+        answer = StreamedAnswer(self._config.api_key)
+        broken: Failure | None = None
+        try:
+            while not connection.ended:
+                content = await connection.more()
+                if content:
+                    sent.content(self._now(), answer.feed(content))
+        except Broken as error:
+            broken = error.failure
+        # After [DONE], how the connection ends is no client's concern.
+        failure = answer.verdict()
+        if failure:
+            sent.cut(self._now(), broken if broken and failure.kind == ENDED_EARLY else failure)
+            return False
+        sent.whole(self._now())
+        return True
+
+    async def _body(self, connection: Connection) -> bytes:
+        body = b""
+        while not connection.ended:
+            body += await connection.more()
+            if len(body) > _MAX_BODY:
+                raise Broken(Failure("too long", f"a body of more than {_MAX_BODY} bytes"))
+        return body
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, reuse: bool) -> t.AsyncIterator[Connection]:
+        connection = await self._connector.open(reuse)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if reuse:
+            self._connector.give_back(connection)
+        else:
+            # The server was told that it can close, and may do so without a word.
+            connection.close()
+
+    def _http(self, prompt: str, tokens: int, keep: bool, options: dict[str, t.Any]) -> bytes:
+        target = self._target
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        messages = [{"role": "user", "content": prompt}]
+        document = {"model": self._config.model, "messages": messages, "max_tokens": tokens, "temperature": 0}
+        body = json.dumps({**document, **options}).encode()
+        headers = [
+            f"POST {target.prefix}/v1/chat/completions HTTP/1.1",
+            f"Host: {host}" if target.port == (443 if target.tls else 80) else f"Host: {host}:{target.port}",
+            *([f"Authorization: Bearer {self._config.api_key}"] if self._config.api_key else []),
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Accept: */*",
+            "User-Agent: inference-fleet-traffic",
+            f"Connection: {'keep-alive' if keep else 'close'}",
+        ]
+        return "\r\n".join(headers).encode() + b"\r\n\r\n" + body
+
+    def _start(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
+        """Begin what has to come to its end before the program does."""
+        task = self._background(work)
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        return task
+
+    def _background(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._check)
+        return task
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error:
+            # A fault of this program must not pass as a quiet run.
+            traceback.print_exception(type(error), error, error.__traceback__)
+            self._stop(INTERNAL_ERROR)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), max(0.0, seconds))
+
+    async def _tick(self) -> None:
+        written = swept = self._now()
+        while True:
+            due = self._now() + _TICK
+            await asyncio.sleep(_TICK)
+            now = self._now()
+            self._longest_lag = max(self._longest_lag, now - due)
+            if self._owner_gone():
+                self._stop(OWNER_GONE)
+            elif now - self._report.began > self._config.max_seconds:
+                self._stop(TIME_OVER)
+            if now - swept > 1:
+                swept = now
+                self._connector.sweep()
+            if now - written > _WRITE_EVERY - _TICK / 2:
+                written = now
+                self._write()
+
+    def _owner_gone(self) -> bool:
+        owner = self._config.owner_pid
+        return owner is not None and not processes.runs(owner, self._owner_started)
+
+    def _stop(self, why: str) -> None:
+        if not self._stopping.is_set():
+            self._report.ended_because = why
+            self._report.stop(self._now())
+            self._stopping.set()
+
+    def _write(self, durably: bool = False) -> None:
+        document = self._report.document(self._now())
+        document["driver"] = {
+            "pid": os.getpid(),
+            "cpu_seconds": round(time.process_time(), 2),
+            "longest_lag": round(self._longest_lag, 3),
+        }
+        text = json.dumps(document) + "\n"
+        try:
+            if durably:
+                write_atomically(self._config.output, text)
+            else:
+                # Not synced: that waits for the disk, and while this thread waits it sees no answer come.
+                temporary = f"{self._config.output}.tmp"
+                with open(temporary, "w", encoding="utf-8") as file:
+                    file.write(text)
+                os.replace(temporary, self._config.output)
+        except OSError as error:
+            if durably:
+                raise
+            if not self._warned:
+                print(f"{self._config.output} cannot be written ({error.strerror}); trying on", file=sys.stderr)
+            self._warned = True
+
+    def _now(self) -> float:
+        return self._epoch + time.monotonic()
+
+    def _context(self) -> ssl.SSLContext | None:
+        if not self._target.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self._config.ca_path)
+        except (OSError, ssl.SSLError) as error:
+            raise FleetError(
+                f"ca_path is {self._config.ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
+            ) from error
+        if not self._config.validate_certs:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+async def _run(config: Config) -> int:
+    return await Driver(config).run()
+
+
+def main() -> int:
+    try:
+        return asyncio.run(_run(read_config(sys.stdin.read())))
+    except FleetError as error:
+        print(error.message, file=sys.stderr)
+        return BAD_CONFIG
+    except OSError as error:
+        print(f"The report cannot be written ({error}).", file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""A gateway's models as its edge and its LiteLLM are told of them. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import typed
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Model, Upstream
+
+#: Settings of a model that are LiteLLM's parameters of a deployment.
+_PARAMETERS = ("timeout", "stream_timeout")
+
+#: Those that are what it knows about it. It takes prices among the parameters, too, but then registers them anew at
+#: each request and forgets what it had looked up, which takes 4 of 31 ms.
+_INFORMATION = ("input_cost_per_token", "output_cost_per_token")
+
+
+def pools(found: t.Iterable[Model]) -> list[dict[str, t.Any]]:
+    """The pools as role edge takes them."""
+    return [
+        {
+            "name": model.pool,
+            "servers": [
+                {
+                    "name": _server_name(one, model.upstreams),
+                    "address": one.address,
+                    "port": one.port,
+                    "tls": one.tls,
+                    "tls_name": one.tls_name,
+                }
+                for one in model.upstreams
+            ],
+        }
+        for model in found
+    ]
+
+
+def _server_name(one: Upstream, others: t.Sequence[Upstream]) -> str:
+    """The host's name as HAProxy takes it, with the port where the host has several."""
+    alone = sum(other.host == one.host for other in others) == 1
+    return NOT_IN_A_NAME.sub("-", one.host if alone else f"{one.host}-{one.port}")
+
+
+def model_list(
+    found: t.Iterable[Model], url: str, api_key: str, defaults: t.Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """The models as LiteLLM's configuration has them.
+
+    Each has two deployments that are the same: LiteLLM waits before it repeats a request to a model that has one, and
+    does not where there is another. Which host gets it is the edge's choice.
+
+    Args:
+        found: the models.
+        url: of the edge's loopback port.
+        api_key: what LiteLLM shows there.
+        defaults: settings of models that do not have them.
+    """
+    deployments = []
+    for model in found:
+        settings = {**defaults, **{key: value for key, value in model.settings.items() if value is not None}}
+        for number in (1, 2):
+            deployments.append(
+                {
+                    "model_name": model.name,
+                    "litellm_params": {
+                        "model": f"hosted_vllm/{model.model}",
+                        "api_base": f"{url}/{model.pool}/v1",
+                        "api_key": api_key,
+                        **_given(settings, _PARAMETERS),
+                        **settings.get("options", {}),
+                    },
+                    "model_info": {"id": f"{model.pool}-{number}", **_given(settings, _INFORMATION)},
+                }
+            )
+    return deployments
+
+
+def _given(settings: t.Mapping[str, t.Any], names: t.Iterable[str]) -> dict[str, t.Any]:
+    return {name: typed(settings[name]) for name in names if settings.get(name) is not None}
+
+
+def fallbacks(found: t.Iterable[Model]) -> list[dict[str, list[str]]]:
+    """Where requests go that a model's own hosts could not answer, as LiteLLM's configuration has it."""
+    return [{model.name: list(model.settings["fallbacks"])} for model in found if model.settings.get("fallbacks")]
+
+
+def cached(found: t.Iterable[Model]) -> list[str]:
+    """The models whose answers are cached although the request does not ask for it."""
+    return [model.name for model in found if model.settings.get("cache")]
+
+
+def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[str, list[float]]:
+    """What a token of the prompt and one of the answer cost at most, by model: its fallbacks may answer for it.
+
+    Args:
+        found: the models.
+        defaults: settings of models that do not have them.
+    """
+    own = {
+        model.name: [float(typed({**defaults, **_settings(model)}.get(name) or 0)) for name in _INFORMATION]
+        for model in found
+    }
+    answering = {model.name: [model.name] for model in found}
+    for names in answering.values():
+        for name in names:
+            further = next(list(model.settings.get("fallbacks") or []) for model in found if model.name == name)
+            names += [other for other in further if other not in names]
+    return {name: [max(own[one][kind] for one in names) for kind in (0, 1)] for name, names in answering.items()}
+
+
+def _settings(model: Model) -> dict[str, t.Any]:
+    """What is set for a model; its options are LiteLLM's parameters, and count more."""
+    given = {key: value for key, value in model.settings.items() if value is not None}
+    return {**given, **(given.get("options") or {})}
+
+
+def options(
+    instances: t.Iterable[t.Mapping[str, t.Any]], shared: t.Mapping[str, t.Any], environment: t.Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """The options and the environment of each instance, as module engine_release takes them.
+
+    Args:
+        instances: of one gateway, as ``Instance.as_dict`` gives them.
+        shared: LiteLLM's configuration.
+        environment: what they share.
+    """
+    return [
+        {
+            "index": instance["index"],
+            "served_name": instance["served_name"],
+            "options": {section: _typed(value) for section, value in shared.items()},
+            "environment": {**environment, "HOST": "127.0.0.1", "PORT": str(instance["engine_port"])},
+        }
+        for instance in instances
+    ]
+
+
+def _typed(value: t.Any) -> t.Any:
+    """Settings of the command line, which are always text, as what they say; lists are of names and stay."""
+    if isinstance(value, t.Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    return typed(value)

@@ -1,0 +1,303 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What a gateway serves: its models, and the hosts behind each of them. Pure: the inventory in, models or problems out.
+
+A *pool* is the hosts of one model, as the gateway's own edge knows them. LiteLLM reaches a pool under a path of the
+edge's loopback port, so a host that comes or goes changes the edge and not LiteLLM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import check_engine
+
+DEFAULT_EDGE_PORT = 8000
+DEFAULT_GATEWAY_PORT = 4000
+DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+
+#: What an item of ``litellm_models`` may have, and of which type each is.
+_MODEL_KEYS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "model": (str,),
+    "engines": (list,),
+    "hosts": (list,),
+    "fallbacks": (list,),
+    "cache": (bool,),
+    "input_cost_per_token": (int, float),
+    "output_cost_per_token": (int, float),
+    "timeout": (int, float),
+    "stream_timeout": (int, float),
+    "options": (dict,),
+}
+
+_NOT_IN_A_PATH = re.compile(r"[^a-z0-9]+")
+#: What HAProxy does not take in the name of a server.
+NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Upstream:
+    """A port of an inference host's edge.
+
+    Attributes:
+        host: the host's name in the inventory.
+        address: where it is reached.
+        port: its edge's.
+        engine: what serves there.
+        model: under which name it serves.
+        tls: whether its edge speaks TLS.
+        tls_name: the name in its certificate; empty for its address.
+    """
+
+    host: str
+    address: str
+    port: int
+    engine: str
+    model: str
+    tls: bool = False
+    tls_name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A name that clients ask for.
+
+    Attributes:
+        name: that name.
+        model: the name under which the hosts serve it.
+        pool: its pool's name.
+        upstreams: the hosts behind it.
+        settings: the rest of its item in ``litellm_models``.
+    """
+
+    name: str
+    model: str
+    pool: str
+    upstreams: tuple[Upstream, ...]
+    settings: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+
+
+def upstreams(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> list[Upstream]:
+    """The ports behind which the inference hosts serve, in the order of the hosts' names.
+
+    Args:
+        hosts: the variables of each host of the group ``inference``.
+        engine: ``-e engine=…`` of the run; empty for none.
+
+    Raises:
+        FleetError: a host's engine is none.
+    """
+    found: list[Upstream] = []
+    for host in _in_order(hosts):
+        own = engine or host.get("fleet_engine_tag") or host.get("fleet_engine") or next(iter(ENGINES))
+        name = str(host["inventory_hostname"])
+        port = host.get("edge_port") or DEFAULT_EDGE_PORT
+        model = host.get("fleet_served_name") or host.get("fleet_model") or DEFAULT_MODEL
+        services: dict[int, tuple[str, str]] = {}
+        for item in host.get("fleet_instances") or [{}]:
+            # Of an instance that spans hosts the first one answers; the others only compute.
+            if item.get("nodes") and str(item["nodes"][0]) != name:
+                continue
+            serves = (item.get("engine") or own, str(item.get("served_name") or model))
+            services.setdefault(int(item.get("port") or port), serves)
+        for number, (kind, served_name) in sorted(services.items()):
+            checked = check_engine(kind, f"the engine of {name}")
+            found.append(Upstream(name, _address(host), number, checked, served_name, **_tls(host)))
+    return found
+
+
+def models(wanted: t.Sequence[t.Any], served: t.Sequence[Upstream]) -> list[Model]:
+    """The models of a gateway.
+
+    Args:
+        wanted: ``litellm_models``; empty for every name that the hosts serve.
+        served: the hosts.
+
+    Raises:
+        FleetError: what is wrong, all of it.
+    """
+    items = list(wanted) or [{"name": name} for name in dict.fromkeys(one.model for one in served)]
+    problems: list[str] = []
+    found: list[Model] = []
+    for number, item in enumerate(items):
+        where = f"litellm_models[{number}]"
+        wrong = _item_problems(item, where)
+        if wrong:
+            problems += wrong
+            continue
+        try:
+            found.append(_model(item, where, served, is_default=not wanted))
+        except FleetError as error:
+            problems.append(error.message)
+    problems += _name_problems(items)
+    if not items:
+        problems.append(
+            "There is no inference host that a gateway could send requests to. The group inference is empty."
+        )
+    if problems:
+        raise FleetError(" ".join(problems))
+    return found
+
+
+def _item_problems(item: t.Any, where: str) -> list[str]:
+    valid = ", ".join(_MODEL_KEYS)
+    if not isinstance(item, dict) or not item.get("name"):
+        return [f"{where} is {item!r}; it must be a dictionary with a name. Valid keys are: {valid}."]
+    problems = [
+        f"{where} has the unknown key {key}. Valid are: {valid}." for key in sorted(set(item) - set(_MODEL_KEYS))
+    ]
+    for key, kinds in _MODEL_KEYS.items():
+        value = item.get(key)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
+            problems.append(f"{where}.{key} of {item['name']} is {value!r}; it must be {_spoken(kinds)}.")
+    return problems
+
+
+def _spoken(kinds: tuple[type, ...]) -> str:
+    words = {str: "a text", list: "a list", bool: "true or false", dict: "a dictionary"}
+    return words.get(kinds[0], "a number")
+
+
+def _model(item: t.Mapping[str, t.Any], where: str, served: t.Sequence[Upstream], is_default: bool) -> Model:
+    name = str(item["name"])
+    known = sorted({one.model for one in served})
+    # A name that hosts serve means them; any other name is an alias, which has to say of what where there is a choice.
+    model = item.get("model") or (name if name in known else known[0] if len(known) == 1 else "")
+    if not model:
+        raise FleetError(
+            f"{where} does not say which model {name} is: give it model, one of those that the hosts serve: "
+            f"{', '.join(known) or 'none'}."
+        )
+    chosen = [one for one in served if one.model == model]
+    if not chosen:
+        near = difflib.get_close_matches(model, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise FleetError(
+            f"{where}: no inference host serves {model}, which {name} is to be. The hosts serve: "
+            f"{', '.join(known) or 'nothing'}.{hint}"
+        )
+    chosen = _of_engines(item, where, chosen, is_default)
+    chosen = _of_hosts(item, where, chosen, served)
+    settings = {key: value for key, value in item.items() if key not in ("name", "model", "engines", "hosts")}
+    return Model(name, model, pool_name(name), tuple(chosen), settings)
+
+
+def _of_engines(item: t.Mapping[str, t.Any], where: str, chosen: list[Upstream], is_default: bool) -> list[Upstream]:
+    """Those of the engines that are asked for; which has to be said where there are several."""
+    engines = sorted({one.engine for one in chosen})
+    wanted = item.get("engines")
+    if wanted is None:
+        if len(engines) > 1 and not item.get("hosts"):
+            by_engine = "; ".join(
+                f"{engine} on {', '.join(one.host for one in chosen if one.engine == engine)}" for engine in engines
+            )
+            place = "litellm_models" if is_default else where
+            raise FleetError(
+                f"{item['name']} is served by different engines ({by_engine}), and {place} does not say which are "
+                f"meant. Spread it over both, - {{name: {item['name']}, engines: [{', '.join(engines)}]}}, or name one."
+            )
+        return chosen
+    for engine in wanted:
+        check_engine(engine, f"{where}.engines")
+    found = [one for one in chosen if one.engine in wanted]
+    if not found:
+        raise FleetError(
+            f"{where}: no host serves {item['name']} with {' or '.join(wanted)}; it is served with "
+            f"{' and '.join(engines)}."
+        )
+    return found
+
+
+def _of_hosts(
+    item: t.Mapping[str, t.Any], where: str, chosen: list[Upstream], served: t.Sequence[Upstream]
+) -> list[Upstream]:
+    wanted = item.get("hosts")
+    if not wanted:
+        return chosen
+    known = {one.host for one in served}
+    unknown = [str(host) for host in wanted if host not in known]
+    if unknown:
+        raise FleetError(
+            f"{where}.hosts of {item['name']} names {', '.join(unknown)}, which the group inference does not have. "
+            f"It has: {', '.join(sorted(known))}."
+        )
+    found = [one for one in chosen if one.host in wanted]
+    missing = [host for host in wanted if host not in {one.host for one in found}]
+    if missing:
+        raise FleetError(
+            f"{where}.hosts of {item['name']} names {', '.join(missing)}, which serves something else: "
+            f"{', '.join(sorted({f'{one.model} ({one.engine})' for one in served if one.host in missing}))}."
+        )
+    return found
+
+
+def _name_problems(items: t.Sequence[t.Any]) -> list[str]:
+    """What is wrong between the models: a name twice, and fallbacks that lead nowhere."""
+    named = [item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)]
+    names = [item["name"] for item in named]
+    problems = [
+        f"litellm_models has {name} {names.count(name)} times; a name means one pool of hosts: list them in one item."
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
+    for item in named:
+        for fallback in item.get("fallbacks") or []:
+            if fallback == item["name"]:
+                problems.append(f"{item['name']} falls back to itself; remove it from its fallbacks.")
+            elif fallback not in names:
+                problems.append(
+                    f"{item['name']} falls back to {fallback}, which is no model of litellm_models. They are: "
+                    f"{', '.join(sorted(set(names)))}."
+                )
+    return problems
+
+
+def pool_name(name: str) -> str:
+    """A model's name as part of a path and of the edge's configuration; no two models share one."""
+    plain = _NOT_IN_A_PATH.sub("-", name.lower()).strip("-")[:40]
+    if plain == name:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Other gateways' edges as role edge takes them.
+
+    Args:
+        hosts: the variables of each.
+    """
+    return [
+        {
+            "name": NOT_IN_A_NAME.sub("-", str(host["inventory_hostname"])),
+            "address": _address(host),
+            "port": int(host.get("fleet_gateway_port") or DEFAULT_GATEWAY_PORT),
+            **_tls(host),
+        }
+        for host in _in_order(hosts)
+    ]
+
+
+def _in_order(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[t.Mapping[str, t.Any]]:
+    """By name, numbers as numbers: EC2 lists instances in whatever order, which must not look like a change."""
+    return sorted(
+        hosts, key=lambda host: [part.zfill(8) for part in re.split(r"(\d+)", str(host["inventory_hostname"]))]
+    )
+
+
+def _tls(host: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Whether a host's edge speaks TLS, and with which name in its certificate."""
+    if not host.get("edge_tls_certificate"):
+        return {"tls": False, "tls_name": ""}
+    return {"tls": True, "tls_name": str(host.get("edge_tls_name") or host["inventory_hostname"])}
+
+
+def _address(host: t.Mapping[str, t.Any]) -> str:
+    return str(host.get("fleet_address") or host.get("ansible_host") or host["inventory_hostname"])

@@ -1,0 +1,107 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Whether the rest of the fleet carries the present load while some instances are out. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_index
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceLoad:
+    """An instance that serves.
+
+    Attributes:
+        index: what it is known by while its engine changes.
+        busy: requests that it works on, and those that wait for it.
+        limit: requests that it works on at once.
+    """
+
+    index: int
+    name: str
+    busy: int
+    limit: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What is left while some are out.
+
+    Attributes:
+        busy: requests in the fleet, running and waiting.
+        limit: requests that the fleet works on at once.
+        left: requests that those who stay work on at once.
+        allowed: of these, what may be used.
+        out: instances that serve now and would be out.
+    """
+
+    busy: int
+    limit: int
+    left: int
+    allowed: int
+    out: tuple[str, ...]
+
+    @property
+    def enough(self) -> bool:
+        return not self.out or (self.left > 0 and self.busy <= self.allowed)
+
+    @property
+    def is_downtime(self) -> bool:
+        """Whether nobody would be left to serve."""
+        return bool(self.out) and self.left == 0
+
+
+def serving(status: t.Mapping[str, t.Any] | None) -> list[InstanceLoad]:
+    """The instances of a host that clients reach now.
+
+    Args:
+        status: what module fleet_status returned; None for a host that did not answer.
+    """
+    if not status or (status.get("edge") or {}).get("health") != 200:
+        return []
+    drained = {server_index(name) for name in (status.get("drain") or {}).get("instances") or {}}
+    return [
+        InstanceLoad(
+            instance["index"],
+            instance["name"],
+            (instance["running"] or 0) + (instance["waiting"] or 0),
+            instance["limit"],
+        )
+        for instance in status.get("instances") or []
+        if instance["state"] == "active" and instance["running"] is not None and instance["index"] not in drained
+    ]
+
+
+def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float) -> Room:
+    """What is left while one instance of each host in ``out`` is not there.
+
+    Args:
+        fleet: the instances that serve, by host.
+        out: the indexes of the instances that will be changed, by host; of one host they go one after the other, so
+            only the largest is missing at a time.
+        max_share: how much of what is left may be used (0 to 1).
+    """
+    busy = sum(one.busy for instances in fleet.values() for one in instances)
+    limit = sum(one.limit for instances in fleet.values() for one in instances)
+    gone: list[tuple[str, InstanceLoad]] = []
+    for host, indexes in out.items():
+        leaving = [one for one in fleet.get(host, []) if one.index in indexes]
+        if leaving:
+            gone.append((host, max(leaving, key=lambda one: one.limit)))
+    left = limit - sum(one.limit for _host, one in gone)
+    return Room(busy, limit, left, int(left * max_share), tuple(f"{one.name} of {host}" for host, one in gone))
+
+
+def fitting(
+    fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float
+) -> list[str]:
+    """As many of the hosts in ``out``, in their order, as can be out together; possibly none."""
+    chosen: dict[str, t.Collection[int]] = {}
+    for host, indexes in out.items():
+        if room(fleet, {**chosen, host: indexes}, max_share).enough:
+            chosen[host] = indexes
+    return list(chosen)

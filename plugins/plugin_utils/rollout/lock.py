@@ -1,0 +1,113 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""One change of a fleet at a time on a controller: a lock that ends with the process of its holder."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import socket
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked, read_json, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.processes import start_ticks
+
+NAME = "lock.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Who holds the lock.
+
+    Attributes:
+        pid: of the ansible-playbook process.
+        started: when that process began, in the kernel's ticks, so that its number's next owner is told from it.
+        machine: where it runs.
+        who: the person.
+        verb: what they do.
+        since: when they began, UTC.
+    """
+
+    pid: int
+    started: int
+    machine: str
+    who: str
+    verb: str
+    since: str
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process still runs; of another machine nobody here knows, so yes."""
+        return self.machine != socket.gethostname() or start_ticks(self.pid) == self.started
+
+
+def person() -> str:
+    """Who runs this, and on which machine."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
+
+
+def holder_of(pid: int, who: str, verb: str, since: str) -> Holder:
+    """The process as a holder."""
+    return Holder(pid, start_ticks(pid) or 0, socket.gethostname(), who, verb, since)
+
+
+def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:
+    """Take the lock.
+
+    Args:
+        records: the directory of the fleet's rollouts.
+        wanted: who asks.
+        take_over: whether a living holder is known to be none.
+
+    Returns:
+        The holder of a lock that was left behind and is taken over now; None where there was none.
+
+    Raises:
+        FleetError: somebody else holds it.
+    """
+    os.makedirs(records, mode=0o700, exist_ok=True)
+    path = os.path.join(records, NAME)
+    with locked(os.path.join(records, ".lock")):
+        before = _read(path)
+        if before and (before.pid, before.started) == (wanted.pid, wanted.started):
+            # A run that changes one kind of hosts after another asks for each.
+            return None
+        if before and before.lives and not take_over:
+            raise FleetError(
+                f"{before.who} on {before.machine} has been changing this fleet since {before.since} ({before.verb}, "
+                f"process {before.pid}). Wait until that is done. If you are sure that it is dead: "
+                "-e rollout_take_over=true."
+            )
+        write_atomically(path, json.dumps(dataclasses.asdict(wanted)) + "\n", mode=0o600)
+        return before
+
+
+def release(records: str, holder: Holder) -> None:
+    """Give the lock back, if it is still the holder's."""
+    path = os.path.join(records, NAME)
+    if not os.path.isdir(records):
+        return
+    with locked(os.path.join(records, ".lock")):
+        before = _read(path)
+        if before and (before.pid, before.started) == (holder.pid, holder.started):
+            os.unlink(path)
+
+
+def current(records: str) -> Holder | None:
+    """Who holds the lock now; None where nobody does who lives."""
+    holder = _read(os.path.join(records, NAME))
+    return holder if holder and holder.lives else None
+
+
+def _read(path: str) -> Holder | None:
+    document: t.Any = read_json(path)
+    if document is None:
+        return None
+    try:
+        return Holder(**document)
+    except TypeError as error:
+        raise FleetError(f"{path} is not a lock ({error}). Remove it when nobody changes the fleet.") from error

@@ -1,0 +1,295 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What a rollout will do, worked out before anything is touched. Pure."""
+
+from __future__ import annotations
+
+import calendar
+import dataclasses
+import time
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_index
+from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import waves as rollout_waves
+
+SITE = "site"
+ROLLING_RESTART = "rolling_restart"
+ROLLBACK = "rollback"
+VERBS = (SITE, ROLLING_RESTART, ROLLBACK)
+
+_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a host before the rollout.
+
+    Attributes:
+        staged: what module engine_release returned for each of its instances.
+        names: the instances' names by index.
+        status: what module fleet_status returned; None for a host that did not answer.
+        claim: the last rollout that it took part in.
+        spans: by index, the hosts of the instances that span some.
+    """
+
+    staged: list[dict[str, t.Any]]
+    names: dict[int, str]
+    status: dict[str, t.Any] | None
+    claim: Claim | None
+    spans: t.Mapping[int, t.Sequence[str]] = dataclasses.field(default_factory=dict)
+
+    def name_of(self, staged: t.Mapping[str, t.Any]) -> str:
+        """An instance's name; of one that is no longer wanted, that of what runs."""
+        index = staged["index"]
+        return self.names.get(index) or f"{(staged['running'] or staged['current']).split('-')[0]}-{index}"
+
+    @property
+    def mark(self) -> t.Mapping[str, t.Any]:
+        """Who drained the host, and which of its instances."""
+        return (self.status or {}).get("drain") or {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What the operator asks for; the names are those of role rollout's variables."""
+
+    verb: str
+    waves: t.Any
+    resume: bool = True
+    resume_within: float = 86400.0
+    accept_downtime: bool = False
+    accept_no_way_back: bool = False
+    max_load: float = 0.9
+
+
+@dataclasses.dataclass
+class Plan:
+    """What will be done.
+
+    Attributes:
+        id: of the rollout that goes on; empty for a new one.
+        waves: hosts that are changed together, in order.
+        hosts: for each its wave (from 1), its instances, the seconds that it took last time, and the hosts with which
+            it has an instance in common.
+        left_out: hosts and instances that take no part, with the reason.
+        done: hosts that an earlier run of this rollout has done.
+        warnings: what a person should know before.
+        refusals: why it must not begin.
+    """
+
+    id: str
+    waves: list[list[str]]
+    hosts: dict[str, dict[str, t.Any]]
+    left_out: dict[str, str]
+    done: list[str]
+    warnings: list[str]
+    refusals: list[str]
+
+    @property
+    def targets(self) -> dict[str, dict[str, str]]:
+        """The release that each instance of each host gets."""
+        return {
+            host: {one["name"]: one["to"]["release"] if one["to"] else "" for one in planned["instances"]}
+            for host, planned in self.hosts.items()
+        }
+
+
+def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], now: float) -> Plan:
+    """The plan for the hosts of ``fleet``, in their order.
+
+    Args:
+        wish: what is asked for.
+        fleet: the hosts that the run may change.
+        canary: the hosts of the canary ring.
+        now: Unix time.
+
+    Raises:
+        FleetError: the waves are none.
+    """
+    rollout_waves.check_waves(wish.waves)
+    open_claim = unfinished(wish, fleet, now) if wish.resume else None
+    plan = Plan(open_claim.id if open_claim else "", [], {}, {}, [], [], [])
+    for host, facts in fleet.items():
+        instances = _instances(wish, plan, host, facts)
+        if instances:
+            plan.hosts[host] = {"instances": instances, "expected_seconds": None, "together": []}
+    plan.waves = rollout_waves.together(rollout_waves.split(list(plan.hosts), canary, wish.waves), _companions(fleet))
+    for number, wave in enumerate(plan.waves, 1):
+        for host in wave:
+            companions = _companions(fleet)[host]
+            together = [other for other in wave if other in companions and other != host]
+            plan.hosts[host] = {"wave": number, **plan.hosts[host], "together": together}
+    _expect(plan, fleet)
+    _refuse(wish, plan, fleet)
+    _refuse_parts(plan, fleet)
+    return plan
+
+
+def _companions(fleet: t.Mapping[str, Facts]) -> dict[str, set[str]]:
+    """For each host those with which it has an instance in common, itself among them; empty where there is none."""
+    return {host: {node for nodes in facts.spans.values() for node in nodes} for host, facts in fleet.items()}
+
+
+def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | None:
+    """The rollout that the wish goes on with, as its hosts remember it; None where there is none.
+
+    A ``site`` rollout goes on only towards the releases that it was about: other variables make another rollout.
+    """
+    claims = [facts.claim for facts in fleet.values() if facts.claim and not facts.claim.finished]
+    own = [claim for claim in claims if claim.verb == wish.verb and now - _moment(claim.since) < wish.resume_within]
+    newest = max(own, key=lambda claim: claim.since, default=None)
+    if newest is None or wish.verb != SITE:
+        return newest
+    for facts in fleet.values():
+        if facts.claim and facts.claim.id == newest.id:
+            wanted = {facts.name_of(one): one["release"] for one in facts.staged if one["pending"]}
+            if any(
+                newest_target != wanted.get(name, newest_target) for name, newest_target in facts.claim.targets.items()
+            ):
+                return None
+    return newest
+
+
+def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str, t.Any]]:
+    """What changes on a host; notes in the plan why something does not."""
+    if facts.mark.get("by") == "operator":
+        if any(one["pending"] for one in facts.staged):
+            plan.left_out[host] = _drained_by_hand(facts.mark)
+        return []
+    drained = {
+        server_index(server): mark
+        for server, mark in (facts.mark.get("instances") or {}).items()
+        if mark.get("by") == "operator"
+    }
+    done = facts.claim.done if facts.claim and plan.id and facts.claim.id == plan.id and wish.verb != SITE else {}
+    changing = []
+    for one in facts.staged:
+        name = facts.name_of(one)
+        if name in done:
+            continue
+        if one.get("problem"):
+            plan.refusals.append(_no_release(wish.verb, host, one["problem"]))
+        elif one["pending"] and one["index"] in drained:
+            plan.left_out[f"{name} of {host}"] = _drained_by_hand(drained[one["index"]])
+        elif one["pending"]:
+            changing.append(_instance(name, one))
+    if done and not changing:
+        plan.done.append(host)
+    return changing
+
+
+def _instance(name: str, staged: dict[str, t.Any]) -> dict[str, t.Any]:
+    described = staged.get("described") or {}
+    before = staged["running"] or staged["current"]
+    release = staged["release"]
+    return {
+        "name": name,
+        "index": staged["index"],
+        "action": "restart" if before and release else "first start" if release else "stop",
+        "reason": staged["pending"],
+        "from": {"release": before, **described.get(before, {})} if before else None,
+        "to": {"release": release, **described.get(release, {})} if release else None,
+        "good": staged["good"],
+    }
+
+
+def _expect(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+    """How long each host will take: as last time there, else as on the other hosts."""
+    known = [seconds for facts in fleet.values() if facts.claim for seconds in facts.claim.seconds.values()]
+    usual = sum(known) / len(known) if known else None
+    for host, planned in plan.hosts.items():
+        claim = fleet[host].claim
+        own = [(claim.seconds if claim else {}).get(one["name"], usual) for one in planned["instances"]]
+        told = [seconds for seconds in own if seconds is not None]
+        planned["expected_seconds"] = round(sum(told)) if len(told) == len(own) else None
+
+
+def expected_seconds(plan: Plan) -> float | None:
+    """How long the whole will take: the slowest host of each wave; None where nobody knows."""
+    waves = [[plan.hosts[host]["expected_seconds"] for host in wave] for wave in plan.waves]
+    if any(seconds is None for wave in waves for seconds in wave):
+        return None
+    return float(sum(max(wave) for wave in waves))
+
+
+def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+    for host, planned in plan.hosts.items():
+        serving = {one.index for one in capacity.serving(fleet[host].status)}
+        for one in planned["instances"]:
+            if one["good"] or not one["to"]:
+                continue
+            if one["index"] not in serving:
+                plan.warnings.append(
+                    f"{one['name']} of {host} has no release yet that passed its gate: if the new one fails, it stays "
+                    "stopped and drained."
+                )
+            elif not wish.accept_no_way_back:
+                plan.refusals.append(
+                    f"{one['name']} of {host} serves, but none of its releases on disk has passed a gate, so a failure "
+                    "could not be rolled back. playbooks/smoke.yml gates what runs; if you go on without a way back: "
+                    "-e rollout_accept_no_way_back=true."
+                )
+
+
+def _refuse_parts(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+    """An instance that spans hosts is changed on all of them or on none."""
+    for host, planned in plan.hosts.items():
+        for one in planned["instances"]:
+            nodes = fleet[host].spans.get(one["index"], ())
+            missing = [node for node in nodes if node not in fleet or node in plan.left_out]
+            if missing:
+                plan.refusals.append(
+                    f"{one['name']} of {host} spans {', '.join(nodes)}, and this run leaves {', '.join(missing)} out. "
+                    f"Name all of them, -l {','.join(nodes)}, and undrain those that were drained by hand."
+                )
+
+
+def downtime(plan: Plan, serving: t.Mapping[str, list[capacity.InstanceLoad]]) -> str:
+    """What a person has to accept where nobody else serves while a wave is out; empty where somebody does.
+
+    Args:
+        plan: the plan.
+        serving: the whole fleet's instances that serve, by host.
+    """
+    if not plan.waves:
+        return ""
+    # When a later one is out, the first one serves, even where it does not yet.
+    wave = plan.waves[0]
+    out = {host: [one["index"] for one in plan.hosts[host]["instances"]] for host in wave}
+    left = capacity.room(serving, out, 1.0)
+    if not left.is_downtime:
+        return ""
+    seconds = [plan.hosts[host]["expected_seconds"] for host in wave if plan.hosts[host]["expected_seconds"]]
+    how_long = f"about {max(seconds):.0f} seconds" if seconds else "as long as an engine takes to start"
+    return (
+        f"Nothing else serves while {' and '.join(left.out)} is changed: this means downtime of {how_long}. "
+        "Add a host or an instance first, or accept it: -e rollout_accept_downtime=true."
+    )
+
+
+def _drained_by_hand(mark: t.Mapping[str, t.Any]) -> str:
+    reason = f" ({mark['reason']})" if mark.get("reason") else ""
+    return f"an operator has drained it{reason}; playbooks/undrain.yml puts it back"
+
+
+def _no_release(verb: str, host: str, problem: str) -> str:
+    advice = {
+        ROLLBACK: "Leave it out with -l, or deploy the version that you want with site.yml.",
+        ROLLING_RESTART: "Deploy it first: site.yml.",
+    }
+    return f"{host}: {problem}. {advice.get(verb, '')}".strip()
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(calendar.timegm(time.strptime(text, _MOMENT)))
+    except ValueError:
+        return 0.0
+
+
+def moment(at: float) -> str:
+    """Unix time as a claim has it."""
+    return time.strftime(_MOMENT, time.gmtime(at))

@@ -1,0 +1,236 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Which hosts are next in a rollout, or why none is. Pure: the journal and the fleet's present state in, a turn out."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest
+
+REFUSE = "refuse"
+SHRINK = "shrink"
+FORCE = "force"
+WHEN_SHORT = (REFUSE, SHRINK, FORCE)
+
+DONE = "done"
+UNREACHABLE = "unreachable"
+
+Events = list[dict[str, t.Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How careful the walk is; the names are those of role rollout's variables."""
+
+    max_failures: int = 0
+    when_short: str = REFUSE
+    max_load: float = 0.9
+    accept_downtime: bool = False
+    pause: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fleet:
+    """The fleet now.
+
+    Attributes:
+        status: what module fleet_status returned for each host; None for one that did not answer.
+        lost: hosts of the run that Ansible has given up.
+        rollout_hosts: those of the run, which the walk may ask to prove something.
+        others: the claims of other rollouts, by host.
+    """
+
+    status: t.Mapping[str, dict[str, t.Any] | None]
+    lost: t.Collection[str]
+    rollout_hosts: t.Collection[str]
+    others: t.Mapping[str, Claim] = dataclasses.field(default_factory=dict)
+
+    @property
+    def serving(self) -> dict[str, list[capacity.InstanceLoad]]:
+        return {host: capacity.serving(status) for host, status in self.status.items()}
+
+
+@dataclasses.dataclass
+class Turn:
+    """What comes now.
+
+    Attributes:
+        wave: number of the wave, from 1; 0 when there is none.
+        waves: how many there are.
+        hosts: which are changed now.
+        self_test: the host on which the gate shows that it can fail; empty when it has, or nobody can.
+        finished: whether nothing is left to do.
+        stop: why the rollout ends here; empty when it does not.
+        news: what has to be written into the journal first, as event names and fields.
+        load: the fleet's load and room, while a turn's hosts are out.
+    """
+
+    wave: int = 0
+    waves: int = 0
+    hosts: list[str] = dataclasses.field(default_factory=list)
+    self_test: str = ""
+    finished: bool = False
+    stop: str = ""
+    news: list[tuple[str, dict[str, t.Any]]] = dataclasses.field(default_factory=list)
+    load: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def this_run(events: Events) -> Events:
+    """The events since the rollout began, or went on, for the last time."""
+    starts = [number for number, event in enumerate(events) if event["event"] in ("begin", "resume")]
+    return events[starts[-1] :] if starts else []
+
+
+def outcomes(events: Events) -> dict[str, dict[str, t.Any]]:
+    """The last outcome of each host in this run."""
+    return {event["host"]: event for event in this_run(events) if event["event"] == "outcome"}
+
+
+def wave_to_bake(events: Events) -> int:
+    """The wave that has just come to its end and has not been watched yet; 0 where there is none."""
+    run = this_run(events)
+    baked = {event["wave"] for event in run if event["event"] == "pause"}
+    turns = [event["wave"] for event in run if event["event"] == "turn"]
+    had = outcomes(events)
+    for number in sorted(set(turns), reverse=True):
+        if number not in baked and all(host in had for host in run[0]["waves"][number - 1]):
+            return int(number)
+    return 0
+
+
+def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
+    """What comes now."""
+    run = this_run(events)
+    planned: list[list[str]] = run[0]["waves"]
+    had = outcomes(events)
+    turn = Turn(waves=len(planned))
+    gone = _gone(run, fleet, had)
+    turn.news += [("outcome", {"host": host, "outcome": UNREACHABLE, "message": why}) for host, why in gone.items()]
+    failed = {host: event["message"] for host, event in had.items() if event["outcome"] != DONE} | gone
+    failed |= _fallen(fleet, had, failed)
+    if len(failed) > policy.max_failures:
+        turn.stop = _stopped(failed, planned, had, policy)
+        return turn
+    if fleet.others:
+        turn.stop = (
+            f"The rollout stops here. {contest.refusal(fleet.others)} Two rollouts at once could take out every host. "
+            f"{_rest(planned, had, failed)}Run the same command again when the other one is done: it goes on where "
+            "this ended."
+        )
+        return turn
+    turn.self_test = _self_test(run, fleet, failed)
+    left = [[host for host in wave if host not in had and host not in failed] for wave in planned]
+    number = next((number for number, wave in enumerate(left, 1) if wave), 0)
+    if not number:
+        turn.finished = not turn.self_test
+        return turn
+    turn.wave = number
+    _choose(turn, left[number - 1], run[0]["hosts"], fleet, policy)
+    return turn
+
+
+def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Hosts of the run that do not answer any more, and where they were."""
+    gone = {}
+    for host in fleet.rollout_hosts:
+        lost = host in fleet.lost or fleet.status.get(host) is None
+        if lost and (host not in had or had[host]["outcome"] == DONE):
+            steps = [event["step"] for event in run if event["event"] == "step" and event["host"] == host]
+            where = f" in its step {steps[-1]}" if steps and host not in had else ""
+            gone[host] = (
+                f"{host} does not answer any more{where}. Look at the host and its network; a host that is drained "
+                "stays so until the same command is run again."
+            )
+    return gone
+
+
+def _fallen(fleet: Fleet, had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> dict[str, str]:
+    """Hosts that came through and serve no longer."""
+    serving = fleet.serving
+    drains = {host: (status or {}).get("drain") or {} for host, status in fleet.status.items()}
+    by_hand = {host for host, drain in drains.items() if drain.get("by") == "operator"}
+    return {
+        host: f"{host} came through its gate and serves no longer; playbooks/status.yml shows how it does."
+        for host, event in had.items()
+        if event["outcome"] == DONE and not serving.get(host) and host not in failed and host not in by_hand
+        if _has_requests(fleet.status.get(host))
+    }
+
+
+def _has_requests(status: t.Mapping[str, t.Any] | None) -> bool:
+    """Whether requests come to the host; those of an instance that spans hosts come to the first of them."""
+    instances = (status or {}).get("instances") or []
+    return not instances or any(not one.get("rank") for one in instances)
+
+
+def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[str, t.Any], policy: Policy) -> str:
+    why = " ".join(failed[host] for host in sorted(failed))
+    allowed = f" ({policy.max_failures} allowed)" if policy.max_failures else ""
+    return (
+        f"The rollout stops here, {len(failed)} of its hosts failed{allowed}: {why} {_rest(planned, had, failed)}"
+        "Mend the cause and run the same command again: it goes on where this ended."
+    )
+
+
+def _rest(planned: list[list[str]], had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> str:
+    untouched = [host for wave in planned for host in wave if host not in had and host not in failed]
+    return f"Not touched: {', '.join(untouched)}. " if untouched else ""
+
+
+def _self_test(run: Events, fleet: Fleet, failed: t.Collection[str]) -> str:
+    if any(event["event"] == "self_test" and event["passed"] for event in run):
+        return ""
+    serving = fleet.serving
+    return next((host for host in fleet.rollout_hosts if serving.get(host) and host not in failed), "")
+
+
+def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fleet: Fleet, policy: Policy) -> None:
+    """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can do without."""
+    out = {host: [one["index"] for one in hosts[host]["instances"]] for host in candidates}
+    serving = fleet.serving
+    room = capacity.room(serving, out, policy.max_load)
+    chosen = candidates
+    if room.enough:
+        pass
+    elif room.is_downtime and policy.accept_downtime:
+        turn.news.append(_decision(f"Downtime was accepted: nothing else serves than {' and '.join(room.out)}."))
+    elif policy.when_short == FORCE:
+        turn.news.append(_decision(f"{_short(room, policy)} It goes on: rollout_when_short is force."))
+    else:
+        chosen = capacity.fitting(serving, out, policy.max_load) if policy.when_short == SHRINK else []
+        # Of those that go together, all or none.
+        chosen = [h for h in chosen if not set(hosts[h].get("together", ())) & (set(candidates) - set(chosen))]
+        if not chosen:
+            turn.stop = (
+                f"The rollout stops before wave {turn.wave} of {turn.waves} ({', '.join(candidates)}); nothing of it "
+                f"was touched. {_short(room, policy)} Wait for a quieter hour, add hosts, take smaller waves "
+                "(rollout_waves, or -e rollout_when_short=shrink), or go on all the same: -e rollout_when_short=force."
+            )
+            return
+        room = capacity.room(serving, {host: out[host] for host in chosen}, policy.max_load)
+        text = f"{len(chosen)} of {len(candidates)} hosts of wave {turn.wave} go first: the load lets no more be out."
+        turn.news.append(_decision(text))
+    turn.hosts = chosen
+    turn.load = {**load_of(fleet.status), "limit": room.limit, "left": room.left}
+    turn.news.append(("turn", {"wave": turn.wave, "waves": turn.waves, "hosts": chosen, "load": turn.load}))
+
+
+def load_of(status: t.Mapping[str, dict[str, t.Any] | None]) -> dict[str, int]:
+    """The requests that are in the fleet."""
+    instances = [one for host in status.values() if host for one in host["instances"]]
+    return {name: sum(one[name] or 0 for one in instances) for name in ("running", "waiting")}
+
+
+def _decision(text: str) -> tuple[str, dict[str, t.Any]]:
+    return "decision", {"text": text}
+
+
+def _short(room: capacity.Room, policy: Policy) -> str:
+    return (
+        f"{room.busy} requests are in the fleet, and without {', '.join(room.out)} the rest works on {room.left} of "
+        f"{room.limit} at once, of which rollout_max_load {policy.max_load:g} lets {room.allowed} be used."
+    )

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import Drains, Mark, decide
+
+CONFIG = """\
+global
+    maxconn 10
+backend inflight
+    stick-table type string
+frontend edge_8000
+    bind *:8000
+    default_backend instances_8000
+
+backend instances_8000
+    balance leastconn
+    server vllm-0 127.0.0.1:8100
+    server vllm-10 127.0.0.1:8110
+
+backend instances_8001
+    server sglang-1 127.0.0.1:8101
+
+backend elsewhere
+    server other 10.0.0.1:80
+"""
+
+
+def mark(state: str = "drained", by: str = "operator", reason: str = "", since: str = "then") -> Mark:
+    return Mark(state, by, reason, since)
+
+
+def test_instances_are_read_from_the_configuration() -> None:
+    assert [(i.backend, i.name, i.address, i.port) for i in edge_state.parse_instances(CONFIG)] == [
+        ("instances_8000", "vllm-0", "127.0.0.1", 8100),
+        ("instances_8000", "vllm-10", "127.0.0.1", 8110),
+        ("instances_8001", "sglang-1", "127.0.0.1", 8101),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("vllm-0", "vllm-0"), ("0", "vllm-0"), ("1", "sglang-1"), ("10", "vllm-10"), ("2", None), ("vllm", None)],
+)
+def test_an_instance_is_found_by_name_or_index(wanted: str, found: str | None) -> None:
+    instance = edge_state.find_instance(edge_state.parse_instances(CONFIG), wanted)
+    assert (instance.name if instance else None) == found
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted", "by", "expected"),
+    [
+        (None, None, "operator", None),
+        (None, mark(), "operator", mark()),
+        (mark(), None, "operator", None),
+        (mark(by="rollout"), None, "rollout", None),
+        (mark(by="rollout"), None, "operator", None),
+        # An operator's drain is the operator's.
+        (mark(reason="fan"), None, "rollout", mark(reason="fan")),
+        (mark(reason="fan"), mark("lame_duck", "rollout"), "rollout", mark(reason="fan")),
+        (mark(reason="fan"), mark("drained", "rollout", "new"), "rollout", mark(reason="fan")),
+        # The same state again keeps its moment, and its reason unless there is a new one.
+        (mark(reason="fan"), mark(since="now"), "operator", mark(reason="fan")),
+        (mark(reason="fan"), mark(reason="disk", since="now"), "operator", mark(reason="disk")),
+        (mark(by="rollout"), mark(since="now"), "operator", mark()),
+        # Another state begins now.
+        (mark("lame_duck"), mark(since="now"), "operator", mark(since="now")),
+    ],
+)
+def test_who_may_change_what(current: Mark | None, wanted: Mark | None, by: str, expected: Mark | None) -> None:
+    assert decide(current, wanted, by) == expected
+
+
+def test_a_record_survives_its_file() -> None:
+    drains = Drains().with_mark(None, mark(reason="fan")).with_mark("vllm-0", mark(by="rollout"))
+    assert edge_state.read_drains(drains.document(), "drain.json") == drains
+    assert drains.of(None) == mark(reason="fan")
+    assert drains.with_mark("vllm-0", None).with_mark(None, None).document() == {}
+    assert edge_state.read_drains(None, "drain.json") == Drains()
+
+
+def test_haproxys_map_tells_of_the_host_only() -> None:
+    assert Drains(instances={"vllm-0": mark()}).map_entries() == []
+    assert Drains(host=mark("lame_duck")).map_entries() == [("host", "lame_duck")]
+
+
+@pytest.mark.parametrize("document", [[], {"state": "drained"}, {"instances": {"vllm-0": {}}}, {"instances": [1]}])
+def test_a_damaged_record_is_named(document: object) -> None:
+    with pytest.raises(FleetError, match=r"drain\.json is not a record of drains"):
+        edge_state.read_drains(document, "drain.json")
+
+
+def test_a_map_file_survives_its_text() -> None:
+    entries = [("ab", "team-a"), ("cd", "team-b")]
+    text = edge_state.render_map("A title.", entries)
+    assert text == "# A title.\nab team-a\ncd team-b\n"
+    assert edge_state.parse_map(text + "\n  \n#x y\n") == entries
+
+
+STATISTICS = [
+    {"pxname": "edge_8000", "svname": "FRONTEND", "hrsp_5xx": "900", "slim": "8448"},
+    {"pxname": "instances_8000", "svname": "vllm-0", "hrsp_5xx": "1", "slim": "512"},
+    {"pxname": "instances_8000", "svname": "vllm-1", "hrsp_5xx": "1", "slim": ""},
+    {
+        "pxname": "instances_8000",
+        "svname": "BACKEND",
+        "hrsp_2xx": "70",
+        "hrsp_4xx": "3",
+        "hrsp_5xx": "2",
+        "slim": "820",
+    },
+    {"pxname": "instances_8001", "svname": "BACKEND", "hrsp_2xx": "5", "hrsp_4xx": "", "hrsp_5xx": "1", "slim": ""},
+    {"pxname": "inflight", "svname": "BACKEND", "hrsp_2xx": "", "slim": ""},
+]
+
+
+def test_answers_are_counted_behind_the_edge() -> None:
+    # Health checks of a drained host are answered 503 by the frontend, which is not an error of a client.
+    assert edge_state.responses(STATISTICS) == {"2xx": 75, "4xx": 3, "5xx": 3}
+
+
+def test_the_edge_bounds_some_instances() -> None:
+    assert edge_state.request_limits(STATISTICS) == {"vllm-0": 512}
+
+
+def test_another_gateway_is_no_instance_of_this_host() -> None:
+    config = """backend instances_4000
+    server engine-0 127.0.0.1:4001 observe layer4
+    server gateway-2 10.0.0.2:4000 no-check track peers_4000/gateway-2 backup
+backend instances_4000_local
+    server engine-0 127.0.0.1:4001 track instances_4000/engine-0 maxconn 512
+"""
+    assert [(one.backend, one.name) for one in edge_state.parse_instances(config)] == [("instances_4000", "engine-0")]
+
+
+def test_the_edge_counts_for_an_instance_that_does_not() -> None:
+    rows = [
+        {"pxname": "pool_qwen", "svname": "engine-0", "scur": "9", "qcur": "9"},
+        {"pxname": "instances_4000", "svname": "engine-0", "scur": "3", "qcur": "1"},
+    ]
+    load = edge_state.load(rows, 0, "litellm")
+    assert load is not None
+    assert (load.engine, load.running, load.waiting) == ("litellm", 3, 1)
+    assert edge_state.load(rows, 1, "litellm") is None

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+
+# Lines as the engines write them, shortened to what matters.
+LOGS = [
+    (
+        "ValueError: To serve at least one request with the model's max seq len (262144), (36.0 GiB KV cache is "
+        "needed, which is larger than the available KV cache memory (6.94 GiB). Based on the available memory, the "
+        "estimated maximum model length is 50512. Try increasing `gpu_memory_utilization`",
+        "max_model_len",
+        ["262144 needs 36.0 GiB", "6.94 GiB are left", "vllm_max_model_len to 50512"],
+    ),
+    (
+        "Value error, User-specified max_model_len (99999) is greater than the derived max_model_len "
+        "(max_position_embeddings=32768 or model_max_length=None in model's config.json).",
+        "max_model_len",
+        ["99999", "vllm_max_model_len to 32768"],
+    ),
+    (
+        "ValueError: Free memory on device cuda:0 (3.1/44.39 GiB) on startup is less than desired GPU memory "
+        "utilization (0.92, 40.84 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+        "gpu_memory_taken",
+        ["Only 3.1 of 44.39 GiB", "cuda:0", "verify_gpu.yml"],
+    ),
+    (
+        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+        "kv_cache_memory",
+        [],
+    ),
+    (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 192.00 MiB. GPU 0 has a total capacity",
+        "out_of_memory",
+        ["Tried to allocate 192.00 MiB"],
+    ),
+    ("vllm@0.service: A process of this unit has been killed by the OOM killer.", "host_out_of_memory", []),
+    ("OSError: [Errno 28] No space left on device: '/var/cache/inference/vllm/x'", "disk_full", []),
+    ("OSError: [Errno 98] Address already in use", "port_in_use", []),
+    ("vllm: error: unrecognized arguments: --max-modle-len=1", "bad_argument", ["--max-modle-len=1"]),
+    (
+        "api_server.py: error: argument --dtype: invalid choice: 'int3'\nvllm serve: error: argument --dtype: invalid",
+        "bad_argument",
+        ["argument --dtype"],
+    ),
+    ("RuntimeError: The NVIDIA driver on your system is too old (found version 12080)", "driver", ["too old"]),
+    ("ImportError: libnuma.so.1: cannot open shared object file: No such file", "missing_library", ["libnuma.so.1"]),
+    ("model weights are missing at /opt/dlami/nvme/models/x: see `systemctl status`", "model_missing", []),
+    ("ValueError: Model architectures ['FooForCausalLM'] are not supported for now.", "unsupported_model", ["FooFor"]),
+    (
+        "GPU 0 holds 40000 MiB that belong to no engine (pid 77 python); the start waits",
+        "gpu_held",
+        ["pid 77 python"],
+    ),
+    (
+        "GPU 1 (GPU-4d2e) is lost: playbooks/verify_gpu.yml says more; a reboot may help; the start waits",
+        "gpu_lost",
+        ["GPU 1", "a reboot may help."],
+    ),
+    (
+        "nvidia-smi does not answer (timed out): run playbooks/verify_gpu.yml; the start waits",
+        "gpu_unknown",
+        ["timed out"],
+    ),
+    ("Port 8100 is taken by pid 77 nc; the start waits", "port_held", ["pid 77 nc"]),
+    (
+        "Port 8100 is taken by pid 77 nc; the start waits\ntorch._inductor.exc.InductorError: InvalidCxxCompiler: none",
+        "engine_error",
+        ["InvalidCxxCompiler"],
+    ),
+    ("ValueError: something that nobody has foreseen", "engine_error", ["nobody has foreseen"]),
+]
+
+
+@pytest.mark.parametrize(("log", "kind", "words"), LOGS, ids=[f"{i}-{log[1]}" for i, log in enumerate(LOGS)])
+def test_a_dead_engine_is_explained(log: str, kind: str, words: list[str]) -> None:
+    why = explain(["INFO starting", *log.splitlines(), "RuntimeError: Engine core initialization failed."])
+    assert why is not None
+    assert why.kind == kind
+    for word in words:
+        assert word in str(why)
+    assert why.advice
+
+
+def test_a_healthy_log_is_not_explained() -> None:
+    assert explain(["INFO Loading weights took 0.1 seconds", "INFO Application startup complete."]) is None

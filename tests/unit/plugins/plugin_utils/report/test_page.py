@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import html.parser
+import re
+import typing as t
+
+import pytest
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import chart, words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, table, tag
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import changes, page
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold, parse
+
+from tests.unit.plugins.plugin_utils.rollout.rollout_journals import (
+    BEGAN,
+    NEW,
+    OLD,
+    Journal,
+    good_run,
+    rolled_back,
+    unreachable,
+)
+
+VOID = {"meta", "br"}
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'></style></title>&amp;\u202egnp\x00"
+KEY = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class Reader(html.parser.HTMLParser):
+    """Reads a page as a browser would, and notes what must not be in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.wrong: list[str] = []
+        self.feed(text)
+        self.close()
+        self.wrong += self.open
+
+    def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((name, dict(attributes)))
+        if len(dict(attributes)) != len(attributes):
+            self.wrong.append(f"an attribute twice: {name} {attributes}")
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_startendtag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((name, dict(attributes)))
+
+    def handle_endtag(self, name: str) -> None:
+        if not self.open or self.open.pop() != name:
+            self.wrong.append(f"</{name}>")
+
+    def handle_data(self, text: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.texts.append(text)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.found if found == name]
+
+
+def read(journal: Journal, alive: bool = False) -> Reader:
+    text = page(fold(parse(journal.text), alive))
+    reader = Reader(text)
+    assert reader.wrong == []
+    assert text.startswith("<!DOCTYPE html>\n<html ")
+    assert not re.search(r"@import|url\((?!#)|javascript:|\bexpression\(", text)
+    ids = [attributes["id"] for _name, attributes in reader.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for name, attributes in reader.found:
+        assert name not in {"script", "img", "link", "iframe", "object", "embed", "form", "base", "image", "use"}
+        assert not [key for key in attributes if key.startswith("on") or key in {"src", "xlink:href", "srcset"}]
+        if "href" in attributes:
+            assert (attributes["href"] or "").lstrip("#") in ids
+    # Who does not see colours or pictures is told what they say.
+    assert all(attributes.get("aria-label") for _name, attributes in reader.found if attributes.get("role") == "img")
+    return reader
+
+
+def hosts(number: int, wave: int, instances: int = 1) -> Journal:
+    """A rollout of many hosts, a wave of them at a time."""
+    names = [f"inference-{index}" for index in range(1, number + 1)]
+    waves = [names[first : first + wave] for first in range(0, number, wave)]
+    journal = Journal().begin(waves, instances=instances)
+    for index, wave_ in enumerate(waves, 1):
+        journal.tick(1).turn(index, len(waves), wave_)
+        began = journal.now
+        for name in wave_:
+            journal.now = began
+            journal.change(name)
+    return journal.end()
+
+
+def test_a_good_run_says_what_became_of_what() -> None:
+    text = read(good_run()).text
+    for said in (
+        "site finished: 3 of 3 hosts",
+        "✓ finished",
+        "by anna@laptop · 22 Nov 2026, 15:30:00 UTC to 15:33:52 · took 3 min 52 s",
+        "vllm 0.31.0 → vllm 0.32.0, Qwen/Qwen3-VL-8B-Instruct@0c351dd0 (3 instances)",
+        "2 min 36 s of it: stop, start and gate of each turn's slowest host",
+        "time to first token 60 ms 61 ms +2 %",
+        "“Paris”, finished by stop",
+        "nothing was in flight, waited 4.2 s after a lame duck of 6.0 s",
+        "loading the weights, 2 of 5 files (40 %)",
+    ):
+        assert said in text
+    assert "What went wrong" not in text
+    assert "What clients may have noticed" not in text
+
+
+def test_a_failure_comes_first_with_what_to_do() -> None:
+    reader = read(rolled_back())
+    text = reader.text
+    assert text.index("What went wrong") < text.index("Timeline")
+    assert "inference-2 rolled back after 108 s The gate failed on vllm-0" in text
+    assert 'Came back: the answer "Berlin"; expected Paris.' in text
+    assert "It was touched because vllm 0.31.0 → 0.32.0." in text
+    assert "Not touched: inference-3." in text
+    assert "nothing is urgent, the last good release is back" in text
+    assert "Then run the same command again" in text
+    assert "inference-2 vllm-0 team-a 5 min 10 s 12 s" in text
+    opened = [attributes["id"] for attributes in reader.all("details") if "open" in attributes]
+    assert opened == ["h2"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "advice"),
+    [
+        ("drained", "out of service. The last good release did not pass"),
+        ("stopped", "out of service, and there was no good release"),
+        ("unreachable", "see whether the host runs and SSH reaches it"),
+        ("failed", "playbooks/status.yml for what the host serves now"),
+        ("eaten", "playbooks/status.yml for what the host serves now"),
+    ],
+)
+def test_every_bad_outcome_has_its_advice(outcome: str, advice: str) -> None:
+    journal = Journal().begin([["inference-1"]]).turn(1, 1, ["inference-1"]).step("inference-1", "start", 3)
+    assert advice in read(journal.outcome("inference-1", outcome, "no idea").end("stopped", "no")).text
+
+
+def test_a_rollout_that_was_broken_off_says_where() -> None:
+    journal = unreachable()
+    journal.events.pop()
+    text = read(journal).text
+    assert "✕ broken off" in text
+    assert "inference-1 broken off : vllm-0 in its step start" in text
+    assert "Then run the same command again" in text
+
+
+def test_a_rollout_that_runs_says_so_and_does_not_alarm() -> None:
+    journal = good_run()
+    journal.events = journal.events[:-6]
+    text = read(journal, alive=True).text
+    assert "▸ running" in text
+    assert "so far" in text
+    assert "1 in its turn" in text
+    assert "What went wrong" not in text
+
+
+def test_one_that_did_not_begin_has_no_timeline() -> None:
+    text = read(Journal().begin([["inference-1"]]).end("stopped", "70 requests are in the fleet.")).text
+    assert "What went wrong 70 requests are in the fleet. Not touched: inference-1." in text
+    assert "What to do first Run the same command again" in text
+    assert "Timeline" not in text
+
+
+def test_what_clients_noticed_is_said_though_it_finished() -> None:
+    journal = good_run()
+    counted = [{"inference-1": {"health": 200, "responses": {"2xx": 90 * n, "5xx": 3 * n}}} for n in (1, 2)]
+    journal.events[3:3] = [{"at": BEGAN + 3 + n, "event": "load", "hosts": load} for n, load in enumerate(counted)]
+    report = {
+        "requests": {"sent": 100, "ok": 98, "failed": 2},
+        "streams": {"begun": 10, "whole": 9, "failed": 0, "cut": 1, "in_flight": 0},
+        "errors": [{"at": BEGAN + 30, "kind": "stream", "what": "cut after 3 tokens", "seconds": 2.5}],
+        "error_counts": {"request": {"503": 2}, "stream": {}},
+        "longest_gap": {"seconds": 0.42, "at": BEGAN + 31},
+        "first_token": {"p50": 0.061, "p95": None},
+        "bucket_seconds": 1,
+        "seconds": [{"at": BEGAN + n, "ok": 9, "failed": int(n == 30), "tokens": 90} for n in range(200)],
+    }
+    text = read(journal.add("traffic", report=report)).text
+    assert "3 of 110 requests and streams of the traffic driver failed." in text
+    assert "The edges answered 3 requests with 5xx." in text
+    assert "100 requests, 2 failed; 10 streams, 0 failed and 1 cut; longest time without an answer 420 ms" in text
+    assert "Time to first token p50 61 ms, p95 -" in text
+    assert "Errors by kind request 503 2, stream none" in text
+    assert "15:30:30 stream cut after 3 tokens 2.5 s" in text
+
+
+def test_nothing_in_a_journal_is_markup_or_a_secret() -> None:
+    journal = rolled_back()
+    for event in journal.events:
+        for name, value in event.items():
+            if name not in ("at", "event", "step", "outcome") and isinstance(value, str):
+                event[name] = f"{value} {HOSTILE} {KEY}" if name not in ("host", "instance") else value
+    text = journal.text.replace("inference-2", HOSTILE.encode("unicode_escape").decode().replace('"', '\\"'))
+    text = text.replace("\\x00", "\\u0000")
+    record = fold(parse(text), alive=False)
+    assert HOSTILE in record["hosts"]
+    made = page(record)
+    reader = Reader(made)
+    assert reader.wrong == []
+    assert not [name for name, _ in reader.found if name in ("script", "img")]
+    assert "<script>alert(1)</script>" in reader.text
+    assert KEY not in made
+    assert "abcdefghijklmnop" not in made
+    assert not set(made) & {"\u202e", "\x00"}
+
+
+@pytest.mark.parametrize(("number", "wave", "instances"), [(1, 1, 1), (60, 8, 1), (20, 4, 8), (7, 7, 2)])
+def test_a_row_for_each_host_of_a_fleet_of_any_size(number: int, wave: int, instances: int) -> None:
+    reader = read(hosts(number, wave, instances))
+    rows = [attributes for attributes in reader.all("a") if attributes.get("title")]
+    assert [row["title"] for row in rows] == [f"inference-{index}" for index in range(1, number + 1)]
+    bars = [attributes for attributes in reader.all("rect") if "s-start" in (attributes["class"] or "")]
+    assert len(bars) == number
+    for _name, attributes in reader.found:
+        for key in ("x", "width", "cx", "x1", "x2"):
+            value = attributes.get(key) or ""
+            if value.endswith("%"):
+                assert 0 <= float(value[:-1]) <= 100.2
+
+
+def test_second_attempts_and_failed_gates_are_marked() -> None:
+    reader = read(rolled_back())
+    assert len([rect for rect in reader.all("rect") if rect["class"] == "again"]) == 5
+    assert "gate failed at 15:32:12" in reader.text
+
+
+def test_hosts_are_sorted_as_people_count() -> None:
+    names = ["inference-10", "inference-9", "inference-1", "edge", "inference-1b", "9"]
+    assert sorted(names, key=chart.natural) == [
+        "9",
+        "edge",
+        "inference-1",
+        "inference-1b",
+        "inference-9",
+        "inference-10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["inference-1", "inference-2"], ["inference-1", "inference-2"]),
+        (["a.eu.example.org", "b.eu.example.org"], ["a", "b"]),
+        (["a.eu.example.org", "b.us.example.org"], ["a.eu.example.org", "b.us.example.org"]),
+        (["a.", "gpu-g6e-12xlarge-eu-central-1a-0007"], ["a.", "gpu-g6e-12…ral-1a-0007"]),
+        (["10.0.0.7", "11.0.0.7"], ["10.0.0.7", "11.0.0.7"]),
+        ([], []),
+    ],
+)
+def test_names_are_shortened_where_they_do_not_differ(names: list[str], shown: list[str]) -> None:
+    assert list(chart.short(names).values()) == shown
+
+
+# The axis
+
+
+def test_an_axis_of_one_run_is_to_scale() -> None:
+    axis = chart.Axis([(100.0, 200.0)])
+    assert [axis.x(at) for at in (50, 100, 150, 200, 999)] == [0, 0, 50, 100, 100]
+    assert axis.shows(150)
+    assert not axis.shows(99)
+    assert [(place, since) for place, _at, since in axis.ticks()] == [(15.0 * n, 15 * n) for n in range(7)]
+
+
+def test_a_night_between_two_runs_is_cut_short() -> None:
+    axis = chart.Axis([(0.0, 100.0), (40_000.0, 40_100.0)])
+    assert (axis.x(100), axis.x(40_000), axis.x(40_100)) == (47.5, 52.5, 100)
+    assert [(one.left, one.width, one.seconds) for one in axis.breaks] == [(47.5, 5.0, 39_900)]
+    assert not axis.shows(20_000)
+    assert [place for place, _at, since in axis.ticks() if since == 0] == [0, 52.5]
+    groups = axis.groups([(50, "a"), (20_000, "b"), (40_050, "c"), (40_100, "d")])
+    assert groups == [[(23.75, "a")], [(76.25, "c"), (100.0, "d")]]
+
+
+def test_a_short_break_stays_to_scale() -> None:
+    axis = chart.Axis([(0.0, 100.0), (110.0, 200.0)])
+    assert axis.x(100) == 50
+    assert [one.seconds for one in axis.breaks] == [10]
+
+
+@pytest.mark.parametrize("spans", [[], [(5.0, 5.0)], [(9.0, 3.0)]])
+def test_an_axis_without_time_is_an_axis(spans: list[tuple[float, float]]) -> None:
+    axis = chart.Axis(spans)
+    assert 0 <= axis.x(5) <= 100
+    assert axis.ticks()
+
+
+@pytest.mark.parametrize("seconds", [1, 40, 300, 7200, 90_000, 5_000_000])
+def test_an_axis_has_a_few_round_ticks(seconds: float) -> None:
+    places = [place for place, _at, _since in chart.Axis([(0.0, seconds)]).ticks()]
+    assert 1 < len(places) <= 9
+    assert all(after - before >= 7 for before, after in zip(places, places[1:]))
+
+
+def test_an_instance_shares_the_lane_of_one_that_is_through() -> None:
+    journal = Journal().begin([["inference-1"]], instances=3).turn(1, 1, ["inference-1"])
+    for name in ("vllm-0", "vllm-1"):
+        journal.step("inference-1", "drain", 2, instance=name).step("inference-1", "confirm", 2, instance=name)
+    journal.tick(-2).step("inference-1", "start", 5, instance="vllm-2")
+    record = fold(journal.outcome("inference-1").events)
+    assert chart._lanes(record["hosts"]["inference-1"], record["last"]) == [["vllm-0", "vllm-1"], ["vllm-2"]]
+
+
+def test_the_limit_falls_while_hosts_are_out_also_where_nobody_looked() -> None:
+    record = fold(good_run().events)
+    limits = [(round(at - BEGAN, 1), limit) for at, limit in chart._limits(record)]
+    assert limits[:4] == [(2.0, 32.0), (70.0, 64.0), (82.5, 32.0), (150.5, 64.0)]
+
+
+# Words and markup
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (OLD, NEW, "vllm 0.31.0 → vllm 0.32.0, Qwen/Qwen3-VL-8B-Instruct@0c351dd0 (1 instance)"),
+        (None, NEW, "new: vllm 0.32.0, new: Qwen/Qwen3-VL-8B-Instruct@0c351dd0 (1 instance)"),
+        (
+            OLD,
+            {**OLD, "release": "vllm-2"},
+            "vllm 0.31.0, Qwen/Qwen3-VL-8B-Instruct@0c351dd0, vllm-0123456789ab → vllm-2 (1 instance)",
+        ),
+        (OLD, OLD, "vllm 0.31.0, Qwen/Qwen3-VL-8B-Instruct@0c351dd0, vllm-0123456789ab as before (1 instance)"),
+    ],
+)
+def test_what_changes(before: t.Any, after: t.Any, said: str) -> None:
+    instance = {"name": "vllm-0", "reason": "", "from": before, "to": after}
+    journal = Journal().begin([["inference-1"]], hosts={"inference-1": {"wave": 1, "instances": [instance]}})
+    assert changes(fold(journal.events)) == [said]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (0.0612, "61 ms"),
+        (4.21, "4.2 s"),
+        (58.4, "58 s"),
+        (372, "6 min 12 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(-3, "0:00"), (64.9, "1:04"), (3725, "1:02:05")])
+def test_stopwatch(seconds: float, said: str) -> None:
+    assert words.elapsed(seconds) == said
+
+
+@pytest.mark.parametrize("at", [None, 1e18, -1e18, float("nan"), float("inf")])
+def test_a_moment_that_is_none(at: float | None) -> None:
+    assert words.moment(at) == "-"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"the key {KEY} was sent", "the key sk-… was sent"),
+        ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer …"),
+        ("the key sk-…ab12cd34 and a sk-ilift", "the key sk-…ab12cd34 and a sk-ilift"),
+        ("a\x1b[31mred\u2028line", "a [31mred line"),
+    ],
+)
+def test_what_is_shown_is_safe(text: str, shown: str) -> None:
+    assert words.safe(text) == shown
+
+
+def test_markup_escapes_what_is_not_markup() -> None:
+    made = tag("p", "<b>", tag("i", 'a"b'), None, 3, class_="x", data_of='"><', title=None)
+    assert made == '<p class="x" data-of="&quot;&gt;&lt;">&lt;b&gt;<i>a&quot;b</i>3</p>'
+    assert isinstance(join(["<", Html("<br>")]), Html)
+    assert join(["<", Html("<br>")]) == "&lt;<br>"
+    assert table(["A"], []) == ""
+    assert '<td class="n">&lt;</td>' in table(["A"], [["<"]], numbers=(0,))

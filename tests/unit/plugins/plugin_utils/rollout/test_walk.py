@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import (
+    Fleet,
+    Policy,
+    Turn,
+    next_turn,
+    wave_to_bake,
+)
+
+from tests.unit.plugins.plugin_utils.rollout.rollouts import begin, done, self_tested, status
+
+Events = list[dict[str, t.Any]]
+
+
+def walk(
+    events: Events, fleet: dict[str, dict[str, t.Any] | None], lost: t.Collection[str] = (), **policy: t.Any
+) -> Turn:
+    return next_turn(events, Fleet(fleet, lost, list(fleet)), Policy(**policy))
+
+
+def well(hosts: str, busy: int = 0) -> dict[str, dict[str, t.Any] | None]:
+    return {host: status(busy) for host in hosts}
+
+
+def turn_of(wave: int, *hosts: str) -> dict[str, t.Any]:
+    return {"event": "turn", "wave": wave, "waves": 2, "hosts": list(hosts)}
+
+
+def outcome(host: str, kind: str, message: str = "") -> dict[str, t.Any]:
+    return {"event": "outcome", "host": host, "outcome": kind, "message": message or f"{host} went wrong."}
+
+
+def decisions(turn: Turn) -> list[str]:
+    return [fields["text"] for event, fields in turn.news if event == "decision"]
+
+
+def test_wave_after_wave_to_the_end() -> None:
+    events: Events = [begin(["a"], ["b", "c"]), self_tested()]
+    first = walk(events, well("abc"))
+    assert (first.wave, first.waves, first.hosts, first.finished) == (1, 2, ["a"], False)
+    assert first.news[-1][0] == "turn"
+    assert first.load == {"running": 0, "waiting": 0, "limit": 30, "left": 20}
+    second = walk([*events, done("a")], well("abc"))
+    assert (second.wave, second.hosts) == (2, ["b", "c"])
+    last = walk([*events, done("a"), done("b"), done("c")], well("abc"))
+    assert last.finished
+    assert (last.hosts, last.stop) == ([], "")
+
+
+def test_the_gate_shows_that_it_can_fail_before_a_host_is_touched() -> None:
+    turn = walk([begin(["a"])], well("ab"))
+    assert (turn.self_test, turn.hosts) == ("a", ["a"])
+    assert walk([begin(["a"]), self_tested()], well("ab")).self_test == ""
+
+
+def test_of_a_bare_fleet_the_first_that_serves_shows_it() -> None:
+    bare: dict[str, dict[str, t.Any] | None] = {"a": status(0, health=503), "b": status(0, health=503)}
+    assert walk([begin(["a"], ["b"])], bare).self_test == ""
+    now = walk([begin(["a"], ["b"]), done("a")], {**bare, "a": status(0)})
+    assert (now.self_test, now.hosts) == ("a", ["b"])
+    # A single host shows it after its installation.
+    alone = walk([begin(["a"]), done("a")], {"a": status(0)})
+    assert (alone.self_test, alone.finished) == ("a", False)
+
+
+def test_a_failed_host_stops_it_and_the_rest_is_named() -> None:
+    events = [begin(["a"], ["b", "c"]), self_tested(), outcome("a", "rolled_back", "a: the gate failed.")]
+    turn = walk(events, well("abc"))
+    assert "1 of its hosts failed: a: the gate failed. Not touched: b, c." in turn.stop
+    assert "run the same command again" in turn.stop
+    assert turn.hosts == []
+
+
+def test_as_many_may_fail_as_are_allowed_and_no_more() -> None:
+    events = [begin(["a"], ["b"], ["c"]), self_tested(), outcome("a", "rolled_back")]
+    assert walk(events, well("abc"), max_failures=1).hosts == ["b"]
+    turn = walk([*events, outcome("b", "drained")], well("abc"), max_failures=1)
+    assert "2 of its hosts failed (1 allowed)" in turn.stop
+
+
+def test_a_host_that_does_not_answer_counts_wherever_it_stood() -> None:
+    step = {"event": "step", "host": "a", "instance": "vllm-0", "step": "start", "attempt": 1}
+    turn = walk([begin(["a"], ["b"]), self_tested(), step], {"a": None, "b": status(0)})
+    assert "a does not answer any more in its step start." in turn.stop
+    assert turn.news[0][1]["outcome"] == "unreachable"
+    lost = walk([begin(["b"]), self_tested()], well("ab"), lost=["a"])
+    assert "a does not answer any more." in lost.stop
+
+
+def test_a_host_that_was_done_and_went_away_is_told_once() -> None:
+    events = [begin(["a"], ["b"]), self_tested(), done("a")]
+    turn = walk(events, {"a": None, "b": status(0)}, max_failures=1)
+    assert turn.news[0] == (
+        "outcome",
+        {"host": "a", "outcome": "unreachable", "message": turn.news[0][1]["message"]},
+    )
+    again = walk([*events, {"event": "outcome", **turn.news[0][1]}], {"a": None, "b": status(0)}, max_failures=1)
+    assert [event for event, _fields in again.news if event == "outcome"] == []
+
+
+def test_a_host_that_came_through_has_to_serve_on() -> None:
+    events = [begin(["a"], ["b"]), self_tested(), done("a")]
+    turn = walk(events, {"a": status(0, health=503), "b": status(0)})
+    assert "a came through its gate and serves no longer" in turn.stop
+    drained = status(0, health=503, drain={"by": "operator", "state": "drained"})
+    assert walk(events, {"a": drained, "b": status(0)}, accept_downtime=True).hosts == ["b"]
+
+
+def test_too_much_load_is_refused_with_the_numbers() -> None:
+    events = [begin(["a", "b"]), self_tested()]
+    turn = walk(events, well("abc", busy=5))
+    assert turn.hosts == []
+    assert "15 requests are in the fleet" in turn.stop
+    assert "the rest works on 10 of 30 at once, of which rollout_max_load 0.9 lets 9 be used" in turn.stop
+    assert "-e rollout_when_short=shrink" in turn.stop
+
+
+def test_a_wave_shrinks_to_what_the_rest_can_do_without() -> None:
+    events = [begin(["a", "b"]), self_tested()]
+    turn = walk(events, well("abc", busy=5), when_short="shrink")
+    assert turn.hosts == ["a"]
+    assert decisions(turn) == ["1 of 2 hosts of wave 1 go first: the load lets no more be out."]
+    assert turn.load["left"] == 20
+    rest = walk([*events, done("a")], well("abc", busy=5), when_short="shrink")
+    assert (rest.wave, rest.hosts) == (1, ["b"])
+    none = walk(events, well("abc", busy=9), when_short="shrink")
+    assert "27 requests" in none.stop
+
+
+def test_hosts_that_go_together_are_not_parted_by_a_wave_that_shrinks() -> None:
+    events = [begin(["a", "b", "c"]), self_tested()]
+    events[0]["hosts"]["a"]["together"] = ["b"]
+    events[0]["hosts"]["b"]["together"] = ["a"]
+    statuses: dict[str, dict[str, t.Any] | None] = {
+        "a": status(8, limit=30),
+        "b": node_status(),
+        "c": status(8),
+        "d": status(0),
+    }
+    assert walk(events, statuses, when_short="shrink", max_load=0.5).hosts == ["c"]
+    assert walk(events, {**statuses, "a": status(0), "c": status(0)}, when_short="shrink", max_load=0.5).hosts == [
+        "a",
+        "b",
+        "c",
+    ]
+
+
+def test_a_host_to_which_no_requests_come_has_to_serve_none() -> None:
+    events = [begin(["a", "b"], ["c"]), self_tested(), done("a"), done("b")]
+    turn = walk(events, {"a": status(0), "b": node_status(), "c": status(0)})
+    assert not turn.stop
+    assert turn.hosts == ["c"]
+
+
+def node_status() -> dict[str, t.Any]:
+    """That of a host which computes for another one."""
+    seen = status(0, health=503)
+    seen["instances"][0].update(running=None, waiting=None, rank=1, nodes=["a", "b"])
+    return seen
+
+
+def test_force_goes_on_and_says_so() -> None:
+    turn = walk([begin(["a", "b"]), self_tested()], well("abc", busy=9), when_short="force")
+    assert turn.hosts == ["a", "b"]
+    assert "27 requests" in decisions(turn)[0]
+
+
+def test_downtime_that_was_accepted_is_noted() -> None:
+    refused = walk([begin(["a"]), self_tested()], well("a"))
+    assert "without vllm-0 of a the rest works on 0 of 10" in refused.stop
+    turn = walk([begin(["a"]), self_tested()], well("a"), accept_downtime=True)
+    assert turn.hosts == ["a"]
+    assert "Downtime was accepted" in decisions(turn)[0]
+
+
+def test_after_a_resume_only_that_run_counts() -> None:
+    again = {**begin(["b"]), "event": "resume"}
+    events = [begin(["a"], ["b"]), self_tested(), done("a"), outcome("b", "rolled_back"), again]
+    turn = walk(events, well("ab"))
+    assert (turn.hosts, turn.self_test) == (["b"], "a")
+
+
+def test_a_wave_is_watched_once_it_has_ended() -> None:
+    events: Events = [begin(["a"], ["b", "c"])]
+    assert wave_to_bake(events) == 0
+    events += [turn_of(1, "a"), done("a")]
+    assert wave_to_bake(events) == 1
+    events += [{"event": "pause", "wave": 1, "seconds": 5}]
+    assert wave_to_bake(events) == 0
+    events += [turn_of(2, "b"), done("b")]
+    assert wave_to_bake(events) == 0
+    events += [turn_of(2, "c"), done("c")]
+    assert wave_to_bake(events) == 2
