@@ -36,7 +36,7 @@ options:
   timeout:
     description:
       - Seconds that each may take from its start to serving. While the start waits for the weights they do not count.
-      - With O(journal) or O(slice), all are waited for at once.
+      - All are waited for at once.
     type: int
     default: 1200
   journal:
@@ -116,11 +116,12 @@ journal:
   elements: str
 """
 
+import math
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import wait_a_slice, wait_until_ready
+from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import wait_a_slice
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
@@ -135,22 +136,13 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Wait as the parameters say; the module's result."""
-    if params["slice"] > 0:
-        ports = {instance["unit"]: _port(instance) for instance in params["instances"]}
-        restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
-        seen = wait_a_slice(ports, params["timeout"], params["slice"], params["since"], restarts)
-        return {
-            "ready": len(seen.seconds) == len(ports),
-            "seconds": _rounded(seen.seconds),
-            "progress": seen.progress,
-            "since": seen.since,
-            "restarts": seen.restarts,
-        }
-    seconds = {}
-    for instance in params["instances"]:
-        unit = instance["unit"]
-        seconds[unit] = wait_until_ready(unit, _port(instance), params["timeout"])
-    return {"ready": True, "seconds": _rounded(seconds)}
+    ports = {instance["unit"]: _port(instance) for instance in params["instances"]}
+    restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
+    seen = wait_a_slice(ports, params["timeout"], params["slice"] or math.inf, params["since"], restarts)
+    result = {"ready": len(seen.seconds) == len(ports), "seconds": _rounded(seen.seconds)}
+    if not params["slice"]:
+        return result
+    return {**result, "progress": seen.progress, "since": seen.since, "restarts": seen.restarts}
 
 
 def _port(instance: dict[str, t.Any]) -> int:

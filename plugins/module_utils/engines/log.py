@@ -128,8 +128,7 @@ _RULES: tuple[_Rule, ...] = tuple(
         (
             "model_missing",
             r"(?:Repo id must be|is not a local folder and is not a valid model identifier|"
-            r"does not appear to have a file named config\.json|Can't load the configuration of|"
-            r"model weights are missing at (?P<path>\S+))",
+            r"does not appear to have a file named config\.json|Can't load the configuration of)",
             "The model's files are not where the release says.",
             "`systemctl status inference-models.service` shows how their download went.",
         ),
@@ -150,31 +149,6 @@ _RULES: tuple[_Rule, ...] = tuple(
             r"(?m:^(?:\S+ )*?(?P<what>(?:\w+\.)+\w+(?:Error|Exception): [^\n]+))",
             "{what}",
             "The lines before it in the journal say more.",
-        ),
-        # What runs before an engine waits for these, and says so. Last, because it may have gone on and failed since.
-        (
-            "gpu_held",
-            r"(?P<what>GPU \S+ holds \d+ MiB that belong to no engine[^\n]*?); the start waits",
-            "{what}.",
-            "End the process that holds it, or reset the GPU when none does; the start then goes on by itself.",
-        ),
-        (
-            "gpu_lost",
-            r"(?P<what>GPU \S+ (?:\(\S+\) is lost|is not there)[^\n]*?); the start waits",
-            "{what}.",
-            "The start goes on by itself when it is back.",
-        ),
-        (
-            "gpu_unknown",
-            r"(?P<what>nvidia-smi does not answer [^\n]*?); the start waits",
-            "{what}.",
-            "The start goes on by itself when it does.",
-        ),
-        (
-            "port_held",
-            r"(?P<what>Port \d+ is taken by [^\n]*?); the start waits",
-            "{what}.",
-            "End that process; the start then goes on by itself.",
         ),
     )
 )

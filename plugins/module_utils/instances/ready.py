@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
-import re
+import os
 import time
 import typing as t
 
@@ -19,15 +19,35 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.processes imp
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState, journal, unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines import progress as engine_progress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.instances import waiting
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import health_path
+from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
 from ansible_collections.inference.fleet.plugins.module_utils.model.progress import restoring
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import RESTORE
 
 #: Seconds between two looks.
 INTERVAL = 0.5
 
-#: Seconds that a start may wait for its GPU or port: what runs before it says each minute who holds them.
+#: Seconds for which a start may wait for the same GPU, port or address before that is a failure.
 PATIENCE = 60
+
+#: Those that another unit has given up by then.
+_AT_ONCE = (waiting.MODEL_MISSING,)
+
+_GOES_ON = "the start then goes on by itself"
+_ADVICE = {
+    waiting.GPU_HELD: f"End the process that holds it, or reset the GPU when none does; {_GOES_ON}.",
+    waiting.GPU_LOST: f"playbooks/verify_gpu.yml says more, and a reboot may help; {_GOES_ON}.",
+    waiting.GPU_UNKNOWN: f"Run playbooks/verify_gpu.yml, and do what it says; {_GOES_ON}.",
+    waiting.PORT_HELD: f"End that process; {_GOES_ON}.",
+    waiting.ADDRESS_MISSING: "Correct fleet_node_address, then run the same command again.",
+    waiting.MODEL_MISSING: "`systemctl status inference-models.service` on the host shows how their download went.",
+    waiting.NODES_MISSING: "Look at the instance's unit on those hosts, and at fleet_node_network.",
+    waiting.RELEASE_DIFFERS: "Run site.yml for all of the instance's hosts together.",
+}
+
+#: Where systemd makes the units' runtime directories.
+RUN = "/run/inference"
 
 
 def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int | None:
@@ -42,45 +62,20 @@ def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int
         connection.close()
 
 
-def wait_until_ready(
-    unit: str,
-    port: int,
-    timeout: float,
-    *,
-    state_of: t.Callable[[str], UnitState] = unit_state,
-    health_of: t.Callable[[int, str], int | None] = health_status,
-    journal_of: t.Callable[..., list[str]] = journal,
-    started: t.Callable[[int], float | None] = started_at,
-    now: t.Callable[[], float] = time.time,
-    wait: t.Callable[[float], None] = time.sleep,
-) -> float:
-    """Wait until an instance's /health is 200 while its unit stays up.
-
-    Args:
-        unit: the unit, started.
-        port: the instance's port; 0 where it answers no requests, and running is all that can be seen of it.
-        timeout: seconds; the engine's start is long, so this is a limit and not an estimate. It does not count while
-            systemd has the start wait for the weights.
-
-    Returns:
-        Seconds that it took.
+def waiting_of_unit(unit: str, state: UnitState) -> Waiting | None:
+    """What the start of an instance waits for, as its own programs say; None for nothing.
 
     Raises:
-        FleetError: the unit ended or restarted (with the reason from its journal), or the time is over.
+        FleetError: a newer version of them said it.
     """
-    began = now()
-    first: dict[str, int] = {}
-    while True:
-        state = _existing(unit, state_of(unit))
-        if _has_ended(unit, state, first):
-            raise _ended(unit, state, journal_of(unit, since=began - 20))
-        if _serves(unit, state, port, health_of):
-            return now() - began
-        if _is_blocked(unit, state, now() - began, journal_of, began):
-            raise _blocked(unit, journal_of(unit, since=began - 20))
-        if _is_late(state, timeout, began, now(), started):
-            raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
-        wait(INTERVAL)
+    index = unit.partition("@")[2].partition(".")[0]
+    try:
+        return waiting.read(os.path.join(RUN, index), state.invocation)
+    except waiting.UnreadableError as error:
+        raise FleetError(
+            f"What {unit} waits for is not known: {error}. Run this with the version of inference.fleet that installed "
+            "the host, or a newer one."
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,20 +105,24 @@ def wait_a_slice(
     state_of: t.Callable[[str], UnitState] = unit_state,
     health_of: t.Callable[[int, str], int | None] = health_status,
     journal_of: t.Callable[..., list[str]] = journal,
+    waiting_of: t.Callable[[str, UnitState], Waiting | None] = waiting_of_unit,
     started: t.Callable[[int], float | None] = started_at,
     now: t.Callable[[], float] = time.time,
     wait: t.Callable[[float], None] = time.sleep,
 ) -> Slice:
-    """Wait for units like wait_until_ready(), for all at once, but no longer than a slice of time.
+    """Wait until the /health of instances is 200 while their units stay up, but no longer than a slice of time.
 
     Args:
-        ports: the instance's port, by unit.
-        timeout: seconds, as there.
+        ports: the instance's port, by started unit; 0 where it answers no requests, and running is all that can be
+            seen of it.
+        timeout: seconds for each; an engine's start is long, so this is a limit and not an estimate. It does not count
+            while systemd has the start wait for the weights.
         length: seconds that the slice lasts at most.
         since, restarts: from the first slice; None in the first.
 
     Raises:
-        FleetError: a unit ended or restarted since the first slice, or the time is over.
+        FleetError: a unit ended or restarted since the first slice (with the reason from its journal), what its start
+            waits for does not come, or the time is over.
     """
     entered = now()
     began = entered if since is None else since
@@ -136,19 +135,20 @@ def wait_a_slice(
                 raise _ended(unit, state, journal_of(unit, since=began - 20))
             if unit not in seconds and _serves(unit, state, ports[unit], health_of):
                 seconds[unit] = now() - began
-            if _is_blocked(unit, state, now() - began, journal_of, began):
-                raise _blocked(unit, journal_of(unit, since=began - 20))
-        waiting = [unit for unit in ports if unit not in seconds]
-        for unit in waiting:
+        starting = [unit for unit in ports if unit not in seconds]
+        waits = {unit: waiting_of(unit, states[unit]) for unit in starting}
+        for unit, wait_of_it in waits.items():
+            if wait_of_it and _is_blocked(states[unit], wait_of_it, now()):
+                raise _blocked(unit, wait_of_it, journal_of(unit, since=began - 20))
             if _is_late(states[unit], timeout, began, now(), started):
-                raise _late(unit, timeout, journal_of(unit, since=now() - timeout - 60))
+                raise _late(unit, timeout, wait_of_it, journal_of(unit, since=now() - timeout - 60))
         left = entered + length - now()
-        if not waiting or left <= 0:
+        if not starting or left <= 0:
             break
         wait(min(INTERVAL, left))
     progress = []
     for unit, state in states.items():
-        doing = _SERVING if unit in seconds else _doing(unit, state, state_of, journal_of, started)
+        doing = _SERVING if unit in seconds else _doing(unit, state, waits[unit], state_of, journal_of, started)
         progress.append({"unit": unit, **dataclasses.asdict(doing), "seconds": round(now() - began, 1)})
     return Slice(began, first, seconds, progress)
 
@@ -159,12 +159,15 @@ _SERVING = engine_progress.Progress(engine_progress.SERVING, "serves", 100)
 def _doing(
     unit: str,
     state: UnitState,
+    waits: Waiting | None,
     state_of: t.Callable[[str], UnitState],
     journal_of: t.Callable[..., list[str]],
     started: t.Callable[[int], float | None],
 ) -> engine_progress.Progress:
     if state.has_job and state_of(RESTORE).active == "activating":
         return restoring()
+    if waits:
+        return engine_progress.Progress(engine_progress.PREPARING, f"waits: {waits.what}")
     # systemd has no main process while it runs what has to go before it.
     began = started(state.pid) if state.pid else None
     if began is None:
@@ -200,17 +203,10 @@ def _is_late(
     return now - max(began, process or began) > timeout
 
 
-def _is_blocked(
-    unit: str, state: UnitState, waited: float, journal_of: t.Callable[..., list[str]], began: float
-) -> bool:
-    """Whether what runs before the engine waits for a GPU or a port, and has said so twice."""
-    if state.sub != "start-pre" or waited < PATIENCE:
-        return False
-    told = [re.sub(r"\d+ MiB", "", line) for line in journal_of(unit, since=began - 20) if line.endswith(_WAITS)]
-    return len(told) > len(set(told))
-
-
-_WAITS = "; the start waits"
+def _is_blocked(state: UnitState, waits: Waiting, now: float) -> bool:
+    """Whether what runs before the engine has waited for the same thing for too long."""
+    # The nodes of an instance that spans hosts wait for each other after that, as long as they have time.
+    return state.sub == "start-pre" and (waits.kind in _AT_ONCE or now - waits.since >= PATIENCE)
 
 
 def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, str], int | None]) -> bool:
@@ -230,19 +226,23 @@ def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:
     )
 
 
-def _blocked(unit: str, lines: list[str]) -> FleetError:
-    why = explain([line for line in lines if line.endswith(_WAITS)][-1:])
-    return FleetError(
-        f"{unit} waits to be started: {why or lines[-1]}", reason=why.kind if why else "unknown", journal=lines[-40:]
-    )
+def _blocked(unit: str, waits: Waiting, lines: list[str]) -> FleetError:
+    return FleetError(f"{unit} waits to be started: {_explained(waits)}", reason=waits.kind, journal=lines[-40:])
 
 
-def _late(unit: str, timeout: float, lines: list[str]) -> FleetError:
+def _explained(waits: Waiting) -> str:
+    return f"{waits.what}. {_ADVICE.get(waits.kind, '')}".strip()
+
+
+def _late(unit: str, timeout: float, waits: Waiting | None, lines: list[str]) -> FleetError:
     why = explain(lines)
-    text = str(why) if why else f"Its last words: {' | '.join(lines[-5:]) or 'none'}"
+    if waits:
+        text = f"Its start waits: {_explained(waits)}"
+    else:
+        text = str(why) if why else f"Its last words: {' | '.join(lines[-5:]) or 'none'}"
     return FleetError(
         f"{unit} runs but has not served within {timeout:.0f} s: {text} "
         "If it is only slow (a first start compiles kernels), raise engine_start_timeout.",
-        reason=why.kind if why else "timeout",
+        reason=waits.kind if waits else why.kind if why else "timeout",
         journal=lines[-40:],
     )

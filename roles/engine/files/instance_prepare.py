@@ -7,7 +7,6 @@ usage: instance_prepare.py ROOT INDEX
 Reads the release under ROOT/instances/INDEX/current and writes to the unit's runtime directory
   config.yaml  the release's config with the engine's keys
   release      the release's name, so that what runs can be told from what is configured
-Leaves with 1 and one line on what to do when the weights are missing.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ def main() -> None:
     release = os.path.realpath(os.path.join(root, "instances", index, "current"))
     with open(os.path.join(release, "manifest.json"), encoding="utf-8") as file:
         manifest = json.load(file)
-    for path in (manifest["model_path"], manifest.get("draft_path")):
-        check_weights(path)
     runtime_directory = os.environ["RUNTIME_DIRECTORY"]
     with open(os.path.join(release, "config.yaml"), encoding="utf-8") as file:
         config = file.read()
@@ -53,11 +50,6 @@ def write(path: str, content: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
-
-
-def check_weights(path: str | None) -> None:
-    if path and not os.path.exists(os.path.join(path, "config.json")):
-        sys.exit(f"model weights are missing at {path}: see `systemctl status inference-models.service`")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ import json
 import os
 import signal
 import sys
+import time
 import typing as t
 
 import proxies
+import waiting
 
 # Seconds: between signs of life, until silence means that a node is gone, between two attempts to reach the first one,
 # and for an engine that lost a node to end by itself.
@@ -79,9 +81,11 @@ class Peer:
 class Node:
     """One node's part of the instance."""
 
-    def __init__(self, place: Place, command: list[str]) -> None:
+    def __init__(self, place: Place, command: list[str], directory: str) -> None:
         self._place = place
         self._command = command
+        self._directory = directory
+        self._waits_for = ""
         self._peers: list[Peer] = []
         self._told_to_stop = asyncio.Event()
         # The first reason why the engine has to end, and whether it may finish what it works on.
@@ -96,6 +100,7 @@ class Node:
         meeting = asyncio.create_task(self._gather() if self._place.rank == 0 else self._join())
         stopping = asyncio.create_task(self._told_to_stop.wait())
         await asyncio.wait({meeting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.withdraw(self._directory)
         if not meeting.done():
             meeting.cancel()
             return 0
@@ -166,12 +171,19 @@ class Node:
                 peer.say("alive")
             await asyncio.sleep(ALIVE)
 
+    def _wait(self, kind: str, what: str) -> None:
+        """Say what the start waits for, in the journal for people and in a file for programs."""
+        if what != self._waits_for:
+            self._waits_for = what
+            waiting.announce(self._directory, waiting.Waiting(kind, what, time.time()))
+            say(f"{what}; the start waits")
+
     async def _gather(self) -> None:
         """The first node waits for the others. One that comes again takes the place of its earlier connection."""
         place = self._place
         there: dict[int, Peer] = {}
         complete = asyncio.Event()
-        waiting: list[asyncio.Task[None]] = []
+        watching: list[asyncio.Task[None]] = []
 
         async def watch(rank: int, peer: Peer) -> None:
             """Keep in touch with a node until all are there, and forget it when it leaves."""
@@ -179,7 +191,7 @@ class Node:
                 peer.say("alive")
             if there.get(rank) is peer:
                 del there[rank]
-                say(f"{peer.name} left; {waits(place, there)}")
+                self._wait(waiting.NODES_MISSING, f"{peer.name} left; {missing(place, there)}")
 
         async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             hello = await Peer("", reader, writer).hear() or {}
@@ -188,24 +200,25 @@ class Node:
                 return writer.close()
             peer = Peer(place.nodes[rank], reader, writer)
             if agreement != place.agreement:
-                say(f"{peer.name} has another release; {waits(place, there)}")
+                text = f"{peer.name} has another release; {missing(place, there)}"
+                self._wait(waiting.RELEASE_DIFFERS, text)
                 peer.say("end", reason=f"{place.nodes[0]} has another release")
                 return await peer.close()
             there[rank] = peer
             if len(there) == len(place.nodes) - 1:
                 return complete.set()
-            say(waits(place, there))
-            waiting.append(asyncio.create_task(watch(rank, peer)))
+            self._wait(waiting.NODES_MISSING, missing(place, there))
+            watching.append(asyncio.create_task(watch(rank, peer)))
 
         server = await listen(place, greet)
-        say(waits(place, there))
+        self._wait(waiting.NODES_MISSING, missing(place, there))
         try:
             await complete.wait()
         finally:
             server.close()
-            for task in waiting:
+            for task in watching:
                 task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*watching, return_exceptions=True)
         self._peers = [there[rank] for rank in sorted(there)]
         for peer in self._peers:
             peer.say("start")
@@ -214,9 +227,8 @@ class Node:
         """The other nodes come to the first one, as often as it takes."""
         place = self._place
         first = place.nodes[0]
-        told = ""
         while True:
-            why = f"{first} ({place.addresses[0]}:{place.port}) does not answer"
+            why = waiting.NODES_MISSING, f"{first} ({place.addresses[0]}:{place.port}) does not answer"
             with contextlib.suppress(OSError, asyncio.TimeoutError):
                 meeting = asyncio.open_connection(place.addresses[0], place.port, local_addr=(place.own, 0))
                 peer = Peer(first, *await asyncio.wait_for(meeting, SILENCE))
@@ -226,10 +238,10 @@ class Node:
                     self._peers = [peer]
                     return
                 await peer.close()
-                why = str(answer.get("reason") or f"{first} does not start")
-            if why != told:
-                say(f"{why}; the start waits")
-                told = why
+                why = waiting.NODES_MISSING, f"{first} does not start"
+                if answer.get("reason"):
+                    why = waiting.RELEASE_DIFFERS, str(answer["reason"])
+            self._wait(*why)
             await asyncio.sleep(RETRY)
 
     @staticmethod
@@ -251,9 +263,9 @@ class Node:
             life.cancel()
 
 
-def waits(place: Place, there: t.Collection[int]) -> str:
-    missing = [place.nodes[rank] for rank in range(1, len(place.nodes)) if rank not in there]
-    return f"not there yet: {', '.join(missing)}; the start waits"
+def missing(place: Place, there: t.Collection[int]) -> str:
+    names = [place.nodes[rank] for rank in range(1, len(place.nodes)) if rank not in there]
+    return f"not there yet: {', '.join(names)}"
 
 
 async def listen(
@@ -277,7 +289,8 @@ def main() -> None:
     with open(os.path.join(release, "manifest.json"), encoding="utf-8") as file:
         manifest = json.load(file)
     program, *words = manifest["command"]
-    config = os.path.join(os.environ["RUNTIME_DIRECTORY"], "config.yaml")
+    runtime_directory = os.environ["RUNTIME_DIRECTORY"]
+    config = os.path.join(runtime_directory, "config.yaml")
     words = [os.path.join(release, word) if word in manifest["files"] else word for word in words]
     command = [os.path.join(release, "runtime", program), *words, config]
     span = manifest["span"]
@@ -286,7 +299,7 @@ def main() -> None:
     place = Place(span["rank"], span["nodes"], span["addresses"], span["link_port"], manifest["agreement"])
 
     async def node() -> int:
-        return await Node(place, command).run()
+        return await Node(place, command, runtime_directory).run()
 
     sys.exit(asyncio.run(node()))
 

@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ExecStartPre of an engine's unit, as root: waits until the instance has its GPUs and its port to itself.
+"""ExecStartPre of an engine's unit, as root: waits until the instance has its weights, its GPUs and its port.
 
 usage: instance_wait.py ROOT INDEX
 
 The instance's own processes have ended by now, so whoever holds its GPU or port is an orphan or a stranger. A start in
-spite of them would fail, again and again; it waits instead, says who is in the way, and goes on by itself once they are
-gone. Each GPU is then told to the engine by its UUID, in the file environment of the unit's runtime directory: an index
-means the neighbour's GPU as soon as one of them is lost. An engine that takes numbers only gets those of this moment.
+spite of them would fail, again and again; it waits instead, says what is in the way (in the journal for people, in
+waiting.json of the unit's runtime directory for programs), and goes on by itself once that is gone. The engine gets
+each GPU by its UUID, in the file environment of the unit's runtime directory: an index means the neighbour's GPU as
+soon as one of them is lost. An engine that takes numbers only gets those of this moment.
 
 Which UUID an index has is kept in STATE. It is worked out anew when the host has none of the GPUs that it had, as after
 an EC2 stop and start.
@@ -27,6 +28,9 @@ import tempfile
 import time
 import typing as t
 
+import waiting
+from waiting import Waiting
+
 STATE = "/var/lib/inference/gpus.json"
 
 # A driver keeps a few hundred MiB of each GPU for itself (609 MiB on an L40S).
@@ -34,6 +38,9 @@ ORPHAN_MIB = 1024
 
 # Seconds between two looks, and after which the same is said once more.
 LOOK, REPEAT = 2, 60
+
+# A kind of module waiting, and the same for a person.
+Obstacle = tuple[str, str]
 
 
 def main() -> None:
@@ -44,7 +51,17 @@ def main() -> None:
     port = int(manifest["options"]["port"])
     span = manifest.get("span") or {}
     address = span["addresses"][span["rank"]] if span else ""
-    wait_for(lambda: obstacle(indexes, port) or (network_obstacle(address) if address else ""))
+    weights = [path for path in (manifest["model_path"], manifest.get("draft_path")) if path]
+    runtime_directory = os.environ["RUNTIME_DIRECTORY"]
+    wait_for(
+        lambda: (
+            weights_obstacle(weights)
+            or (gpu_obstacle(indexes) if indexes else None)
+            or port_obstacle(port)
+            or (network_obstacle(address) if address else None)
+        ),
+        runtime_directory,
+    )
     environment = {}
     if indexes:
         present = query("--query-gpu=index,uuid")
@@ -57,7 +74,7 @@ def main() -> None:
     if address:
         environment |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), interface_of(address))
     if environment:
-        write_environment(os.path.join(os.environ["RUNTIME_DIRECTORY"], "environment"), environment)
+        write_environment(os.path.join(runtime_directory, "environment"), environment)
 
 
 def write_environment(path: str, environment: dict[str, str]) -> None:
@@ -68,58 +85,72 @@ def write_environment(path: str, environment: dict[str, str]) -> None:
     os.replace(temporary, path)
 
 
-def wait_for(look: t.Callable[[], str]) -> None:
-    """Return once ``look`` finds nothing in the way; what it finds is printed."""
-    told, said_at = "", 0.0
+def wait_for(look: t.Callable[[], Obstacle | None], directory: str) -> None:
+    """Return once ``look`` finds nothing in the way; what it finds is printed, and announced in ``directory``."""
+    last, since, said_at = ("", ""), 0.0, 0.0
     while True:
         found = look()
         if not found:
-            return
-        if re.sub(r"\d+ MiB", "", found) != told or time.monotonic() - said_at >= REPEAT:
-            print(f"{found}; the start waits", file=sys.stderr, flush=True)
-            told, said_at = re.sub(r"\d+ MiB", "", found), time.monotonic()
+            return waiting.withdraw(directory)
+        # Memory that grows is the same obstacle.
+        same = found[0], re.sub(r"\d+ MiB", "", found[1])
+        if same != last:
+            last, since = same, time.time()
+            said_at = time.monotonic() - REPEAT
+        if time.monotonic() - said_at >= REPEAT:
+            waiting.announce(directory, Waiting(*found, since))
+            print(f"{found[1]}; the start waits", file=sys.stderr, flush=True)
+            said_at = time.monotonic()
         time.sleep(LOOK)
 
 
-def obstacle(indexes: list[str], port: int) -> str:
-    """What is in the way of the instance; empty for nothing."""
-    return (gpu_obstacle(indexes) if indexes else "") or port_obstacle(port)
+def weights_obstacle(paths: list[str]) -> Obstacle | None:
+    """Which weights are not there; None for none."""
+    for path in paths:
+        if not os.path.exists(os.path.join(path, "config.json")):
+            return waiting.MODEL_MISSING, f"The model's files are missing at {path}"
+    return None
 
 
-def gpu_obstacle(indexes: list[str]) -> str:
+def gpu_obstacle(indexes: list[str]) -> Obstacle | None:
+    """What is in the way of its GPUs; None for nothing."""
     try:
         present = query("--query-gpu=index,uuid")
         known = names_of_gpus(present)
         for index in indexes:
             if index not in known:
-                return f"GPU {index} is not there: the host has {', '.join(sorted(known)) or 'none'}"
+                there = ", ".join(sorted(known)) or "none"
+                return waiting.GPU_LOST, f"GPU {index} is not there: the host has {there}"
             if known[index] not in [uuid for _index, uuid in present]:
-                return f"GPU {index} ({known[index]}) is lost: playbooks/verify_gpu.yml says more; a reboot may help"
+                return waiting.GPU_LOST, f"GPU {index} ({known[index]}) is lost: see playbooks/verify_gpu.yml"
         own = [known[index] for index in indexes]
         holders = query("--query-compute-apps=gpu_uuid,pid,process_name")
         for uuid, mib in query("--query-gpu=uuid,memory.used"):
             if uuid in own and mib.isdigit() and int(mib) > ORPHAN_MIB:
                 who = ", ".join(f"pid {pid} {name}" for held, pid, name in holders if held == uuid)
                 index = indexes[own.index(uuid)]
-                return f"GPU {index} holds {mib} MiB that belong to no engine ({who or 'no living process'})"
+                text = f"GPU {index} holds {mib} MiB that belong to no engine ({who or 'no living process'})"
+                return waiting.GPU_HELD, text
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return f"nvidia-smi does not answer ({error}): run playbooks/verify_gpu.yml"
-    return ""
+        return waiting.GPU_UNKNOWN, f"nvidia-smi does not answer ({error})"
+    return None
 
 
-def port_obstacle(port: int) -> str:
-    """Who listens on the port, whatever the address."""
+def port_obstacle(port: int) -> Obstacle | None:
+    """Who listens on the port, whatever the address; None for no process."""
     command = ["ss", "-H", "-l", "-t", "-n", "-p", f"sport = :{port}"]
     listening = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
     if not listening:
-        return ""
+        return None
     who = re.search(r'\(\("(?P<name>[^"]+)",pid=(?P<pid>\d+)', listening)
-    return f"Port {port} is taken by {f'pid {who[2]} {who[1]}' if who else 'another process'}"
+    return waiting.PORT_HELD, f"Port {port} is taken by {f'pid {who[2]} {who[1]}' if who else 'another process'}"
 
 
-def network_obstacle(address: str) -> str:
-    """What is in the way of a node; empty for nothing."""
-    return "" if interface_of(address) else f"No interface has the node's address {address}: see fleet_node_address"
+def network_obstacle(address: str) -> Obstacle | None:
+    """What is in the way of a node; None for nothing."""
+    if interface_of(address):
+        return None
+    return waiting.ADDRESS_MISSING, f"No interface has the node's address {address}"
 
 
 def interface_of(address: str) -> str:

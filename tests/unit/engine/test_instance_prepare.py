@@ -16,15 +16,11 @@ PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_prepare.py"
 KEYS = "ENGINE_API_KEY=sk-now\nENGINE_API_KEY_NEXT=sk-next\nENGINE_API_KEY_NEXT_KNOWN_BY=1\n"
 
 
-def prepare(place: Path, engine: str, keys: str = KEYS, weights: bool = True) -> subprocess.CompletedProcess[str]:
+def prepare(place: Path, engine: str, keys: str = KEYS) -> subprocess.CompletedProcess[str]:
     release = place / "instances" / "0" / "current"
     release.mkdir(parents=True, exist_ok=True)
-    (place / "model").mkdir(exist_ok=True)
-    if weights:
-        (place / "model" / "config.json").write_text("{}")
     manifest = {
         "release": f"{engine}-1",
-        "model_path": str(place / "model"),
         "key_options": ENGINES[engine].key_options,
     }
     (release / "manifest.json").write_text(json.dumps(manifest))
@@ -66,9 +62,3 @@ def test_nobody_has_the_admin_key_of_sglang(tmp_path: Path) -> None:
     assert len(made) == 2
     assert not made & {"sk-now", "sk-next"}
     assert all(len(key) > 40 for key in made)
-
-
-def test_without_weights_it_says_where_to_look(tmp_path: Path) -> None:
-    done = prepare(tmp_path, "vllm", weights=False)
-    assert done.returncode == 1
-    assert f"model weights are missing at {tmp_path / 'model'}" in done.stderr

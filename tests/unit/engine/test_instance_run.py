@@ -16,14 +16,17 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.instances import waiting
 
-HELPERS = Path(__file__).parents[3] / "plugins/module_utils/net"
+SHARED = Path(__file__).parents[3] / "plugins/module_utils"
+# On a host they are beside the program.
+HELPERS = f"{SHARED / 'net'}:{SHARED / 'instances'}"
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_run.py"
 
 # The program with shorter times.
 QUICK = """
 import importlib.util, sys
-sys.path.insert(0, sys.argv.pop(1))
+sys.path[:0] = sys.argv.pop(1).split(":")
 spec = importlib.util.spec_from_file_location("instance_run", sys.argv.pop(1))
 program = sys.modules["instance_run"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(program)
@@ -84,11 +87,17 @@ class OneNode:
         }
         self._manifest.write_text(json.dumps(manifest))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", QUICK, str(HELPERS), str(PROGRAM), str(self.place), "0"],
-            env={**os.environ, "RUNTIME_DIRECTORY": str(self.place)},
+            [sys.executable, "-c", QUICK, HELPERS, str(PROGRAM), str(self.place), "0"],
+            env={**os.environ, "RUNTIME_DIRECTORY": str(self.place), "INVOCATION_ID": "4f2e"},
             stderr=(self.place / "journal").open("a"),
             text=True,
         )
+
+    @property
+    def waits(self) -> tuple[str, str] | None:
+        """What a module on the host finds that the start waits for."""
+        found = waiting.read(str(self.place), "4f2e")
+        return (found.kind, found.what) if found else None
 
     @property
     def journal(self) -> str:
@@ -186,8 +195,11 @@ def test_no_engine_starts_before_all_nodes_are_there(nodes: list[OneNode], first
     until(lambda: "the start waits" in early.journal)
     time.sleep(1.5)
     assert early.log == []
+    assert early.waits is not None
+    assert early.waits[0] == "nodes_missing"
     late.start()
     until(lambda: early.log == late.log == ["started"])
+    assert [node.waits for node in nodes] == [None, None]
     assert all("all of gpu-1, gpu-2 are there" in node.journal for node in nodes)
 
 
@@ -197,6 +209,8 @@ def test_nodes_whose_releases_differ_do_not_start(nodes: list[OneNode]) -> None:
         node.start()
     until(lambda: "gpu-1 has another release; the start waits" in nodes[1].journal)
     until(lambda: "gpu-2 has another release; not there yet: gpu-2;" in nodes[0].journal)
+    assert nodes[0].waits == ("release_differs", "gpu-2 has another release; not there yet: gpu-2")
+    assert nodes[1].waits == ("release_differs", "gpu-1 has another release")
     assert nodes[0].log == nodes[1].log == []
 
 
@@ -281,6 +295,7 @@ def test_it_stops_while_it_waits(nodes: list[OneNode]) -> None:
     until(lambda: "the start waits" in nodes[0].journal)
     nodes[0].signal(signal.SIGTERM)
     assert nodes[0].status() == 0
+    assert not (nodes[0].place / waiting.NAME).exists()
 
 
 def test_an_address_that_the_node_does_not_have_is_told(nodes: list[OneNode]) -> None:
@@ -310,7 +325,7 @@ def test_an_engine_asks_itself_past_any_proxy(tmp_path: Path) -> None:
     (release / "manifest.json").write_text(json.dumps({"command": ["bin/engine"], "files": {}, "span": None}))
     environment = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path), "no_proxy": "a.example", "NO_PROXY": ""}
     ran = subprocess.run(
-        [sys.executable, "-c", QUICK, str(HELPERS), str(PROGRAM), str(tmp_path), "0"],
+        [sys.executable, "-c", QUICK, HELPERS, str(PROGRAM), str(tmp_path), "0"],
         env={**environment, "http_proxy": "http://proxy.example:3128"},
         capture_output=True,
         check=True,

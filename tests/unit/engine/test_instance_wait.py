@@ -1,14 +1,17 @@
-"""What runs before each start of an engine: it waits for GPU and port, and tells the engine its GPUs by UUID."""
+"""What runs before each start of an engine: it waits for weights, GPU and port, and tells the engine its GPUs."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import types
 import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.instances import waiting
+from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
 
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_wait.py"
 UUIDS = ("GPU-a", "GPU-b", "GPU-c")
@@ -33,9 +36,16 @@ class Host:
         self.bin = tmp_path / "bin"
         self.bin.mkdir()
         self.slept: list[float] = []
+        self.announced: list[Waiting | None] = []
+        (tmp_path / "model").mkdir()
+        self.has_weights()
+        monkeypatch.setitem(sys.modules, "waiting", waiting)
+        monkeypatch.setenv("INVOCATION_ID", "4f2e")
         self.program = load()
         monkeypatch.setattr(self.program, "STATE", str(tmp_path / "gpus.json"))
-        clock = types.SimpleNamespace(sleep=self._sleep, monotonic=lambda: sum(self.slept))
+        clock = types.SimpleNamespace(
+            sleep=self._sleep, monotonic=lambda: sum(self.slept), time=lambda: 1000 + sum(self.slept)
+        )
         monkeypatch.setattr(self.program, "time", clock)
         monkeypatch.setenv("PATH", f"{self.bin}:/usr/bin:/bin")
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(self.run_directory))
@@ -46,6 +56,7 @@ class Host:
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.announced.append(waiting.read(str(self.run_directory), "4f2e"))
         assert self.changes, "it waits for something that never comes"
         self.changes.pop(0)()
 
@@ -67,6 +78,9 @@ class Host:
     def breaks(self) -> None:
         self._write("nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
 
+    def has_weights(self) -> None:
+        (self.place / "model" / "config.json").write_text("{}")
+
     def has_address(self, address: str) -> None:
         self._write("ip", f"echo '2: ens6    inet {address}/24 scope global ens6'")
 
@@ -78,6 +92,7 @@ class Host:
         release = self.place / "instances" / "0" / "current"
         release.mkdir(parents=True, exist_ok=True)
         manifest = {
+            "model_path": str(self.place / "model"),
             "environment": {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {},
             "options": {"port": 8100},
             "several_gpus_by": several_gpus_by,
@@ -86,6 +101,7 @@ class Host:
         (release / "manifest.json").write_text(json.dumps(manifest))
         self._monkeypatch.setattr(self.program.sys, "argv", ["instance_wait.py", str(self.place), "0"])
         self.program.main()
+        assert waiting.read(str(self.run_directory), "4f2e") is None, "a wait that is over is withdrawn"
         told = self.run_directory / "environment"
         return told.read_text() if told.exists() else ""
 
@@ -124,6 +140,7 @@ def test_the_gpu_of_a_neighbour_is_not_taken_for_one_that_is_lost(
     host.changes = [lambda: None, lambda: host.has(UUIDS)]
     assert host.start("1") == "CUDA_VISIBLE_DEVICES=GPU-b\n"
     assert "GPU 1 (GPU-b) is lost" in capsys.readouterr().err
+    assert [one.kind for one in host.announced if one] == ["gpu_lost"] * 2
     assert len(host.slept) == 2
 
 
@@ -136,6 +153,7 @@ def test_a_node_waits_for_its_address(host: Host, capsys: pytest.CaptureFixture[
     host.changes = [lambda: host.has_address("10.0.8.2")]
     host.start(address="10.0.8.2")
     assert "No interface has the node's address 10.0.8.2" in capsys.readouterr().err
+    assert [one.kind for one in host.announced if one] == ["address_missing"]
 
 
 def test_another_machine_has_other_gpus(host: Host) -> None:
@@ -157,6 +175,19 @@ def test_it_waits_until_an_orphan_is_gone_and_names_it(host: Host, capsys: pytes
         "GPU 1 holds 40000 MiB that belong to no engine (pid 77 python); the start waits",
         "GPU 1 holds 39000 MiB that belong to no engine (no living process); the start waits",
     ]
+    held = "GPU 1 holds 40000 MiB that belong to no engine (pid 77 python)"
+    gone = "GPU 1 holds 39000 MiB that belong to no engine (no living process)"
+    same = Waiting("gpu_held", held, 1000)
+    assert host.announced == [same, same, Waiting("gpu_held", gone, 1004)], "memory that shrinks is the same obstacle"
+
+
+def test_it_waits_for_weights_and_names_their_directory(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    (host.place / "model" / "config.json").unlink()
+    host.changes = [host.has_weights]
+    host.start()
+    missing = f"The model's files are missing at {host.place / 'model'}"
+    assert host.announced == [Waiting("model_missing", missing, 1000)]
+    assert capsys.readouterr().err == f"{missing}; the start waits\n"
 
 
 def test_it_says_so_again_each_minute(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +196,7 @@ def test_it_says_so_again_each_minute(host: Host, capsys: pytest.CaptureFixture[
     host.changes = [*[lambda: None] * 31, lambda: host.listens("")]
     assert host.start() == ""
     assert capsys.readouterr().err.splitlines() == ["Port 8100 is taken by pid 77 nc; the start waits"] * 2
+    assert set(host.announced) == {Waiting("port_held", "Port 8100 is taken by pid 77 nc", 1000)}
 
 
 def test_a_driver_that_does_not_answer_is_waited_for(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +204,7 @@ def test_a_driver_that_does_not_answer_is_waited_for(host: Host, capsys: pytest.
     host.changes = [lambda: host.has(UUIDS)]
     assert host.start("0") == "CUDA_VISIBLE_DEVICES=GPU-a\n"
     assert "Driver/library version mismatch" in capsys.readouterr().err
+    assert [one.kind for one in host.announced if one] == ["gpu_unknown"]
 
 
 def test_a_gpu_that_there_never_was_is_told_with_those_that_there_are(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import typing as t
 
 import pytest
@@ -13,24 +14,25 @@ INSTANCES = {"instances": [{"unit": "vllm@0.service", "engine_port": 8100}], "ti
 
 
 def test_it_says_how_long_each_took(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[t.Any] = []
 
-    def ready(unit: str, port: int, timeout: float) -> float:
-        asked.append((unit, port, timeout))
-        return 1.25
+    def ready(*given: t.Any) -> Slice:
+        asked.append(given)
+        return Slice(1000.0, {"vllm@0.service": 0}, {"vllm@0.service": 1.25}, [])
 
-    monkeypatch.setattr(engine_ready, "wait_until_ready", ready)
+    monkeypatch.setattr(engine_ready, "wait_a_slice", ready)
     result = run_module("engine_ready", INSTANCES)
-    assert asked == [("vllm@0.service", 8100, 7)]
+    assert asked == [({"vllm@0.service": 8100}, 7, math.inf, None, {})]
     assert result["seconds"] == {"vllm@0.service": 1.2}
+    assert result["ready"]
     assert not result["changed"]
 
 
 def test_a_failure_keeps_reason_and_journal(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dead(unit: str, port: int, timeout: float) -> float:
-        raise FleetError(f"{unit} ended", reason="out_of_memory", journal=["CUDA out of memory"])
+    def dead(*_given: t.Any) -> Slice:
+        raise FleetError("vllm@0.service ended", reason="out_of_memory", journal=["CUDA out of memory"])
 
-    monkeypatch.setattr(engine_ready, "wait_until_ready", dead)
+    monkeypatch.setattr(engine_ready, "wait_a_slice", dead)
     result = run_module("engine_ready", INSTANCES)
     assert result["failed"]
     assert result["reason"] == "out_of_memory"
@@ -38,7 +40,7 @@ def test_a_failure_keeps_reason_and_journal(run_module: RunModule, monkeypatch: 
 
 
 def test_check_mode_waits_for_nothing(run_module: RunModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_ready, "wait_until_ready", pytest.fail)
+    monkeypatch.setattr(engine_ready, "wait_a_slice", pytest.fail)
     assert run_module("engine_ready", INSTANCES, check=True)["seconds"] == {}
 
 

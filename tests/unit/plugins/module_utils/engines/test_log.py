@@ -45,29 +45,7 @@ LOGS = [
     ),
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 12080)", "driver", ["too old"]),
     ("ImportError: libnuma.so.1: cannot open shared object file: No such file", "missing_library", ["libnuma.so.1"]),
-    ("model weights are missing at /opt/dlami/nvme/models/x: see `systemctl status`", "model_missing", []),
     ("ValueError: Model architectures ['FooForCausalLM'] are not supported for now.", "unsupported_model", ["FooFor"]),
-    (
-        "GPU 0 holds 40000 MiB that belong to no engine (pid 77 python); the start waits",
-        "gpu_held",
-        ["pid 77 python"],
-    ),
-    (
-        "GPU 1 (GPU-4d2e) is lost: playbooks/verify_gpu.yml says more; a reboot may help; the start waits",
-        "gpu_lost",
-        ["GPU 1", "a reboot may help."],
-    ),
-    (
-        "nvidia-smi does not answer (timed out): run playbooks/verify_gpu.yml; the start waits",
-        "gpu_unknown",
-        ["timed out"],
-    ),
-    ("Port 8100 is taken by pid 77 nc; the start waits", "port_held", ["pid 77 nc"]),
-    (
-        "Port 8100 is taken by pid 77 nc; the start waits\ntorch._inductor.exc.InductorError: InvalidCxxCompiler: none",
-        "engine_error",
-        ["InvalidCxxCompiler"],
-    ),
     ("ValueError: something that nobody has foreseen", "engine_error", ["nobody has foreseen"]),
 ]
 

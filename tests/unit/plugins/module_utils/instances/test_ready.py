@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import os
 import typing as t
+from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState
-from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import (
-    Slice,
-    wait_a_slice,
-    wait_until_ready,
-)
+from ansible_collections.inference.fleet.plugins.module_utils.instances import ready, waiting
+from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import Slice, wait_a_slice
+from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
 
 UP = UnitState("loaded", "active", "running", "success", 0, 7, "a", "0")
 
@@ -24,19 +26,22 @@ class Host:
     lines: list[str] = dataclasses.field(default_factory=list)
     clock: float = 0.0
     process_start: float = 0.0
+    waits: Waiting | None = None
 
     def run(self, timeout: float = 60, port: int = 8100) -> float:
-        return wait_until_ready(
-            "vllm@0.service",
-            port,
+        seen = wait_a_slice(
+            {"vllm@0.service": port},
             timeout,
+            math.inf,
             state_of=lambda unit: self.states.pop(0) if len(self.states) > 1 else self.states[0],
             health_of=lambda port, _path: self.health.pop(0) if len(self.health) > 1 else self.health[0],
             journal_of=lambda unit, since: self.lines,
+            waiting_of=lambda unit, state: self.waits if state.sub == "start-pre" else None,
             started=lambda pid: self.process_start,
             now=lambda: self.clock,
             wait=self.pass_time,
         )
+        return seen.seconds["vllm@0.service"]
 
     def pass_time(self, seconds: float) -> None:
         self.clock += seconds
@@ -80,14 +85,74 @@ def test_another_process_on_the_port_does_not_count() -> None:
         Host([starting], [200]).run(timeout=5)
 
 
+BEFORE = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0, has_job=True)
+TAKEN = Waiting(waiting.PORT_HELD, "Port 8100 is taken by pid 77 nc", 10.0)
+
+
 def test_a_start_that_waits_for_its_port_is_given_up_when_that_stays_taken() -> None:
-    before = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0, has_job=True)
-    said = "Port 8100 is taken by pid 77 nc; the start waits"
+    host = Host([BEFORE], [None], ["written by the program"], waits=TAKEN)
     with pytest.raises(FleetError, match=r"waits to be started: Port 8100 is taken by pid 77 nc\. End that") as failure:
-        Host([before], [None], [said, said]).run(timeout=600)
-    assert failure.value.details["reason"] == "port_held"
-    host = Host([*[before] * 400, UP], [200], [said])
-    assert host.run(timeout=600) == pytest.approx(200), "said once: it may be free at any moment"
+        host.run(timeout=600)
+    assert failure.value.details == {"reason": "port_held", "journal": ["written by the program"]}
+    assert host.clock == pytest.approx(70), "a minute from when it was first taken"
+
+
+def test_a_start_goes_on_when_what_it_waits_for_comes_in_time() -> None:
+    assert Host([*[BEFORE] * 130, UP], [200], waits=TAKEN).run(timeout=600) == pytest.approx(65)
+
+
+def test_a_host_whose_programs_announce_nothing_is_waited_for() -> None:
+    """It was deployed by an earlier version, whose sentence in the journal is no sign."""
+    said = "Port 8100 is taken by pid 77 nc; the start waits"
+    assert Host([*[BEFORE] * 400, UP], [200], [said] * 4).run(timeout=600) == pytest.approx(200)
+
+
+def test_weights_that_are_missing_are_a_failure_at_once() -> None:
+    host = Host([BEFORE], [None], waits=Waiting(waiting.MODEL_MISSING, "The model's files are missing at /m", 0.0))
+    with pytest.raises(FleetError, match=r"missing at /m\. `systemctl status inference-models\.service`"):
+        host.run()
+    assert host.clock == 0
+
+
+def test_a_node_waits_for_the_others_as_long_as_it_has_time_and_names_them_then() -> None:
+    lonely = Waiting(waiting.NODES_MISSING, "not there yet: gpu-2", 0.0)
+    with pytest.raises(FleetError, match=r"within 300 s: Its start waits: not there yet: gpu-2\. Look at") as failure:
+        wait_a_slice(
+            {"vllm@0.service": 8100},
+            300,
+            math.inf,
+            state_of=lambda _unit: UP,
+            health_of=lambda _port, _path: None,
+            journal_of=lambda _unit, since: [],
+            waiting_of=lambda _unit, _state: lonely,
+            started=lambda _pid: 0.0,
+            now=iter(range(0, 10000, 5)).__next__,
+            wait=lambda _seconds: None,
+        )
+    assert failure.value.details["reason"] == "nodes_missing"
+
+
+def test_what_a_unit_waits_for_stands_in_its_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "RUN", str(tmp_path))
+    monkeypatch.setenv("INVOCATION_ID", BEFORE.invocation)
+    (tmp_path / "3").mkdir()
+    assert ready.waiting_of_unit("vllm@3.service", BEFORE) is None
+    waiting.announce(str(tmp_path / "3"), TAKEN)
+    assert ready.waiting_of_unit("vllm@3.service", BEFORE) == TAKEN
+    assert ready.waiting_of_unit("vllm@3.service", dataclasses.replace(BEFORE, invocation="later")) is None
+    file = tmp_path / "3" / waiting.NAME
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 7, "pid": os.getpid()}))
+    with pytest.raises(FleetError, match=r"What vllm@3\.service waits for is not known: .* format 7, .* format 1"):
+        ready.waiting_of_unit("vllm@3.service", BEFORE)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [value for name, value in vars(waiting).items() if name.isupper() and isinstance(value, str) and name != "NAME"],
+)
+def test_each_kind_of_wait_says_what_to_do(kind: str) -> None:
+    with pytest.raises(FleetError, match=r"waits to be started: It\. \S+ \S+"):
+        Host([BEFORE], [None], waits=Waiting(kind, "It", 0.0)).run(timeout=600)
 
 
 def test_silence_is_a_failure_with_the_last_words() -> None:
@@ -128,6 +193,7 @@ class Fleet:
     states: dict[str, list[UnitState]]
     health: dict[int, list[int | None]]
     lines: list[str] = dataclasses.field(default_factory=list)
+    waits: Waiting | None = None
     clock: float = 1000.0
     read_since: list[float] = dataclasses.field(default_factory=list)
 
@@ -148,6 +214,7 @@ class Fleet:
             state_of=lambda unit: _next(self.states[unit]),
             health_of=lambda port, _path: _next(self.health[port]),
             journal_of=self.journal,
+            waiting_of=lambda _unit, _state: self.waits,
             started=lambda pid: 990.0,
             now=lambda: self.clock,
             wait=self.pass_time,
@@ -227,6 +294,8 @@ def test_before_there_is_a_process_systemd_is_quoted() -> None:
     starting = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0)
     seen = Fleet({"vllm@0.service": [starting]}, {8100: [200]}, ["an earlier start"]).run()
     assert (seen.progress[0]["phase"], seen.progress[0]["text"]) == ("preparing", "systemd: activating (start-pre)")
+    held = Fleet({"vllm@0.service": [starting]}, {8100: [200]}, waits=TAKEN._replace(since=999.0)).run()
+    assert held.progress[0]["text"] == "waits: Port 8100 is taken by pid 77 nc"
     silent = Fleet({"vllm@0.service": [UP]}, {8100: [None]}).run()
     assert (silent.progress[0]["phase"], silent.progress[0]["text"]) == ("preparing", "nothing in its journal yet")
 
