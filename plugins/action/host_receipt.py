@@ -1,0 +1,54 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Works out on the controller what a host is to be, and has the host compare; documented as module host_receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest import (
+    collection_digest,
+    digest_of,
+    files_in,
+    is_template,
+    own_variables,
+)
+
+COLLECTION = Path(__file__).absolute().parents[2]
+
+
+class ActionModule(ActionBase):
+    """See module host_receipt."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        arguments = dict(self._task.args)
+        further = plain(arguments.pop("further", {}))
+        arguments["digest"] = digest_of(collection_digest(COLLECTION), _values(variables), further)
+        result.update(
+            self._execute_module(module_name="inference.fleet.host_receipt", module_args=arguments, task_vars=variables)
+        )
+        return result
+
+
+def _values(task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The host's variables, rendered, with the files that they name."""
+    hostvars, host = task_vars["hostvars"], task_vars["inventory_hostname"]
+    raw, rendered = hostvars.raw_get(host), hostvars[host]
+    # Ansible has no public name for what tasks have found.
+    facts = hostvars._variable_manager._nonpersistent_fact_cache.get(host, {})
+    values = {}
+    for name in own_variables(raw, facts):
+        value = raw[name]
+        if is_template(value):
+            # A value that is made of what only a role brings has its text, and the role is in the collection's digest.
+            with contextlib.suppress(AnsibleError):
+                value = plain(rendered[name])
+        values[name] = [value, *files_in(value)]
+    return values

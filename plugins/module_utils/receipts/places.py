@@ -1,0 +1,75 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Where the roles put things on a host."""
+
+from __future__ import annotations
+
+import glob
+import os
+import typing as t
+
+from ..core.files import read_json
+from ..instances.releases import CACHE_DIRECTORY
+from ..model.units import RESTORE
+from ..runtimes.runtime import MARKER
+from .look import Places
+
+UNIT_DIRECTORY = "/etc/systemd/system"
+CONFIGURATION = ["/etc/haproxy", "/etc/inference"]
+
+
+def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
+    """Everything that roles put on a host whose engines are below ``root``.
+
+    Args:
+        root: ``/opt/inference`` on a real host.
+        packages: the distribution's packages that were installed.
+        maps: the directory of HAProxy's maps.
+        state: where modules keep what they know of the host.
+    """
+    instances = sorted(name for name in _names(os.path.join(root, "instances")) if name.isdigit())
+    manifests = {name: _manifest(root, name) for name in instances}
+    units = [f"{manifest['engine']}@{index}.service" for index, manifest in manifests.items() if manifest]
+    models = {
+        str(manifest[name])
+        for manifest in manifests.values()
+        for name in ("model_path", "draft_path")
+        if manifest.get(name)
+    }
+    ours = ("*@*.service*", "haproxy.service*", RESTORE)
+    systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
+    restore = [RESTORE] if os.path.exists(os.path.join(UNIT_DIRECTORY, RESTORE)) else []
+    return Places(
+        contents=[
+            *CONFIGURATION,
+            *(os.path.join(root, name) for name in ("instances", "libexec", "releases", "staged")),
+            os.path.join(root, "runtimes", "*", MARKER),
+            *(os.path.join(state, name) for name in ("drain.json", "rollout.json")),
+            *systemd,
+        ],
+        sizes=sorted(models),
+        modes=[
+            root,
+            os.path.join(root, "runtimes"),
+            os.path.join(root, "runtimes", "*"),
+            os.path.join(root, "runtimes", "*", "bin", "python"),
+            CACHE_DIRECTORY,
+            os.path.join(CACHE_DIRECTORY, "*"),
+        ],
+        units=["haproxy.service", *units, *restore],
+        maps=sorted(glob.glob(os.path.join(maps, "*.map"))),
+        packages=sorted(packages),
+    )
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _manifest(root: str, instance: str) -> dict[str, t.Any]:
+    """What an instance runs; empty where it runs nothing."""
+    return read_json(os.path.join(root, "instances", instance, "current", "manifest.json")) or {}

@@ -1,0 +1,179 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at a whole host at once, and compare it with how the last run left it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_receipt
+version_added: 0.2.0
+author:
+  - inference.fleet contributors
+short_description: Find out in one look whether a host is still as the last run left it
+description:
+  - A run that has converged a host leaves a receipt there. It says what the host was made from (a digest of its
+    variables, its neighbours, the client keys and this collection), and how it was found at the end of that run.
+  - With O(state=looked) the module looks again. A host is converged if nothing differs on either side, and then a run
+    has nothing to do there. Otherwise RV(reasons) names what differs, and the roles do what they always do.
+  - It looks at files with content, owner and mode, at units, at packages, at releases and runtimes, at the size and
+    time of each weight file, and at what HAProxy has in memory.
+attributes:
+  check_mode:
+    support: full
+    description: Looks the same, and leaves no receipt.
+  diff_mode:
+    support: none
+    description: The receipt is bookkeeping; what a role changes is in that role's diff.
+options:
+  state:
+    description:
+      - V(looked) compares.
+      - V(recorded) writes the receipt. A run does that at its end, when the host has passed the gate.
+    type: str
+    required: true
+    choices: [looked, recorded]
+  digest:
+    description:
+      - The digest of what decides what the host is to be. The action plugin of this module works it out, so a task
+        does not set it.
+    type: str
+    default: ""
+  further:
+    description:
+      - What else decides what the host is to be, beside its variables. The action plugin takes it into the digest.
+    type: dict
+    default: {}
+  packages:
+    description: The distribution's packages that the roles have installed. Needed with O(state=recorded).
+    type: list
+    elements: str
+    default: []
+  root:
+    description: Where the engines are.
+    type: path
+    default: /opt/inference
+  state_dir:
+    description: Where the receipt is, and what other modules know of the host.
+    type: path
+    default: /var/lib/inference
+  maps:
+    description: The directory of HAProxy's maps.
+    type: path
+    default: /etc/haproxy/maps
+extends_documentation_fragment: inference.fleet.haproxy_sockets
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  inference.fleet.host_receipt:
+    state: looked
+  register: host_receipt
+
+- name: Leave a receipt
+  inference.fleet.host_receipt:
+    state: recorded
+    packages: [haproxy]
+  when: not host_receipt.converged
+"""
+
+RETURN = r"""
+converged:
+  description: Whether the host is as the last run left it, and nothing else is wanted of it.
+  returned: always
+  type: bool
+reasons:
+  description: What differs, or why there is nothing to compare with. At most eight, and how many more there are.
+  returned: always
+  type: list
+  elements: str
+  sample: ["file /etc/haproxy/haproxy.cfg: sha256:9f86d081884c, was sha256:2c26b46b68ff"]
+drained_by:
+  description: Who has drained the host; empty where it is in service.
+  returned: always
+  type: str
+"""
+
+import dataclasses
+import json
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.core.errors import FleetError
+from ..module_utils.core.files import read_json, write_atomically
+from ..module_utils.core.modes import make_directories
+from ..module_utils.edge.haproxy import SOCKET_ARGUMENTS
+from ..module_utils.edge.state import read_drains
+from ..module_utils.receipts.look import Places, look
+from ..module_utils.receipts.places import places_of
+from ..module_utils.receipts.receipt import Receipt, differences, parse, shortened
+
+CHANGED_INPUTS = "what is wanted of the host has changed: its variables, its neighbours, the keys or the collection"
+
+
+def compare(params: dict[str, t.Any]) -> list[str]:
+    """Why a host is not converged; empty where it is."""
+    path = receipt_path(params)
+    try:
+        document = read_json(path)
+    except FleetError as error:
+        return [error.message]
+    receipt, reason = parse(document, path)
+    if receipt is None:
+        return [reason]
+    found = look(Places(**receipt.places), params["socket"], params["master_socket"])
+    changed = [] if receipt.digest == params["digest"] else [CHANGED_INPUTS]
+    return changed + shortened(differences(receipt.found, found))
+
+
+def record(params: dict[str, t.Any]) -> None:
+    """Write the receipt."""
+    places = places_of(params["root"], params["packages"], params["maps"], params["state_dir"])
+    found = look(places, params["socket"], params["master_socket"])
+    receipt = Receipt(params["digest"], dataclasses.asdict(places), found)
+    make_directories(params["state_dir"])
+    # What it says of files that only root may read is for root.
+    write_atomically(receipt_path(params), json.dumps(receipt.document()) + "\n", mode=0o600)
+
+
+def receipt_path(params: dict[str, t.Any]) -> str:
+    return os.path.join(params["state_dir"], "receipt.json")
+
+
+def drained_by(params: dict[str, t.Any]) -> str:
+    """Who has drained the host."""
+    path = os.path.join(params["state_dir"], "drain.json")
+    drains = read_drains(read_json(path), path)
+    return drains.host.by if drains.host else ""
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["looked", "recorded"]},
+            "digest": {"type": "str", "default": ""},
+            "further": {"type": "dict", "default": {}},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "root": {"type": "path", "default": "/opt/inference"},
+            "state_dir": {"type": "path", "default": "/var/lib/inference"},
+            "maps": {"type": "path", "default": "/etc/haproxy/maps"},
+            **SOCKET_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        reasons = []
+        if params["state"] == "looked":
+            reasons = compare(params)
+        elif not module.check_mode:
+            record(params)
+        by = drained_by(params)
+    except FleetError as error:
+        module.fail_json(msg=error.message, **error.details)
+    module.exit_json(changed=False, converged=not reasons, reasons=reasons, drained_by=by)
+
+
+if __name__ == "__main__":
+    main()

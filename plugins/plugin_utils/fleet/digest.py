@@ -1,0 +1,96 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A digest of everything that decides what a host is to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import typing as t
+from pathlib import Path
+
+# Of what a run needs to know, and a host does not consist of.
+_NOT_OF_THE_HOST = ("ansible_", "gate_", "rollout_")
+_MAGIC = frozenset(
+    (
+        "group_names",
+        "groups",
+        "hostvars",
+        "inventory_dir",
+        "inventory_file",
+        "inventory_hostname_short",
+        "omit",
+        "playbook_dir",
+        "vars",
+    )
+)
+# A weight file on the controller is not read for this; its size and time count.
+_READ_BYTES = 16 * 1024 * 1024
+_CODE = ("playbooks", "plugins", "roles")
+
+
+def digest_of(*parts: t.Any) -> str:
+    """The digest of values that JSON can express; others count by their text."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def own_variables(raw: t.Mapping[str, t.Any], facts: t.Container[str]) -> list[str]:
+    """The names of a host's variables that decide what it is to be.
+
+    Args:
+        raw: its variables, as they are written.
+        facts: the names of what tasks of this run have found or set.
+    """
+    return sorted(
+        name for name in raw if name not in _MAGIC and name not in facts and not name.startswith(_NOT_OF_THE_HOST)
+    )
+
+
+def is_template(value: t.Any) -> bool:
+    """Whether a value, or one within it, has to be rendered."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, t.Mapping):
+        return any(is_template(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(is_template(item) for item in value)
+    return value is not None and not isinstance(value, (bool, int, float))
+
+
+def files_in(value: t.Any) -> t.Iterator[tuple[str, str]]:
+    """The files on the controller that a value names, with what is in them."""
+    if isinstance(value, str):
+        # A long text is none, and no path has a line break.
+        path = os.path.expanduser(value) if "/" in value and len(value) < 4096 and "\n" not in value else ""
+        if path and os.path.isfile(path):
+            yield path, file_digest(path)
+    elif isinstance(value, t.Mapping):
+        for item in value.values():
+            yield from files_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from files_in(item)
+
+
+def file_digest(path: str) -> str:
+    """What is in a file; of a large one its size and time."""
+    status = os.stat(path)
+    if status.st_size > _READ_BYTES:
+        return f"{status.st_size} {status.st_mtime_ns}"
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        # Whether it can be read is for those to say who need it.
+        return error.strerror or "unreadable"
+
+
+def collection_digest(collection: Path) -> str:
+    """The digest of the collection's own code."""
+    digest = hashlib.sha256()
+    for part in _CODE:
+        for path in sorted((collection / part).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(collection)}\0{file_digest(str(path))}\n".encode())
+    return digest.hexdigest()
