@@ -13,7 +13,7 @@ PAGE = ROOT / "docs" / "profiles.md"
 
 sys.path.insert(0, str(ROOT / "collections"))
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES  # noqa: E402
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES  # noqa: E402
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import PROFILES, Profile  # noqa: E402
 
 BEGIN, END = "<!-- Written by tests/profiles_page.py from here -->", "<!-- to here -->"

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about an engine's variables; the logic is in module_utils/_engines.py and _profiles.py."""
+"""Filters about an engine's variables; the logic is in module_utils/engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     engine_kind,
     engine_options,
     engine_problems,

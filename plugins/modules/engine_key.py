@@ -85,7 +85,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.keys import f
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},

@@ -83,6 +83,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.modes import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import journal, unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import engine_memory
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind_of_unit
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils.memory.record import DIRECTORY, record_of
 
@@ -129,7 +130,7 @@ def _present(instance: dict[str, t.Any], releases: Releases) -> dict[str, t.Any]
     manifest = releases.manifest(release)
     if began is None or not manifest:
         return None
-    memory = engine_memory(journal(instance["unit"], since=began - 0.1, lines=_LINES))
+    memory = engine_memory(journal(instance["unit"], since=began - 0.1, lines=_LINES), kind_of_unit(instance["unit"]))
     at = datetime.datetime.fromtimestamp(began, datetime.timezone.utc).isoformat(timespec="seconds")
     return record_of(memory, release, manifest, gpu_name(), at)
 

@@ -205,7 +205,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import (
     UNIT_DIRECTORY,

@@ -158,8 +158,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import GATEWAY, KINDS
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, KINDS
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import (
     UNIT_PROPERTIES,

@@ -3,8 +3,8 @@
 # Private to this collection: not part of its public interface.
 """How much memory an engine found and used when it started, read from its journal.
 
-Pure. The lines are those of vLLM 0.32 and SGLang 0.5.23; each rule has one of theirs in the unit tests. Only numbers
-are taken from a line, because SGLang writes its API key to its journal.
+Pure. What one engine writes is in its own module. Only numbers are taken from a line, because an engine may write its
+key there.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine
+
 
 @dataclasses.dataclass(frozen=True)
 class EngineMemory:
     """What an engine reported; None is "not reported". Of several workers: the one with the least KV cache.
 
-    Both engines mean GiB, also where SGLang writes GB.
-
     Attributes:
         model_gib: taken by loading the model, on one GPU.
         kv_cache_gib: of the KV cache, on one GPU.
         kv_cache_tokens: that it holds.
-        requested_gib: ``gpu_memory_utilization`` of the GPU (vLLM).
-        gpu_gib: what CUDA sees of the GPU (vLLM).
-        consumed_gib: weights and what is not PyTorch's (vLLM).
-        activation_gib: the peak of a step, with what is set aside for CUDA graphs (vLLM).
-        graphs_gib: taken by CUDA graphs (vLLM).
+        requested_gib: the share of the GPU that it may use.
+        gpu_gib: what CUDA sees of the GPU.
+        consumed_gib: weights and what is not PyTorch's.
+        activation_gib: the peak of a step, with what is set aside for CUDA graphs.
+        graphs_gib: taken by CUDA graphs.
         max_length: the longest context that it serves.
-        fitting_length: the longest that would fit, where it refused to start with a longer one (vLLM).
+        fitting_length: the longest that would fit, where it refused to start with a longer one.
     """
 
     model_gib: float | None = None
@@ -45,85 +45,32 @@ class EngineMemory:
     fitting_length: int | None = None
 
 
-_GIB = r"(-?\d+(?:\.\d+)?) Gi?B"
-_COUNT = r"([\d,]+)"
+_WHOLE = ("kv_cache_tokens", "max_length", "fitting_length")
 
 
-class _Rule(t.NamedTuple):
-    names: tuple[str, ...]
-    pattern: re.Pattern[str]
-    choose: t.Callable[[list[float]], float]
-
-
-def _first(values: list[float]) -> float:
-    """Of a pool and those of a draft model, which follow it."""
-    return values[0]
-
-
-def _last(values: list[float]) -> float:
-    return values[-1]
-
-
-# Of a worker on each GPU, the one that took most of something, or has least left.
-_RULES = tuple(
-    _Rule(names, re.compile(pattern), choose)
-    for names, pattern, choose in (
-        # vLLM.
-        (("model_gib",), rf"Model loading took {_GIB}", max),
-        (("kv_cache_gib",), rf"Available KV cache memory: {_GIB}", min),
-        (("kv_cache_gib",), rf"KV cache memory reduced to {_GIB}", min),
-        (("kv_cache_tokens",), rf"\w+ KV cache size: {_COUNT} tokens", min),
-        (("max_length",), rf"Maximum concurrency for {_COUNT} tokens per request", min),
-        (("max_length",), rf"Auto-fit max_model_len: reduced from \d+ to {_COUNT}", min),
-        (
-            ("gpu_gib", "requested_gib", "consumed_gib", "activation_gib"),
-            r"Free memory on device \([\d.]+/([\d.]+) GiB\) on startup\. Desired GPU memory utilization is "
-            rf"\([\d.]+, ([\d.]+) GiB\)\. Actual usage is {_GIB} for consumed memory \(weights \+ non-torch\), "
-            rf"{_GIB} for peak activation",
-            _last,
-        ),
-        # The first is of those that vLLM estimates from, and then discards.
-        (("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {_GIB}", _last),
-        (
-            ("kv_cache_gib", "fitting_length"),
-            r"larger than the available KV cache memory \(([\d.]+) GiB\).*?estimated maximum model length is (\d+)",
-            min,
-        ),
-        # SGLang.
-        (("model_gib",), rf"Load weight end\. .*mem usage={_GIB}", max),
-        (("kv_cache_tokens", "max_length"), r"max_total_num_tokens=(\d+), .*context_len=(\d+)", min),
-        (("kv_cache_gib",), rf"[\]:] KV (?:cache|Cache is) allocated\. .*KV size: {_GIB}", _first),
-    )
-)
-_KEYS_AND_VALUES = re.compile(rf"\] KV Cache is allocated\. .*K size: {_GIB}, V size: {_GIB}")
-# The options, in which any text may stand.
-_OPTIONS = re.compile(r"server_args=|non-default args: ")
-
-
-def engine_memory(lines: t.Iterable[str]) -> EngineMemory:
+def engine_memory(lines: t.Iterable[str], engine: Engine) -> EngineMemory:
     """What an engine reported of memory.
 
     Args:
         lines: the journal of one start of one unit, oldest first.
+        engine: what the unit runs.
     """
     found: dict[str, list[float]] = {}
     chosen: dict[str, t.Callable[[list[float]], float]] = {}
+    options = engine.journal.options
     for line in lines:
-        if _OPTIONS.search(line):
+        if options and re.search(options, line):
             continue
-        for rule in _RULES:
-            for values in rule.pattern.findall(line):
-                for name, value in zip(rule.names, [values] if isinstance(values, str) else values):
-                    found.setdefault(name, []).append(float(value.replace(",", "")))
-                    chosen[name] = rule.choose
-        for keys, values in _KEYS_AND_VALUES.findall(line):
-            found.setdefault("kv_cache_gib", []).append(round(float(keys) + float(values), 2))
-            chosen["kv_cache_gib"] = _first
-    numbers: dict[str, t.Any] = {name: chosen[name](values) for name, values in found.items()}
-    for name in ("kv_cache_tokens", "max_length", "fitting_length"):
-        if name in numbers:
-            numbers[name] = int(numbers[name])
-    return EngineMemory(**numbers)
+        for figure in engine.journal.figures:
+            for values in re.findall(figure.pattern, line):
+                numbers = [float(value.replace(",", "")) for value in ([values] if isinstance(values, str) else values)]
+                if figure.is_sum:
+                    numbers = [round(sum(numbers), 2)]
+                for name, number in zip(figure.names, numbers):
+                    found.setdefault(name, []).append(number)
+                    chosen[name] = figure.choose
+    result: dict[str, t.Any] = {name: chosen[name](values) for name, values in found.items()}
+    return EngineMemory(**{name: int(value) if name in _WHOLE else value for name, value in result.items()})
 
 
 def as_reported(memory: EngineMemory) -> dict[str, float | int]:

@@ -9,6 +9,8 @@ import math
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
+
 METRICS_PATH = "/metrics"
 
 
@@ -28,31 +30,6 @@ class Load(t.NamedTuple):
     waiting: int
     kv_usage: float | None
 
-
-class _Names(t.NamedTuple):
-    running: str
-    waiting: str
-    kv_usage: str
-
-
-NAMES = {
-    "vllm": _Names("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"),
-    "sglang": _Names("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage"),
-}
-
-
-class _Drafting(t.NamedTuple):
-    """Counters of tokens that were proposed and taken; or where an engine has none, the share of its last steps."""
-
-    proposed: str
-    taken: str
-    share: str
-
-
-DRAFTING = {
-    "vllm": _Drafting("vllm:spec_decode_num_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total", ""),
-    "sglang": _Drafting("", "", "sglang:spec_accept_rate"),
-}
 
 # Ranks that work on the same requests: with tensor or pipeline parallelism each may report them again.
 _SHARED_RANKS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
@@ -90,12 +67,14 @@ def _unescaped(match: re.Match[str]) -> str:
 def load(text: str) -> Load | None:
     """The load of the engine whose exposition this is; None where running and waiting are not both in it."""
     samples = parse(text)
-    for engine, names in NAMES.items():
-        running = _total(samples, names.running)
-        waiting = _total(samples, names.waiting)
+    for engine in ENGINES.values():
+        names = engine.counters
+        if names is None:
+            continue
+        running, waiting = _total(samples, names.running), _total(samples, names.waiting)
         if running is not None and waiting is not None:
             usage = [sample.value for sample in samples if sample.name == names.kv_usage and _finite(sample)]
-            return Load(engine, round(running), round(waiting), max(usage) if usage else None)
+            return Load(engine.name, round(running), round(waiting), max(usage) if usage else None)
     return None
 
 
@@ -107,12 +86,10 @@ def share_of_drafts(before: str, after: str) -> float | None:
         after: the same engine's later one.
     """
     old, new = parse(before), parse(after)
-    for names in DRAFTING.values():
-        if names.share:
-            shares = [sample.value for sample in new if sample.name == names.share and _finite(sample)]
-            if shares and max(shares) > 0:
-                return max(shares)
-            continue
+    for names in (engine.counters for engine in ENGINES.values() if engine.counters):
+        shares = [sample.value for sample in new if sample.name == names.taken_share and _finite(sample)]
+        if shares and max(shares) > 0:
+            return max(shares)
         proposed = (_total(new, names.proposed) or 0.0) - (_total(old, names.proposed) or 0.0)
         if proposed > 0:
             return ((_total(new, names.taken) or 0.0) - (_total(old, names.taken) or 0.0)) / proposed
@@ -123,7 +100,7 @@ def _total(samples: list[Sample], name: str) -> float | None:
     """The sum over independent engines, each counted once."""
     independent: dict[frozenset[tuple[str, str]], float] = {}
     for sample in samples:
-        # SGLang repeats the total, which has an empty priority, by priority.
+        # One engine repeats the total, which has an empty priority, by priority.
         if sample.name != name or not _finite(sample) or sample.labels.get("priority"):
             continue
         key = frozenset((label, value) for label, value in sample.labels.items() if label not in _SHARED_RANKS)

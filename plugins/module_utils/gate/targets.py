@@ -9,7 +9,7 @@ import os
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES, GATEWAY
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import HEALTH_PATH
 
 _SHARED = (

@@ -13,7 +13,14 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES, GATEWAY, KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import (
+    GATEWAY,
+    GATEWAY_ENGINE,
+    check_engine,
+    kind,
+    kind_of_unit,
+    units,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.instances.span import Nodes, Span, plan_span
 
 _KEYS = {"engine", "gpus", "nodes", "port", "served_name"}
@@ -49,7 +56,7 @@ class Instance:
 
     @property
     def engine_port(self) -> int:
-        return KINDS[self.engine].first_port + self.index
+        return kind(self.engine).launch.first_port + self.index
 
     @property
     def health_path(self) -> str:
@@ -78,18 +85,7 @@ class Instance:
 
 def health_path(unit: str) -> str:
     """Where what the unit runs says that it serves."""
-    return KINDS[unit.partition("@")[0]].health_path
-
-
-def check_engine(engine: t.Any, where: str = "engine") -> str:
-    """The engine's name, checked.
-
-    Raises:
-        FleetError: it is not one of ENGINES.
-    """
-    if engine not in ENGINES:
-        raise FleetError(f"{where} is {engine!r}, which is no engine. Valid are: {', '.join(ENGINES)}.")
-    return str(engine)
+    return kind_of_unit(unit).launch.health_path
 
 
 def plan_instances(
@@ -143,7 +139,7 @@ def plan_instances(
 
 
 def plan_gateway(count: int, *, edge_port: int = 4000, served_name: str = "") -> list[Instance]:
-    """The instances of one gateway: LiteLLM uses one core, so there are several where there are more cores.
+    """The instances of one gateway: each uses one core, so there are several where there are more cores.
 
     Args:
         count: how many.
@@ -154,7 +150,9 @@ def plan_gateway(count: int, *, edge_port: int = 4000, served_name: str = "") ->
         FleetError: there have to be some, and not hundreds.
     """
     if not 1 <= count <= 64:
-        raise FleetError(f"litellm_instances is {count}; give one for each core that LiteLLM shall use, 1 to 64.")
+        raise FleetError(
+            f"{GATEWAY}_instances is {count}; give one for each core that {GATEWAY_ENGINE.title} shall use, 1 to 64."
+        )
     return [Instance(index, GATEWAY, (), edge_port, served_name) for index in range(count)]
 
 
@@ -247,7 +245,7 @@ def edge_services(
             {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
         if instance["engine"] == GATEWAY:
-            service.update(kind="gateway", health_path=KINDS[GATEWAY].health_path, peers=list(peers))
+            service.update(kind="gateway", health_path=GATEWAY_ENGINE.launch.health_path, peers=list(peers))
     for port, service in services.items():
         if not any(instance["serves"] for instance in instances if instance["port"] == port):
             service["answers"] = False
@@ -289,8 +287,8 @@ def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
     engines = [
         {
             "port": instance["engine_port"],
-            "purpose": f"{'LiteLLM' if instance['engine'] == GATEWAY else 'engine'} instance {instance['index']}",
-            "units": [f"{kind}@{instance['index']}.service" for kind in KINDS],
+            "purpose": f"{_process(instance)} instance {instance['index']}",
+            "units": units(index=instance["index"]),
             "variable": "it follows from the instance's index, so another service has to move",
         }
         for instance in instances
@@ -299,7 +297,7 @@ def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
         {
             "port": instance["span"][port],
             "purpose": f"the nodes of instance {instance['index']}",
-            "units": [f"{kind}@{instance['index']}.service" for kind in KINDS],
+            "units": units(index=instance["index"]),
             "variable": "it follows from the instance's index, so another service has to move",
         }
         for instance in instances
@@ -307,3 +305,7 @@ def wanted_ports(instances: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
         for port in ("link_port", "meeting_port")
     ]
     return edge + engines + meetings
+
+
+def _process(instance: dict[str, t.Any]) -> str:
+    return GATEWAY_ENGINE.title if instance["engine"] == GATEWAY else "engine"

@@ -12,7 +12,7 @@ import re
 import subprocess
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 _LISTENER = re.compile(r"^\S+\s+\S+\s+\S+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+\s*(?P<users>.*)$")
 _CLIENT = re.compile(r"^[a-z0-9][a-z0-9._-]*$")

@@ -16,9 +16,11 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PREPARING, SERVING, Progress
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState, journal, unit_state
-from ansible_collections.inference.fleet.plugins.module_utils.engines import progress as engine_progress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import progress
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind_of_unit
 from ansible_collections.inference.fleet.plugins.module_utils.instances import waiting
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import health_path
 from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
@@ -153,7 +155,7 @@ def wait_a_slice(
     return Slice(began, first, seconds, progress)
 
 
-_SERVING = engine_progress.Progress(engine_progress.SERVING, "serves", 100)
+_SERVING = Progress(SERVING, "serves", 100)
 
 
 def _doing(
@@ -163,18 +165,18 @@ def _doing(
     state_of: t.Callable[[str], UnitState],
     journal_of: t.Callable[..., list[str]],
     started: t.Callable[[int], float | None],
-) -> engine_progress.Progress:
+) -> Progress:
     if state.has_job and state_of(RESTORE).active == "activating":
         return restoring()
     if waits:
-        return engine_progress.Progress(engine_progress.PREPARING, f"waits: {waits.what}")
+        return Progress(PREPARING, f"waits: {waits.what}")
     # systemd has no main process while it runs what has to go before it.
     began = started(state.pid) if state.pid else None
     if began is None:
-        return engine_progress.Progress(engine_progress.PREPARING, f"systemd: {state.active} ({state.sub})")
+        return Progress(PREPARING, f"systemd: {state.active} ({state.sub})")
     # The unit's earlier processes have ended before this one began: what they wrote is not looked at.
-    found = engine_progress.progress(journal_of(unit, since=began - 0.1))
-    return found or engine_progress.Progress(engine_progress.PREPARING, "nothing in its journal yet")
+    found = progress(journal_of(unit, since=began - 0.1), kind_of_unit(unit))
+    return found or Progress(PREPARING, "nothing in its journal yet")
 
 
 def _existing(unit: str, state: UnitState) -> UnitState:
@@ -215,7 +217,7 @@ def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, 
 
 
 def _ended(unit: str, state: UnitState, lines: list[str]) -> FleetError:
-    why = explain(lines)
+    why = explain(lines, kind_of_unit(unit))
     kind = why.kind if why else "unknown"
     text = str(why) if why else f"Its last words: {' | '.join(lines[-5:]) or 'none'}"
     return FleetError(
@@ -235,7 +237,7 @@ def _explained(waits: Waiting) -> str:
 
 
 def _late(unit: str, timeout: float, waits: Waiting | None, lines: list[str]) -> FleetError:
-    why = explain(lines)
+    why = explain(lines, kind_of_unit(unit))
     if waits:
         text = f"Its start waits: {_explained(waits)}"
     else:

@@ -39,11 +39,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
-    KINDS,
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     explain_refused_options,
     render_config,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind, units
 from ansible_collections.inference.fleet.plugins.module_utils.instances.staging import Staging, runtime_link
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import is_complete, lock_path
 
@@ -92,7 +92,7 @@ class Release:
     @property
     def agreement(self) -> str:
         """What has to be the same on all nodes of an instance, in short: only then may they start as one."""
-        own = {"node-rank", *KINDS[self.engine].node_options}
+        own = {"node-rank", *kind(self.engine).options.node}
         same = {name: value for name, value in self.options.items() if name not in own}
         shared = [self.engine, self.version, self.runtime, self.model, self.revision, same, self.span.get("nodes")]
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
@@ -240,13 +240,14 @@ class Releases:
         if check_options:
             self.check_options(release, os.path.join(directory, "config.yaml"))
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        launch = kind(release.engine).launch
         manifest = {
             "release": release.name,
             "created": created,
-            # For what runs before each start, which has no table of the engines.
-            "key_options": KINDS[release.engine].key_options,
-            "several_gpus_by": KINDS[release.engine].several_gpus_by,
-            "command": KINDS[release.engine].command,
+            # For what runs before each start, which does not know the engines.
+            "key_options": dict(launch.key_options),
+            "several_gpus_by": launch.several_gpus_by,
+            "command": launch.command,
             "agreement": release.agreement,
             **dataclasses.asdict(release),
         }
@@ -270,7 +271,7 @@ class Releases:
             # This runs as root: a cache that it made would be closed to the engine.
             environment = {name: value.replace(CACHE_DIRECTORY, home) for name, value in release.environment.items()}
             done = subprocess.run(
-                [python, "-c", KINDS[release.engine].check_program, config_path],
+                [python, "-c", kind(release.engine).launch.check_program, config_path],
                 env={"PATH": os.environ.get("PATH", os.defpath), **environment, "HOME": home},
                 cwd=home,
                 capture_output=True,
@@ -284,11 +285,11 @@ class Releases:
             raise FleetError(explain_refused_options(release.engine, release.version, done.stderr, known))
 
     def _remove_unfinished(self) -> None:
-        for kind in ("releases", "runtimes"):
-            directory = os.path.join(self._root, kind)
-            for name in os.listdir(directory) if os.path.isdir(directory) else []:
-                if name.startswith(_UNFINISHED):
-                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        for name in ("releases", "runtimes"):
+            directory = os.path.join(self._root, name)
+            for entry in os.listdir(directory) if os.path.isdir(directory) else []:
+                if entry.startswith(_UNFINISHED):
+                    shutil.rmtree(os.path.join(directory, entry), ignore_errors=True)
 
     def point(self, index: int, link: str, name: str) -> bool:
         """Let an instance's link name a release; True when it did not already."""
@@ -365,7 +366,7 @@ class Releases:
         """
         self.forget_staged(index, dry_run)
         paths = [os.path.join(self._root, "instances", str(index))]
-        paths += [os.path.join(self._unit_directory, f"{engine}@{index}.service") for engine in KINDS]
+        paths += [os.path.join(self._unit_directory, unit) for unit in units(index=index)]
         found = [path for path in paths if os.path.lexists(path)]
         for path in [] if dry_run else found:
             if os.path.isdir(path):

@@ -11,8 +11,9 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import KINDS, request_limit
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import request_limit
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
 
 UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
 

@@ -14,7 +14,8 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES, typed
+from ansible_collections.inference.fleet.plugins.module_utils.core.values import typed
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 #: ``max_model_len: auto``: the longest that fits.
 AUTO = -1

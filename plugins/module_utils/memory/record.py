@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES, plain_name
+from ansible_collections.inference.fleet.plugins.module_utils.core.values import plain_name
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import EngineMemory, as_reported
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind
 
 #: Where the records are on a host, one file for each instance.
 DIRECTORY = "/var/lib/inference/memory"
@@ -41,7 +42,7 @@ def record_of(
         "model": manifest.get("model"),
         "model_path": manifest.get("model_path"),
         "gpu": gpu,
-        "tensor_parallel_size": int(options.get(ENGINES[str(manifest.get("engine"))].parallel_option) or 1),
+        "tensor_parallel_size": int(options.get(kind(manifest.get("engine")).options.parallel) or 1),
         "fraction": next((options[name] for name in _FRACTIONS if options.get(name)), None),
         "kv_cache_dtype": options.get("kv-cache-dtype") or "auto",
         "quantization": options.get("quantization") or "",

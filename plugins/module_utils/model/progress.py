@@ -9,7 +9,7 @@ import glob
 import os
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import CHECKING, DOWNLOADING, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import CHECKING, DOWNLOADING, Progress
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     RUN_DIRECTORY,
     human_size,

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 #: Where a unit looks beside PATH.
 CUDA_PROGRAMS = "/usr/local/cuda/bin"

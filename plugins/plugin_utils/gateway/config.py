@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import typed
+from ansible_collections.inference.fleet.plugins.module_utils.core.values import typed
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Model, Upstream
 
 #: Settings of a model that are LiteLLM's parameters of a deployment.

@@ -16,7 +16,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import check_engine
 
 DEFAULT_EDGE_PORT = 8000

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import GATEWAY
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients as gateway_clients
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import Upstream, models
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_prepare.py"
 KEYS = "ENGINE_API_KEY=sk-now\nENGINE_API_KEY_NEXT=sk-next\nENGINE_API_KEY_NEXT_KNOWN_BY=1\n"
@@ -21,7 +21,7 @@ def prepare(place: Path, engine: str, keys: str = KEYS) -> subprocess.CompletedP
     release.mkdir(parents=True, exist_ok=True)
     manifest = {
         "release": f"{engine}-1",
-        "key_options": ENGINES[engine].key_options,
+        "key_options": dict(ENGINES[engine].launch.key_options),
     }
     (release / "manifest.json").write_text(json.dumps(manifest))
     (release / "config.yaml").write_text("port: 8100\n")

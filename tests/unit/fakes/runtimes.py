@@ -14,11 +14,11 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
-    ENGINES,
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     explain_refused_options,
     render_config,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.standin import wheels
 
@@ -60,7 +60,7 @@ def judge(engine: str, runtime: Path, place: Path, given: dict[str, t.Any], **en
     config = place / "config.yaml"
     config.write_text(render_config(engine, given))
     done = subprocess.run(
-        [runtime / "bin" / "python", "-c", ENGINES[engine].check_program, config],
+        [runtime / "bin" / "python", "-c", ENGINES[engine].launch.check_program, config],
         env={"PATH": os.environ["PATH"], **environment},
         cwd=place,
         capture_output=True,
@@ -105,7 +105,7 @@ class Engine:
         config.write_text(render_config(self._engine, {**own, **self._given}))
         for file in FILES:
             shutil.copy(file, self._place)
-        known = ENGINES[self._engine]
+        known = ENGINES[self._engine].launch
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [self._runtime / known.command[0], *known.command[1:], config],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.standin import wheels
 from tests.unit.fakes import runtimes
@@ -112,6 +113,6 @@ def test_a_start_that_fails_is_explained(
 ) -> None:
     with engine(runtime, tmp_path, given, **environment) as fake:
         assert fake.end() == 1
-        why = explain(fake.journal.splitlines())
+        why = explain(fake.journal.splitlines(), ENGINES["sglang"])
         assert why is not None
         assert why.kind == kind

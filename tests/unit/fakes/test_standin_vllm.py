@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.engines import log
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import Explanation
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.engine import FAULTS
 from tests.fakes.standin import faults, options, wheels
@@ -38,7 +39,7 @@ def engine(runtime: Path, place: Path, given: dict[str, t.Any] | None = None, **
 
 
 def explain(text: str) -> Explanation:
-    why = log.explain(text.splitlines())
+    why = log.explain(text.splitlines(), ENGINES["vllm"])
     assert why is not None, text
     return why
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import engine_problems
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import engine_problems
 
 from tests.fakes.standin import wheels
 from tests.unit.fakes.runtimes import PYTHON, ROOT, install

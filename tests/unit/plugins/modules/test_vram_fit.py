@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import as_reported, engine_memory
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.modules import vram_fit
 
 from ..module_utils.model import model_configs as models
@@ -96,7 +97,7 @@ def test_what_the_engine_reported_is_taken(run_module: RunModule, model: str) ->
         "32,768 tokens per request: 4.66x",
     ]
     there = {"gpu": "NVIDIA L40S", "engine_version": "0.32.0", "fraction": 0.92, "tensor_parallel_size": 1}
-    reported = {**as_reported(engine_memory(journal)), **there}
+    reported = {**as_reported(engine_memory(journal, ENGINES["vllm"])), **there}
     given = arguments(model, engine_version="0.32.0", options={"max_model_len": 131072}, reported=reported)
     result = run_module("vram_fit", given)
     assert (result["source"], result["kv_cache_tokens"], result["weights_gib"]) == ("engine", 152544, 16.6)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS
 
 # Lines as the engines write them, shortened to what matters.
 LOGS = [
@@ -52,7 +53,9 @@ LOGS = [
 
 @pytest.mark.parametrize(("log", "kind", "words"), LOGS, ids=[f"{i}-{log[1]}" for i, log in enumerate(LOGS)])
 def test_a_dead_engine_is_explained(log: str, kind: str, words: list[str]) -> None:
-    why = explain(["INFO starting", *log.splitlines(), "RuntimeError: Engine core initialization failed."])
+    why = explain(
+        ["INFO starting", *log.splitlines(), "RuntimeError: Engine core initialization failed."], ENGINES["vllm"]
+    )
     assert why is not None
     assert why.kind == kind
     for word in words:
@@ -61,4 +64,5 @@ def test_a_dead_engine_is_explained(log: str, kind: str, words: list[str]) -> No
 
 
 def test_a_healthy_log_is_not_explained() -> None:
-    assert explain(["INFO Loading weights took 0.1 seconds", "INFO Application startup complete."]) is None
+    for engine in KINDS.values():
+        assert explain(["INFO Loading weights took 0.1 seconds", "INFO Application startup complete."], engine) is None

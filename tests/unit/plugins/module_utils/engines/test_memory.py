@@ -6,6 +6,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.memory imp
     as_reported,
     engine_memory,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 # Lines as the engines write them, made from the log statements of vLLM 0.32.0 and SGLang 0.5.23 and from users' logs.
 VLLM = [
@@ -39,7 +40,7 @@ SGLANG = [
 
 
 def test_vllm_s_memory_is_read() -> None:
-    assert engine_memory(VLLM) == EngineMemory(
+    assert engine_memory(VLLM, ENGINES["vllm"]) == EngineMemory(
         model_gib=16.59,
         kv_cache_gib=21.32,
         kv_cache_tokens=155216,
@@ -53,7 +54,7 @@ def test_vllm_s_memory_is_read() -> None:
 
 
 def test_sglang_s_memory_is_read_and_its_key_is_not() -> None:
-    found = engine_memory(SGLANG)
+    found = engine_memory(SGLANG, ENGINES["sglang"])
     assert found == EngineMemory(model_gib=16.46, kv_cache_gib=20.05, kv_cache_tokens=146000, max_length=32768)
     assert "secret" not in repr(found)
 
@@ -110,11 +111,12 @@ def test_sglang_s_memory_is_read_and_its_key_is_not() -> None:
     ],
 )
 def test_other_lines_are_read(lines: list[str], expected: EngineMemory) -> None:
-    assert engine_memory(lines) == expected
+    engine = ENGINES["sglang" if any("[2026" in line for line in lines) else "vllm"]
+    assert engine_memory(lines, engine) == expected
 
 
 def test_what_the_module_takes_is_picked() -> None:
-    assert as_reported(engine_memory(VLLM)) == {
+    assert as_reported(engine_memory(VLLM, ENGINES["vllm"])) == {
         "kv_cache_gib": 21.32,
         "kv_cache_tokens": 155216,
         "model_gib": 16.59,

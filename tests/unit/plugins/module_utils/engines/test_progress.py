@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import PHASES, Progress, progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PHASES, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine
+from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import progress
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS
 
 VLLM = "(APIServer pid=17582) INFO 11-22 13:37:20 [entry.py:136] Supported tasks: ['generate']"
 
 # Lines as the engines write them: those of a start on a CPU are recorded, those of a GPU are made from the engines'
 # own log statements (vLLM 0.32.0, SGLang 0.5.23) and users' logs.
-LINES = [
-    # vLLM
+VLLM_LINES = [
     (
         "(APIServer pid=17582) INFO 11-22 13:36:55 [api_utils.py:347]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0",
         Progress("importing", "starting vLLM 0.32.0"),
@@ -147,7 +149,8 @@ LINES = [
         "(APIServer pid=17582) INFO 11-22 13:37:21 [entry.py:140] Starting vLLM server on http://127.0.0.1:8100",
         Progress("warming_up", "starting to listen"),
     ),
-    # SGLang
+]
+SGLANG_LINES = [
     (
         "[2026-11-22 13:28:54] server_args=ServerArgs(model_path='/m', api_key='sk-secret-0123456789', "
         "max_total_tokens=8192, chat_template='Load weight begin.')",
@@ -214,7 +217,8 @@ LINES = [
         Progress("profiling", "KV cache of 8192 tokens", 100),
     ),
     ("[2026-11-22 13:36:01] The server is fired up and ready to roll!", Progress("serving", "serves", 100)),
-    # systemd
+]
+SYSTEMD_LINES = [
     ("Starting vllm@0.service - vLLM instance 0...", Progress("preparing", "being started by systemd")),
     (
         "vllm@0.service: Scheduled restart job, restart counter is at 1.",
@@ -223,29 +227,40 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize(("line", "wanted"), LINES, ids=[f"{i}-{case[1].phase}" for i, case in enumerate(LINES)])
-def test_a_line_says_what_the_engine_is_doing(line: str, wanted: Progress) -> None:
-    assert progress([line]) == wanted
+LINES = [
+    *(("vllm", *case) for case in VLLM_LINES),
+    *(("sglang", *case) for case in SGLANG_LINES),
+    *((name, *case) for case in SYSTEMD_LINES for name in KINDS),
+]
+
+
+@pytest.mark.parametrize(
+    ("engine", "line", "wanted"), LINES, ids=[f"{i}-{case[0]}-{case[2].phase}" for i, case in enumerate(LINES)]
+)
+def test_a_line_says_what_the_engine_is_doing(engine: str, line: str, wanted: Progress) -> None:
+    assert progress([line], KINDS[engine]) == wanted
     assert wanted.phase in PHASES
 
 
-def test_no_lines_say_nothing() -> None:
-    assert progress([]) is None
-    assert progress(["", "  "]) is None
+@pytest.mark.parametrize("engine", KINDS.values(), ids=lambda engine: engine.name)
+def test_no_lines_say_nothing(engine: Engine) -> None:
+    assert progress([], engine) is None
+    assert progress(["", "  "], engine) is None
 
 
-def test_lines_that_are_not_known_say_that_python_runs() -> None:
+@pytest.mark.parametrize("engine", KINDS.values(), ids=lambda engine: engine.name)
+def test_lines_that_are_not_known_say_that_python_runs(engine: Engine) -> None:
     lines = [
         "Started vllm@0.service - vLLM instance 0.",
         "W1122 13:36:55.062000 17582 torch/_library/triton.py:53] Triton not available, find_triton_kernels = []",
     ]
-    assert progress(lines[:1]) == Progress("preparing", "being started by systemd")
-    assert progress(lines) == Progress("importing", "importing its libraries")
+    assert progress(lines[:1], engine) == Progress("preparing", "being started by systemd")
+    assert progress(lines, engine) == Progress("importing", "importing its libraries")
 
 
 def test_the_last_line_that_is_known_counts() -> None:
-    lines = [LINES[0][0], LINES[7][0], "Warning: NUMA binding: Using MEMBIND policy", "  warnings.warn("]
-    assert progress(lines) == LINES[7][1]
+    lines = [VLLM_LINES[0][0], VLLM_LINES[7][0], "Warning: NUMA binding: Using MEMBIND policy", "  warnings.warn("]
+    assert progress(lines, ENGINES["vllm"]) == VLLM_LINES[7][1]
 
 
 def test_a_bar_in_one_line_of_the_journal_counts_with_its_last_state() -> None:
@@ -253,22 +268,24 @@ def test_a_bar_in_one_line_of_the_journal_counts_with_its_last_state() -> None:
         "\rMulti-thread loading shards:   0% Completed | 0/4 [00:00<?, ?it/s]"
         "\rMulti-thread loading shards:  75% Completed | 3/4 [00:03<00:01, 1.01it/s]"
     )
-    assert progress([line]) == Progress("loading", "loading the weights, 3 of 4 files", 75)
+    assert progress([line], ENGINES["vllm"]) == Progress("loading", "loading the weights, 3 of 4 files", 75)
 
 
 def test_listening_is_the_end_for_vllm_and_the_beginning_of_the_warm_up_for_sglang() -> None:
     listening = "INFO:     Application startup complete."
     access = 'INFO:     127.0.0.1:51234 - "GET /health HTTP/1.1" 200 OK'
-    assert progress([VLLM, listening, access]) == Progress("serving", "serves", 100)
+    assert progress([VLLM, listening, access], ENGINES["vllm"]) == Progress("serving", "serves", 100)
+    assert progress([listening, access], KINDS["litellm"]) == Progress("serving", "serves", 100)
     sglang = ["[2026-11-22 13:35:27] Memory pool end. avail mem=12.05 GB", listening]
-    assert progress([*sglang, access]) == Progress("warming_up", "answering a first question of its own")
+    warming = Progress("warming_up", "answering a first question of its own")
+    assert progress([*sglang, access], ENGINES["sglang"]) == warming
     ready = "[2026-11-22 13:36:01] The server is fired up and ready to roll!"
-    assert progress([*sglang, ready, access]) == Progress("serving", "serves", 100)
+    assert progress([*sglang, ready, access], ENGINES["sglang"]) == Progress("serving", "serves", 100)
 
 
 def test_no_text_repeats_a_key() -> None:
     key = "sk-secret-0123456789"
-    for line, _wanted in LINES:
-        found = progress([f"{line} {key}"])
+    for engine, line, _wanted in LINES:
+        found = progress([f"{line} {key}"], KINDS[engine])
         assert found is not None
         assert key not in found.text

@@ -6,7 +6,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import engine_options, engine_problems
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import engine_options, engine_problems
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import (
     edge_services,
     edge_targets,

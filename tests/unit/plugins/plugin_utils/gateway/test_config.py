@@ -3,7 +3,7 @@ from __future__ import annotations
 import typing as t
 
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import render_config
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import render_config
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import Model, Upstream
 

@@ -5,10 +5,7 @@ import typing as t
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue import (
-    COUNTERPARTS,
-    ENGINES,
-    TOOL_PARSERS,
+from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     engine_options,
     engine_problems,
     explain_refused_options,
@@ -16,6 +13,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.catalogue 
     request_limit,
     tool_options,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.standin.options import table
 
@@ -68,7 +66,9 @@ def test_what_cannot_be_an_option_is_refused(name: str) -> None:
         render_config("vllm", {name: 1})
 
 
-@pytest.mark.parametrize(("engine", "name"), [(name, option) for name in ENGINES for option in ENGINES[name].reserved])
+@pytest.mark.parametrize(
+    ("engine", "name"), [(name, option) for name in ENGINES for option in ENGINES[name].options.reserved]
+)
 def test_an_option_of_the_collection_cannot_be_set_by_hand(engine: str, name: str) -> None:
     version = LOCKS[f"{engine}-cpu"]["version"]
     problems = engine_problems({name.replace("-", "_"): "x"}, engine, version, "cpu", LOCKS)
@@ -90,16 +90,18 @@ def test_an_option_of_the_other_engine_is_told_its_counterpart(engine: str, opti
     assert f"{engine}_extra_args sets {option.replace('_', '-')}, {told}" in problem
 
 
-def test_every_counterpart_is_an_option_of_its_engine_and_of_no_other() -> None:
+def test_every_option_is_one_that_its_engine_has_and_a_counterpart_is_of_no_other() -> None:
     known = {
         engine: {name.lstrip("-") for row in table(f"{engine}_options") for name in row["names"]} for engine in ENGINES
     }
-    for vllm, sglang in COUNTERPARTS:
-        assert vllm in known["vllm"] - known["sglang"], vllm
-        assert sglang in known["sglang"] - known["vllm"], sglang
-    for engine in ENGINES.values():
-        named = {*engine.reserved, *engine.key_options, engine.parallel_option, engine.limit_option}
-        assert named <= known[engine.name]
+    for name, engine in ENGINES.items():
+        options = engine.options
+        others = set().union(*(known[other] for other in ENGINES if other != name))
+        for option in options.means.values():
+            assert option in known[name] - others, option
+        named = {*options.reserved, *options.aliases, *options.span, *options.node, *engine.launch.key_options}
+        named |= {options.parallel, options.stages, options.tool_parser, *filter(None, [options.tool_switch])}
+        assert named <= known[name]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_a_parser_that_is_named_counts_whatever_the_model() -> None:
 
 def test_every_parser_is_one_that_the_engine_has() -> None:
     known = next(option for option in table("sglang_options") if "--tool-call-parser" in option["names"])
-    assert {parsers["sglang"] for _family, parsers in TOOL_PARSERS} <= set(known["choices"])
+    assert set(ENGINES["sglang"].options.tool_parsers.values()) <= set(known["choices"])
 
 
 @pytest.mark.parametrize(

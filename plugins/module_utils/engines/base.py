@@ -1,0 +1,298 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What the collection has to know about an engine: one typed record, filled in by one module for each engine.
+
+docs/architecture.md, "How to add an engine", lists what a new one needs. Nothing outside this folder compares an
+engine's name: whoever needs a difference reads a field of ``Engine``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+ALL_KEYS = "all"
+CURRENT_KEY = "current"
+NOBODYS_KEY = "nobodys"
+
+#: What an option means, where engines have different names for it. An engine's table says which of its options means
+#: it; a person who sets another engine's is shown the one that means the same.
+MEANINGS = frozenset(
+    (
+        "adapters",
+        "context_length",
+        "expert_parallel",
+        "frontend_processes",
+        "graphs",
+        "image_processor_options",
+        "kv_block_size",
+        "kv_cache_limit",
+        "kv_offload_size",
+        "max_adapters",
+        "max_queued_requests",
+        "max_requests",
+        "media_limit",
+        "memory_fraction",
+        "model_config_overrides",
+        "prefix_cache",
+        "root_path",
+        "sampling_defaults",
+        "scheduling_policy",
+        "seed",
+        "speculation",
+        "step_tokens",
+        "tokenizer",
+        "vision_attention",
+    )
+)
+
+#: How families of models write their tool calls, by their names. What stands first counts. An engine's table says which
+#: of its parsers reads a family.
+TOOL_FAMILIES: dict[str, re.Pattern[str]] = {
+    "qwen3-coder": re.compile(r"qwen3-coder"),
+    # Qwen3-VL, too. Qwen3.5 writes them in another way.
+    "qwen": re.compile(r"qwen(2\.5|3)(?![.\d])"),
+    "hermes": re.compile(r"hermes"),
+    "llama-3": re.compile(r"llama-3\.[123]"),
+    "mistral": re.compile(r"mistral|ministral"),
+    "gpt-oss": re.compile(r"gpt-oss"),
+    "glm-4": re.compile(r"glm-4\.[56]"),
+    "kimi-k2": re.compile(r"kimi-k2"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How an instance is started, and how it ends.
+
+    Attributes:
+        command: the words that start it with a config file, whose path follows; the first is relative to a runtime,
+            and the name of one of a release's files stands for that file.
+        check_program: Python that lets the engine's own parser judge a config file; gets its path as argument, prints
+            every option that it knows as a list in JSON, and ends with another status than 0 where it refuses one.
+        key_options: the options that take the host's key when it starts, and what of it: ALL_KEYS, CURRENT_KEY, or
+            NOBODYS_KEY, one that is made for this start and kept by no one.
+        several_gpus_by: how CUDA_VISIBLE_DEVICES may name them where there are more than one: ``uuid`` or ``index``.
+        clean_exit: how its main process ends when it is stopped, beside status 0; systemd's word.
+        first_port: instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host use it.
+        health_path: where it answers 200 while it serves.
+    """
+
+    command: tuple[str, ...]
+    check_program: str
+    key_options: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    several_gpus_by: str = "index"
+    clean_exit: str = ""
+    first_port: int = 8100
+    health_path: str = "/health"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionTable:
+    """The options of an engine that the collection deals with, by its names.
+
+    Attributes:
+        means: the option that means one of MEANINGS.
+        reserved: options that the collection sets itself, each with the reason.
+        default_limit: how many requests it works on at once where no option says so.
+        aliases: other names of its options.
+        parallel: says how many GPUs share the model; empty where it has none.
+        stages: says over how many stages its layers are spread.
+        span: options of an instance that spans hosts, with places for what ``Span.as_dict`` gives, the first node's
+            address and the number of nodes.
+        node: those of the nodes that answer no requests, with the same places; nothing of theirs may listen where the
+            edge looks for the instance.
+        span_environment: of its processes, with a place for the node's own address.
+        tool_parser: names the parser of tool calls.
+        tool_switch: without it ``tool_choice: auto`` is refused; empty where naming the parser is enough.
+        tool_parsers: its parser for each of TOOL_FAMILIES that it can read.
+        negatable: whether ``false`` is written as ``no-<option>: true``.
+        nested: whether its config has sections with options in them, whose names stay as they are.
+        problems: what is wrong with options that need each other, given by their plain names.
+    """
+
+    means: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    reserved: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    aliases: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    default_limit: int = 256
+    parallel: str = ""
+    stages: str = ""
+    span: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    node: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    span_environment: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tool_parser: str = ""
+    tool_switch: str = ""
+    tool_parsers: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    negatable: bool = False
+    nested: bool = False
+    problems: t.Callable[[t.Mapping[str, t.Any]], list[str]] = lambda _options: []
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """The names of an engine's metrics.
+
+    Attributes:
+        running, waiting: requests.
+        kv_usage: the share of its KV cache in use, from 0 to 1.
+        proposed, taken: counters of tokens that a draft proposed and the model took; empty for none.
+        taken_share: where there are none of these, the share of its last steps.
+    """
+
+    running: str
+    waiting: str
+    kv_usage: str = ""
+    proposed: str = ""
+    taken: str = ""
+    taken_share: str = ""
+
+
+class Cause(t.NamedTuple):
+    """A line by which an engine says why it ended.
+
+    Attributes:
+        kind: a short stable name for programs: ``max_model_len``, ``out_of_memory``, …
+        pattern: of the line; what its groups name has a place in the other two.
+        reason: one sentence, with the engine's own figures.
+        advice: what a person can do.
+    """
+
+    kind: str
+    pattern: str
+    reason: str
+    advice: str
+
+
+class Phase(t.NamedTuple):
+    """A line by which an engine says what it is doing while it starts.
+
+    Attributes:
+        phase: one of core.progress.PHASES.
+        pattern: of the line; what its groups name has a place in ``text``, and ``percent`` is how much is done.
+        text: the same for a person.
+        percent: of the phase, where the line has none.
+    """
+
+    phase: str
+    pattern: str
+    text: str
+    percent: int | None = None
+
+
+class Figure(t.NamedTuple):
+    """A line by which an engine says how much memory it found or took.
+
+    Attributes:
+        names: of EngineMemory's, one for each group.
+        pattern: of the line.
+        choose: among what several workers say.
+        is_sum: whether the groups are parts of the one that is named.
+    """
+
+    names: tuple[str, ...]
+    pattern: str
+    choose: t.Callable[[list[float]], float]
+    is_sum: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """What an engine writes to its journal. No rule repeats free text of a line, which may hold a key.
+
+    Attributes:
+        causes: why it ended, the particular before the general; log.py adds what all have in common.
+        gpu_advice: what to do when the GPU's memory is not enough.
+        host_advice: what to do when the host's memory is not enough.
+        programs: what its command line calls itself in errors; a regular expression.
+        options: lines that repeat its options, in which any word may stand; a regular expression.
+        phases: what it is doing, the particular before the general; progress.py adds the bars.
+        figures: of memory.
+    """
+
+    causes: tuple[Cause, ...] = ()
+    gpu_advice: str = ""
+    host_advice: str = ""
+    programs: str = ""
+    options: str = ""
+    phases: tuple[Phase, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """An engine, or what a gateway runs.
+
+    Attributes:
+        name: as in ``engine``, in the names of its units and releases, and before its role's variables.
+        title: as its makers write it.
+        documentation: where they describe it.
+        launch: how it is started.
+        options: those that the collection deals with.
+        journal: what it writes.
+        counters: its metrics; None where it has none, and the edge counts its requests.
+    """
+
+    name: str
+    title: str
+    documentation: str
+    launch: Launch
+    options: OptionTable = OptionTable()
+    journal: Journal = Journal()
+    counters: Counters | None = None
+
+    @property
+    def takes_several_keys(self) -> bool:
+        """Whether an instance can start with the next key beside the current one."""
+        return ALL_KEYS in self.launch.key_options.values()
+
+    def variable(self, setting: str) -> str:
+        """The role's variable for one of MEANINGS, or for an option's own name."""
+        option = self.options.means.get(setting, setting)
+        return f"{self.name}_{option.replace('-', '_')}"
+
+
+def smallest(values: list[float]) -> float:
+    """Of workers on several GPUs the one with least left."""
+    return min(values)
+
+
+def largest(values: list[float]) -> float:
+    """Of workers on several GPUs the one that took most."""
+    return max(values)
+
+
+def first(values: list[float]) -> float:
+    """Of a pool and those of a draft model, which follow it."""
+    return values[0]
+
+
+def last(values: list[float]) -> float:
+    """Of figures of which the earlier ones are estimates."""
+    return values[-1]
+
+
+#: A size as both engines print it; they mean GiB, also where they write GB.
+GIB = r"(-?\d+(?:\.\d+)?) Gi?B"
+COUNT = r"([\d,]+)"
+
+#: Options that every engine reserves under these names, with the reason: setting them elsewhere would take an instance
+#: out of the edge's reach, put its key where it can be read, or leave a drain without counters.
+RESERVED = {
+    "allowed-media-domains": "the role's variable allowed_media_domains says it to the request guard, too",
+    "api-key": "the engine's key is made on the host; clients' keys belong in fleet_clients",
+    "config": "the collection writes the config file",
+    "host": "an engine listens on the loopback interface only; the edge is what the network sees",
+    "model": "the model is fleet_model, and where it lies on the host is for role model to say",
+    "port": "an instance's port follows from its index; the edge's port is edge_port or fleet_instances[].port",
+    "served-model-name": "edge and gate have to know it: fleet_served_name, or fleet_instances[].served_name",
+    "ssl-certfile": "TLS belongs to the edge: edge_tls_certificate",
+    "ssl-keyfile": "TLS belongs to the edge: edge_tls_certificate",
+    "tensor-parallel-size": "the instance's GPUs say it: the role's tensor_parallel_size, or fleet_instances[].gpus",
+}
+NODES = "which hosts an instance spans is fleet_instances[].nodes"
+NO_DRAFT = (
+    "{variable} asks for {method}, and there is no draft model. Name one with model_draft, for example "
+    "model_draft: {{name: organisation/model}}, or choose a method that drafts without one, such as ngram."
+)

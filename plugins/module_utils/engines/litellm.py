@@ -1,0 +1,65 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""LiteLLM, which gateways run. It is no engine that a host could be given."""
+
+from __future__ import annotations
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import SERVING
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    Engine,
+    Journal,
+    Launch,
+    OptionTable,
+    Phase,
+)
+
+# It has no parser: it passes over what it does not know. So this finds the names that its sources know, without
+# importing them, which would take longer than its start.
+_CHECK = """
+import ast, importlib.util, json, pathlib, re, sys
+import yaml
+place = pathlib.Path(importlib.util.find_spec("litellm").origin).parent
+router = ast.parse((place / "router.py").read_text())
+start = next(f for c in router.body if isinstance(c, ast.ClassDef) and c.name == "Router"
+             for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "__init__")
+names = {"router_settings": {a.arg for a in [*start.args.args[1:], *start.args.kwonlyargs]}}
+own = ast.parse((place / "__init__.py").read_text()).body
+targets = [t for n in own for t in (n.targets if isinstance(n, ast.Assign) else [getattr(n, "target", None)])]
+names["litellm_settings"] = {t.id for t in targets if isinstance(t, ast.Name)}
+text = "".join(path.read_text() for path in (place / "proxy").rglob("*.py"))
+names["litellm_settings"] |= set(re.findall(r'key == "(\\w+)"', text)) | {"cache_params"}
+names["litellm_settings"] |= set(re.findall(r'litellm_settings(?:\\.get\\(|\\[)"(\\w+)"', text))
+names["general_settings"] = set(re.findall(r'general_settings(?:\\.get\\(|\\[)\\s*"(\\w+)"', text))
+known = sorted(f"{section}.{name}" for section in names for name in names[section])
+given = yaml.safe_load(open(sys.argv[1]))
+unknown = [f"{s}.{n}" for s in names for n in given.get(s) or {} if n not in names[s]]
+print(json.dumps(known))
+if unknown:
+    sys.exit("error: unrecognized arguments: " + " ".join("--" + name for name in unknown))
+"""
+
+ENGINE = Engine(
+    name="litellm",
+    title="LiteLLM",
+    documentation="https://docs.litellm.ai",
+    launch=Launch(
+        command=("bin/litellm", "--config"),
+        check_program=_CHECK,
+        # It has the key in its environment.
+        key_options={},
+        first_port=4001,
+        # Whatever becomes of its database.
+        health_path="/health/liveliness",
+    ),
+    options=OptionTable(
+        # It takes what comes; the edge bounds that.
+        default_limit=100_000,
+        nested=True,
+    ),
+    journal=Journal(
+        host_advice="Use an instance type with more memory, or lower litellm_instances.",
+        programs=r"litellm",
+        phases=(Phase(SERVING, r"Application startup complete\.", "serves", 100),),
+    ),
+)

@@ -1,0 +1,194 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""SGLang. Options, journal lines and metrics are those of SGLang 0.5.23; the unit tests have a line for each rule."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import (
+    CAPTURING,
+    COMPILING,
+    IMPORTING,
+    LOADING,
+    PROFILING,
+    SERVING,
+    WARMING_UP,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    CURRENT_KEY,
+    GIB,
+    NO_DRAFT,
+    NOBODYS_KEY,
+    NODES,
+    RESERVED,
+    Cause,
+    Counters,
+    Engine,
+    Figure,
+    Journal,
+    Launch,
+    OptionTable,
+    Phase,
+    first,
+    largest,
+    smallest,
+)
+
+# The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
+# knows, so that a person who mistyped one is shown the nearest.
+_CHECK = """
+import argparse, json, sys
+from sglang.srt.server_args import ServerArgs
+from sglang.srt.utils.server_args_config_parser import ConfigArgumentMerger
+parser = argparse.ArgumentParser(prog="sglang")
+ServerArgs.add_cli_args(parser)
+try:
+    parser.parse_args(ConfigArgumentMerger(parser=parser).merge_config_with_args(["--config", sys.argv[1]]))
+finally:
+    print(json.dumps(sorted(o.lstrip("-") for a in parser._actions for o in a.option_strings if o.startswith("--"))))
+"""
+
+
+def _problems(options: t.Mapping[str, t.Any]) -> list[str]:
+    """Speculative decoding that lacks the model that drafts."""
+    method = str(options.get("speculative-algorithm", ""))
+    if method.lower() not in ("eagle", "eagle3") or options.get("speculative-draft-model-path"):
+        return []
+    return [NO_DRAFT.format(variable="sglang_speculative_algorithm", method=method)]
+
+
+_CAUSES = (
+    Cause(
+        "kv_cache_memory",
+        r"Not enough memory\. Please try to increase --mem-fraction-static",
+        "The weights leave no memory for the KV cache.",
+        "Raise sglang_mem_fraction_static, or use a smaller or quantised model.",
+    ),
+)
+
+_PHASES = (
+    Phase(IMPORTING, r"Init (?:parallel|torch distributed) begin\.", "starting the workers"),
+    Phase(IMPORTING, r"Init (?:parallel|torch distributed) ends\.", "the workers are up"),
+    Phase(LOADING, r"Load weight begin\.", "loading the weights", 0),
+    Phase(LOADING, r"Load weight end\. elapsed=(?P<took>[\d.]+) s", "weights loaded in {took} s", 100),
+    Phase(PROFILING, r"KV [Cc]ache (?:is )?allocated", "allocating the KV cache"),
+    Phase(PROFILING, r"Memory pool end\.", "KV cache allocated", 100),
+    Phase(PROFILING, r"KV pool holds (?P<n>\d+) tokens", "KV cache of {n} tokens", 100),
+    Phase(PROFILING, r"max_total_num_tokens=(?P<n>\d+), ", "KV cache of {n} tokens", 100),
+    Phase(WARMING_UP, r"Running FlashInfer autotune", "tuning kernels"),
+    Phase(WARMING_UP, r"FlashInfer autotune completed", "kernels tuned"),
+    Phase(COMPILING, r"DeepGEMM JIT Compiling", "compiling kernels"),
+    Phase(CAPTURING, r"Capture (?:\w+ )+[A-Za-z]+ graph begin\.", "capturing CUDA graphs", 0),
+    Phase(
+        CAPTURING,
+        r"Capture (?:\w+ )+[A-Za-z]+ graph end\..* elapsed=(?P<took>[\d.]+) s",
+        "CUDA graphs captured in {took} s",
+        100,
+    ),
+    Phase(WARMING_UP, r"Engine startup timings \(s\): ", "the schedulers are up"),
+    Phase(SERVING, r"The server is fired up and ready to roll!", "serves", 100),
+    # It listens before it is ready.
+    Phase(WARMING_UP, r"Application startup complete\.", "answering a first question of its own"),
+)
+
+_FIGURES = (
+    Figure(("model_gib",), rf"Load weight end\. .*mem usage={GIB}", largest),
+    Figure(("kv_cache_tokens", "max_length"), r"max_total_num_tokens=(\d+), .*context_len=(\d+)", smallest),
+    Figure(("kv_cache_gib",), rf"[\]:] KV (?:cache|Cache is) allocated\. .*KV size: {GIB}", first),
+    Figure(("kv_cache_gib",), rf"\] KV Cache is allocated\. .*K size: {GIB}, V size: {GIB}", first, is_sum=True),
+)
+
+ENGINE = Engine(
+    name="sglang",
+    title="SGLang",
+    documentation="https://docs.sglang.ai",
+    launch=Launch(
+        # With the request guard, which it has no option for.
+        command=("bin/python", "sglang_start.py", "--config"),
+        check_program=_CHECK,
+        # With one key alone that key opens the routes that change weights and abort others' requests, too.
+        key_options={"api-key": CURRENT_KEY, "admin-api-key": NOBODYS_KEY},
+        # It reads each as a number where there are more than one (``custom_all_reduce_utils.py``).
+        several_gpus_by="index",
+        # It ends by killing its own process tree.
+        clean_exit="SIGKILL",
+    ),
+    options=OptionTable(
+        means={
+            "adapters": "lora-paths",
+            "context_length": "context-length",
+            "expert_parallel": "ep-size",
+            "frontend_processes": "tokenizer-worker-num",
+            "graphs": "cuda-graph-backend-decode",
+            "image_processor_options": "mm-process-config",
+            "kv_block_size": "page-size",
+            "kv_cache_limit": "max-total-tokens",
+            "kv_offload_size": "hicache-size",
+            "max_adapters": "max-loras-per-batch",
+            "max_queued_requests": "max-queued-requests",
+            "max_requests": "max-running-requests",
+            "media_limit": "limit-mm-data-per-request",
+            "memory_fraction": "mem-fraction-static",
+            "model_config_overrides": "json-model-override-args",
+            "prefix_cache": "disable-radix-cache",
+            "root_path": "fastapi-root-path",
+            "sampling_defaults": "preferred-sampling-params",
+            "scheduling_policy": "schedule-policy",
+            "seed": "random-seed",
+            "speculation": "speculative-algorithm",
+            "step_tokens": "chunked-prefill-size",
+            "tokenizer": "tokenizer-path",
+            "vision_attention": "mm-attention-backend",
+        },
+        reserved={
+            **RESERVED,
+            "model-path": RESERVED["model"],
+            "tp-size": RESERVED["tensor-parallel-size"],
+            "admin-api-key": "a new one is made at each start, and no one has it",
+            "enable-custom-logit-processor": "a request could bring code that the engine runs",
+            "enable-metrics": "a drain waits for the engine's own counters, which it switches on",
+            **dict.fromkeys(("nnodes", "node-rank", "dist-init-addr", "nccl-init-addr"), NODES),
+            "grpc-mode": "the edge speaks HTTP to an instance",
+            "skip-server-warmup": "the first question that it asks itself shows that it answers",
+        },
+        aliases={"pipeline-parallel-size": "pp-size", "tensor-parallel-size": "tp-size"},
+        # It works it out from the memory; this is what it comes to at most in practice.
+        default_limit=256,
+        parallel="tp-size",
+        stages="pp-size",
+        span={"nnodes": "{count}", "node-rank": "{rank}", "dist-init-addr": "{first}:{meeting_port}"},
+        # There something answers for the node's own health.
+        node={"port": "{node_port}"},
+        # Its processes find each other by a file where they are all of one host.
+        span_environment={"SGLANG_HOST_IP": "{own}", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": ""},
+        tool_parser="tool-call-parser",
+        tool_parsers={
+            "qwen3-coder": "qwen3_coder",
+            "qwen": "qwen",
+            "hermes": "hermes",
+            "llama-3": "llama3",
+            "mistral": "mistral",
+            "gpt-oss": "gpt-oss",
+            "glm-4": "glm",
+            "kimi-k2": "kimi_k2",
+        },
+        problems=_problems,
+    ),
+    journal=Journal(
+        causes=_CAUSES,
+        gpu_advice="Lower sglang_mem_fraction_static, sglang_context_length or sglang_max_running_requests",
+        host_advice="Use an instance type with more memory.",
+        programs=r"sglang|launch_server\.py",
+        options=r"server_args=",
+        phases=_PHASES,
+        figures=_FIGURES,
+    ),
+    counters=Counters(
+        running="sglang:num_running_reqs",
+        waiting="sglang:num_queue_reqs",
+        kv_usage="sglang:token_usage",
+        taken_share="sglang:spec_accept_rate",
+    ),
+)

@@ -1,0 +1,271 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""vLLM. Options, lines of its journal and metrics are those of vLLM 0.32; the unit tests have a line for each rule."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import (
+    CAPTURING,
+    COMPILING,
+    IMPORTING,
+    LOADING,
+    PROFILING,
+    SERVING,
+    WARMING_UP,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    ALL_KEYS,
+    COUNT,
+    GIB,
+    NO_DRAFT,
+    NODES,
+    RESERVED,
+    Cause,
+    Counters,
+    Engine,
+    Figure,
+    Journal,
+    Launch,
+    OptionTable,
+    Phase,
+    largest,
+    last,
+    smallest,
+)
+
+# The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
+# knows, so that a person who mistyped one is shown the nearest.
+_CHECK = """
+import json, sys
+from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser(prog="vllm")
+serve = ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+try:
+    arguments = parser.parse_args(["serve", "--config", sys.argv[1]])
+    ServeSubcommand().validate(arguments)
+finally:
+    print(json.dumps(sorted(o.lstrip("-") for a in serve._actions for o in a.option_strings if o.startswith("--"))))
+"""
+
+
+def _problems(options: t.Mapping[str, t.Any]) -> list[str]:
+    """Speculative decoding that lacks the model that drafts."""
+    config = options.get("speculative-config") or {}
+    method = str(config.get("method", ""))
+    if method.lower() not in ("eagle", "eagle3") or config.get("model"):
+        return []
+    return [NO_DRAFT.format(variable="vllm_speculative_config", method=method)]
+
+
+_CAUSES = (
+    Cause(
+        "max_model_len",
+        r"max seq len \((?P<wanted>\d+)\), \((?P<needed>[\d.]+) GiB KV cache is needed, which is larger than the "
+        r"available KV cache memory \((?P<available>[\d.]+) GiB\)"
+        r".*?estimated maximum model length is (?P<fits>\d+)",
+        "max_model_len {wanted} needs {needed} GiB of KV cache, and {available} GiB are left.",
+        "The longest that fits is {fits}: set vllm_max_model_len to {fits} or less, raise "
+        "vllm_gpu_memory_utilization, or set vllm_kv_cache_dtype: fp8.",
+    ),
+    Cause(
+        "max_model_len",
+        r"User-specified max_model_len \((?P<wanted>\d+)\) is greater than the derived max_model_len \([^)]*?"
+        r"(?P<fits>\d+)",
+        "max_model_len {wanted} is more than the model was made for ({fits}).",
+        "Set vllm_max_model_len to {fits} or less.",
+    ),
+    Cause(
+        "gpu_memory_taken",
+        r"Free memory on device (?P<device>\S+) \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup is less than "
+        r"desired GPU memory utilization \((?P<util>[\d.]+), (?P<wanted>[\d.]+) GiB\)",
+        "Only {free} of {total} GiB are free on {device}, and gpu_memory_utilization {util} asks for {wanted} GiB.",
+        "Something else holds the GPU: playbooks/verify_gpu.yml names it. Otherwise lower vllm_gpu_memory_utilization.",
+    ),
+    Cause(
+        "kv_cache_memory",
+        r"No available memory for the cache blocks",
+        "The weights leave no memory for the KV cache.",
+        "Raise vllm_gpu_memory_utilization, lower vllm_max_model_len, or use a smaller or quantised model.",
+    ),
+)
+
+_PHASES = (
+    Phase(IMPORTING, r"Initializing a V1 LLM engine \(v", "starting the engine's core"),
+    Phase(IMPORTING, r"█ +version (?P<version>[\w.+]+)", "starting vLLM {version}"),
+    Phase(IMPORTING, r"Resolved architecture: \w+|Using max model len \d", "reading the model's configuration"),
+    Phase(IMPORTING, r"world_size=\d+ rank=\d+ local_rank=\d+ ", "starting the workers"),
+    Phase(LOADING, r"Starting to load model ", "building the model"),
+    Phase(
+        LOADING,
+        r"Filesystem type for checkpoints: .*Checkpoint size: (?P<size>[\d.]+) GiB",
+        "loading the weights, {size} GiB",
+        0,
+    ),
+    Phase(
+        LOADING,
+        r"Prefetching checkpoint files: (?P<percent>\d+)% \((?P<n>\d+)/(?P<total>\d+)\)",
+        "reading the weights ahead, {n} of {total} files",
+    ),
+    Phase(LOADING, r"Loading weights took (?P<took>[\d.]+) seconds", "weights loaded in {took} s", 100),
+    Phase(
+        LOADING,
+        r"Model loading took (?P<size>[\d.]+) GiB(?: memory)? and (?P<took>[\d.]+) seconds",
+        "model loaded in {took} s, {size} GiB",
+        100,
+    ),
+    Phase(COMPILING, r"Starting torch\.compile", "compiling with torch.compile"),
+    Phase(COMPILING, r"Using cache directory: .* for vLLM's torch\.compile", "compiling with torch.compile"),
+    Phase(COMPILING, r"Dynamo bytecode transform time: (?P<took>[\d.]+) s", "torch.compile: traced in {took} s"),
+    Phase(
+        COMPILING,
+        r"Directly load (?:the compiled graph\(s\)|AOT compilation)",
+        "torch.compile: loading from the cache",
+    ),
+    Phase(
+        COMPILING,
+        r"Cache the graph of compile range|Compiling a graph for compile range \((?P<range>[\d, ]+)\) takes ",
+        "torch.compile: compiling for each size",
+    ),
+    Phase(COMPILING, r"torch\.compile took (?P<took>[\d.]+) s in total", "torch.compile took {took} s", 100),
+    Phase(COMPILING, r"Compile and warming up model for size (?P<n>\d+)", "compiling for {n} tokens"),
+    Phase(COMPILING, r"Warming up model for the compilation", "compiling"),
+    Phase(COMPILING, r"Warming up done\.", "compiled", 100),
+    Phase(PROFILING, r"Encoder cache will be initialized with", "measuring the memory that requests need"),
+    Phase(
+        PROFILING,
+        r"torch\.compile and initial profiling/warmup|Initial profiling/warmup run took",
+        "measured the memory that requests need",
+    ),
+    Phase(PROFILING, r"Profiling CUDA graph memory: ", "measuring the memory that CUDA graphs need"),
+    Phase(PROFILING, r"Estimated CUDA graph memory: ", "measured the memory that CUDA graphs need"),
+    Phase(PROFILING, r"Available KV cache memory: (?P<size>[\d.]+) GiB", "{size} GiB left for the KV cache"),
+    Phase(PROFILING, r"\S+ KV cache size: (?P<n>[\d,]+) tokens", "KV cache of {n} tokens", 100),
+    Phase(WARMING_UP, r"JIT kernel warmup starting\.", "warming up kernels"),
+    Phase(WARMING_UP, r"JIT kernel warmup finished in (?P<took>[\d.]+)s\.", "kernels warmed up in {took} s"),
+    Phase(WARMING_UP, r"Warming up (?!model for|done)", "warming up kernels"),
+    Phase(
+        CAPTURING,
+        r"Graph capturing finished in (?P<took>\d+) secs, took (?P<size>-?[\d.]+) GiB",
+        "CUDA graphs captured in {took} s, {size} GiB",
+        100,
+    ),
+    Phase(CAPTURING, r"Encoder CUDA graph capture complete\.", "CUDA graphs of the encoder captured"),
+    Phase(WARMING_UP, r"init engine \(profile, create kv cache, warmup model\) took", "the engine's core is up"),
+    Phase(WARMING_UP, r"Starting vLLM server on ", "starting to listen"),
+    # It starts to listen last.
+    Phase(SERVING, r"Application startup complete\.", "serves", 100),
+)
+
+_FIGURES = (
+    Figure(("model_gib",), rf"Model loading took {GIB}", largest),
+    Figure(("kv_cache_gib",), rf"Available KV cache memory: {GIB}", smallest),
+    Figure(("kv_cache_gib",), rf"KV cache memory reduced to {GIB}", smallest),
+    Figure(("kv_cache_tokens",), rf"\w+ KV cache size: {COUNT} tokens", smallest),
+    Figure(("max_length",), rf"Maximum concurrency for {COUNT} tokens per request", smallest),
+    Figure(("max_length",), rf"Auto-fit max_model_len: reduced from \d+ to {COUNT}", smallest),
+    Figure(
+        ("gpu_gib", "requested_gib", "consumed_gib", "activation_gib"),
+        r"Free memory on device \([\d.]+/([\d.]+) GiB\) on startup\. Desired GPU memory utilization is "
+        rf"\([\d.]+, ([\d.]+) GiB\)\. Actual usage is {GIB} for consumed memory \(weights \+ non-torch\), "
+        rf"{GIB} for peak activation",
+        last,
+    ),
+    # The first is of those that it estimates from, and then discards.
+    Figure(("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {GIB}", last),
+    Figure(
+        ("kv_cache_gib", "fitting_length"),
+        r"larger than the available KV cache memory \(([\d.]+) GiB\).*?estimated maximum model length is (\d+)",
+        smallest,
+    ),
+)
+
+ENGINE = Engine(
+    name="vllm",
+    title="vLLM",
+    documentation="https://docs.vllm.ai",
+    launch=Launch(
+        command=("bin/vllm", "serve", "--config"),
+        check_program=_CHECK,
+        key_options={"api-key": ALL_KEYS},
+        several_gpus_by="uuid",
+    ),
+    options=OptionTable(
+        means={
+            "adapters": "lora-modules",
+            "context_length": "max-model-len",
+            "expert_parallel": "enable-expert-parallel",
+            "frontend_processes": "api-server-count",
+            "graphs": "enforce-eager",
+            "image_processor_options": "mm-processor-kwargs",
+            "kv_block_size": "block-size",
+            "kv_cache_limit": "kv-cache-memory-bytes",
+            "kv_offload_size": "kv-offloading-size",
+            "max_adapters": "max-loras",
+            "max_queued_requests": "max-num-queued-reqs",
+            "max_requests": "max-num-seqs",
+            "media_limit": "limit-mm-per-prompt",
+            "memory_fraction": "gpu-memory-utilization",
+            "model_config_overrides": "hf-overrides",
+            "prefix_cache": "enable-prefix-caching",
+            "root_path": "root-path",
+            "sampling_defaults": "override-generation-config",
+            "scheduling_policy": "scheduling-policy",
+            "seed": "seed",
+            "speculation": "speculative-config",
+            "step_tokens": "max-num-batched-tokens",
+            "tokenizer": "tokenizer",
+            "vision_attention": "mm-encoder-attn-backend",
+        },
+        reserved={
+            **RESERVED,
+            "tp": RESERVED["tensor-parallel-size"],
+            **dict.fromkeys(("nnodes", "node-rank", "master-addr", "master-port", "headless"), NODES),
+            "allowed-local-media-path": "a client could make the engine open files of the host",
+            "middleware": "the request guard stands there, which refuses what would make the engine open files",
+            "disable-log-stats": "a drain waits for the engine's own counters, which are gone with it",
+            "uds": "the edge reaches an instance over its loopback port",
+        },
+        # Its own below 70 GiB of GPU memory.
+        default_limit=256,
+        parallel="tensor-parallel-size",
+        stages="pipeline-parallel-size",
+        span={"nnodes": "{count}", "node-rank": "{rank}", "master-addr": "{first}", "master-port": "{meeting_port}"},
+        node={"headless": "true"},
+        span_environment={"VLLM_HOST_IP": "{own}"},
+        tool_parser="tool-call-parser",
+        tool_switch="enable-auto-tool-choice",
+        tool_parsers={
+            "qwen3-coder": "qwen3_coder",
+            "qwen": "hermes",
+            "hermes": "hermes",
+            "llama-3": "llama3_json",
+            "mistral": "mistral",
+            "gpt-oss": "openai",
+            "glm-4": "glm45",
+            "kimi-k2": "kimi_k2",
+        },
+        # It drops ``<option>: false`` of a config file without a word.
+        negatable=True,
+        problems=_problems,
+    ),
+    journal=Journal(
+        causes=_CAUSES,
+        gpu_advice="Lower vllm_gpu_memory_utilization, vllm_max_model_len or vllm_max_num_seqs",
+        host_advice="Use an instance type with more memory, or lower vllm_mm_processor_cache_gb.",
+        programs=r"vllm|api_server\.py",
+        options=r"non-default args: \{",
+        phases=_PHASES,
+        figures=_FIGURES,
+    ),
+    counters=Counters(
+        running="vllm:num_requests_running",
+        waiting="vllm:num_requests_waiting",
+        kv_usage="vllm:kv_cache_usage_perc",
+        proposed="vllm:spec_decode_num_draft_tokens_total",
+        taken="vllm:spec_decode_num_accepted_tokens_total",
+    ),
+)
