@@ -18,7 +18,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
     by_name,
     plain,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, files, lock, walk, waves
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import files
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, lock, walk, waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import plan as rollout_plan
 

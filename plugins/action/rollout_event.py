@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, steps
 
 EVENTS = ("step", "drained", "gate", "outcome", "self_test", "decision")
 
@@ -24,6 +24,8 @@ class ActionModule(ControllerAction):
     ARGUMENTS = ARGUMENTS
 
     def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
+        if arguments["event"] == "step":
+            steps.check(arguments["fields"].get("step"))
         if not arguments["journal"] or self._task.check_mode:
             return {}
         fields = {"host": str(task_vars.get("inventory_hostname", "")), **arguments["fields"]}

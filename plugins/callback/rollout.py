@@ -44,10 +44,10 @@ from ansible import constants
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import filter_loader
 from ansible.utils.display import Display
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import files, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import lines as report_lines
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import record as report_record
-from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import files, journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, steps
 
 _ACTIONS = ("inference.fleet.rollout", "rollout")
 _LAST_FILTER = "inference.fleet.size"
@@ -189,8 +189,8 @@ class CallbackModule(CallbackBase):
         known = record["hosts"].get(host)
         if not known or not known["tries"] or known["tries"][-1]["ended"] is not None:
             return
-        steps = [step for one in known["instances"].values() for step in one["steps"] if step["ended"] is None]
-        where = f" in its step {words.step(steps[-1]['step'])}" if steps else ""
+        open_steps = [step for one in known["instances"].values() for step in one["steps"] if step["ended"] is None]
+        where = f" in its step {steps.label(open_steps[-1]['step'])}" if open_steps else ""
         said = words.line(result.result.get("msg") or "", 200)
         journal.append(
             self._tail.path,

@@ -32,7 +32,7 @@ options:
     required: true
     choices: [step, drained, gate, outcome, self_test, decision]
   fields:
-    description: What belongs to it. The host is added.
+    description: What belongs to it. The host is added. C(step) of an event V(step) has to be a known one.
     type: dict
     default: {}
 """

@@ -9,6 +9,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 from lab import state
 from tests.e2e.conftest import Fleet
@@ -19,7 +20,8 @@ from tests.fakes.standin.lab import StandinLab, inventories
 
 pytestmark = pytest.mark.long
 
-STEPS = ("drain", "stop", "start", "gate", "undrain", "edge_gate")
+# The last one only writes down what was proved: too short to be met.
+STEPS = [step.name for step in steps.STEPS[:-1]]
 
 
 @pytest.fixture(scope="module")

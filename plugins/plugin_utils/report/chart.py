@@ -14,6 +14,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, tag
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
 
@@ -151,15 +152,15 @@ def chart(record: Record, anchors: t.Mapping[str, str]) -> Html:
 
 def legend(record: Record) -> Html:
     """What the colours mean, of those that are there."""
-    steps = [
+    taken = [
         step
         for host in record["hosts"].values()
         for instance in host["instances"].values()
         for step in instance["steps"]
     ]
-    used = {step["step"] for step in steps}
-    items = [(f"s-{name}", title) for name, title in words.STEPS.items() if name in used]
-    if any(step["attempt"] > 1 for step in steps):
+    used = {step["step"] for step in taken}
+    items = [(f"s-{step.name}", step.label) for step in steps.STEPS if step.name in used]
+    if any(step["attempt"] > 1 for step in taken):
         items.append(("again", "second attempt: the last good release is put back"))
     items.append(("turn", "in its turn, nothing of these"))
     if record["pauses"]:
@@ -467,12 +468,12 @@ def _step(record: Record, axis: Axis, who: str, step: dict[str, t.Any], top: flo
     ended = step["ended"] if step["ended"] is not None else record["last"]
     left = axis.x(step["began"])
     width = axis.x(ended) - left
-    name = words.step(step["step"])
+    name = steps.label(step["step"])
     again = " (second attempt)" if step["attempt"] > 1 else ""
     state = ", broken off" if step["broken"] else ", still going on" if step["ended"] is None else ""
     took = words.duration(ended - step["began"])
     title = f"{who}: {name}{again}, {took} from {words.clock(step['began'])}{state}"
-    kind = f"s-{step['step']}" if step["step"] in words.STEPS else "s-other"
+    kind = f"s-{step['step']}" if steps.find(step["step"]) else "s-other"
     parts = [_rect(left, width, top, height, f"step {kind}{' open' if state else ''}", title, 2)]
     if step["attempt"] > 1:
         parts.append(_rect(left, width, top, height, "again", title, 2))

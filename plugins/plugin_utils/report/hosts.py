@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import short_revision
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import chart, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, table, tag
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
 
@@ -252,7 +253,7 @@ def _steps(of: dict[str, t.Any]) -> list[Html]:
     rows = []
     for label, instance in of["instances"].items():
         for step in instance["steps"]:
-            name = words.step(step["step"]) + (" (second attempt)" if step["attempt"] > 1 else "")
+            name = steps.label(step["step"]) + (" (second attempt)" if step["attempt"] > 1 else "")
             took = words.duration(step["seconds"]) if step["seconds"] is not None else "goes on"
             rows.append([label, name, words.clock(step["began"]), took + (", broken off" if step["broken"] else "")])
     return [tag("h3", "Steps"), table(["Instance", "Step", "Began (UTC)", "Took"], rows, (3,))] if rows else []

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import ends
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 #: What a line is, by the names of Ansible's colours.
 PLAIN = ""
@@ -89,12 +90,14 @@ class Teller:
         for (host, instance), going in self._going.items():
             if now < going.quiet_at:
                 continue
-            silent = f"quiet for {going.wait:.0f} s" if going.step == "start" else "goes on"
+            step = steps.find(going.step)
+            reports = bool(step and step.reports)
+            silent = f"quiet for {going.wait:.0f} s" if reports else "goes on"
             expected = self._expected.get(host)
-            if going.step == "start" and expected:
+            if reports and expected:
                 silent += f"; the whole host took {words.duration(expected)} last time"
             since = now - going.began
-            text = f"{_who(host, instance)}  {words.step(going.step)}  +{since:.0f} s  {silent}"
+            text = f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {silent}"
             told.append(self._line(text, DETAIL, now))
             going.wait = min(going.wait * 2, _QUIETEST)
             going.quiet_at = now + going.wait
@@ -159,7 +162,7 @@ class Teller:
                 del self._going[other_host, other]
         self._going[host, instance] = _Going(step, at, now + QUIET)
         again = event.get("attempt") not in (None, 1)
-        text = f"{_who(host, instance)}  {words.step(step)}"
+        text = f"{_who(host, instance)}  {steps.label(step)}"
         return [Line(f"{text} (second attempt)", WARNING) if again else Line(text)]
 
     def _on_progress(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
@@ -177,7 +180,7 @@ class Teller:
         seconds = words.number(event.get("seconds"))
         since = at - going.began if seconds is None else seconds
         said = hosts.said({"text": _text(event, "text"), "phase": phase, "percent": event.get("percent")})
-        return [Line(f"{_who(host, instance)}  {words.step(going.step)}  +{since:.0f} s  {said}", DETAIL)]
+        return [Line(f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {said}", DETAIL)]
 
     def _on_drained(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
         who = _who(_text(event, "host"), _text(event, "instance"))

@@ -9,7 +9,8 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import chart, hosts, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, table, tag
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.style import STYLE
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.style import stylesheet
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
 
@@ -64,7 +65,7 @@ def page(record: Record) -> str:
         tag("meta", name="referrer", content="no-referrer"),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
         tag("title", title),
-        tag("style", Html(STYLE)),
+        tag("style", Html(stylesheet())),
     )
     body = tag("body", _head(record), tag("main", *sections), _foot(record))
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
@@ -263,12 +264,12 @@ def _failure(record: Record, name: str, anchor: str) -> Html:
 
 
 def _broken(record: Record, name: str, anchor: str) -> Html:
-    steps = [
-        f"{label} in its step {words.step(instance['steps'][-1]['step'])}"
+    reached = [
+        f"{label} in its step {steps.label(instance['steps'][-1]['step'])}"
         for label, instance in record["hosts"][name]["instances"].items()
         if instance["steps"]
     ]
-    where = words.named(steps) if steps else "before its first step"
+    where = words.named(reached) if reached else "before its first step"
     return tag(
         "li",
         chart.host_mark(record, name),

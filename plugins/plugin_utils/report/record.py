@@ -12,13 +12,9 @@ import json
 import math
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+
 Event = dict[str, t.Any]
-
-#: What a host cannot be changed without; everything else is waiting, moving and proving.
-OUT_STEPS = ("stop", "start", "gate")
-
-# Of these an instance's own journal has no end before the host's outcome, unless another instance has its turn.
-_LAST_STEPS = ("undrain", "edge_gate", "confirm")
 
 # What a gate through the edge, and a step of the host as a whole, has for an instance.
 _EDGE = "edge"
@@ -491,7 +487,7 @@ class _Folder:
             (step["began"], step["ended"])
             for instance in self._hosts[name]["instances"].values()
             for step in instance["steps"]
-            if step["step"] in OUT_STEPS and step["ended"] is not None
+            if steps.is_out(step["step"]) and step["ended"] is not None
             if step["began"] >= began and (ended is None or step["began"] <= ended)
         ]
         return covered(spans)
@@ -524,7 +520,7 @@ def ends(instance: str, step: str, other: str, other_step: str) -> bool:
     """
     index = instance.rpartition("-")[2]
     same_place = instance != other and index.isdecimal() and index == other.rpartition("-")[2]
-    return same_place or (other_step == "drain" and step in _LAST_STEPS)
+    return same_place or (other_step == steps.STEPS[0].name and steps.follows_change(step))
 
 
 def covered(spans: t.Iterable[tuple[float, float]]) -> float:

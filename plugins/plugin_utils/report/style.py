@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-STYLE = """
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+
+_STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f6f7f8; --card: #ffffff; --text: #1b1f24; --muted: #5c6570; --line: #dfe3e7; --grid: #e9ecef;
   --link: #0b57b7; --ok: #1a7f37; --bad: #c3241d; --warn: #8a5a00;
   --bad-card: #fdf0ef; --warn-card: #fdf6e7; --ok-card: #edf7ef;
   --band0: #eef1f5; --band1: #e2e7ee; --gap: #b9453e;
-  --drain: #b26a00; --stop: #68727e; --start: #2767c9; --gate: #7b42c8; --undrain: #0c7f86; --edge-gate: #b0358a;
-  --confirm: #2f7d32; --turn: #b9c2cc; --on-step: #ffffff; --hatch: #ffffff;
+  --turn: #b9c2cc; --on-step: #ffffff; --hatch: #ffffff;
   --running: #2767c9; --waiting: #d98a1f; --good: #8fb8a0; --failed: #d1322a;
 }
 @media (prefers-color-scheme: dark) {
@@ -22,8 +23,7 @@ STYLE = """
     --link: #7db3ff; --ok: #63c276; --bad: #ff7d74; --warn: #e5b454;
     --bad-card: #2c1917; --warn-card: #2a2213; --ok-card: #14251a;
     --band0: #1e242a; --band1: #283038; --gap: #e5736b;
-    --drain: #e0a040; --stop: #8e99a5; --start: #6aa5fb; --gate: #b48cf3; --undrain: #45bfc5; --edge-gate: #e583c2;
-    --confirm: #6cc672; --turn: #46505a; --on-step: #0c0f12; --hatch: #0c0f12;
+    --turn: #46505a; --on-step: #0c0f12; --hatch: #0c0f12;
     --running: #5c97ec; --waiting: #e0a040; --good: #4c7a5f; --failed: #ff6259;
   }
 }
@@ -68,16 +68,12 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 }
 .sw.turn { height: 4px; vertical-align: 3px; }
 .sw.again {
-  background: repeating-linear-gradient(135deg, var(--stop) 0 3px, var(--card) 3px 5px);
+  background: repeating-linear-gradient(135deg, var(--muted) 0 3px, var(--card) 3px 5px);
 }
 .sw.pause {
   background: radial-gradient(circle at 2.5px 2.5px, var(--muted) 1px, transparent 1.2px) 0 0 / 5px 5px;
 }
 .sw.gap { background: repeating-linear-gradient(135deg, var(--gap) 0 1px, transparent 1px 4px); }
-.sw.s-drain { background: var(--drain); } .sw.s-stop { background: var(--stop); }
-.sw.s-start { background: var(--start); } .sw.s-gate { background: var(--gate); }
-.sw.s-undrain { background: var(--undrain); } .sw.s-edge_gate { background: var(--edge-gate); }
-.sw.s-confirm { background: var(--confirm); }
 .sw.running { background: var(--running); } .sw.waiting { background: var(--waiting); }
 .sw.good { background: var(--good); } .sw.failed { background: var(--failed); }
 .sw.limit { height: 0; border-top: 2px dashed var(--text); border-radius: 0; background: none; vertical-align: 3px; }
@@ -98,7 +94,7 @@ code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans 
 .row a { overflow: hidden; text-overflow: ellipsis; color: inherit; text-decoration: none; }
 .row a:hover, .row a:focus { text-decoration: underline; }
 .ic { display: inline-block; width: 18px; flex: none; font-weight: 700; }
-.ic.run { color: var(--start); }
+.ic.run { color: var(--running); }
 svg { display: block; }
 svg.defs { position: absolute; width: 0; height: 0; }
 svg.mid { overflow: visible; }
@@ -115,9 +111,7 @@ svg .gap-line { stroke: var(--gap); stroke-width: 1.2; opacity: .55; }
 svg .turn { fill: var(--turn); }
 svg .step { stroke: var(--card); stroke-width: .5; }
 svg .open { stroke: var(--text); stroke-width: 1.2; stroke-dasharray: 3 2; }
-svg .s-drain { fill: var(--drain); } svg .s-stop { fill: var(--stop); } svg .s-start { fill: var(--start); }
-svg .s-gate { fill: var(--gate); } svg .s-undrain { fill: var(--undrain); } svg .s-edge_gate { fill: var(--edge-gate); }
-svg .s-confirm { fill: var(--confirm); } svg .s-other { fill: var(--turn); }
+svg .s-other { fill: var(--turn); }
 svg .again { fill: url(#hatch); }
 svg .hatch-line { stroke: var(--hatch); stroke-width: 1.6; opacity: .75; }
 svg .in { fill: var(--on-step); font-size: 11px; pointer-events: none; }
@@ -184,3 +178,14 @@ footer { margin-top: 36px; font-size: 13px; color: var(--muted); overflow-wrap: 
   .card { break-inside: avoid; }
 }
 """
+
+
+def stylesheet() -> str:
+    """All of it, with the colours of the steps."""
+    light = "".join(f" --s-{step.name}: {step.colour};" for step in steps.STEPS)
+    dark = "".join(f" --s-{step.name}: {step.dark};" for step in steps.STEPS)
+    uses = "".join(
+        f".sw.s-{name} {{ background: var(--s-{name}); }} svg .s-{name} {{ fill: var(--s-{name}); }}\n"
+        for name in (step.name for step in steps.STEPS)
+    )
+    return f"{_STYLE}:root {{{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n{uses}"

@@ -25,16 +25,6 @@ NOT_BEGUN = "not begun"
 IN_TURN = "in its turn"
 BROKEN_OFF = "broken off"
 
-STEPS = {
-    "drain": "drain",
-    "stop": "stop",
-    "start": "start",
-    "gate": "gate",
-    "undrain": "undrain",
-    "edge_gate": "edge gate",
-    "confirm": "confirm",
-}
-
 #: What stands where nothing is known.
 NOTHING = "-"
 
@@ -83,11 +73,6 @@ def others(record: dict[str, t.Any]) -> list[str]:
             found[word] = found.get(word, 0) + 1
     told = [f"{count_} {word}" for word, count_ in sorted(found.items())]
     return [*told, f"{len(record['left_out'])} left out"] if record["left_out"] else told
-
-
-def step(name: str) -> str:
-    """A step in words."""
-    return STEPS.get(name, name.replace("_", " "))
 
 
 def duration(seconds: float | None) -> str:

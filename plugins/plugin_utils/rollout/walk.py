@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, steps
 
 REFUSE = "refuse"
 SHRINK = "shrink"
@@ -139,8 +139,8 @@ def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, st
     for host in fleet.rollout_hosts:
         lost = host in fleet.lost or fleet.status.get(host) is None
         if lost and (host not in had or had[host]["outcome"] == DONE):
-            steps = [event["step"] for event in run if event["event"] == "step" and event["host"] == host]
-            where = f" in its step {steps[-1]}" if steps and host not in had else ""
+            taken = [event["step"] for event in run if event["event"] == "step" and event["host"] == host]
+            where = f" in its step {steps.label(taken[-1])}" if taken and host not in had else ""
             gone[host] = (
                 f"{host} does not answer any more{where}. Look at the host and its network; a host that is drained "
                 "stays so until the same command is run again."

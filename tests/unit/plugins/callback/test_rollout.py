@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.callback import rollout
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.files import read
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.files import read
 
 from tests.unit.plugins.plugin_utils.rollout.rollout_journals import Journal, good_run, rolled_back, unreachable
 

@@ -28,13 +28,13 @@ def test_an_event_is_a_line_with_the_host(tmp_path: Path) -> None:
 
 
 def test_without_a_journal_or_in_check_mode_nothing_is_written(tmp_path: Path) -> None:
-    note(event="step")
-    note(event="step", journal=str(tmp_path / "journal.jsonl"), check=True)
+    note(event="step", fields={"step": "drain"})
+    note(event="step", fields={"step": "drain"}, journal=str(tmp_path / "journal.jsonl"), check=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_journal_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    result = note(event="step", journal=str(tmp_path / "gone" / "journal.jsonl"))
+    result = note(event="step", fields={"step": "drain"}, journal=str(tmp_path / "gone" / "journal.jsonl"))
     assert not result.get("failed")
     assert "cannot be written" in result["warnings"][0]
 
@@ -42,3 +42,11 @@ def test_a_journal_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 def test_an_event_that_the_record_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnsibleError, match="value of event must be one of"):
         note(event="party", journal=str(tmp_path / "journal.jsonl"))
+
+
+@pytest.mark.parametrize("fields", [{"step": "dance"}, {}])
+def test_an_unknown_step_is_refused_with_those_that_there_are(tmp_path: Path, fields: dict[str, str]) -> None:
+    result = note(event="step", journal=str(tmp_path / "journal.jsonl"), fields=fields)
+    assert result["failed"]
+    assert "is no step of a rollout; valid are drain, stop, start, gate, undrain, edge_gate, confirm." in result["msg"]
+    assert list(tmp_path.iterdir()) == []

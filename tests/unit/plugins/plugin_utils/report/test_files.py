@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import files
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import files
 
 from tests.unit.plugins.plugin_utils.rollout.rollout_journals import good_run, unreachable
 

@@ -1,0 +1,79 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The steps of an instance in a rollout: the one list that journal, record, page, terminal and tests read. Pure.
+
+A further step is a further line in STEPS, and the place that takes it.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
+
+class Step(t.NamedTuple):
+    """A step.
+
+    Attributes:
+        name: as the journal has it.
+        label: as people read it.
+        colour: of its bar on a light page.
+        dark: of its bar on a dark page.
+        out: whether the instance cannot serve in it.
+        reports: whether an engine says meanwhile how far it is, so that its silence means something.
+    """
+
+    name: str
+    label: str
+    colour: str
+    dark: str
+    out: bool = False
+    reports: bool = False
+
+
+#: In their order.
+STEPS: tuple[Step, ...] = (
+    Step("drain", "drain", "#b26a00", "#e0a040"),
+    Step("stop", "stop", "#68727e", "#8e99a5", out=True),
+    Step("start", "start", "#2767c9", "#6aa5fb", out=True, reports=True),
+    Step("gate", "gate", "#7b42c8", "#b48cf3", out=True),
+    Step("undrain", "undrain", "#0c7f86", "#45bfc5"),
+    Step("edge_gate", "edge gate", "#b0358a", "#e583c2"),
+    Step("confirm", "confirm", "#2f7d32", "#6cc672"),
+)
+
+
+def find(name: str) -> Step | None:
+    """A step by its name; None where there is none, as in the journal of another version."""
+    return next((step for step in STEPS if step.name == name), None)
+
+
+def check(name: t.Any) -> None:
+    """Refuse what is no step.
+
+    Raises:
+        FleetError: with those that there are.
+    """
+    if find(str(name)) is None:
+        raise FleetError(f"{name!r} is no step of a rollout; valid are {', '.join(step.name for step in STEPS)}.")
+
+
+def label(name: str) -> str:
+    """A step as people read it."""
+    step = find(name)
+    return step.label if step else name.replace("_", " ")
+
+
+def is_out(name: str) -> bool:
+    """Whether the instance cannot serve in a step."""
+    step = find(name)
+    return bool(step and step.out)
+
+
+def follows_change(name: str) -> bool:
+    """Whether a step comes after those in which the instance is out: then another instance may have its turn next."""
+    changed = [step.out for step in STEPS]
+    last = max((number for number, out in enumerate(changed) if out), default=-1)
+    return name in [step.name for step in STEPS[last + 1 :]]
