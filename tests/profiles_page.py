@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "profiles.md"
 sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES  # noqa: E402
-from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import PROFILES, Profile  # noqa: E402
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import PROFILES  # noqa: E402
 
 BEGIN, END = "<!-- Written by tests/profiles_page.py from here -->", "<!-- to here -->"
 
@@ -23,15 +23,15 @@ def written(text: str) -> str:
     """The page with its tables as they should be."""
     before, _begin, rest = text.partition(BEGIN)
     _old, _end, after = rest.partition(END)
-    tables = "\n\n".join(_section(name, profile) for name, profile in PROFILES.items())
+    tables = "\n\n".join(_section(name, purpose) for name, purpose in PROFILES.items())
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def _section(name: str, profile: Profile) -> str:
-    lines = [f"### {name}", "", f"For {profile.purpose}."]
-    for engine, settings in profile.settings.items():
-        lines += ["", f"| {ENGINES[engine].title} | value | why | source |", "| --- | --- | --- | --- |"]
-        for setting in settings:
+def _section(name: str, purpose: str) -> str:
+    lines = [f"### {name}", "", f"For {purpose}."]
+    for engine, known in ENGINES.items():
+        lines += ["", f"| {known.title} | value | why | source |", "| --- | --- | --- | --- |"]
+        for setting in known.profiles[name]:
             gpu = f" ({setting.gpu} only)" if setting.gpu else ""
             value = f"`{json.dumps(setting.value)}`"
             cells = [f"`{engine}_{setting.name}`{gpu}", value, setting.why, _links(setting.source)]

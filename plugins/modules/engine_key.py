@@ -41,12 +41,10 @@ options:
     default: []
   engines:
     description:
-      - With O(state=renewed), the engines of the host's instances. vLLM takes more than one key. Where one of them
-        takes one only, as SGLang and LiteLLM do, there is a new key while none of the O(others) runs, and else the old
-        one.
+      - With O(state=renewed), the engines of the host's instances. Where one of them takes a single key, as SGLang and
+        LiteLLM do, there is a new key while none of the O(others) runs, and else the old one.
     type: list
     elements: str
-    choices: [vllm, sglang, litellm]
     default: []
   path:
     description: The file, readable by root only, as systemd reads environment files.
@@ -85,13 +83,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.keys import f
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind, units
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "renewed"], "default": "present"},
     "instance": {"type": "int"},
     "others": {"type": "list", "elements": "int", "default": []},
-    "engines": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
+    "engines": {"type": "list", "elements": "str", "default": []},
     "path": {"type": "path", "default": "/etc/inference/engine_key.env"},
 }
 
@@ -110,7 +108,7 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
     wanted = before or key.EngineKeys(new_key())
     if before and params["state"] == "renewed":
         others = [index for index in params["others"] if running(index)]
-        engines = [KINDS[name] for name in params["engines"]]
+        engines = [kind(name) for name in params["engines"]]
         takes_several = bool(engines) and all(engine.takes_several_keys for engine in engines)
         wanted = key.renewed(before, params["instance"], others, takes_several)
     if wanted != before and not check:
@@ -127,7 +125,7 @@ def _private_keys(path: str) -> key.EngineKeys | None:
 
 
 def _runs(index: int) -> bool:
-    states = [unit_state(f"{kind}@{index}.service") for kind in KINDS]
+    states = [unit_state(unit) for unit in units(index=index)]
     return any(state.active in ("active", "activating", "reloading", "deactivating") for state in states)
 
 

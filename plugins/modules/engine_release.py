@@ -70,9 +70,8 @@ options:
         type: dict
         default: {}
   engine:
-    description: What the instances run, for O(state=staged). V(litellm) is a gateway's.
+    description: What the instances run, for O(state=staged); an engine, or what a gateway runs.
     type: str
-    choices: [vllm, sglang, litellm]
   version:
     description: The engine's version, for O(state=staged).
     type: str
@@ -205,7 +204,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, kind, units
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import (
     UNIT_DIRECTORY,
@@ -222,7 +221,7 @@ _DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "draft_pa
 
 def running_release(index: int) -> str:
     """The release that an instance's process was started with; empty when no process runs."""
-    if not any(unit_state(f"{kind}@{index}.service").is_running for kind in KINDS):
+    if not any(unit_state(unit).is_running for unit in units(index=index)):
         return ""
     return (read_text(os.path.join(RUN_DIRECTORY, str(index), "release")) or "").strip()
 
@@ -466,7 +465,7 @@ def main() -> None:
                     "span": {"type": "dict", "default": {}},
                 },
             },
-            "engine": {"type": "str", "choices": list(KINDS)},
+            "engine": {"type": "str"},
             "version": {"type": "str"},
             "runtime": {"type": "str"},
             "model": {"type": "str"},
@@ -483,13 +482,14 @@ def main() -> None:
         },
         required_if=[
             ("state", "staged", ("engine", "version", "runtime", "model")),
-            ("engine", "vllm", ("model_path",)),
-            ("engine", "sglang", ("model_path",)),
+            *(("engine", engine, ("model_path",)) for engine in ENGINES),
         ],
         supports_check_mode=True,
     )
     releases = Releases(module.params["root"], module.params["unit_directory"])
     try:
+        if module.params["engine"]:
+            kind(module.params["engine"])
         result = STATES[module.params["state"]](module, releases)
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)

@@ -71,7 +71,7 @@ instances:
       description: Engine and index.
       type: str
     engine:
-      description: V(vllm) or V(sglang).
+      description: What runs, as V(vllm).
       type: str
     version:
       description: The engine's version.
@@ -159,7 +159,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, units
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import (
     UNIT_PROPERTIES,
@@ -215,7 +215,7 @@ class Host:
 
     def _units(self, installed: set[int]) -> list[Unit]:
         # A pattern finds what systemd has loaded; an instance that was stopped has to be named.
-        names = [f"{kind}@{index}.service" for kind in KINDS for index in ("*", *sorted(installed))]
+        names = [unit for index in ("*", *sorted(installed)) for unit in units(index=index)]
         command = ["systemctl", "show", "--property", ",".join(UNIT_PROPERTIES), *names]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)

@@ -58,10 +58,11 @@ options:
     description: The memory of each GPU in MiB as C(nvidia-smi) shows it, instead of what O(instance_type) says.
     type: int
   allowed_units:
-    description: Patterns of the systemd units whose processes may hold memory on a GPU.
+    description:
+      - Patterns of the systemd units whose processes may hold memory on a GPU. Where it is not given, those of every
+        engine's instances.
     type: list
     elements: str
-    default: ['vllm@*.service', 'sglang@*.service']
   orphan_mib:
     description: Memory in MiB that may be in use on a GPU without an owner.
     type: int
@@ -280,6 +281,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, units
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import Sources, observe
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.reason import Wanted
@@ -292,7 +294,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "expected_count": {"type": "int"},
     "expected_name": {"type": "str"},
     "expected_memory": {"type": "int"},
-    "allowed_units": {"type": "list", "elements": "str", "default": ["vllm@*.service", "sglang@*.service"]},
+    "allowed_units": {"type": "list", "elements": "str"},
     "orphan_mib": {"type": "int", "default": 600},
     "ignored_xids": {"type": "list", "elements": "int", "default": []},
     "fail_on": {"type": "str", "choices": ["never", "failed", "degraded"], "default": "never"},
@@ -328,7 +330,7 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
         hardware=expected_hardware(
             params["instance_type"], params["expected_count"], params["expected_name"], params["expected_memory"]
         ),
-        allowed_units=tuple(params["allowed_units"]),
+        allowed_units=tuple(units(ENGINES) if params["allowed_units"] is None else params["allowed_units"]),
         ignored_xids=frozenset(params["ignored_xids"]),
         orphan_mib=params["orphan_mib"],
     )

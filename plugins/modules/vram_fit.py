@@ -38,9 +38,8 @@ options:
     type: path
     required: true
   engine:
-    description: The engine.
+    description: The engine, as V(vllm).
     type: str
-    choices: [vllm, sglang]
     required: true
   engine_version:
     description: Its version. vLLM before 0.29 sets less memory aside. Empty is the one that this module follows.
@@ -286,6 +285,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import check_engine
 from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import UNKNOWN, Fit, Gpu, Reported, fit
 from ansible_collections.inference.fleet.plugins.module_utils.memory.options import (
     NEWEST,
@@ -304,7 +304,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "model_path": {"type": "path", "required": True},
-            "engine": {"type": "str", "choices": ["vllm", "sglang"], "required": True},
+            "engine": {"type": "str", "required": True},
             "engine_version": {"type": "str", "default": ""},
             "options": {"type": "dict", "default": {}},
             "gpus": {
@@ -354,6 +354,7 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     Raises:
         FleetError: the model cannot be read, or cannot run like that.
     """
+    check_engine(params["engine"])
     if params["absent_ok"] and not os.path.exists(os.path.join(params["model_path"], "config.json")):
         why = f"The model is not on the host yet: there is no config.json in {params['model_path'] or 'no directory'}."
         return {"fits": True, "verdict": UNKNOWN, "certain": False, "message": why, "suggestions": [], "notes": []}

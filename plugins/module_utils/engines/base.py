@@ -220,6 +220,70 @@ class Journal:
     figures: tuple[Figure, ...] = ()
 
 
+class Setting(t.NamedTuple):
+    """What a profile sets one variable of the engine's role to. One for a GPU counts more than one for any.
+
+    Attributes:
+        name: of the variable, without the role's prefix.
+        value: what it is set to; None is the engine's own choice.
+        why: the reason.
+        source: where reason and figure are from.
+        gpu: the GPU that it is for, as ``L40S``; empty for any.
+    """
+
+    name: str
+    value: t.Any
+    why: str
+    source: str
+    gpu: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RoleVariables:
+    """The variables of the engine's role that take units, without its prefix.
+
+    Attributes:
+        times: times; a plain number is seconds.
+        sizes: sizes, each with the unit of a plain number.
+        fractions: those of both that may have a fraction.
+    """
+
+    times: tuple[str, ...] = ()
+    sizes: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fractions: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program that an engine runs while it serves.
+
+    Attributes:
+        name: its name.
+        packages: those of the distribution that bring it, one of which is enough.
+        why: what needs it.
+        without: what happens where it is missing.
+        fix: what to do where it is missing.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    why: str
+    without: str
+    fix: str
+
+
+class AnswerCache(t.NamedTuple):
+    """A cache of answers.
+
+    Attributes:
+        bypass: what a request has that is answered past it and not kept in it.
+        header: what an answer has that comes from it.
+    """
+
+    bypass: t.Mapping[str, t.Any]
+    header: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """An engine, or what a gateway runs.
@@ -232,6 +296,10 @@ class Engine:
         options: those that the collection deals with.
         journal: what it writes.
         counters: its metrics; None where it has none, and the edge counts its requests.
+        variables: those of its role that take units.
+        profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
+        programs: what it needs on a host beside what all need, by accelerator.
+        cache: of answers; None where it keeps none.
     """
 
     name: str
@@ -241,6 +309,10 @@ class Engine:
     options: OptionTable = OptionTable()
     journal: Journal = Journal()
     counters: Counters | None = None
+    variables: RoleVariables = RoleVariables()
+    profiles: t.Mapping[str, tuple[Setting, ...]] = dataclasses.field(default_factory=dict)
+    programs: t.Mapping[str, tuple[Program, ...]] = dataclasses.field(default_factory=dict)
+    cache: AnswerCache | None = None
 
     @property
     def takes_several_keys(self) -> bool:
@@ -292,6 +364,17 @@ RESERVED = {
     "tensor-parallel-size": "the instance's GPUs say it: the role's tensor_parallel_size, or fleet_instances[].gpus",
 }
 NODES = "which hosts an instance spans is fleet_instances[].nodes"
+
+#: Where settings of profiles are from.
+FIT = "module vram_fit"
+ALB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html"
+TUNING = "https://docs.vllm.ai/en/stable/configuration/optimization/"
+MEASURED = "measured on one H200 with this architecture, vLLM 0.26: docs/profiles.md"
+
+#: What happens where a program is missing, and how to have it.
+ENDS = "the first request that needs it ends the engine for everybody"
+INSTALL = "leave engine_packages at its default, or run: apt-get install"
+
 NO_DRAFT = (
     "{variable} asks for {method}, and there is no draft model. Name one with model_draft, for example "
     "model_draft: {{name: organisation/model}}, or choose a method that drafts without one, such as ngram."

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.progress import SERVING
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    AnswerCache,
     Engine,
     Journal,
     Launch,
     OptionTable,
     Phase,
+    RoleVariables,
 )
 
 # It has no parser: it passes over what it does not know. So this finds the names that its sources know, without
@@ -62,4 +64,10 @@ ENGINE = Engine(
         programs=r"litellm",
         phases=(Phase(SERVING, r"Application startup complete\.", "serves", 100),),
     ),
+    variables=RoleVariables(
+        times=("cache_ttl", "shutdown_timeout", "stream_timeout", "timeout"),
+        fractions=("stream_timeout", "timeout"),
+    ),
+    # The header comes with what it had in its cache only.
+    cache=AnswerCache({"cache": {"no-cache": True, "no-store": True}}, "x-litellm-cache-key"),
 )

@@ -17,12 +17,18 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.progress impo
     WARMING_UP,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    ALB,
     CURRENT_KEY,
+    ENDS,
+    FIT,
     GIB,
+    INSTALL,
+    MEASURED,
     NO_DRAFT,
     NOBODYS_KEY,
     NODES,
     RESERVED,
+    TUNING,
     Cause,
     Counters,
     Engine,
@@ -31,6 +37,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Launch,
     OptionTable,
     Phase,
+    Program,
+    RoleVariables,
+    Setting,
     first,
     largest,
     smallest,
@@ -99,6 +108,130 @@ _FIGURES = (
     Figure(("kv_cache_gib",), rf"[\]:] KV (?:cache|Cache is) allocated\. .*KV size: {GIB}", first),
     Figure(("kv_cache_gib",), rf"\] KV Cache is allocated\. .*K size: {GIB}, V size: {GIB}", first, is_sum=True),
 )
+
+_SOURCE = "SGLang 0.5.23, srt/"
+_FIELDS = _SOURCE + "arg_groups/fields/"
+_PROFILES = {
+    "balanced": (
+        Setting(
+            "context_length",
+            32768,
+            "As for vLLM. SGLang would start with the model's own 262144, and refuse requests that its cache "
+            "does not hold.",
+            FIT,
+        ),
+        Setting(
+            "mem_fraction_static",
+            None,
+            "SGLang works it out from the GPU, and lowers it for a vision encoder.",
+            _SOURCE + "server_args.py",
+        ),
+        Setting(
+            "kv_cache_dtype",
+            "auto",
+            "The model's type: nothing is lost. fp8_e4m3 halves it.",
+            _FIELDS + "model.py",
+        ),
+        Setting("quantization", None, "As the checkpoint is.", _FIELDS + "model.py"),
+        Setting(
+            "max_running_requests",
+            None,
+            "SGLang's own, from the size of its cache.",
+            _FIELDS + "schedule.py",
+        ),
+        Setting(
+            "chunked_prefill_size",
+            None,
+            "SGLang's own, by GPU: 4096 on an L40S.",
+            _FIELDS + "schedule.py",
+        ),
+        Setting(
+            "max_queued_requests",
+            None,
+            "The edge holds back and refuses. SGLang answers a full queue with 503, but a stream with 200 and "
+            "an error in it.",
+            "roles/edge; seen with 0.5.23",
+        ),
+        Setting(
+            "schedule_policy",
+            "lpm",
+            "Requests that share a prefix with what is cached go first: conversations, documents that are "
+            "asked about again.",
+            _SOURCE + "managers/schedule_policy.py",
+        ),
+        Setting(
+            "limit_mm_data_per_request",
+            {"image": 4, "video": 1},
+            "Without a limit one request may have any number, up to 16384 tokens a picture.",
+            _FIELDS + "mm.py",
+        ),
+        Setting("mm_process_config", None, "Pictures as they come.", _FIELDS + "mm.py"),
+        Setting("cuda_graph", True, "CUDA graphs answer faster.", FIT),
+        Setting("radix_cache", True, "SGLang's own, and what it is chosen for.", _FIELDS + "memory.py"),
+        Setting(
+            "speculative_algorithm",
+            None,
+            "Off, as for vLLM.",
+            "https://github.com/sgl-project/sglang/pull/17276",
+        ),
+        Setting(
+            "http_keep_alive",
+            75,
+            "Longer than an ALB's 60 s: else it answers 502 now and then. SGLang's own is 5 s.",
+            ALB,
+        ),
+    ),
+    "interactive": (
+        Setting("max_running_requests", 64, "As for vLLM.", TUNING),
+        Setting("chunked_prefill_size", 2048, "As for vLLM.", TUNING),
+        Setting(
+            "max_queued_requests",
+            32,
+            "As for vLLM; here those that run are not counted.",
+            _FIELDS + "schedule.py",
+        ),
+    ),
+    "throughput": (
+        Setting("max_running_requests", 512, "As for vLLM.", TUNING),
+        Setting("chunked_prefill_size", 8192, "Larger steps, fewer of them.", _FIELDS + "schedule.py"),
+        Setting("quantization", "fp8", "As for vLLM.", MEASURED),
+    ),
+    "long_context": (
+        Setting("context_length", 262144, "As for vLLM.", FIT),
+        Setting("kv_cache_dtype", "fp8_e4m3", "As for vLLM.", FIT),
+        Setting(
+            "chunked_prefill_size",
+            2048,
+            "SGLang sets memory aside for its largest step. Smaller ones leave 2.7 GiB more for the cache, "
+            "without which a request of full length would not fit.",
+            FIT,
+            gpu="L40S",
+        ),
+        Setting("max_running_requests", 16, "As for vLLM.", FIT),
+        Setting("limit_mm_data_per_request", {"image": 64, "video": 2}, "As for vLLM.", FIT),
+    ),
+    "low_memory": (
+        Setting("context_length", 16384, "As for vLLM.", FIT),
+        Setting("quantization", "fp8", "As for vLLM.", FIT),
+        Setting("kv_cache_dtype", "fp8_e4m3", "As for vLLM.", FIT),
+        Setting("max_running_requests", 32, "As for vLLM.", FIT),
+        Setting("chunked_prefill_size", 2048, "As for vLLM.", FIT),
+        Setting("limit_mm_data_per_request", {"image": 2, "video": 0}, "As for vLLM.", FIT),
+        Setting("mm_process_config", {"image": {"max_pixels": 1003520}}, "As for vLLM.", FIT),
+    ),
+    "speculative": (
+        Setting("speculative_algorithm", "EAGLE3", "As for vLLM.", _FIELDS + "spec.py"),
+        Setting("speculative_num_steps", 3, "As for vLLM.", _FIELDS + "spec.py"),
+        Setting(
+            "speculative_eagle_topk",
+            1,
+            "A chain and no tree, as vLLM has it; a tree pays with very few requests only.",
+            _FIELDS + "spec.py",
+        ),
+        Setting("speculative_num_draft_tokens", 4, "Steps and the model's own token.", _FIELDS + "spec.py"),
+        Setting("max_running_requests", 32, "As for vLLM.", _FIELDS + "schedule.py"),
+    ),
+}
 
 ENGINE = Engine(
     name="sglang",
@@ -191,4 +324,25 @@ ENGINE = Engine(
         kv_usage="sglang:token_usage",
         taken_share="sglang:spec_accept_rate",
     ),
+    variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),
+    profiles=_PROFILES,
+    programs={
+        "cuda": (
+            Program(
+                "nvcc",
+                ("nvidia-cuda-toolkit", "cuda-toolkit-13-0", "cuda-nvcc-13-0"),
+                "SGLang compiles kernels of FlashInfer and its own at their first use",
+                ENDS,
+                "install the CUDA toolkit (NVIDIA's package cuda-toolkit-13-0), name that package in engine_packages, "
+                "or start the host from an AWS Deep Learning AMI",
+            ),
+            Program(
+                "ffmpeg",
+                ("ffmpeg",),
+                "SGLang decodes videos with its libraries",
+                "each video is answered with 500",
+                f"{INSTALL} ffmpeg",
+            ),
+        ),
+    },
 )

@@ -17,12 +17,16 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.progress impo
     WARMING_UP,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    ALB,
     ALL_KEYS,
     COUNT,
+    FIT,
     GIB,
+    MEASURED,
     NO_DRAFT,
     NODES,
     RESERVED,
+    TUNING,
     Cause,
     Counters,
     Engine,
@@ -31,6 +35,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Launch,
     OptionTable,
     Phase,
+    RoleVariables,
+    Setting,
     largest,
     last,
     smallest,
@@ -183,6 +189,160 @@ _FIGURES = (
     ),
 )
 
+_SOURCE = "vLLM 0.32, config/"
+_ARGUMENTS = "vLLM 0.32, engine/arg_utils.py"
+_PROFILES = {
+    "balanced": (
+        Setting(
+            "max_model_len",
+            32768,
+            "The model's own 262144 takes 36 GiB of KV cache, and an L40S has 20 left. This leaves room for "
+            "four requests of full length at once.",
+            FIT,
+        ),
+        Setting(
+            "gpu_memory_utilization",
+            0.92,
+            "vLLM's own. The CUDA context is not in it, so it can go to 0.96, and no further.",
+            _SOURCE + "cache.py",
+        ),
+        Setting("kv_cache_dtype", "auto", "The model's type: nothing is lost. fp8 halves it.", _SOURCE + "cache.py"),
+        Setting("quantization", None, "As the checkpoint is.", _SOURCE + "model.py"),
+        Setting("max_num_seqs", None, "vLLM's own: 256 below 70 GiB.", _ARGUMENTS),
+        Setting(
+            "max_num_batched_tokens",
+            None,
+            "vLLM's own, by GPU: 2048 on an L40S.",
+            _ARGUMENTS,
+        ),
+        Setting(
+            "max_num_queued_reqs",
+            None,
+            "The edge holds back what is more than edge_instance_max_requests, and refuses what is more than "
+            "edge_queue_limit.",
+            "roles/edge",
+        ),
+        Setting(
+            "limit_mm_per_prompt",
+            {"image": 4, "video": 1},
+            "Without a limit one request may have 999 of each, up to 16384 tokens a picture.",
+            _SOURCE + "multimodal.py",
+        ),
+        Setting(
+            "mm_processor_kwargs",
+            None,
+            "Pictures as they come. {max_pixels: 1003520} holds one to 980 tokens.",
+            "Qwen3-VL's preprocessor: one token for 32 x 32 pixels",
+        ),
+        Setting(
+            "mm_processor_cache_gb",
+            4,
+            "vLLM's own, and it holds two of them; a g6e.xlarge has 32 GiB in all.",
+            _SOURCE + "multimodal.py",
+        ),
+        Setting("enforce_eager", False, "CUDA graphs answer faster; they take 0.3 to 0.9 GiB.", FIT),
+        Setting("enable_prefix_caching", True, "vLLM's own.", _SOURCE + "cache.py"),
+        Setting(
+            "speculative_config",
+            None,
+            "Off: drafts for this model were reported to be taken hardly ever, and to end the engine above 64 "
+            "requests. Profile speculative switches it on, behind a gate.",
+            "https://github.com/vllm-project/vllm/pull/29594, https://github.com/sgl-project/SpecForge/issues/310",
+        ),
+        Setting(
+            "sse_keep_alive_interval",
+            15,
+            "An ALB closes a connection that is silent for 60 s, and a stream is silent while it waits.",
+            ALB,
+        ),
+        Setting(
+            "http_keep_alive",
+            75,
+            "Longer than an ALB's 60 s: else it answers 502 now and then. vLLM's own is 5 s.",
+            ALB,
+        ),
+    ),
+    "interactive": (
+        Setting(
+            "max_num_seqs",
+            64,
+            "Each token of a step is shared by fewer, so that each stream is faster.",
+            TUNING,
+        ),
+        Setting(
+            "max_num_batched_tokens",
+            2048,
+            "A long prompt is taken in small pieces, between which the running streams go on.",
+            TUNING,
+        ),
+        Setting(
+            "max_num_queued_reqs",
+            96,
+            "64 that run and 32 that wait; more get a 503 at once, and whoever balances tries another host.",
+            _SOURCE + "scheduler.py",
+        ),
+    ),
+    "throughput": (
+        Setting("max_num_seqs", 512, "The more share a step, the less each costs.", TUNING),
+        Setting(
+            "max_num_batched_tokens",
+            16384,
+            "Above 8192 is advised for small models on large GPUs; the largest picture fits one step.",
+            TUNING,
+        ),
+        Setting(
+            "quantization",
+            "fp8",
+            "1.36 times the tokens at 64 requests, and 7 GiB more for the cache. Look at your answers: the "
+            "gate's golden ones do not show small losses.",
+            MEASURED,
+        ),
+    ),
+    "long_context": (
+        Setting(
+            "max_model_len",
+            262144,
+            "What the model was made for. It takes 36 GiB of KV cache in bfloat16, more than an L40S has; in "
+            "fp8 18. In bfloat16 it needs two GPUs: vllm_tensor_parallel_size: 2.",
+            FIT,
+        ),
+        Setting("kv_cache_dtype", "fp8", "Halves the cache, which is what lets it fit one L40S.", FIT),
+        Setting("gpu_memory_utilization", 0.95, "1.3 GiB more for the cache.", FIT),
+        Setting("max_num_seqs", 16, "The cache holds one of full length, and a few shorter ones.", FIT),
+        Setting("limit_mm_per_prompt", {"image": 64, "video": 2}, "There is room for many.", FIT),
+    ),
+    "low_memory": (
+        Setting("max_model_len", 16384, "Enough for a conversation with pictures.", FIT),
+        Setting("quantization", "fp8", "9.3 GiB of weights instead of 16.3.", FIT),
+        Setting("kv_cache_dtype", "fp8", "Halves the cache.", FIT),
+        Setting("gpu_memory_utilization", 0.9, "2 GiB of 22 stay free for what is not counted.", FIT),
+        Setting("max_num_seqs", 32, "Fewer graphs and a smaller sampler.", FIT),
+        Setting("max_num_batched_tokens", 2048, "Smaller activations.", FIT),
+        Setting("limit_mm_per_prompt", {"image": 2, "video": 0}, "No room is kept for video.", FIT),
+        Setting(
+            "mm_processor_kwargs",
+            {"max_pixels": 1003520},
+            "A picture takes 980 tokens at most instead of 16384, and the encoder less memory.",
+            FIT,
+        ),
+        Setting("mm_processor_cache_gb", 1, "A g6.xlarge has 16 GiB of memory.", _SOURCE + "multimodal.py"),
+    ),
+    "speculative": (
+        Setting(
+            "speculative_config",
+            {"method": "eagle3", "num_speculative_tokens": 3},
+            "Three proposals a step; each further one is taken less often.",
+            "https://docs.vllm.ai/en/stable/features/spec_decode/",
+        ),
+        Setting(
+            "max_num_seqs",
+            32,
+            "With many requests a step is full without proposals; above 64 engines were reported to end.",
+            "https://github.com/vllm-project/vllm/pull/29594",
+        ),
+    ),
+}
+
 ENGINE = Engine(
     name="vllm",
     title="vLLM",
@@ -268,4 +428,11 @@ ENGINE = Engine(
         proposed="vllm:spec_decode_num_draft_tokens_total",
         taken="vllm:spec_decode_num_accepted_tokens_total",
     ),
+    variables=RoleVariables(
+        times=("http_keep_alive", "shutdown_timeout", "sse_keep_alive_interval"),
+        sizes={"kv_cache_memory_bytes": "B", "mm_processor_cache_gb": "GiB"},
+        fractions=("mm_processor_cache_gb",),
+    ),
+    profiles=_PROFILES,
+    # It does without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
 )

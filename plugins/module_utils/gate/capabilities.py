@@ -12,6 +12,7 @@ import json
 import math
 import typing as t
 
+from ..engines.registry import ENGINES
 from ..net.http import excerpt
 from .chat import CHAT_PATH
 from .golden import FINISHED, Refusal
@@ -110,7 +111,7 @@ def judge_sampling(document: t.Any) -> None:
 def judge_forced_tool(document: t.Any) -> None:
     """Accept a call of the tool that had to be called, with arguments in JSON: engines promise no more of them.
 
-    Of one that was cut off at the limit SGLang shows nothing, and vLLM what there is of it.
+    Of one that was cut off at the limit one engine shows nothing, and another what there is of it.
     """
     (choice,) = _choices(document)
     message: t.Any = choice.get("message") or {}
@@ -207,4 +208,5 @@ def long_prompt(length: int | None) -> str:
 
 def tools_are_off(said: str) -> bool:
     """Whether an engine refuses tools because it was started without them."""
-    return "--tool-call-parser" in said or "--enable-auto-tool-choice" in said
+    tables = [engine.options for engine in ENGINES.values()]
+    return any(f"--{name}" in said for table in tables for name in (table.tool_parser, table.tool_switch) if name)

@@ -12,14 +12,17 @@ from __future__ import annotations
 import secrets
 import typing as t
 
+from ..engines.registry import KINDS
 from .chat import Answer
 from .golden import Refusal
 
 # How much older than its question an answer may seem, because two hosts' clocks differ.
 CLOCK_TOLERANCE = 60.0
 
-# LiteLLM's words for: do not answer from the cache, and do not keep the answer.
-PAST_THE_CACHE: dict[str, t.Any] = {"cache": {"no-cache": True, "no-store": True}}
+_CACHES = [engine.cache for engine in KINDS.values() if engine.cache]
+
+# What a request has that no cache answers or keeps the answer of.
+PAST_THE_CACHE: dict[str, t.Any] = {name: value for cache in _CACHES for name, value in cache.bypass.items()}
 
 
 def nonce() -> str:
@@ -64,9 +67,9 @@ class Freshness:
 
 def cached_by(headers: t.Mapping[str, str]) -> str | None:
     """The header by which a cache on the way says that the answer is its own; None where there is none."""
-    if headers.get("x-litellm-cache-key"):
-        # LiteLLM sends it with what it had in its cache only.
-        return "x-litellm-cache-key"
+    for cache in _CACHES:
+        if headers.get(cache.header):
+            return cache.header
     for name, value in headers.items():
         if name == "age" and value.strip() not in ("", "0"):
             return f"age: {value}"

@@ -9,12 +9,12 @@ A request may be the first that needs a kernel, and without the compiler it ends
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import subprocess
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import ENDS, INSTALL, Program
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 #: Where a unit looks beside PATH.
@@ -23,69 +23,28 @@ CUDA_PROGRAMS = "/usr/local/cuda/bin"
 HEADER = "Python.h"
 
 
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """A program that an engine runs on demand.
-
-    Attributes:
-        program: its name.
-        packages: those of the distribution that bring it, one of which is enough.
-        why: what needs it.
-        without: what happens where it is missing.
-        fix: what to do where it is missing.
-    """
-
-    program: str
-    packages: tuple[str, ...]
-    why: str
-    without: str
-    fix: str
-
-
-_DEFAULT = "leave engine_packages at its default, or run: apt-get install"
-_COMPILERS = f"{_DEFAULT} build-essential python3-dev"
-_ENDS = "the first request that needs it ends the engine for everybody"
-_NEEDS = {
-    "gcc": Need(
-        "gcc",
-        ("build-essential", "gcc"),
-        "Triton compiles the launcher of each kernel at its first use",
-        _ENDS,
-        _COMPILERS,
-    ),
-    "g++": Need(
-        "g++",
-        ("build-essential", "g++"),
-        "PyTorch compiles what an option of a request needs at its first use",
-        _ENDS,
-        _COMPILERS,
-    ),
-    HEADER: Need(HEADER, ("python3-dev",), "what Triton and PyTorch compile includes it", _ENDS, _COMPILERS),
-    "nvcc": Need(
-        "nvcc",
-        ("nvidia-cuda-toolkit", "cuda-toolkit-13-0", "cuda-nvcc-13-0"),
-        "SGLang compiles kernels of FlashInfer and its own at their first use",
-        _ENDS,
-        "install the CUDA toolkit (NVIDIA's package cuda-toolkit-13-0), name that package in engine_packages, or start "
-        "the host from an AWS Deep Learning AMI",
-    ),
-    "ffmpeg": Need(
-        "ffmpeg",
-        ("ffmpeg",),
-        "SGLang decodes videos with its libraries",
-        "each video is answered with 500",
-        f"{_DEFAULT} ffmpeg",
-    ),
-}
+_COMPILERS = f"{INSTALL} build-essential python3-dev"
 
 #: By accelerator, for every engine. On a CPU the roles switch compilation off.
-_COMMON: dict[str, tuple[Need, ...]] = {
-    "cuda": tuple(_NEEDS[name] for name in ("gcc", "g++", HEADER)),
-    "cpu": (),
+_COMMON: dict[str, tuple[Program, ...]] = {
+    "cuda": (
+        Program(
+            "gcc",
+            ("build-essential", "gcc"),
+            "Triton compiles the launcher of each kernel at its first use",
+            ENDS,
+            _COMPILERS,
+        ),
+        Program(
+            "g++",
+            ("build-essential", "g++"),
+            "PyTorch compiles what an option of a request needs at its first use",
+            ENDS,
+            _COMPILERS,
+        ),
+        Program(HEADER, ("python3-dev",), "what Triton and PyTorch compile includes it", ENDS, _COMPILERS),
+    ),
 }
-#: By accelerator and engine. vLLM does without nvcc: FlashInfer is off where there is none, and others take its place.
-#: ninja is in the locks.
-_OWN: dict[tuple[str, str], tuple[Need, ...]] = {("cuda", "sglang"): (_NEEDS["nvcc"], _NEEDS["ffmpeg"])}
 
 
 def wanted_programs(
@@ -99,13 +58,13 @@ def wanted_programs(
         packages: what is installed before they are needed; what these bring is left out.
     """
     engines = sorted({instance["engine"] for instance in instances} & set(ENGINES))
-    needs: dict[str, Need] = {}
+    needs: dict[str, Program] = {}
     for engine in engines:
-        for need in (*_COMMON.get(accelerator, ()), *_OWN.get((accelerator, engine), ())):
+        for need in (*_COMMON.get(accelerator, ()), *ENGINES[engine].programs.get(accelerator, ())):
             if not set(need.packages) & set(packages):
-                needs[need.program] = need
+                needs[need.name] = need
     return [
-        {"program": need.program, "why": f"{need.why}; without it {need.without}", "fix": need.fix}
+        {"program": need.name, "why": f"{need.why}; without it {need.without}", "fix": need.fix}
         for need in needs.values()
     ]
 

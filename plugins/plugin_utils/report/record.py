@@ -516,7 +516,7 @@ class _Folder:
 def ends(instance: str, step: str, other: str, other_step: str) -> bool:
     """Whether an instance's step ends with that of another one on its host.
 
-    It does when it is the other one's turn, and when both are engines in the same place, such as vllm-0 and sglang-0.
+    It does when it is the other one's turn, and when both are in the same place, before and after a switch of engines.
     """
     index = instance.rpartition("-")[2]
     same_place = instance != other and index.isdecimal() and index == other.rpartition("-")[2]

@@ -12,6 +12,7 @@ import typing as t
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import check_attributes
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
@@ -20,7 +21,7 @@ Spec = t.Mapping[str, t.Any]
 
 #: What is no role's own, and read by the playbooks.
 FLEET: dict[str, Spec] = {
-    "engine": {"type": "str", "choices": ["vllm", "sglang"]},
+    "engine": {"type": "str", "choices": list(ENGINES)},
     "fleet_accelerator": {"type": "str", "choices": ["cuda", "cpu"]},
     "fleet_clients": {
         "type": "list",
@@ -36,7 +37,7 @@ FLEET: dict[str, Spec] = {
             "budget_period": {"type": "str"},
         },
     },
-    "fleet_engine": {"type": "str", "choices": ["vllm", "sglang"]},
+    "fleet_engine": {"type": "str", "choices": list(ENGINES)},
     "fleet_gateway_port": {"type": "int"},
     "fleet_gpu_count": {"type": "int"},
     "fleet_instances": {

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
+
 Number = t.Union[int, float]
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -37,17 +39,9 @@ TIMES = frozenset(
         "gate_deadline",
         "gate_timeout",
         "gpu_driver_timeout",
-        "litellm_cache_ttl",
-        "litellm_shutdown_timeout",
-        "litellm_stream_timeout",
-        "litellm_timeout",
         "rollout_pause",
         "rollout_resume_within",
-        "sglang_http_keep_alive",
-        "sglang_shutdown_timeout",
-        "vllm_http_keep_alive",
-        "vllm_shutdown_timeout",
-        "vllm_sse_keep_alive_interval",
+        *(f"{name}_{variable}" for name, engine in KINDS.items() for variable in engine.variables.times),
     )
 )
 
@@ -60,8 +54,7 @@ SIZES = {
     "gpu_driver_expected_memory": "MiB",
     "gpu_driver_orphan_mib": "MiB",
     "preflight_runtime_gib": "GiB",
-    "vllm_kv_cache_memory_bytes": "B",
-    "vllm_mm_processor_cache_gb": "GiB",
+    **{f"{name}_{one}": unit for name, engine in KINDS.items() for one, unit in engine.variables.sizes.items()},
 }
 
 #: Those that may have a fraction.
@@ -70,12 +63,10 @@ FRACTIONS = frozenset(
         "engine_min_free_gib",
         "gate_deadline",
         "gate_timeout",
-        "litellm_stream_timeout",
-        "litellm_timeout",
         "preflight_runtime_gib",
         "rollout_pause",
         "rollout_resume_within",
-        "vllm_mm_processor_cache_gb",
+        *(f"{name}_{variable}" for name, engine in KINDS.items() for variable in engine.variables.fractions),
     )
 )
 

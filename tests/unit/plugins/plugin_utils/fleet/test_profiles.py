@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import Fit, Gpu, fit
 from ansible_collections.inference.fleet.plugins.module_utils.memory.options import read_options
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import Processor, parse_config
@@ -18,7 +19,6 @@ from tests.profiles_page import PAGE, written
 from tests.unit.plugins.module_utils.model import model_configs as models
 
 ROLES = Path(__file__).parents[5] / "roles"
-ENGINES = ("vllm", "sglang")
 L40S = Gpu("NVIDIA L40S", 46068, 609)
 L4 = Gpu("NVIDIA L4", 23034)
 
@@ -64,7 +64,7 @@ def test_a_profile_that_there_is_not_is_refused_with_those_that_there_are() -> N
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_setting_is_the_default_of_its_variable(engine: str) -> None:
     defaults = yaml.safe_load((ROLES / engine / "defaults" / "main.yml").read_text())
-    named = {setting.name for profile in PROFILES.values() for setting in profile.settings[engine]}
+    named = {setting.name for settings in ENGINES[engine].profiles.values() for setting in settings}
     for name in named:
         assert f"__{engine}_profile.{name} " in str(defaults[f"{engine}_{name}"]), name
     read = {match for value in defaults.values() for match in re.findall(rf"__{engine}_profile\.(\w+)", str(value))}
@@ -74,8 +74,9 @@ def test_every_setting_is_the_default_of_its_variable(engine: str) -> None:
 
 
 def test_every_line_has_its_reason_and_its_source() -> None:
-    for profile in PROFILES.values():
-        for settings in profile.settings.values():
+    for engine in ENGINES.values():
+        assert set(engine.profiles) == set(PROFILES)
+        for settings in engine.profiles.values():
             for setting in settings:
                 assert setting.why.endswith("."), setting
                 assert setting.source, setting
