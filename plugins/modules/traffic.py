@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Send requests through a change, without retries, and report every one that failed."""
+"""Documentation of the action plugin of this name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ description:
   - The driver never tries a request again. A connection that the server closed before a request was sent on it is
     replaced, as every client does.
   - A stream is whole when it had its finish reason and C([DONE]), and no error event.
-  - Runs on the controller. The driver goes on when the module has ended, and ends by itself when O(owner_pid) is gone.
+  - Runs on the controller, whichever host the task is for. The driver goes on when the task has ended, and ends by
+    itself when O(owner_pid) is gone.
   - Proxies that the environment names are not used.
+requirements:
+  - aiohttp 3.11 or later, on the controller, for O(state=started)
 attributes:
   check_mode:
     support: full
@@ -36,7 +39,7 @@ options:
     choices: [started, stopped, read]
   path:
     description:
-      - The report, a JSON file, written anew every second. Its directory is made.
+      - The report, a JSON file, written every second. Its directory is made.
       - The driver's pid and its log are beside it, with C(.pid) and C(.log) at the end.
     type: path
     required: true
@@ -110,13 +113,13 @@ EXAMPLES = r"""
     api_key: "{{ key }}"
     model: Qwen/Qwen3-VL-8B-Instruct
     owner_pid: "{{ playbook_pid }}"
-  delegate_to: localhost
+  run_once: true
 
 - name: End the watch
   inference.fleet.traffic:
     state: stopped
     path: /var/lib/traffic/traffic.json
-  delegate_to: localhost
+  run_once: true
   register: watch
 """
 
@@ -167,80 +170,3 @@ report:
     error_counts: {request: {}, stream: {cut (connection reset): 1}}
     longest_gap: {seconds: 0.4, at: 1795000100.2}
 """
-
-import os
-import typing as t
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import control
-
-ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "state": {"type": "str", "required": True, "choices": ["started", "stopped", "read"]},
-    "path": {"type": "path", "required": True},
-    "url": {"type": "str"},
-    "api_key": {"type": "str", "no_log": True},
-    "model": {"type": "str"},
-    "owner_pid": {"type": "int"},
-    "streams": {"type": "int", "default": 4},
-    "requests_per_second": {"type": "float", "default": 2},
-    "stream_prompt": {"type": "str", "default": "Count without end."},
-    "stream_tokens": {"type": "int", "default": 200, "no_log": False},
-    "ignore_eos": {"type": "bool", "default": True},
-    "request_prompt": {"type": "str", "default": "What is the capital of France? Answer with one word."},
-    "request_tokens": {"type": "int", "default": 16, "no_log": False},
-    "timeout": {"type": "float", "default": 60},
-    "grace": {"type": "float", "default": 30},
-    "max_seconds": {"type": "float", "default": 14400},
-    "ca_path": {"type": "path"},
-    "validate_certs": {"type": "bool", "default": True},
-}
-
-NEEDED = ["url", "model", "owner_pid"]
-
-
-def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
-    """Do what the parameters say; the module's result."""
-    path = os.path.abspath(params["path"])
-    changed = False
-    if params["state"] == "started":
-        # Ansible takes a null for an answer.
-        missing = [name for name in NEEDED if not params[name]]
-        if missing:
-            raise FleetError(f"With state started, {' and '.join(missing)} cannot be empty.")
-        changed = control.running(path) is None
-        if changed and not check:
-            config = {name: value for name, value in params.items() if name not in ("state", "path")}
-            control.start({**config, "api_key": params["api_key"] or "", "output": path})
-    elif params["state"] == "stopped":
-        changed = control.running(path) is not None if check else control.stop(path, params["grace"])
-    pid = control.running(path)
-    report = control.report(path)
-    return {
-        "changed": changed,
-        "path": path,
-        "pid": pid or 0,
-        "running": pid is not None,
-        "complete": bool(report and report["ended"]),
-        "report": report,
-    }
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENTS,
-        required_if=[("state", "started", NEEDED)],
-        supports_check_mode=True,
-    )
-    try:
-        result = run(module.params, module.check_mode)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        path = error.filename or module.params["path"]
-        module.fail_json(msg=f"{path} cannot be read or written ({error.strerror}). Give another path.")
-    module.exit_json(**result)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,8 +12,8 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import control
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic import control
 
 from lab import state
 from tests.project import MODEL, ROOT, Run

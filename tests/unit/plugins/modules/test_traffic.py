@@ -1,5 +1,8 @@
+"""The task that starts, reads and stops the traffic driver, with drivers that are real."""
+
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -8,13 +11,16 @@ import sys
 import time
 import typing as t
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from ansible_collections.inference.fleet.plugins.action.traffic import ActionModule
 from ansible_collections.inference.fleet.plugins.module_utils.core import processes
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import driver as traffic_driver
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config import pid_path
 
 from tests.fakes.engine import FakeEngine
-from tests.unit.conftest import Result, RunModule
+
+Result = dict[str, t.Any]
 
 ROOT = Path(__file__).resolve().parents[4]
 KEY = "sk-test-0123456789-0123456789"
@@ -38,10 +44,17 @@ def path(tmp_path: Path) -> t.Iterator[Path]:
 
 def driver(report: Path) -> int | None:
     try:
-        record = json.loads(Path(traffic_driver.pid_path(str(report))).read_text())
+        record = json.loads(Path(pid_path(str(report))).read_text())
     except FileNotFoundError:
         return None
     return record["pid"] if processes.runs(record["pid"], record["started"]) else None
+
+
+def act(args: dict[str, t.Any], check: bool = False) -> Result:
+    task = mock.Mock(args=args, async_val=0, check_mode=check, action="inference.fleet.traffic")
+    action = ActionModule(task, mock.MagicMock(), mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock())
+    result: Result = action.run(task_vars={})
+    return result
 
 
 def started(engine: FakeEngine, path: Path, **more: t.Any) -> dict[str, t.Any]:
@@ -59,8 +72,8 @@ def until(path: Path, wanted: t.Callable[[Result], object]) -> Result:
     raise AssertionError(path.read_text())
 
 
-def test_a_watch_from_its_beginning_to_its_end(run_module: RunModule, engine: FakeEngine, path: Path) -> None:
-    result = run_module("traffic", started(engine, path, streams=3, requests_per_second=10))
+def test_a_watch_from_its_beginning_to_its_end(engine: FakeEngine, path: Path) -> None:
+    result = act(started(engine, path, streams=3, requests_per_second=10))
     assert result["changed"]
     assert result["running"]
     assert not result["complete"]
@@ -69,16 +82,16 @@ def test_a_watch_from_its_beginning_to_its_end(run_module: RunModule, engine: Fa
     assert result["report"]["first_answer"] == {"ok": True, "what": ""}
     assert os.getsid(result["pid"]) == result["pid"], "what ends this session does not end it"
 
-    again = run_module("traffic", started(engine, path))
+    again = act(started(engine, path))
     assert not again["changed"]
     assert again["pid"] == result["pid"]
 
     until(path, lambda report: report["streams"]["whole"] >= 3 and report["requests"]["ok"] >= 10)
-    seen = run_module("traffic", {"state": "read", "path": str(path)})
+    seen = act({"state": "read", "path": str(path)})
     assert not seen["changed"]
     assert seen["report"]["streams"]["whole"] >= 3
 
-    last = run_module("traffic", {"state": "stopped", "path": str(path)})
+    last = act({"state": "stopped", "path": str(path)})
     assert last["changed"]
     assert (last["running"], last["pid"], last["complete"]) == (False, 0, True)
     assert last["report"]["errors"] == []
@@ -87,7 +100,7 @@ def test_a_watch_from_its_beginning_to_its_end(run_module: RunModule, engine: Fa
     for file in path.parent.iterdir():
         assert KEY not in file.read_text()
 
-    after = run_module("traffic", {"state": "stopped", "path": str(path)})
+    after = act({"state": "stopped", "path": str(path)})
     assert not after["changed"]
     assert after["report"] == last["report"]
 
@@ -101,11 +114,11 @@ def test_a_watch_from_its_beginning_to_its_end(run_module: RunModule, engine: Fa
     ],
 )
 def test_a_server_that_does_not_answer_is_named(
-    run_module: RunModule, engine: FakeEngine, path: Path, fault: dict[str, t.Any], words: str
+    engine: FakeEngine, path: Path, fault: dict[str, t.Any], words: str
 ) -> None:
     for name, value in fault.items():
         engine.faults.set(name, value)
-    result = run_module("traffic", started(engine, path))
+    result = act(started(engine, path))
     assert result["failed"]
     assert result["msg"].startswith(f"The traffic driver's first request to {engine.url} gave ")
     assert words in result["msg"]
@@ -114,10 +127,10 @@ def test_a_server_that_does_not_answer_is_named(
     assert len(engine.requests) == 1
 
 
-def test_nothing_listens(run_module: RunModule, path: Path) -> None:
+def test_nothing_listens(path: Path) -> None:
     with FakeEngine() as gone:
         pass
-    result = run_module("traffic", started(gone, path))
+    result = act(started(gone, path))
     assert "gave connection refused." in result["msg"]
     assert "rollout_watch_url" in result["msg"]
 
@@ -136,75 +149,82 @@ def test_nothing_listens(run_module: RunModule, path: Path) -> None:
         ),
     ],
 )
-def test_wrong_options_are_named(
-    run_module: RunModule, engine: FakeEngine, path: Path, change: dict[str, t.Any], words: str
-) -> None:
-    result = run_module("traffic", {**started(engine, path), **change})
+def test_wrong_options_are_named(engine: FakeEngine, path: Path, change: dict[str, t.Any], words: str) -> None:
+    result = act({**started(engine, path), **change})
     assert result["failed"]
     assert words in result["msg"]
     assert engine.requests == []
     assert driver(path) is None
 
 
-def test_a_path_that_cannot_be_written_is_named(run_module: RunModule, engine: FakeEngine, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(engine: FakeEngine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = run_module("traffic", started(engine, tmp_path / "file" / "traffic.json"))
+    result = act(started(engine, tmp_path / "file" / "traffic.json"))
     assert result["msg"] == f"{tmp_path}/file cannot be read or written (File exists). Give another path."
 
 
-def test_check_mode_starts_and_stops_nothing(run_module: RunModule, engine: FakeEngine, path: Path) -> None:
-    result = run_module("traffic", started(engine, path), check=True)
+def test_a_missing_library_is_named(engine: FakeEngine, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    act(started(engine, path))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "aiohttp" else find(name))
+    assert act({"state": "stopped", "path": str(path)})["complete"], "stopping one needs no library"
+    result = act(started(engine, path))
+    assert result["failed"]
+    assert f"needs the Python library aiohttp, which {sys.executable} does not have" in result["msg"]
+    assert f"`{sys.executable} -m pip install aiohttp`" in result["msg"]
+
+
+def test_check_mode_starts_and_stops_nothing(engine: FakeEngine, path: Path) -> None:
+    result = act(started(engine, path), check=True)
     assert result["changed"]
     assert not path.parent.exists()
     assert engine.requests == []
-    pid = run_module("traffic", started(engine, path))["pid"]
-    assert not run_module("traffic", started(engine, path), check=True)["changed"]
-    assert run_module("traffic", {"state": "stopped", "path": str(path)}, check=True)["changed"]
+    pid = act(started(engine, path))["pid"]
+    assert not act(started(engine, path), check=True)["changed"]
+    assert act({"state": "stopped", "path": str(path)}, check=True)["changed"]
     assert driver(path) == pid
-    run_module("traffic", {"state": "stopped", "path": str(path)})
+    act({"state": "stopped", "path": str(path)})
 
 
-def test_another_process_with_the_pid_is_left_alone(run_module: RunModule, engine: FakeEngine, path: Path) -> None:
+def test_another_process_with_the_pid_is_left_alone(engine: FakeEngine, path: Path) -> None:
     other = subprocess.Popen(["sleep", "300"])
     try:
         ticks = processes.start_ticks(other.pid)
         assert ticks is not None
         path.parent.mkdir()
         path.write_text('{"ended": null, "first_answer": {"ok": true, "what": ""}}')
-        Path(traffic_driver.pid_path(str(path))).write_text(json.dumps({"pid": other.pid, "started": ticks - 1}))
-        result = run_module("traffic", {"state": "stopped", "path": str(path)})
+        Path(pid_path(str(path))).write_text(json.dumps({"pid": other.pid, "started": ticks - 1}))
+        result = act({"state": "stopped", "path": str(path)})
         assert not result["changed"]
         assert not result["complete"]
         assert other.poll() is None
         # What an earlier one left is not taken for the new one's first answer.
         engine.faults.set("reject")
-        assert "401" in run_module("traffic", started(engine, path))["msg"]
+        assert "401" in act(started(engine, path))["msg"]
         assert other.poll() is None
     finally:
         other.kill()
         other.wait()
 
 
-def test_the_report_of_a_driver_that_was_killed_is_what_it_had(
-    run_module: RunModule, engine: FakeEngine, path: Path
-) -> None:
-    pid = run_module("traffic", started(engine, path))["pid"]
+def test_the_report_of_a_driver_that_was_killed_is_what_it_had(engine: FakeEngine, path: Path) -> None:
+    pid = act(started(engine, path))["pid"]
     until(path, lambda report: report["requests"]["ok"] >= 3)
     os.kill(pid, signal.SIGKILL)
-    result = run_module("traffic", {"state": "stopped", "path": str(path)})
+    result = act({"state": "stopped", "path": str(path)})
     assert not result["complete"]
     assert result["report"]["requests"]["ok"] >= 3
-    assert run_module("traffic", started(engine, path))["pid"] not in (0, pid)
-    run_module("traffic", {"state": "stopped", "path": str(path)})
+    assert act(started(engine, path))["pid"] not in (0, pid)
+    act({"state": "stopped", "path": str(path)})
 
 
-def test_nothing_was_ever_started(run_module: RunModule, path: Path) -> None:
-    result = run_module("traffic", {"state": "stopped", "path": str(path)})
+def test_nothing_was_ever_started(path: Path) -> None:
+    result = act({"state": "stopped", "path": str(path)})
     assert (result["changed"], result["report"], result["complete"]) == (False, None, False)
 
 
 PLAY = """
-- hosts: localhost
+- hosts: all
   gather_facts: false
   tasks:
     - inference.fleet.traffic:
@@ -218,12 +238,11 @@ PLAY = """
 """
 
 
-def test_it_outlives_the_module_that_ansible_removes(run_module: RunModule, engine: FakeEngine, path: Path) -> None:
-    """Ansible gives a module its code in a zip file of its own; the driver goes on without it."""
+def test_it_outlives_the_playbook_that_has_begun_it(engine: FakeEngine, path: Path) -> None:
     play = path.parent.with_suffix(".yml")
     play.write_text(PLAY.format(path=path, url=engine.url, key=KEY, model=engine.model, owner=os.getpid()))
     done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", "localhost,", "-c", "local", play, "-v"],
+        [Path(sys.executable).parent / "ansible-playbook", "-i", "no-such-host.invalid,", play, "-v"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -236,7 +255,7 @@ def test_it_outlives_the_module_that_ansible_removes(run_module: RunModule, engi
     until(path, lambda report: report["requests"]["ok"] >= before + 10 and report["streams"]["whole"] >= 2)
     command = Path(f"/proc/{driver(path)}/cmdline").read_text()
     assert KEY not in command
-    result = run_module("traffic", {"state": "stopped", "path": str(path)})
+    result = act({"state": "stopped", "path": str(path)})
     assert result["complete"]
     assert result["report"]["errors"] == []
     assert Path(f"{path}.log").read_text() == ""

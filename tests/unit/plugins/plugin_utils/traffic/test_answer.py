@@ -5,7 +5,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.answer import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.answer import (
     EventReader,
     StreamedAnswer,
     judge,

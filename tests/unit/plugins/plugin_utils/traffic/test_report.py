@@ -4,8 +4,8 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import report as traffic_report
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Failure, Report, Row, Spread
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic import report as traffic_report
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure, Report, Row, Spread
 
 REFUSED = Failure("connection refused", "connection refused")
 RESET = Failure("connection reset", "connection reset")

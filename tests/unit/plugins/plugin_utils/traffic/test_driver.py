@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core import processes
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import driver
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic import driver
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config import pid_path, read_config
 
 from tests.fakes.engine import FakeEngine
 
@@ -92,7 +93,7 @@ class Drive:
         assert report is not None, self.log.read_text()
         assert self.log.read_text() == ""
         assert report["ended"] is not None
-        assert not Path(driver.pid_path(str(self.output))).exists()
+        assert not Path(pid_path(str(self.output))).exists()
         assert sorted(path.name for path in self.output.parent.iterdir()) == ["report.json"]
         assert KEY not in self.output.read_text()
         assert status == (driver.NO_ANSWER if report["ended_because"] == "no_first_answer" else 0)
@@ -336,7 +337,7 @@ def test_its_time_is_bounded(engine: FakeEngine, tmp_path: Path) -> None:
 def test_the_report_survives_a_kill(engine: FakeEngine, tmp_path: Path) -> None:
     with Drive(tmp_path, engine.url) as drive:
         drive.until(lambda report: report["streams"]["whole"] >= 4)
-        assert json.loads(Path(driver.pid_path(str(drive.output))).read_text()) == {
+        assert json.loads(Path(pid_path(str(drive.output))).read_text()) == {
             "pid": drive.process.pid,
             "started": processes.start_ticks(drive.process.pid),
         }
@@ -512,7 +513,7 @@ class Relay:
 def test_a_wrong_configuration_is_refused(change: dict[str, t.Any], message: str) -> None:
     config = {"url": "http://127.0.0.1:8000", "model": "m", "output": "/tmp/report.json", "api_key": KEY}
     with pytest.raises(FleetError, match=message) as refused:
-        driver.read_config(json.dumps({**config, **change}))
+        read_config(json.dumps({**config, **change}))
     assert KEY not in refused.value.message
     assert "sk-a" not in refused.value.message
 

@@ -5,7 +5,7 @@
 
 A program of its own, which module traffic starts::
 
-    driver=ansible_collections.inference.fleet.plugins.module_utils.traffic.driver
+    driver=ansible_collections.inference.fleet.plugins.plugin_utils.traffic.driver
     PYTHONPATH=collections python3 -m $driver < config.json
 
 The configuration comes on stdin because it holds the API key; its names are those of Config. Some clients stream long
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -33,16 +32,16 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import proces
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.answer import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.answer import (
     ENDED_EARLY,
     StreamedAnswer,
     judge,
-    refusal,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.http_client import Broken, Connection, Connector
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Failure, Report
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Request as SentRequest
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Stream as SentStream
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.client import Answer, Broken, Client
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config import Config, pid_path, read_config
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure, Report
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Request as SentRequest
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Stream as SentStream
 
 # Why it ended.
 STOPPED = "stopped"
@@ -62,76 +61,6 @@ _WRITE_EVERY = 1.0
 _STREAM_PAUSE = 0.2
 _PAUSE_AFTER_FAILURE = 0.5
 _MAX_REQUESTS_IN_FLIGHT = 200
-_MAX_BODY = 64 * 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What to send, where, and until when.
-
-    Attributes:
-        url: base URL, with or without ``/v1``.
-        api_key: sent as a Bearer token; none when empty.
-        model: the served model name.
-        output: path of the report; the process is recorded in a file beside it, see pid_path().
-        owner_pid: the process without which it ends; None for none.
-        streams: how many clients stream.
-        requests_per_second: short requests.
-        stream_prompt, stream_tokens, ignore_eos: what the streaming clients ask for.
-        request_prompt, request_tokens: what the short requests ask for.
-        timeout: seconds of silence after which a request or stream has failed.
-        grace: seconds that streams get to end after SIGTERM.
-        max_seconds: how long it runs at most.
-        ca_path: certificates to trust for https; the system's when None.
-        validate_certs: False accepts any certificate.
-    """
-
-    url: str
-    model: str
-    output: str
-    api_key: str = ""
-    owner_pid: int | None = None
-    streams: int = 4
-    requests_per_second: float = 2.0
-    stream_prompt: str = "Count without end."
-    stream_tokens: int = 200
-    ignore_eos: bool = True
-    request_prompt: str = "What is the capital of France? Answer with one word."
-    request_tokens: int = 16
-    timeout: float = 60.0
-    grace: float = 30.0
-    max_seconds: float = 4 * 3600.0
-    ca_path: str | None = None
-    validate_certs: bool = True
-
-
-def read_config(text: str) -> Config:
-    """The configuration in a JSON document.
-
-    Raises:
-        FleetError: it is not one. The message does not repeat it.
-    """
-    try:
-        config = Config(**json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise FleetError(f"The traffic driver's configuration is not one ({type(error).__name__}).") from None
-    if not (config.api_key.isascii() and config.api_key.isprintable()):
-        raise FleetError("api_key holds characters that no HTTP header can carry.")
-    if config.streams < 0 or config.requests_per_second < 0 or config.streams + config.requests_per_second == 0:
-        raise FleetError(
-            f"streams is {config.streams} and requests_per_second is {config.requests_per_second:g}. Neither can be "
-            "negative, and one has to be more than 0."
-        )
-    if not os.path.isabs(config.output):
-        raise FleetError(f"output is {config.output}, which is no absolute path.")
-    if config.timeout <= 0 or config.grace < 0 or config.max_seconds <= 0:
-        raise FleetError("timeout and max_seconds have to be more than 0, and grace not less.")
-    return config
-
-
-def pid_path(output: str) -> str:
-    """Where the driver that writes ``output`` is recorded, as ``{"pid": …, "started": clock ticks}``."""
-    return f"{output}.pid"
 
 
 class Driver:
@@ -139,8 +68,9 @@ class Driver:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._target = parse_url(config.url)
-        self._connector = Connector(self._target, self._context(), config.timeout)
+        target = parse_url(config.url)
+        context = _context(config) if target.tls else None
+        self._client = Client(target, config.api_key, context, config.timeout)
         # Wall clock of the report that no setting of the clock moves.
         self._epoch = time.time() - time.monotonic()
         self._report = Report(self._now())
@@ -164,7 +94,7 @@ class Driver:
             return await self._drive()
         finally:
             ticking.cancel()
-            self._connector.close()
+            await self._client.close()
             self._report.ended = self._now()
             self._write(durably=True)
             with contextlib.suppress(FileNotFoundError):
@@ -225,12 +155,10 @@ class Driver:
 
     async def _request(self, reuse: bool) -> None:
         config = self._config
-        request = self._http(config.request_prompt, config.request_tokens, reuse, {})
         sent = self._report.request(self._now())
         try:
-            async with self._connection(reuse) as connection:
-                head = await connection.ask(request, config.timeout)
-                failure = judge(head.status, await self._body(connection), config.api_key)
+            async with self._client.ask(self._ask(config.request_prompt, config.request_tokens), reuse) as answer:
+                failure = judge(answer.status, await answer.body(), config.api_key)
         except Broken as error:
             failure = error.failure
         self._finish_request(sent, failure)
@@ -254,82 +182,38 @@ class Driver:
         """One stream; whether it was whole."""
         config = self._config
         options = {"stream": True, **({"ignore_eos": True} if config.ignore_eos else {})}
-        request = self._http(config.stream_prompt, config.stream_tokens, reuse, options)
         sent = self._report.stream(self._now())
         try:
-            async with self._connection(reuse) as connection:
-                head = await connection.ask(request, config.timeout)
-                if head.status != 200:
-                    sent.refused(self._now(), refusal(head.status, await self._body(connection), config.api_key))
-                    return False
-                kind = head.headers.get("content-type", "")
-                if not kind.startswith("text/event-stream"):
-                    body = await self._body(connection)
-                    failure = judge(200, body, config.api_key) or Failure("no stream", "200, but no stream of events")
-                    sent.refused(self._now(), failure)
-                    return False
-                return await self._read_stream(connection, sent)
+            async with self._client.ask(
+                self._ask(config.stream_prompt, config.stream_tokens, **options), reuse
+            ) as answer:
+                if answer.status == 200 and answer.kind.startswith("text/event-stream"):
+                    return await self._read_stream(answer, sent)
+                failure = judge(answer.status, await answer.body(), config.api_key)
+                sent.refused(self._now(), failure or Failure("no stream", "200, but no stream of events"))
         except Broken as error:
             sent.refused(self._now(), error.failure)
-            return False
+        return False
 
-    async def _read_stream(self, connection: Connection, sent: SentStream) -> bool:
-        answer = StreamedAnswer(self._config.api_key)
+    async def _read_stream(self, answer: Answer, sent: SentStream) -> bool:
+        streamed = StreamedAnswer(self._config.api_key)
         broken: Failure | None = None
         try:
-            while not connection.ended:
-                content = await connection.more()
-                if content:
-                    sent.content(self._now(), answer.feed(content))
+            async for piece in answer.pieces():
+                sent.content(self._now(), streamed.feed(piece))
         except Broken as error:
             broken = error.failure
         # After [DONE], how the connection ends is no client's concern.
-        failure = answer.verdict()
+        failure = streamed.verdict()
         if failure:
             sent.cut(self._now(), broken if broken and failure.kind == ENDED_EARLY else failure)
             return False
         sent.whole(self._now())
         return True
 
-    async def _body(self, connection: Connection) -> bytes:
-        body = b""
-        while not connection.ended:
-            body += await connection.more()
-            if len(body) > _MAX_BODY:
-                raise Broken(Failure("too long", f"a body of more than {_MAX_BODY} bytes"))
-        return body
-
-    @contextlib.asynccontextmanager
-    async def _connection(self, reuse: bool) -> t.AsyncIterator[Connection]:
-        connection = await self._connector.open(reuse)
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        if reuse:
-            self._connector.give_back(connection)
-        else:
-            # The server was told that it can close, and may do so without a word.
-            connection.close()
-
-    def _http(self, prompt: str, tokens: int, keep: bool, options: dict[str, t.Any]) -> bytes:
-        target = self._target
-        host = f"[{target.host}]" if ":" in target.host else target.host
+    def _ask(self, prompt: str, tokens: int, **options: t.Any) -> dict[str, t.Any]:
         messages = [{"role": "user", "content": prompt}]
-        document = {"model": self._config.model, "messages": messages, "max_tokens": tokens, "temperature": 0}
-        body = json.dumps({**document, **options}).encode()
-        headers = [
-            f"POST {target.prefix}/v1/chat/completions HTTP/1.1",
-            f"Host: {host}" if target.port == (443 if target.tls else 80) else f"Host: {host}:{target.port}",
-            *([f"Authorization: Bearer {self._config.api_key}"] if self._config.api_key else []),
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            "Accept: */*",
-            "User-Agent: inference-fleet-traffic",
-            f"Connection: {'keep-alive' if keep else 'close'}",
-        ]
-        return "\r\n".join(headers).encode() + b"\r\n\r\n" + body
+        return {"model": self._config.model, "messages": messages, "max_tokens": tokens, "temperature": 0, **options}
 
     def _start(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
         """Begin what has to come to its end before the program does."""
@@ -355,7 +239,7 @@ class Driver:
             await asyncio.wait_for(self._stopping.wait(), max(0.0, seconds))
 
     async def _tick(self) -> None:
-        written = swept = self._now()
+        written = self._now()
         while True:
             due = self._now() + _TICK
             await asyncio.sleep(_TICK)
@@ -365,9 +249,6 @@ class Driver:
                 self._stop(OWNER_GONE)
             elif now - self._report.began > self._config.max_seconds:
                 self._stop(TIME_OVER)
-            if now - swept > 1:
-                swept = now
-                self._connector.sweep()
             if now - written > _WRITE_EVERY - _TICK / 2:
                 written = now
                 self._write()
@@ -409,19 +290,18 @@ class Driver:
     def _now(self) -> float:
         return self._epoch + time.monotonic()
 
-    def _context(self) -> ssl.SSLContext | None:
-        if not self._target.tls:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=self._config.ca_path)
-        except (OSError, ssl.SSLError) as error:
-            raise FleetError(
-                f"ca_path is {self._config.ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
-            ) from error
-        if not self._config.validate_certs:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+
+def _context(config: Config) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.ca_path)
+    except (OSError, ssl.SSLError) as error:
+        raise FleetError(
+            f"ca_path is {config.ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
+        ) from error
+    if not config.validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def _run(config: Config) -> int:

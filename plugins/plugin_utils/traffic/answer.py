@@ -15,7 +15,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import excerpt
-from ansible_collections.inference.fleet.plugins.module_utils.traffic.report import Failure
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure
 
 # What a model ends its answer with by itself. Anything else (abort, error) is the server's doing.
 _GOOD_ENDS = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})

@@ -1,18 +1,17 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Starting and stopping the traffic driver, which outlives the module that starts it."""
+"""Starting and stopping the traffic driver, which outlives the task that starts it."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 
@@ -20,8 +19,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import proces
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url
-from ansible_collections.inference.fleet.plugins.module_utils.traffic import driver
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config import pid_path, read_config
 
+_DRIVER = f"{__name__.rpartition('.')[0]}.driver"
+_LIBRARY = "aiohttp"
 _POLL_SECONDS = 0.05
 # Beyond the time that the driver itself allows for its first answer, and for the streams in flight at the end.
 _SLACK_SECONDS = 15.0
@@ -34,7 +35,7 @@ def log_path(output: str) -> str:
 
 def running(output: str) -> int | None:
     """The pid of the driver that writes ``output``, None where there is none."""
-    record = read_json(driver.pid_path(output))
+    record = read_json(pid_path(output))
     try:
         pid, started = int(record["pid"]), record["started"]
     except (KeyError, TypeError, ValueError):
@@ -52,7 +53,7 @@ def start(config: dict[str, t.Any]) -> int:
     """Start the driver and wait for its first answer.
 
     Args:
-        config: for _traffic.Config.
+        config: for Config.
 
     Returns:
         Its pid.
@@ -61,17 +62,22 @@ def start(config: dict[str, t.Any]) -> int:
         FleetError: it cannot be started, or its first request failed; then it has ended.
     """
     output = config["output"]
-    # Here, where there is somebody to tell.
-    read = driver.read_config(json.dumps(config))
+    if importlib.util.find_spec(_LIBRARY) is None:
+        pip = f"{sys.executable} -m pip install"
+        raise FleetError(
+            f"The traffic driver needs the Python library {_LIBRARY}, which {sys.executable} does not have. Install "
+            f"it: `{pip} {_LIBRARY}`, or in a checkout `{pip} --require-hashes -r requirements/controller.txt`."
+        )
+    # Here, where a failure can be shown.
+    read = read_config(json.dumps(config))
     parse_url(read.url)
     os.makedirs(os.path.dirname(output), exist_ok=True)
     # An earlier run's would be taken for the new one's.
-    for path in (output, driver.pid_path(output)):
+    for path in (output, pid_path(output)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    with _program_path() as path:
-        process = _spawn(config, path)
-        first = _first_answer(process, output, read.timeout + _SLACK_SECONDS)
+    process = _spawn(config)
+    first = _first_answer(process, output, read.timeout + _SLACK_SECONDS)
     if first["ok"]:
         return process.pid
     process.wait(_SLACK_SECONDS)
@@ -124,16 +130,17 @@ def _first_answer(process: subprocess.Popen[bytes], output: str, seconds: float)
     raise FleetError(f"The traffic driver had no first answer within {seconds:.0f} s, and was ended.")
 
 
-def _spawn(config: dict[str, t.Any], path: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": path}
+def _spawn(config: dict[str, t.Any]) -> subprocess.Popen[bytes]:
+    # Where this collection was found, an installed one or a checkout.
+    root = __file__[: -len(f"{__name__.replace('.', os.sep)}.py")].rstrip(os.sep)
     with open(log_path(config["output"]), "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", driver.__name__],
+            [sys.executable, "-m", _DRIVER],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             cwd="/",
-            env=environment,
+            env={**os.environ, "PYTHONPATH": root},
             # What ends the playbook with its whole group or terminal does not end the driver before its last report.
             start_new_session=True,
         )
@@ -141,18 +148,3 @@ def _spawn(config: dict[str, t.Any], path: str) -> subprocess.Popen[bytes]:
     with contextlib.suppress(BrokenPipeError), process.stdin:
         process.stdin.write(json.dumps(config).encode())
     return process
-
-
-@contextlib.contextmanager
-def _program_path() -> t.Iterator[str]:
-    """Where Python finds the driver, for as long as the driver needs to be imported.
-
-    Ansible gives a module its code in a zip file that it removes when the module ends.
-    """
-    name = driver.__name__.replace(".", os.sep) + ".py"
-    root = driver.__file__[: -len(name)].rstrip(os.sep)
-    if os.path.isdir(root):
-        yield root
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        yield shutil.copy(root, os.path.join(directory, "driver.zip"))
