@@ -26,7 +26,9 @@ description:
     C(index.html) beside the journal, and prints the outcome and where the page is.
   - What goes wrong in it is one warning, and never the playbook's failure.
 requirements:
-  - C(inference.fleet.rollout) in C(callbacks_enabled), in C(ansible.cfg) or E(ANSIBLE_CALLBACKS_ENABLED).
+  - The playbooks of this collection enable it by themselves (P(inference.fleet.progress#lookup)). Your own playbooks
+    that use the role need C(inference.fleet.rollout) in C(callbacks_enabled), in C(ansible.cfg) or
+    E(ANSIBLE_CALLBACKS_ENABLED).
 seealso:
   - module: inference.fleet.rollout
 """

@@ -233,12 +233,15 @@ PLAYBOOK = """
 - hosts: all
   gather_facts: false
   tasks:
-    - rollout: {journal: "{{ journal }}"}
-      run_once: true
-    - rollout: {journal: "{{ journal }}", text: "{{ text }}"}
-      run_once: true
-    - ansible.builtin.raw: "true"
-    - rollout: {journal: "{{ journal }}", text: "{{ later }}", seconds: 60}
+    - ansible.builtin.import_tasks: "{{ lookup('inference.fleet.progress', 'tasks.yml') }}"
+"""
+TASKS = """
+- rollout: {journal: "{{ journal }}"}
+  run_once: true
+- rollout: {journal: "{{ journal }}", text: "{{ text }}"}
+  run_once: true
+- ansible.builtin.raw: "true"
+- rollout: {journal: "{{ journal }}", text: "{{ later }}", seconds: 60}
 """
 PLUGIN = """
 import time
@@ -262,6 +265,7 @@ def ansible(tmp_path: Path, journal: Path) -> t.Callable[[Journal], subprocess.P
     (tmp_path / "action_plugins").mkdir()
     (tmp_path / "action_plugins" / "rollout.py").write_text(textwrap.dedent(PLUGIN))
     (tmp_path / "play.yml").write_text(PLAYBOOK)
+    (tmp_path / "tasks.yml").write_text(TASKS)
     local = f"ansible_connection=local ansible_python_interpreter={sys.executable}"
     (tmp_path / "hosts.ini").write_text(f"inference-1 {local}\ninference-2 ansible_host=127.0.0.1 ansible_port=1\n")
 
@@ -277,7 +281,6 @@ def ansible(tmp_path: Path, journal: Path) -> t.Callable[[Journal], subprocess.P
             env={
                 **os.environ,
                 "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
-                "ANSIBLE_CALLBACKS_ENABLED": ACTION,
                 "ANSIBLE_SSH_RETRIES": "0",
                 "ANSIBLE_HOME": str(tmp_path / "ansible"),
                 # As it is for a person who has not set it.

@@ -1,0 +1,53 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Enables the callback that shows how a rollout goes on."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible import constants
+from ansible.plugins.lookup import LookupBase
+
+DOCUMENTATION = """
+name: progress
+version_added: 0.2.0
+author:
+  - inference.fleet contributors
+short_description: Enables the callback that shows how a rollout goes on
+description:
+  - Enables the callback P(inference.fleet.rollout#callback), whether or not C(callbacks_enabled) names it, and returns
+    its terms. So a playbook of the collection shows the same with a person's own C(ansible.cfg), or with none.
+  - It has an effect only where Ansible evaluates it before it loads callbacks. That is the file name of
+    M(ansible.builtin.import_tasks), which is evaluated while the playbook is read.
+options:
+  _terms:
+    description: What to return.
+    type: list
+    elements: str
+    required: true
+"""
+
+EXAMPLES = """
+- name: Check the variables
+  ansible.builtin.import_tasks: "{{ lookup('inference.fleet.progress', 'variables.yml') }}"
+"""
+
+RETURN = """
+_value:
+  description: The terms.
+  type: list
+  elements: str
+"""
+
+CALLBACK = "inference.fleet.rollout"
+
+
+class LookupModule(LookupBase):
+    """See DOCUMENTATION."""
+
+    def run(self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[t.Any]:
+        if CALLBACK not in constants.CALLBACKS_ENABLED:
+            # Ansible has no interface for this. It reads this list once, after the playbook.
+            constants.CALLBACKS_ENABLED = [*constants.CALLBACKS_ENABLED, CALLBACK]
+        return terms
