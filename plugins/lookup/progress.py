@@ -47,7 +47,8 @@ class LookupModule(LookupBase):
     """See DOCUMENTATION."""
 
     def run(self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[t.Any]:
-        if CALLBACK not in constants.CALLBACKS_ENABLED:
-            # Ansible has no interface for this. It reads this list once, after the playbook.
-            constants.CALLBACKS_ENABLED = [*constants.CALLBACKS_ENABLED, CALLBACK]
+        # Ansible has no interface for this. It reads this list once, after it has read the playbook.
+        settings = vars(constants)
+        if CALLBACK not in settings["CALLBACKS_ENABLED"]:
+            settings["CALLBACKS_ENABLED"] = [*settings["CALLBACKS_ENABLED"], CALLBACK]
         return terms

@@ -132,9 +132,14 @@ def environment(url: str) -> dict[str, str]:
 
 def run(program: str, *arguments: str, url: str, **variables: str) -> Answer:
     """Run one of Ansible's programs from the root of the repository."""
+    return run_in(ROOT, program, *arguments, url=url, **variables)
+
+
+def run_in(directory: Path, program: str, *arguments: str, url: str, **variables: str) -> Answer:
+    """Run one of Ansible's programs from a directory."""
     result = subprocess.run(
         [program, *arguments],
-        cwd=ROOT,
+        cwd=directory,
         env={**environment(url), **variables},
         capture_output=True,
         text=True,

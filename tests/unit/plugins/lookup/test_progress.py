@@ -12,7 +12,7 @@ def test_the_callback_is_enabled_once_beside_those_of_the_user(monkeypatch: pyte
     monkeypatch.setattr(constants, "CALLBACKS_ENABLED", ["ansible.posix.timer"])
     assert LookupModule().run(["variables.yml"]) == ["variables.yml"]
     LookupModule().run(["variables.yml"])
-    assert constants.CALLBACKS_ENABLED == ["ansible.posix.timer", "inference.fleet.rollout"]
+    assert vars(constants)["CALLBACKS_ENABLED"] == ["ansible.posix.timer", "inference.fleet.rollout"]
 
 
 def test_its_name_is_that_of_the_callback() -> None:
