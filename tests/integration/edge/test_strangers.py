@@ -46,8 +46,10 @@ def is_closed(connection: socket.socket, seconds: float) -> bool:
 
 def test_idle_connections_leave_health_its_place(unstarted: Edge) -> None:
     unstarted.start_and_wait(edge_max_connections=100)
-    with idle(unstarted, 400):
+    with idle(unstarted, 400) as connections:
         assert unstarted.healthy()
+        # It did not wait until the edge gave the first of them up.
+        assert not is_closed(connections[0], 0.01)
         assert error_of(unstarted.ask("/v1/x", KEY))["code"] == "too_many_connections"
 
 
