@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import wanted_programs
 from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import variable_problems
-from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import wanted_programs
 
 
 class FilterModule:

@@ -84,8 +84,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.processes imp
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import journal, unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import engine_memory
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind_of_unit
+from ansible_collections.inference.fleet.plugins.module_utils.instances.memory import DIRECTORY, record_of
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
-from ansible_collections.inference.fleet.plugins.module_utils.memory.record import DIRECTORY, record_of
 
 RUN_DIRECTORY = "/run/inference"
 

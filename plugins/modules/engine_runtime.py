@@ -113,8 +113,8 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import missing_programs
 from ansible_collections.inference.fleet.plugins.module_utils.instances.staging import Staging, runtime_link
-from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import missing_programs
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import RuntimeSpec, install, is_complete
 
 

@@ -120,6 +120,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import missing_programs
 from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import (
     free_bytes,
     port_problems,
@@ -127,7 +128,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.prefligh
     read_os_release,
     system_problems,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import missing_programs
 
 
 def main() -> None:

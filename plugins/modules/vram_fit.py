@@ -14,11 +14,10 @@ description:
   - Reads a model's C(config.json) and the size of its weights, and works out what an instance would have left for its
     KV cache on each GPU, how many tokens that holds, and whether one request of the wanted length fits.
   - Where it does not, RV(suggestions) says with which variables it does. Each was tried by the same calculation.
-  - The calculation follows the memory accounting of vLLM 0.32 and SGLang 0.5.23. Sizes of weights and of a token are
-    exact; what an engine takes besides is an estimate that may be off by 1 GiB, until O(reported) replaces it by what
-    the engine itself reported when it last started.
-  - In 22 starts of both engines with Qwen3-VL-8B's architecture on one H200, most with an L40S's share of it, the KV
-    cache was within 1.1 % of what the engine reported. Other GPUs and models were not measured.
+  - Sizes of weights and of a token are exact; what an engine takes besides is an estimate that may be off by 1 GiB,
+    until O(reported) replaces it by what the engine itself reported when it last started.
+  - In 22 starts of vLLM and SGLang with Qwen3-VL-8B's architecture on one H200, most with an L40S's share of it, the
+    KV cache was within 2.8 % of what the engine reported. Other GPUs and models were not measured.
   - Never fails because something does not fit. It fails where the options contradict each other or the host, for
     example where O(tensor_parallel_size) does not divide the model's attention heads.
   - Changes nothing.
@@ -42,7 +41,7 @@ options:
     type: str
     required: true
   engine_version:
-    description: Its version. vLLM before 0.29 sets less memory aside. Empty is the one that this module follows.
+    description: Its version. What was reported by another one is left out.
     type: str
     default: ""
   options:
@@ -166,8 +165,8 @@ message:
   type: str
   sample: >-
     vllm_max_model_len 262144 does not fit NVIDIA L40S: a request of that length takes 36.00 GiB of KV cache on each
-    GPU, and 20.86 GiB are left (by estimate) of 40.84 GiB; the engine would not start. What fits: vllm_max_model_len:
-    144384; or vllm_kv_cache_dtype: fp8; or vllm_tensor_parallel_size: 2 on a host with 2 GPUs.
+    GPU, and 21.42 GiB are left (by estimate) of 40.84 GiB; the engine would not start. What fits: vllm_max_model_len:
+    148480; or vllm_kv_cache_dtype: fp8; or vllm_tensor_parallel_size: 2 on a host with 2 GPUs.
 wanted_length:
   description: The wanted context in tokens; the model's own where none was wanted.
   returned: always
@@ -212,8 +211,8 @@ overhead_gib:
   type: float
 overhead_parts_gib:
   description:
-    - The parts of it by estimate, C(activations), C(graphs), C(buffers), C(state), C(libraries) and C(media).
-    - For SGLang activations and graphs are 0, because they have to do with what C(mem_fraction_static) leaves.
+    - The parts of it by estimate, C(activations), C(fixed) (libraries, buffers, CUDA graphs) and C(media).
+    - For SGLang activations are 0, because they have to do with what C(mem_fraction_static) leaves.
   returned: always
   type: dict
 gpu_gib:
@@ -285,18 +284,18 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import check_engine
-from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import UNKNOWN, Fit, Gpu, Reported, fit
-from ansible_collections.inference.fleet.plugins.module_utils.memory.options import (
-    NEWEST,
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, check_engine
+from ansible_collections.inference.fleet.plugins.module_utils.instances.memory import reported
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
+    GIB,
+    Gpu,
     NotModelled,
     Options,
     parse_version,
     read_options,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.memory.overhead import GIB
+from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import UNKNOWN, Fit, Reported, fit
 from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import parallel_sizes
-from ansible_collections.inference.fleet.plugins.module_utils.memory.record import reported
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelFiles, read_model
 
 
@@ -354,24 +353,30 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     Raises:
         FleetError: the model cannot be read, or cannot run like that.
     """
-    check_engine(params["engine"])
+    engine = ENGINES[check_engine(params["engine"])]
+    if engine.memory is None:
+        return _unknown(f"How {engine.title} uses a GPU's memory is not known here; its start shows whether it fits.")
     if params["absent_ok"] and not os.path.exists(os.path.join(params["model_path"], "config.json")):
-        why = f"The model is not on the host yet: there is no config.json in {params['model_path'] or 'no directory'}."
-        return {"fits": True, "verdict": UNKNOWN, "certain": False, "message": why, "suggestions": [], "notes": []}
+        where = params["model_path"] or "no directory"
+        return _unknown(f"The model is not on the host yet: there is no config.json in {where}.")
     files = read_model(params["model_path"])
-    engine, parallel = params["engine"], params["tensor_parallel_size"]
+    parallel = params["tensor_parallel_size"]
     gpus = [Gpu(gpu["name"], gpu["memory_mib"], gpu["reserved_mib"]) for gpu in params["gpus"]]
     try:
-        options = read_options(engine, params["options"], parallel, params["engine_version"])
+        options = read_options(engine.memory, params["options"], parallel, params["engine_version"])
     except NotModelled as reason:
-        options = Options(engine, NEWEST[engine], parallel)
+        options = Options(engine.memory, tensor_parallel=parallel)
         found = Fit(UNKNOWN, f"It cannot be told whether the model fits. {reason} The engine's start will show it.")
     else:
         given = params["reported"]
         if params["reported_file"]:
-            given = reported(read_json(params["reported_file"]), engine, params["model_path"])
+            given = reported(read_json(params["reported_file"]), engine.name, params["model_path"])
         found = fit(files.config, files.weight_bytes, files.processor, gpus, options, _reported(given))
     return {**_figures(found, files), "tensor_parallel_sizes": parallel_sizes(files.config, options, max(8, len(gpus)))}
+
+
+def _unknown(why: str) -> dict[str, t.Any]:
+    return {"fits": True, "verdict": UNKNOWN, "certain": False, "message": why, "suggestions": [], "notes": []}
 
 
 def _reported(given: dict[str, t.Any] | None) -> Reported | None:

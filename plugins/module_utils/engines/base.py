@@ -13,6 +13,8 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import MemoryModel
+
 ALL_KEYS = "all"
 CURRENT_KEY = "current"
 NOBODYS_KEY = "nobodys"
@@ -297,6 +299,7 @@ class Engine:
         journal: what it writes.
         counters: its metrics; None where it has none, and the edge counts its requests.
         variables: those of its role that take units.
+        memory: how it uses a GPU's memory; None where that is not known, so that nothing is refused.
         profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
         programs: what it needs on a host beside what all need, by accelerator.
         cache: of answers; None where it keeps none.
@@ -310,6 +313,7 @@ class Engine:
     journal: Journal = Journal()
     counters: Counters | None = None
     variables: RoleVariables = RoleVariables()
+    memory: MemoryModel | None = None
     profiles: t.Mapping[str, tuple[Setting, ...]] = dataclasses.field(default_factory=dict)
     programs: t.Mapping[str, tuple[Program, ...]] = dataclasses.field(default_factory=dict)
     cache: AnswerCache | None = None
@@ -346,7 +350,7 @@ def last(values: list[float]) -> float:
 
 
 #: A size as both engines print it; they mean GiB, also where they write GB.
-GIB = r"(-?\d+(?:\.\d+)?) Gi?B"
+SIZE = r"(-?\d+(?:\.\d+)?) Gi?B"
 COUNT = r"([\d,]+)"
 
 #: Options that every engine reserves under these names, with the reason: setting them elsewhere would take an instance

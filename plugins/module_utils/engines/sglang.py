@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.progress import (
     CAPTURING,
     COMPILING,
@@ -21,13 +22,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     CURRENT_KEY,
     ENDS,
     FIT,
-    GIB,
     INSTALL,
     MEASURED,
     NO_DRAFT,
     NOBODYS_KEY,
     NODES,
     RESERVED,
+    SIZE,
     TUNING,
     Cause,
     Counters,
@@ -44,6 +45,18 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     largest,
     smallest,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
+    MIB,
+    Gpu,
+    MemoryModel,
+    Options,
+    Overhead,
+    Step,
+    parse_length,
+    parse_whole,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.memory.tensors import peak_bytes
+from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
 # The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
 # knows, so that a person who mistyped one is shown the nearest.
@@ -103,11 +116,100 @@ _PHASES = (
 )
 
 _FIGURES = (
-    Figure(("model_gib",), rf"Load weight end\. .*mem usage={GIB}", largest),
+    Figure(("model_gib",), rf"Load weight end\. .*mem usage={SIZE}", largest),
     Figure(("kv_cache_tokens", "max_length"), r"max_total_num_tokens=(\d+), .*context_len=(\d+)", smallest),
-    Figure(("kv_cache_gib",), rf"[\]:] KV (?:cache|Cache is) allocated\. .*KV size: {GIB}", first),
-    Figure(("kv_cache_gib",), rf"\] KV Cache is allocated\. .*K size: {GIB}, V size: {GIB}", first, is_sum=True),
+    Figure(("kv_cache_gib",), rf"[\]:] KV (?:cache|Cache is) allocated\. .*KV size: {SIZE}", first),
+    Figure(("kv_cache_gib",), rf"\] KV Cache is allocated\. .*K size: {SIZE}, V size: {SIZE}", first, is_sum=True),
 )
+
+
+class _Memory(MemoryModel):
+    """KV cache = memory free at start x mem_fraction_static - weights - libraries.
+
+    Activations and graphs have to do with what the fraction leaves.
+    """
+
+    variables = {  # noqa: RUF012
+        "length": "sglang_context_length",
+        "fraction": "sglang_mem_fraction_static",
+        "kv_dtype": "sglang_kv_cache_dtype",
+        "quantization": "sglang_quantization",
+        "tensor_parallel": "sglang_tensor_parallel_size",
+    }
+    splits = ("pp-size", "pipeline-parallel-size", "dcp-size")
+    uncounted = ("speculative-algorithm", "enable-lora", "lora-paths", "cpu-offload-gb", "enable-hierarchical-cache")
+    fp8_kv = "fp8_e4m3"
+    knows_windows = False
+    refuses_long = False
+
+    def read(self, options: t.Mapping[str, t.Any]) -> Options:
+        fraction = options.get("mem-fraction-static")
+        if fraction is not None and not 0 < float(fraction) < 1:
+            raise FleetError(f"{self.variables['fraction']} is {fraction}; it must be above 0 and below 1.")
+        chunk = parse_whole(options.get("chunked-prefill-size"))
+        return Options(
+            engine=self,
+            length=parse_length(options.get("context-length"), self.variables["length"]),
+            fraction=None if fraction is None else float(fraction),
+            kv_dtype=str(options.get("kv-cache-dtype", "auto")),
+            kv_tokens=parse_whole(options.get("max-total-tokens")),
+            dtype=str(options.get("dtype", "auto")),
+            quantization=str(options.get("quantization", "")),
+            block=int(options.get("page-size", 1)),
+            # -1 switches chunks off; a step then has at most max_prefill_tokens, 16384 where it is not set.
+            batched_tokens=chunk if chunk is None or chunk > 0 else int(options.get("max-prefill-tokens", 16384)),
+            requests=parse_whole(options.get("max-running-requests")),
+            graphs=not options.get("disable-cuda-graph") and options.get("cuda-graph-backend-decode") != "disabled",
+            split_experts=int(options.get("ep-size") or options.get("expert-parallel-size") or 1) == 1,
+        )
+
+    def step(self, options: Options, gpu: Gpu) -> Step:
+        """By the memory that nvidia-smi shows, with the largest one that is captured as a graph."""
+        many = options.tensor_parallel >= 4
+        if gpu.memory_mib < 20 * 1024:
+            tokens, requests = 2048, 8
+        elif gpu.memory_mib < 35 * 1024:
+            tokens, requests = 4096, 160 if many else 48
+        elif gpu.memory_mib < 60 * 1024:
+            tokens, requests = 4096, 160 if many else 32
+        elif gpu.memory_mib < 160 * 1024:
+            tokens, requests = 8192, 512 if many else 256
+        else:
+            tokens, requests = 16384, 512
+        return Step(options.batched_tokens or tokens, min(options.requests or requests, requests))
+
+    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+        """As SGLang itself works it out (``arg_groups/memory_hook.py``); a round share is off by 14 % of the cache.
+
+        The rest is for activations and CUDA graphs: 512 MiB, 1.5 MiB a token of a step, 128 MiB a GPU and 2 MiB a
+        request, at least 10 GiB above 60 GiB; and less again for a vision encoder.
+        """
+        step = self.step(options, gpu)
+        reserved = 512 + 1.5 * max(step.tokens, 2048) + 128 * options.tensor_parallel
+        reserved += 2 * step.requests if options.graphs else 0
+        if gpu.memory_mib > 60 * 1024:
+            reserved = max(reserved, 10 * 1024)
+        share = round((gpu.memory_mib - reserved) / gpu.memory_mib, 3)
+        if model.vision:
+            # It looks for num_hidden_layers, which Qwen's encoders call depth, and then takes 24.
+            layers = model.vision.depth if model.vision.image_size else 24
+            size = layers * model.vision.hidden_size**2 / (24 * 1024**2)
+            share *= 0.95 * max(0.8, min(1.05, 1 - 0.1 * (size - 1)))
+        return share
+
+    def started(self) -> int:
+        return 614 * MIB
+
+    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+        """What the first kernels took of a H200, and its cache of encoded images."""
+        return Overhead(fixed=266 * MIB, media=100 * MIB if model.vision else 0)
+
+    def beside(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> int:
+        step = self.step(options, gpu)
+        # It encodes pictures one by one.
+        graphs = 2 * step.requests * MIB if options.graphs else 0
+        return peak_bytes(model, processor, options, step) + graphs
+
 
 _SOURCE = "SGLang 0.5.23, srt/"
 _FIELDS = _SOURCE + "arg_groups/fields/"
@@ -325,6 +427,7 @@ ENGINE = Engine(
         taken_share="sglang:spec_accept_rate",
     ),
     variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),
+    memory=_Memory(),
     profiles=_PROFILES,
     programs={
         "cuda": (

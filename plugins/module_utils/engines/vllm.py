@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.progress import (
     CAPTURING,
     COMPILING,
@@ -21,11 +22,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     ALL_KEYS,
     COUNT,
     FIT,
-    GIB,
     MEASURED,
     NO_DRAFT,
     NODES,
     RESERVED,
+    SIZE,
     TUNING,
     Cause,
     Counters,
@@ -41,6 +42,20 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     last,
     smallest,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
+    GIB,
+    MIB,
+    Gpu,
+    MemoryModel,
+    Options,
+    Overhead,
+    Step,
+    parse_length,
+    parse_mapping,
+    parse_whole,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.memory.tensors import peak_bytes
+from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
 # The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
 # knows, so that a person who mistyped one is shown the nearest.
@@ -167,27 +182,107 @@ _PHASES = (
 )
 
 _FIGURES = (
-    Figure(("model_gib",), rf"Model loading took {GIB}", largest),
-    Figure(("kv_cache_gib",), rf"Available KV cache memory: {GIB}", smallest),
-    Figure(("kv_cache_gib",), rf"KV cache memory reduced to {GIB}", smallest),
+    Figure(("model_gib",), rf"Model loading took {SIZE}", largest),
+    Figure(("kv_cache_gib",), rf"Available KV cache memory: {SIZE}", smallest),
+    Figure(("kv_cache_gib",), rf"KV cache memory reduced to {SIZE}", smallest),
     Figure(("kv_cache_tokens",), rf"\w+ KV cache size: {COUNT} tokens", smallest),
     Figure(("max_length",), rf"Maximum concurrency for {COUNT} tokens per request", smallest),
     Figure(("max_length",), rf"Auto-fit max_model_len: reduced from \d+ to {COUNT}", smallest),
     Figure(
         ("gpu_gib", "requested_gib", "consumed_gib", "activation_gib"),
         r"Free memory on device \([\d.]+/([\d.]+) GiB\) on startup\. Desired GPU memory utilization is "
-        rf"\([\d.]+, ([\d.]+) GiB\)\. Actual usage is {GIB} for consumed memory \(weights \+ non-torch\), "
-        rf"{GIB} for peak activation",
+        rf"\([\d.]+, ([\d.]+) GiB\)\. Actual usage is {SIZE} for consumed memory \(weights \+ non-torch\), "
+        rf"{SIZE} for peak activation",
         last,
     ),
     # The first is of those that it estimates from, and then discards.
-    Figure(("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {GIB}", last),
+    Figure(("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {SIZE}", last),
     Figure(
         ("kv_cache_gib", "fitting_length"),
         r"larger than the available KV cache memory \(([\d.]+) GiB\).*?estimated maximum model length is (\d+)",
         smallest,
     ),
 )
+
+
+class _Memory(MemoryModel):
+    """KV cache = visible memory x gpu_memory_utilization - weights - overhead."""
+
+    variables = {  # noqa: RUF012
+        "length": "vllm_max_model_len",
+        "fraction": "vllm_gpu_memory_utilization",
+        "kv_dtype": "vllm_kv_cache_dtype",
+        "quantization": "vllm_quantization",
+        "tensor_parallel": "vllm_tensor_parallel_size",
+    }
+    splits = ("pipeline-parallel-size", "decode-context-parallel-size")
+    uncounted = ("speculative-config", "enable-lora", "kv-transfer-config", "cpu-offload-gb", "enable-dbo")
+    fp8_kv_from = ("algorithm", "scheme")
+    spare_blocks = 1
+    encoder_is_optional = True
+    encoder_is_quantised = True
+    # The CUDA context is not in it.
+    highest_fraction = 0.96
+
+    def read(self, options: t.Mapping[str, t.Any]) -> Options:
+        limits = parse_mapping(options.get("limit-mm-per-prompt"))
+        pixels = parse_mapping(options.get("mm-processor-kwargs"))
+        size = parse_mapping(pixels.get("size"))
+        compilation = parse_mapping(options.get("compilation-config"))
+        graphs = not options.get("enforce-eager") and str(compilation.get("cudagraph_mode", "")).upper() != "NONE"
+        text_only = bool(options.get("language-model-only"))
+        kv_bytes = options.get("kv-cache-memory-bytes") or options.get("kv-cache-memory")
+        fraction = float(options.get("gpu-memory-utilization", 0.92))
+        if not 0 < fraction <= 1:
+            raise FleetError(f"{self.variables['fraction']} is {fraction}; it must be above 0 and at most 1.")
+        return Options(
+            engine=self,
+            length=parse_length(options.get("max-model-len"), self.variables["length"]),
+            fraction=fraction,
+            kv_dtype=str(options.get("kv-cache-dtype", "auto")),
+            kv_bytes=parse_length(kv_bytes, "vllm_kv_cache_memory_bytes"),
+            dtype=str(options.get("dtype", "auto")),
+            quantization=str(options.get("quantization", "")),
+            block=int(options.get("block-size", 16)),
+            batched_tokens=parse_whole(options.get("max-num-batched-tokens")),
+            requests=parse_whole(options.get("max-num-seqs")),
+            graphs=graphs,
+            images=0 if text_only else _count(limits.get("image", 999)),
+            videos=0 if text_only else _count(limits.get("video", 999)),
+            image_pixels=parse_whole(pixels.get("max_pixels") or size.get("longest_edge")),
+            split_encoder=options.get("mm-encoder-tp-mode", "weights") == "weights",
+            split_experts=not options.get("enable-expert-parallel"),
+            measures_encoder=not options.get("skip-mm-profiling"),
+            reserved_bytes=int(float(options.get("mm-ipc-gpu-memory-gb", 0)) * GIB),
+        )
+
+    def step(self, options: Options, gpu: Gpu) -> Step:
+        """Its server's defaults for the GPU (``engine/arg_utils.py``)."""
+        tokens, requests = 2048, 256
+        if gpu.visible >= 160 * GIB:
+            tokens, requests = 16384, 1024
+        elif gpu.visible >= 70 * GIB and "a100" not in gpu.name.lower():
+            tokens, requests = 8192, 1024
+        tokens = options.batched_tokens or tokens
+        return Step(tokens, min(options.requests or requests, tokens))
+
+    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+        return options.fraction or 0.92
+
+    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+        """Libraries took 0.34 GiB of a H200; a request has its graphs, its sampler's state, or that alone."""
+        step = self.step(options, gpu)
+        each = 2 * MIB if options.graphs else MIB // 2
+        return Overhead(
+            activations=peak_bytes(model, processor, options, step),
+            fixed=348 * MIB + step.requests * each,
+            media=options.reserved_bytes,
+        )
+
+
+def _count(value: t.Any) -> int:
+    return int(value.get("count", 999)) if isinstance(value, dict) else int(value)
+
 
 _SOURCE = "vLLM 0.32, config/"
 _ARGUMENTS = "vLLM 0.32, engine/arg_utils.py"
@@ -433,6 +528,7 @@ ENGINE = Engine(
         sizes={"kv_cache_memory_bytes": "B", "mm_processor_cache_gb": "GiB"},
         fractions=("mm_processor_cache_gb",),
     ),
+    memory=_Memory(),
     profiles=_PROFILES,
     # It does without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
 )

@@ -5,8 +5,7 @@
 
 Pure. On each GPU::
 
-    vLLM     KV cache = visible memory x gpu_memory_utilization - weights - overhead
-    SGLang   KV cache = memory free at start x mem_fraction_static - weights - libraries and media
+    KV cache = (visible memory - what is taken before) x fraction - weights - overhead
 
 What the engine reported when it last started replaces the parts that are estimates.
 """
@@ -18,19 +17,14 @@ import math
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.memory.options import AUTO, FP8_KV, NotModelled, Options
-from ansible_collections.inference.fleet.plugins.module_utils.memory.overhead import (
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
+    AUTO,
     GIB,
-    MIB,
+    Gpu,
+    NotModelled,
+    Options,
     Overhead,
     Step,
-    sglang_activations,
-    sglang_fraction,
-    sglang_overhead,
-    sglang_started,
-    sglang_step,
-    vllm_overhead,
-    vllm_step,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import (
     Pool,
@@ -40,15 +34,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import
 )
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
-#: MiB of nvidia-smi's memory.total that CUDA does not see, where memory.reserved is not given: an H200's. An L40S has
-#: 609.
-RESERVED_MIB = 616
-
 #: How far the estimate of the overhead may be off on an L40S, where it was not measured: what its parts leave open.
 UNSURE = 1 * GIB
-
-#: The highest gpu_memory_utilization to propose: the CUDA context is not in it.
-_HIGHEST_FRACTION = 0.96
 
 # An engine prints GiB with two places, and memory.reserved may not be known.
 _ROUNDING = int(0.02 * GIB)
@@ -60,27 +47,6 @@ UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True)
-class Gpu:
-    """A GPU.
-
-    Attributes:
-        name: as nvidia-smi prints it.
-        memory_mib: its memory.total in MiB.
-        reserved_mib: its memory.reserved, None where that is not known.
-    """
-
-    name: str
-    memory_mib: float
-    reserved_mib: float | None = None
-
-    @property
-    def visible(self) -> int:
-        """Bytes that CUDA can allocate."""
-        reserved = RESERVED_MIB if self.reserved_mib is None else self.reserved_mib
-        return int((self.memory_mib - reserved) * MIB)
-
-
-@dataclasses.dataclass(frozen=True)
 class Reported:
     """What the engine reported at its last start of this model, and under which circumstances; None is "as now".
 
@@ -89,7 +55,7 @@ class Reported:
         kv_cache_tokens: that it held.
         model_gib: taken by loading the model, on one GPU.
         requested_gib: what the fraction of the GPU came to.
-        fraction: ``gpu_memory_utilization`` or ``mem_fraction_static``.
+        fraction: of the GPU that it could use.
         kv_dtype: of the KV cache.
         quantization: while loading, empty for none.
         tensor_parallel: GPUs that shared the model.
@@ -276,9 +242,7 @@ class _Case:
 
     @property
     def step(self) -> Step:
-        if self.options.engine == "vllm":
-            return vllm_step(self.options, self.gpu.visible, self.gpu.name)
-        return sglang_step(self.options, self.gpu.memory_mib)
+        return self.options.engine.step(self.options, self.gpu)
 
     @property
     def pool(self) -> Pool:
@@ -288,24 +252,15 @@ class _Case:
     def fraction(self) -> float:
         if self.options.fraction is not None:
             return self.options.fraction
-        return sglang_fraction(self.model, self.options, self.step, self.gpu.memory_mib)
+        return self.options.engine.fraction(self.model, self.options, self.gpu)
 
     @property
     def budget(self) -> int:
-        return math.ceil((self.gpu.visible - self._started) * self.fraction)
-
-    @property
-    def _started(self) -> int:
-        """What is taken of the GPU before the fraction counts."""
-        if self.options.engine == "vllm":
-            return 0
-        return sglang_started(self.model, self.options, self.gpu.name, self.gpu.memory_mib)
+        return math.ceil((self.gpu.visible - self.options.engine.started()) * self.fraction)
 
     @property
     def overhead(self) -> Overhead:
-        if self.options.engine == "vllm":
-            return vllm_overhead(self.model, self.processor, self.options, self.step)
-        return sglang_overhead(self.model, self.options, self.gpu.name, self.gpu.memory_mib)
+        return self.options.engine.overhead(self.model, self.processor, self.options, self.gpu)
 
     @property
     def weights(self) -> int:
@@ -331,8 +286,8 @@ class _Case:
             return f"it is of {report.tensor_parallel} GPUs that share the model"
         if report.gpu and report.gpu.strip().lower() != self.gpu.name.strip().lower():
             return f"it is of another GPU, {report.gpu}"
-        if report.version != options.version:
-            return f"it is of version {'.'.join(str(number) for number in report.version or ())}"
+        if report.version and options.version and report.version != options.version:
+            return f"it is of version {'.'.join(map(str, report.version))}"
         if report.quantization != options.quantization:
             return f"it is of the quantisation {report.quantization or 'none'}"
         return ""
@@ -378,13 +333,8 @@ class _Case:
             more = self.budget - then
             return known + (more if abs(more) > _ROUNDING else 0), "engine"
         if report.model_gib is not None:
-            return self.budget - int(report.model_gib * GIB) - self._unloaded, "engine"
+            return self.budget - int(report.model_gib * GIB) - self.overhead.total, "engine"
         return self.estimated_kv(), "estimate"
-
-    @property
-    def _unloaded(self) -> int:
-        """Overhead without what loading the model makes."""
-        return self.overhead.total - self.overhead.buffers
 
     def error_percent(self) -> float | None:
         """How far the estimate is from the report, for the circumstances of the report."""
@@ -457,15 +407,16 @@ class _Case:
         if found.length > self.limit:
             return
         if self._quantised_kv_helps():
-            better = self._try(kv_dtype=FP8_KV[options.engine])
+            better = self._try(kv_dtype=options.engine.fp8_kv)
             if better:
-                yield Suggestion(names["kv_dtype"], FP8_KV[options.engine], better.longest)
+                yield Suggestion(names["kv_dtype"], options.engine.fp8_kv, better.longest)
         if found.verdict == TOO_LARGE and self.model.quantization is None and not options.quantization:
             better = self._try(quantization="fp8")
             if better:
                 yield Suggestion(names["quantization"], "fp8", better.longest)
-        if options.engine == "vllm" and not options.kv_bytes:
-            for percent in range(math.floor(self.fraction * 100) + 1, round(_HIGHEST_FRACTION * 100) + 1):
+        if not options.kv_bytes:
+            highest = round(options.engine.highest_fraction * 100)
+            for percent in range(math.floor(self.fraction * 100) + 1, highest + 1):
                 better = self._try(fraction=percent / 100)
                 if better:
                     yield Suggestion(names["fraction"], percent / 100, better.longest)
@@ -486,7 +437,7 @@ class _Case:
 
     def _quantised_kv_helps(self) -> bool:
         try:
-            other = dataclasses.replace(self.options, kv_dtype=FP8_KV[self.options.engine])
+            other = dataclasses.replace(self.options, kv_dtype=self.options.engine.fp8_kv)
             return Pool(self.model, other, self.step.tokens).token_bytes < self.pool.token_bytes
         except NotModelled:
             return False
@@ -500,7 +451,7 @@ class _Case:
                 f"{layers.state} of {layers.total} layers have no KV cache but a state for each request, which is not "
                 "counted."
             )
-        if layers.window and options.engine == "sglang":
+        if layers.window and not options.engine.knows_windows:
             yield f"{layers.window} layers with a window are counted as if they kept every token."
         if options.uncounted:
             yield f"The memory that {', '.join(options.uncounted)} takes is not counted."
@@ -508,19 +459,19 @@ class _Case:
             yield "An image is counted as one square; tiles, into which some models cut it, are not."
         if self.mismatch:
             yield f"What the engine reported is left out: {self.mismatch}."
-        if options.engine == "vllm" and not options.kv_bytes and self.fraction > _HIGHEST_FRACTION:
+        highest = options.engine.highest_fraction
+        if highest and not options.kv_bytes and self.fraction > highest:
             yield (
                 f"{options.variables['fraction']} is {self.fraction:g}; the CUDA context is not in it, so above "
-                f"{_HIGHEST_FRACTION} the engine may not start."
+                f"{highest:g} the engine may not start."
             )
-        if options.engine == "sglang":
-            left = self.gpu.visible - self._started - self.budget
-            peak = sglang_activations(self.model, self.processor, options, self.step)
-            if left < peak:
-                yield (
-                    f"{options.variables['fraction']} {self.fraction:.3g} leaves {left / GIB:.1f} GiB for activations "
-                    f"and CUDA graphs, which take up to about {peak / GIB:.1f} GiB: the engine may run out of memory."
-                )
+        left = self.gpu.visible - options.engine.started() - self.budget
+        peak = options.engine.beside(self.model, self.processor, options, self.gpu)
+        if left < peak:
+            yield (
+                f"{options.variables['fraction']} {self.fraction:.3g} leaves {left / GIB:.1f} GiB for activations "
+                f"and CUDA graphs, which take up to about {peak / GIB:.1f} GiB: the engine may run out of memory."
+            )
         if options.kv_bytes and kv_bytes + self.weights + self.overhead.total > self.gpu.visible:
             yield (
                 f"With {kv_bytes / GIB:.2f} GiB of KV cache, {self.weights / GIB:.2f} GiB of weights and about "
@@ -549,7 +500,7 @@ class _Case:
         elif found.length > self.limit:
             text = f"{variable} is {found.length}, more than the model was made for ({self.limit})."
         else:
-            does = "then serves shorter requests only" if options.engine == "sglang" else "would not start"
+            does = "would not start" if options.engine.refuses_long else "then serves shorter requests only"
             set_to = f"{variable} {found.length}" if options.length else f"The model's own length {found.length}"
             text = (
                 f"{set_to} does not fit {where}: a request of that length takes {needs} of KV cache on each GPU, and "

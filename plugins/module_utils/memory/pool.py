@@ -3,8 +3,7 @@
 # Private to this collection: not part of its public interface.
 """How an engine lays out weights and KV cache over the GPUs that share a model.
 
-Pure. The KV cache is divided as vLLM 0.32 does it (``v1/core/kv_cache_utils.py``; it never uses one of the blocks) and
-SGLang 0.5.23 (``model_executor/pool_configurator.py``).
+Pure. What engines do differently here is in their ``MemoryModel``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ansible_collections.inference.fleet.plugins.module_utils.memory.options import (
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     NotModelled,
     Options,
     kv_number_bytes,
@@ -31,8 +30,8 @@ class Pool:
     """
 
     def __init__(self, model: ModelConfig, options: Options, step_tokens: int, scale: float = 1.0) -> None:
-        fp8 = bool(model.quantization and options.engine in model.quantization.kv_fp8)
-        number = kv_number_bytes(options, run_dtype(model, options), fp8)
+        fp8_from = model.quantization.kv_fp8 if model.quantization else ""
+        number = kv_number_bytes(options, run_dtype(model, options), fp8_from)
         heads = max(1, model.kv_heads // options.tensor_parallel)
         # A compressed form is the same on every GPU.
         self._row = round((model.latent_size or 2 * heads * model.head_dim) * number * scale)
@@ -40,7 +39,7 @@ class Pool:
         self._window = model.window
         self._options = options
         self._step_tokens = step_tokens
-        if options.engine == "sglang":
+        if not options.engine.knows_windows:
             self._layers = dataclasses.replace(model.layers, full=model.layers.full + model.layers.window, window=0)
         if not self._layers.full and not self._layers.window:
             raise NotModelled(f"{model.architecture or 'The model'} has no layer with a KV cache.")
@@ -75,7 +74,7 @@ class Pool:
     def tokens(self, kv_bytes: int, length: int) -> int:
         """Tokens that ``kv_bytes`` hold, as the engine prints them."""
         blocks = self._blocks(kv_bytes)
-        if self._options.engine == "sglang" or not self._layers.window:
+        if not self._layers.window:
             return blocks * self._options.block
         return int(blocks / self.blocks_of(length) * length)
 
@@ -85,8 +84,7 @@ class Pool:
 
     def longest(self, kv_bytes: int, limit: int) -> int:
         """The longest request that ``kv_bytes`` hold, at most ``limit`` tokens."""
-        # vLLM never uses one block.
-        usable = self._blocks(kv_bytes) - (1 if self._options.engine == "vllm" else 0)
+        usable = self._blocks(kv_bytes) - self._options.engine.spare_blocks
         low, high = 0, limit
         while low < high:
             middle = (low + high + 1) // 2
@@ -113,9 +111,8 @@ def run_dtype(model: ModelConfig, options: Options) -> str:
 def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: Options) -> int:
     """Bytes of the weights on one GPU.
 
-    All are split evenly, but for a vision encoder that is copied to each (``mm_encoder_tp_mode: data``). Without images
-    and videos vLLM leaves the encoder out. Key and value heads that are copied, where there are more GPUs than of them,
-    and norms are not counted: below 1 %.
+    All are split evenly, but for a vision encoder that is copied to each. Key and value heads that are copied, where
+    there are more GPUs than of them, and norms are not counted: below 1 %.
 
     Args:
         model: the model.
@@ -128,12 +125,12 @@ def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: Options) -> int
     if model.quantization is None:
         total = total * bytes_now // model.dtype_bytes
         if options.quantization == "fp8":
-            # Every linear layer to one byte, for vLLM also those of the encoder. Measured on one H200: vLLM 9.33 GiB,
-            # SGLang 10.14, which has 0.28 GiB besides.
-            kept = model.embedding_parameters + (vision // bytes_now if options.engine == "sglang" else 0)
+            # Every linear layer to one byte.
+            quantised = options.engine.encoder_is_quantised
+            kept = model.embedding_parameters + (0 if quantised else vision // bytes_now)
             total = kept * bytes_now + (total // bytes_now - kept)
-            vision = vision if options.engine == "sglang" else vision // bytes_now
-    if options.engine == "vllm" and not options.media:
+            vision = vision // bytes_now if quantised else vision
+    if options.engine.encoder_is_optional and not options.media:
         total, vision = total - vision, 0
     if not options.split_encoder:
         return (total - vision) // options.tensor_parallel + vision
@@ -147,7 +144,7 @@ def parallel_problem(model: ModelConfig, options: Options, parallel: int) -> str
     kv = model.kv_heads
     if not model.latent_size and kv % parallel and parallel % kv:
         return f"the model has {kv} key-value heads, and one of {parallel} and {kv} must divide the other"
-    if options.engine == "vllm" and model.vision and options.split_encoder and options.media:
+    if options.engine.encoder_is_optional and model.vision and options.split_encoder and options.media:
         heads = model.vision.heads
         if heads and heads % parallel:
             return f"the vision encoder has {heads} heads, which {parallel} does not divide (mm-encoder-tp-mode: data)"

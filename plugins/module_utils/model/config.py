@@ -78,12 +78,12 @@ class Quantization:
     Attributes:
         method: as config.json names it: ``fp8``, ``awq``, ``compressed-tensors``, …
         block: rows and columns that share a scale, where it is by blocks.
-        kv_fp8: the engines that take an fp8 KV cache from the checkpoint where ``kv_cache_dtype`` is ``auto``.
+        kv_fp8: how it asks for an fp8 KV cache: ``algorithm`` (a name for it), ``scheme`` (its numbers), or empty.
     """
 
     method: str
     block: tuple[int, int] | None = None
-    kv_fp8: frozenset[str] = frozenset()
+    kv_fp8: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,16 +392,12 @@ def _quantization(document: Document, text: Document) -> Quantization | None:
         return None
     inner = found.get("quantization") if isinstance(found.get("quantization"), dict) else found
     block = found.get("weight_block_size")
-    engines = set()
     algorithm = str(inner.get("kv_cache_quant_algo") or found.get("kv_cache_quant_algo") or "")
-    if algorithm.upper() == "FP8":
-        engines = {"vllm", "sglang"}
-    elif found.get("kv_cache_scheme") or inner.get("kv_cache_scheme"):
-        engines = {"vllm"}
+    has_scheme = bool(found.get("kv_cache_scheme") or inner.get("kv_cache_scheme"))
     return Quantization(
         method=str(found.get("quant_method") or inner.get("quant_algo") or "unknown").lower(),
         block=(int(block[0]), int(block[1])) if isinstance(block, list) and len(block) == 2 else None,
-        kv_fp8=frozenset(engines),
+        kv_fp8="algorithm" if algorithm.upper() == "FP8" else "scheme" if has_scheme else "",
     )
 
 

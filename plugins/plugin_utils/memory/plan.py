@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.instances.memory import DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import short_revision
-from ansible_collections.inference.fleet.plugins.module_utils.memory.record import DIRECTORY
 
 REFUSE, WARN, OFF = "refuse", "warn", "off"
 

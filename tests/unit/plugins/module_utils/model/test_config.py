@@ -131,15 +131,15 @@ def test_llama_s_scaling_is_in_its_length() -> None:
         ({"quant_method": "awq", "bits": 4}, Quantization("awq")),
         (
             {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"}},
-            Quantization("compressed-tensors", None, frozenset({"vllm"})),
+            Quantization("compressed-tensors", None, "scheme"),
         ),
         (
             {"quant_method": "modelopt", "kv_cache_quant_algo": "FP8"},
-            Quantization("modelopt", None, frozenset({"vllm", "sglang"})),
+            Quantization("modelopt", None, "algorithm"),
         ),
         (
             {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}},
-            Quantization("fp8", None, frozenset({"vllm", "sglang"})),
+            Quantization("fp8", None, "algorithm"),
         ),
     ],
 )

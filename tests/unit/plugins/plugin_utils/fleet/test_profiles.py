@@ -10,8 +10,8 @@ import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
-from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import Fit, Gpu, fit
-from ansible_collections.inference.fleet.plugins.module_utils.memory.options import read_options
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import Gpu, read_options
+from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import Fit, fit
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import Processor, parse_config
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import PROFILES, profile_settings
 
@@ -25,7 +25,9 @@ L4 = Gpu("NVIDIA L4", 23034)
 
 def fits(profile: str, engine: str, gpu: Gpu, **changes: t.Any) -> Fit:
     settings = {name: value for name, value in profile_settings(profile, engine, gpu.name).items() if value is not None}
-    options = read_options(engine, {**settings, **changes}, 1)
+    memory = ENGINES[engine].memory
+    assert memory is not None
+    options = read_options(memory, {**settings, **changes}, 1)
     model = parse_config(models.QWEN3_VL_8B)
     return fit(model, models.QWEN3_VL_8B_BYTES, Processor(16777216, 25165824), [gpu], options)
 

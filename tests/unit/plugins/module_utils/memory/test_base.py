@@ -4,15 +4,22 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.memory.options import (
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     AUTO,
     NotModelled,
     Options,
     kv_number_bytes,
     parse_length,
     parse_version,
-    read_options,
 )
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import read_options as read
+
+
+def read_options(engine: str, given: dict[str, t.Any], parallel: int, version: str = "") -> Options:
+    memory = ENGINES[engine].memory
+    assert memory is not None
+    return read(memory, given, parallel, version)
 
 
 def vllm(**options: t.Any) -> Options:
@@ -26,9 +33,9 @@ def sglang(**options: t.Any) -> Options:
 def test_nothing_set_is_the_engine_s_default() -> None:
     options = vllm()
     assert (options.fraction, options.length, options.kv_dtype, options.block) == (0.92, None, "auto", 16)
-    assert (options.images, options.videos, options.graphs, options.version) == (999, 999, True, (0, 32, 0))
+    assert (options.images, options.videos, options.graphs, options.version) == (999, 999, True, ())
     options = sglang()
-    assert (options.fraction, options.length, options.block, options.version) == (None, None, 1, (0, 5, 23))
+    assert (options.fraction, options.length, options.block, options.version) == (None, None, 1, ())
 
 
 def test_both_spellings_and_values_of_the_command_line_are_taken() -> None:
@@ -102,30 +109,29 @@ def test_versions_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("kv_dtype", "dtype", "checkpoint", "size"),
     [
-        ("auto", "bfloat16", False, 2),
-        ("auto", "bfloat16", True, 1),
-        ("auto", "float32", False, 4),
-        ("fp8", "bfloat16", False, 1),
-        ("fp8_e5m2", "bfloat16", False, 1),
-        ("bfloat16", "bfloat16", True, 2),
+        ("auto", "bfloat16", "", 2),
+        ("auto", "bfloat16", "scheme", 1),
+        ("auto", "float32", "", 4),
+        ("fp8", "bfloat16", "", 1),
+        ("fp8_e5m2", "bfloat16", "", 1),
+        ("bfloat16", "bfloat16", "algorithm", 2),
     ],
 )
-def test_a_number_of_the_kv_cache_has_a_size(kv_dtype: str, dtype: str, checkpoint: bool, size: int) -> None:
+def test_a_number_of_the_kv_cache_has_a_size(kv_dtype: str, dtype: str, checkpoint: str, size: int) -> None:
     assert kv_number_bytes(vllm(kv_cache_dtype=kv_dtype), dtype, checkpoint) == size
 
 
 def test_a_type_of_unknown_size_is_not_guessed() -> None:
     with pytest.raises(NotModelled, match="vllm_kv_cache_dtype is turboquant_3bit_nc"):
-        kv_number_bytes(vllm(kv_cache_dtype="turboquant_3bit_nc"), "bfloat16", False)
+        kv_number_bytes(vllm(kv_cache_dtype="turboquant_3bit_nc"), "bfloat16", "")
 
 
 @pytest.mark.parametrize(
     ("engine", "options", "message"),
     [
-        ("trtllm", {}, "engine is 'trtllm'; valid are vllm, sglang"),
         ("vllm", {"gpu_memory_utilization": 92}, "vllm_gpu_memory_utilization is 92.0; it must be above 0 and at most"),
         ("sglang", {"mem_fraction_static": 1}, "sglang_mem_fraction_static is 1; it must be above 0 and below 1"),
-        ("vllm", {"max_num_seqs": "many"}, "An option of vllm that must be a number is none"),
+        ("vllm", {"max_num_seqs": "many"}, "An option of the engine that must be a number is none"),
     ],
 )
 def test_what_an_engine_would_refuse_is_refused(engine: str, options: dict[str, t.Any], message: str) -> None:

@@ -15,8 +15,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 #: Where the records are on a host, one file for each instance.
 DIRECTORY = "/var/lib/inference/memory"
 
-_FRACTIONS = ("gpu-memory-utilization", "mem-fraction-static")
-
 
 def record_of(
     memory: EngineMemory, release: str, manifest: t.Mapping[str, t.Any], gpu: str, at: str
@@ -33,6 +31,7 @@ def record_of(
     said = {name: value for name, value in dataclasses.asdict(memory).items() if value is not None}
     if not as_reported(memory):
         return None
+    table = kind(manifest.get("engine")).options
     options = {plain_name(name): value for name, value in (manifest.get("options") or {}).items()}
     return {
         "at": at,
@@ -42,8 +41,8 @@ def record_of(
         "model": manifest.get("model"),
         "model_path": manifest.get("model_path"),
         "gpu": gpu,
-        "tensor_parallel_size": int(options.get(kind(manifest.get("engine")).options.parallel) or 1),
-        "fraction": next((options[name] for name in _FRACTIONS if options.get(name)), None),
+        "tensor_parallel_size": int(options.get(table.parallel) or 1),
+        "fraction": options.get(table.means.get("memory_fraction", "")) or None,
         "kv_cache_dtype": options.get("kv-cache-dtype") or "auto",
         "quantization": options.get("quantization") or "",
         "memory": said,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.inference.fleet.plugins.module_utils.runtimes.compilers import (
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import (
     missing_programs,
     wanted_programs,
 )

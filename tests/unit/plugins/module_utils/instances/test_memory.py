@@ -4,7 +4,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import EngineMemory
-from ansible_collections.inference.fleet.plugins.module_utils.memory.record import record_of, reported
+from ansible_collections.inference.fleet.plugins.module_utils.instances.memory import record_of, reported
 
 MANIFEST = {
     "engine": "vllm",
