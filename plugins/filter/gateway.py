@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about gateways; the logic is in module_utils/_gateway.py."""
+"""Filters about gateways; the logic is in plugin_utils/gateway/."""
 
 from __future__ import annotations
 
@@ -9,25 +9,11 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import plan_gateway
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config, plan, problems
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.protection import unprotected
 
 Items = list[dict[str, t.Any]]
-
-
-def gateway_hosts(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> Items:
-    """See gateway_hosts.yml."""
-    try:
-        return [dataclasses.asdict(one) for one in plan.upstreams(hosts, engine)]
-    except FleetError as error:
-        raise AnsibleFilterError(error.message) from error
-
-
-def gateway_peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> Items:
-    """See gateway_peers.yml."""
-    return plan.peers(hosts)
 
 
 def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url: str = "") -> list[str]:
@@ -38,26 +24,12 @@ def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url
         raise AnsibleFilterError(error.message) from error
 
 
-def gateway_instances(count: t.Any, edge_port: int = 4000, served_name: str = "") -> Items:
-    """See gateway_instances.yml."""
-    try:
-        planned = plan_gateway(int(count), edge_port=int(edge_port), served_name=served_name)
-    except (FleetError, ValueError) as error:
-        raise AnsibleFilterError(getattr(error, "message", f"litellm_instances is {count!r}: {error}")) from error
-    return [one.as_dict() for one in planned]
-
-
 def gateway_models(wanted: t.Sequence[t.Any], upstreams: Items) -> Items:
     """See gateway_models.yml."""
     try:
         return [dataclasses.asdict(one) for one in plan.models(plain(wanted), _upstreams(upstreams))]
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
-
-
-def gateway_pools(models: Items) -> Items:
-    """See gateway_pools.yml."""
-    return config.pools(_models(models))
 
 
 def gateway_config(models: Items, url: str, api_key: str, defaults: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -102,13 +74,9 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "gateway_config": gateway_config,
-            "gateway_hosts": gateway_hosts,
-            "gateway_instances": gateway_instances,
             "gateway_lock_problems": problems.lock_problems,
             "gateway_models": gateway_models,
             "gateway_options": config.options,
-            "gateway_peers": gateway_peers,
             "gateway_unprotected": gateway_unprotected,
-            "gateway_pools": gateway_pools,
             "gateway_problems": gateway_problems,
         }

@@ -262,7 +262,7 @@ options:
         type: str
   instances:
     description:
-      - Engine instances on this host, as the filter P(inference.fleet.instances#filter) lists them. Each becomes a
+      - Engine instances on this host, as M(inference.fleet.fleet_facts) gives them. Each becomes a
         target at its C(engine_port) on the loopback interface, named and recorded by its C(name), and asked for its
         C(served_name) where it has one.
     type: list

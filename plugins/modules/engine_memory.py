@@ -26,7 +26,7 @@ attributes:
 options:
   instances:
     description:
-      - The instances, as the filter P(inference.fleet.instances#filter) lists them. Read are C(index), C(unit) and
+      - The instances, as M(inference.fleet.fleet_facts) gives them. Read are C(index), C(unit) and
         C(name), which the file is called after.
     type: list
     elements: dict

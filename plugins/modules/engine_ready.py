@@ -27,7 +27,7 @@ attributes:
 options:
   instances:
     description:
-      - The instances to wait for, as P(inference.fleet.instances#filter) gives them.
+      - The instances to wait for, as M(inference.fleet.fleet_facts) gives them.
       - C(unit) and C(engine_port) of each are read. Where C(serves) is false its requests come to another host, and it
         has only to run.
     type: list

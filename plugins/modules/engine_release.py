@@ -182,7 +182,7 @@ instances:
       type: bool
     instance:
       description:
-        - With O(state=unwanted), what the filter P(inference.fleet.instances#filter) would return for it. C(port) is
+        - With O(state=unwanted), what M(inference.fleet.fleet_facts) would return for it. C(port) is
           the edge's port that leads to it, 0 where none does.
       type: dict
     described:

@@ -40,7 +40,8 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
     for instance in params["instances"] or []:
         if not {"name", "engine_port"} <= set(instance):
             raise FleetError(
-                f"instances has {instance!r}, without name or engine_port. Give what inference.fleet.instances returns."
+                f"instances has {instance!r}, without name or engine_port. Give the instances that module "
+                "inference.fleet.fleet_facts returns."
             )
         target = {
             "name": instance["name"],

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a gateway serves: its models, and the hosts behind each of them. Pure: the inventory in, models or problems out.
+"""What a gateway serves: its models, and the hosts behind each of them. Pure: models or problems out.
 
 A *pool* is the hosts of one model, as the gateway's own edge knows them. LiteLLM reaches a pool under a path of the
 edge's loopback port, so a host that comes or goes changes the edge and not LiteLLM.
@@ -16,12 +16,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import check_engine
-
-DEFAULT_EDGE_PORT = 8000
-DEFAULT_GATEWAY_PORT = 4000
-DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 #: What an item of ``litellm_models`` may have, and of which type each is.
 _MODEL_KEYS: dict[str, tuple[type, ...]] = {
@@ -83,35 +78,6 @@ class Model:
     pool: str
     upstreams: tuple[Upstream, ...]
     settings: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
-
-
-def upstreams(hosts: t.Iterable[t.Mapping[str, t.Any]], engine: str = "") -> list[Upstream]:
-    """The ports behind which the inference hosts serve, in the order of the hosts' names.
-
-    Args:
-        hosts: the variables of each host of the group ``inference``.
-        engine: ``-e engine=…`` of the run; empty for none.
-
-    Raises:
-        FleetError: a host's engine is none.
-    """
-    found: list[Upstream] = []
-    for host in _in_order(hosts):
-        own = engine or host.get("fleet_engine_tag") or host.get("fleet_engine") or next(iter(ENGINES))
-        name = str(host["inventory_hostname"])
-        port = host.get("edge_port") or DEFAULT_EDGE_PORT
-        model = host.get("fleet_served_name") or host.get("fleet_model") or DEFAULT_MODEL
-        services: dict[int, tuple[str, str]] = {}
-        for item in host.get("fleet_instances") or [{}]:
-            # Of an instance that spans hosts the first one answers; the others only compute.
-            if item.get("nodes") and str(item["nodes"][0]) != name:
-                continue
-            serves = (item.get("engine") or own, str(item.get("served_name") or model))
-            services.setdefault(int(item.get("port") or port), serves)
-        for number, (kind, served_name) in sorted(services.items()):
-            checked = check_engine(kind, f"the engine of {name}")
-            found.append(Upstream(name, _address(host), number, checked, served_name, **_tls(host)))
-    return found
 
 
 def models(wanted: t.Sequence[t.Any], served: t.Sequence[Upstream]) -> list[Model]:
@@ -266,38 +232,3 @@ def pool_name(name: str) -> str:
     if plain == name:
         return plain
     return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def peers(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """Other gateways' edges as role edge takes them.
-
-    Args:
-        hosts: the variables of each.
-    """
-    return [
-        {
-            "name": NOT_IN_A_NAME.sub("-", str(host["inventory_hostname"])),
-            "address": _address(host),
-            "port": int(host.get("fleet_gateway_port") or DEFAULT_GATEWAY_PORT),
-            **_tls(host),
-        }
-        for host in _in_order(hosts)
-    ]
-
-
-def _in_order(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> list[t.Mapping[str, t.Any]]:
-    """By name, numbers as numbers: EC2 lists instances in whatever order, which must not look like a change."""
-    return sorted(
-        hosts, key=lambda host: [part.zfill(8) for part in re.split(r"(\d+)", str(host["inventory_hostname"]))]
-    )
-
-
-def _tls(host: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Whether a host's edge speaks TLS, and with which name in its certificate."""
-    if not host.get("edge_tls_certificate"):
-        return {"tls": False, "tls_name": ""}
-    return {"tls": True, "tls_name": str(host.get("edge_tls_name") or host["inventory_hostname"])}
-
-
-def _address(host: t.Mapping[str, t.Any]) -> str:
-    return str(host.get("fleet_address") or host.get("ansible_host") or host["inventory_hostname"])

@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import check_attributes
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import DEFAULT_MODEL
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -53,7 +54,7 @@ FLEET: dict[str, Spec] = {
     },
     "fleet_key_max_age": {"type": "str"},
     "fleet_key_overlap": {"type": "str"},
-    "fleet_model": {"type": "str", "default": "Qwen/Qwen3-VL-8B-Instruct"},
+    "fleet_model": {"type": "str", "default": DEFAULT_MODEL},
     "fleet_no_log": {"type": "bool"},
     "fleet_vcpus": {"type": "int"},
 }

@@ -56,7 +56,7 @@ def test_units_templates_and_names_of_ones_own_are_taken(tmp_path: Path) -> None
     variables = {
         "edge_queue_timeout": "1m",
         "edge_max_body_bytes": "20MiB",
-        "engine_start_timeout": "{{ '30m' if fleet_is_gateway | default(false) else '20m' }}",
+        "engine_start_timeout": "{{ '30m' if 'gateway' in group_names else '20m' }}",
         "edge_lame_duck": "{{ edge_port_of_nobody }}",
         "model_bucket": "weights",
         "model_s3_url": "s3://{{ model_bucket }}/qwen",

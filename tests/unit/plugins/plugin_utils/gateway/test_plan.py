@@ -9,63 +9,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import pla
 QWEN, OTHER = "Qwen/Qwen3-VL-8B-Instruct", "org/other"
 
 
-def host(name: str, **changes: t.Any) -> dict[str, t.Any]:
-    """An inference host's variables."""
-    return {"inventory_hostname": name, "ansible_host": f"10.0.0.{name[-1]}", "fleet_served_name": QWEN, **changes}
-
-
 def up(name: str, engine: str = "vllm", model: str = QWEN, port: int = 8000) -> plan.Upstream:
     return plan.Upstream(name, f"10.0.0.{name[-1]}", port, engine, model)
-
-
-def test_a_host_is_found_in_its_variables() -> None:
-    [found] = plan.upstreams([host("gpu-1", edge_port=8443, edge_tls_certificate="/etc/x.pem")])
-    assert found == plan.Upstream("gpu-1", "10.0.0.1", 8443, "vllm", QWEN, True, "gpu-1")
-    [named] = plan.upstreams([host("gpu-1", edge_tls_certificate="/etc/x.pem", edge_tls_name="gpu-1.internal")])
-    assert named.tls_name == "gpu-1.internal"
-
-
-def test_the_order_of_the_inventory_is_no_change() -> None:
-    names = ["gpu-10", "gpu-2", "gpu-1"]
-    assert [one.host for one in plan.upstreams(map(host, names))] == ["gpu-1", "gpu-2", "gpu-10"]
-
-
-@pytest.mark.parametrize(
-    ("variables", "engine", "expected"),
-    [
-        ({}, "", "vllm"),
-        ({"fleet_engine": "sglang"}, "", "sglang"),
-        ({"fleet_engine": "vllm", "fleet_engine_tag": "sglang"}, "", "sglang"),
-        ({"fleet_engine": "vllm", "fleet_engine_tag": ""}, "", "vllm"),
-        ({"fleet_engine_tag": "vllm"}, "sglang", "sglang"),
-    ],
-)
-def test_its_engine_is_the_one_that_the_run_gives_it(variables: dict[str, str], engine: str, expected: str) -> None:
-    assert plan.upstreams([host("gpu-1", **variables)], engine)[0].engine == expected
-
-
-def test_each_of_its_ports_is_a_place_of_its_own() -> None:
-    instances = [{"gpus": [0]}, {"gpus": [1]}, {"engine": "sglang", "port": 8001, "served_name": "fast"}]
-    found = plan.upstreams([host("gpu-1", fleet_instances=instances)])
-    assert [(one.port, one.engine, one.model) for one in found] == [(8000, "vllm", QWEN), (8001, "sglang", "fast")]
-
-
-def test_of_an_instance_that_spans_hosts_the_first_one_answers() -> None:
-    both = [host(name, fleet_instances=[{"nodes": ["gpu-1", "gpu-2"]}]) for name in ("gpu-1", "gpu-2")]
-    assert [one.host for one in plan.upstreams([*both, host("gpu-3")])] == ["gpu-1", "gpu-3"]
-
-
-def test_an_engine_that_is_none_is_refused_with_the_host() -> None:
-    with pytest.raises(FleetError, match="the engine of gpu-1 is 'tgi'"):
-        plan.upstreams([host("gpu-1", fleet_engine_tag="tgi")])
-
-
-def test_other_gateways_are_found_in_theirs() -> None:
-    given = [host("gw-2", fleet_gateway_port=4443, edge_tls_certificate="x"), host("gw-1", fleet_address="a.internal")]
-    assert plan.peers(given) == [
-        {"name": "gw-1", "address": "a.internal", "port": 4000, "tls": False, "tls_name": ""},
-        {"name": "gw-2", "address": "10.0.0.2", "port": 4443, "tls": True, "tls_name": "gw-2"},
-    ]
 
 
 def test_without_a_wish_every_served_name_is_a_model() -> None:

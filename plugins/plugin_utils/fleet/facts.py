@@ -1,0 +1,315 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What each host of the fleet runs, as it follows from the inventory. Pure: variables in, facts or a problem out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, GATEWAY
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import (
+    Instance,
+    check_engine,
+    edge_services,
+    edge_targets,
+    plan_gateway,
+    plan_instances,
+)
+from ansible_collections.inference.fleet.plugins.module_utils.instances.span import Nodes, known_nodes
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.config import pools
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Upstream, models
+
+DEFAULT_ENGINE = next(iter(ENGINES))
+DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
+DEFAULT_EDGE_PORT = 8000
+DEFAULT_GATEWAY_PORT = 4000
+
+#: A host's variables; one that is not set is not in it.
+Variables = t.Mapping[str, t.Any]
+Items = list[dict[str, t.Any]]
+Value = t.TypeVar("Value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a host runs, where nothing is wrong with its variables.
+
+    Attributes:
+        model: the name that is asked for; on a gateway that of its first model.
+        gpu_count: GPUs of the host.
+        instances: as ``Instance.as_dict`` gives them.
+        edge_services: the edge's ports with the instances behind each.
+        gate_targets: name, url and model of each port that the gate asks.
+        edge_urls: those of the gate's targets.
+        engine_urls: of the instances that answer, on the host itself.
+        upstreams: on a gateway, the ports behind which the inference hosts serve.
+        peers: on a gateway, the edges of the other ones.
+        pools: on a gateway, the hosts of each model as role edge takes them.
+    """
+
+    model: str
+    gpu_count: int
+    instances: Items
+    edge_services: Items
+    gate_targets: Items
+    edge_urls: list[str]
+    engine_urls: list[str]
+    upstreams: Items
+    peers: Items
+    pools: Items
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What follows from the inventory for one host.
+
+    Attributes:
+        tier: ``inference`` or ``gateway``; the hosts of one are changed together.
+        is_gateway: whether it is a gateway.
+        engine: what its instances run unless one names its own.
+        edge_port: the port of its edge.
+        edge_url: where the host itself reaches its edge.
+        has_database: whether the gateways write down what is spent.
+        plan: what it runs.
+        problem: why some of this is None; empty where nothing is.
+    """
+
+    tier: str
+    is_gateway: bool
+    engine: str | None
+    edge_port: int | None
+    edge_url: str | None
+    has_database: bool | None
+    plan: Plan | None
+    problem: str
+
+    def as_dict(self) -> dict[str, t.Any]:
+        """All of them beside each other; what is not known is left out."""
+        own = dataclasses.asdict(self)
+        plan = own.pop("plan") or {}
+        return {name: value for name, value in {**own, **plan}.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fleet:
+    """The inventory.
+
+    Attributes:
+        groups: the hosts of each group.
+        variables: those of each host.
+    """
+
+    groups: t.Mapping[str, t.Sequence[str]]
+    variables: t.Mapping[str, Variables]
+
+    def work_out(self, host: str) -> Facts:
+        """The facts of one host. One that cannot be known does not keep the others away."""
+        own = self.variables[host]
+        is_gateway = host in self.groups.get("gateway", ())
+        problems: list[str] = []
+
+        def attempt(work: t.Callable[[], Value]) -> Value | None:
+            try:
+                return work()
+            except FleetError as error:
+                problems.append(error.message)
+                return None
+
+        return Facts(
+            tier="gateway" if is_gateway else "inference",
+            is_gateway=is_gateway,
+            engine=GATEWAY if is_gateway else attempt(lambda: choose_engine(own)),
+            edge_port=attempt(lambda: _port(own, is_gateway)),
+            edge_url=attempt(lambda: _url(own, is_gateway)),
+            has_database=attempt(lambda: self._has_database(own)),
+            plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
+            problem=" ".join(dict.fromkeys(problems)),
+        )
+
+    def _plan_inference(self, host: str) -> Plan:
+        own = self.variables[host]
+        gpu_count = count_gpus(own)
+        return _plan(own, _served_name(own), gpu_count, self._instances(host, gpu_count), _port(own))
+
+    def _plan_gateway(self, host: str) -> Plan:
+        own = self.variables[host]
+        upstreams = self.find_upstreams()
+        served = models(own.get("litellm_models") or [], upstreams)
+        model, port = served[0].name, _port(own, is_gateway=True)
+        instances = plan_gateway(_count_processes(own), edge_port=port, served_name=model)
+        return _plan(
+            own,
+            model,
+            0,
+            instances,
+            port,
+            upstreams=[dataclasses.asdict(upstream) for upstream in upstreams],
+            peers=self.find_peers(host),
+            pools=pools(served),
+        )
+
+    def _instances(self, host: str, gpu_count: int) -> list[Instance]:
+        own = self.variables[host]
+        engine = choose_engine(own)
+        return plan_instances(
+            own.get("fleet_instances"),
+            engine=engine,
+            gpu_count=gpu_count,
+            gpus_per_instance=_integer(own, f"{engine}_tensor_parallel_size", 1),
+            edge_port=_port(own),
+            served_name=_served_name(own),
+            nodes=Nodes(host, known_nodes(self._nodes(own)), str(own.get("fleet_node_network") or "")),
+        )
+
+    def _nodes(self, own: Variables) -> list[Variables]:
+        """The hosts that instances span, as far as there are such."""
+        wanted = [item["nodes"] for item in own.get("fleet_instances") or [] if "nodes" in _mapping(item)]
+        named = {str(name) for nodes in wanted if isinstance(nodes, (list, tuple)) for name in nodes}
+        return [self.variables[name] for name in self.groups.get("inference", ()) if name in named]
+
+    def find_upstreams(self) -> list[Upstream]:
+        """The ports behind which the inference hosts serve, in the order of the hosts' names.
+
+        Raises:
+            FleetError: a host's instances cannot be worked out.
+        """
+        found: list[Upstream] = []
+        for host in sorted(self.groups.get("inference", ()), key=_by_number):
+            own = self.variables[host]
+            check_engine(choose_engine(own), f"the engine of {host}")
+            try:
+                # Which ports it has does not depend on its GPUs, unless its instances name theirs.
+                instances = self._instances(host, count_gpus(own) if own.get("fleet_instances") else 0)
+            except FleetError as error:
+                raise FleetError(f"{host}: {error.message}") from error
+            services: dict[int, Instance] = {}
+            for instance in instances:
+                if instance.serves:
+                    services.setdefault(instance.port, instance)
+            found += [
+                Upstream(host, _address(own), port, one.engine, one.served_name, **_tls(own))
+                for port, one in sorted(services.items())
+            ]
+        return found
+
+    def find_peers(self, host: str) -> Items:
+        """The edges of the other gateways, in the order of their names."""
+        others = sorted(set(self.groups.get("gateway", ())) - {host}, key=_by_number)
+        return [
+            {
+                "name": NOT_IN_A_NAME.sub("-", name),
+                "address": _address(self.variables[name]),
+                "port": _port(self.variables[name], is_gateway=True),
+                **_tls(self.variables[name]),
+            }
+            for name in others
+        ]
+
+    def _has_database(self, own: Variables) -> bool:
+        stores = [self.variables[name] for name in self.groups.get("gateway_store", ())]
+        return bool(own.get("litellm_database_url") or any(one.get("gateway_store_database") for one in stores))
+
+
+def choose_engine(own: Variables) -> str:
+    """The engine of an inference host: that of the run, else its tag's, else the fleet's."""
+    if "engine" in own:
+        return str(own["engine"])
+    return str(own.get("fleet_engine_tag") or own.get("fleet_engine") or DEFAULT_ENGINE)
+
+
+def count_gpus(own: Variables) -> int:
+    """How many GPUs an inference host has.
+
+    Raises:
+        FleetError: its instance type says nothing about it.
+    """
+    if own.get("fleet_accelerator", "cuda") == "cpu":
+        return 0
+    kind = str(own.get("fleet_instance_type") or "")
+    known = expected_hardware(kind, _integer(own, "fleet_gpu_count", 0) or None).count
+    if known is None:
+        raise FleetError(
+            f"How many GPUs the instance type {kind!r} has is not known. Set fleet_gpu_count for the host, or "
+            "fleet_accelerator: cpu when it has none."
+        )
+    return known
+
+
+def _plan(
+    own: Variables, model: str, gpu_count: int, instances: t.Sequence[Instance], port: int, **gateway: Items
+) -> Plan:
+    plain = [instance.as_dict() for instance in instances]
+    services = edge_services(plain, gateway.get("peers", ()))
+    targets = edge_targets(services, _scheme(own), port)
+    return Plan(
+        model=model,
+        gpu_count=gpu_count,
+        instances=plain,
+        edge_services=services,
+        gate_targets=targets,
+        edge_urls=[target["url"] for target in targets],
+        engine_urls=[f"http://127.0.0.1:{one.engine_port}" for one in instances if one.serves],
+        **{"upstreams": [], "peers": [], "pools": [], **gateway},
+    )
+
+
+def _count_processes(own: Variables) -> int:
+    wanted = own.get("litellm_instances", own.get("fleet_vcpus") or 1)
+    try:
+        return int(wanted)
+    except (TypeError, ValueError) as error:
+        raise FleetError(f"litellm_instances is {wanted!r}: {error}") from error
+
+
+def _served_name(own: Variables) -> str:
+    return str(own.get("fleet_served_name") or own.get("fleet_model") or DEFAULT_MODEL)
+
+
+def _port(own: Variables, is_gateway: bool = False) -> int:
+    """The port of a host's edge."""
+    if is_gateway:
+        return _integer(own, "fleet_gateway_port", DEFAULT_GATEWAY_PORT)
+    return _integer(own, "edge_port", DEFAULT_EDGE_PORT)
+
+
+def _url(own: Variables, is_gateway: bool) -> str:
+    return f"{_scheme(own)}://127.0.0.1:{_port(own, is_gateway)}"
+
+
+def _integer(own: Variables, name: str, default: int) -> int:
+    value = own.get(name)
+    if value is None or value == "":
+        return default
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise FleetError(f"{name} is {value!r}; it must be a whole number.") from None
+
+
+def _scheme(own: Variables) -> str:
+    return "https" if own.get("edge_tls_certificate") else "http"
+
+
+def _tls(own: Variables) -> dict[str, t.Any]:
+    """Whether a host's edge speaks TLS, and with which name in its certificate."""
+    if not own.get("edge_tls_certificate"):
+        return {"tls": False, "tls_name": ""}
+    return {"tls": True, "tls_name": str(own.get("edge_tls_name") or own["inventory_hostname"])}
+
+
+def _address(own: Variables) -> str:
+    return str(own.get("fleet_address") or own.get("ansible_host") or own["inventory_hostname"])
+
+
+def _mapping(item: t.Any) -> t.Mapping[str, t.Any]:
+    return item if isinstance(item, t.Mapping) else {}
+
+
+def _by_number(host: str) -> list[str]:
+    """Numbers as numbers: EC2 lists instances in whatever order, which must not look like a change."""
+    return [part.zfill(8) for part in re.split(r"(\d+)", host)]
