@@ -1,16 +1,16 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a rollout's page tells of each host, its gates and the traffic. Pure: the record in, markup and words out."""
+"""What a record has of each host, its gates and drains, as rows and words. Pure."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import short_revision
-from ansible_collections.inference.fleet.plugins.plugin_utils.report import chart, words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, table, tag
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
@@ -21,32 +21,125 @@ _FIGURES = (
     ("total_ms", "in all", "ms", 0),
 )
 _ANSWER = 160
-_MESSAGE = 2500
-_ERRORS = 100
 
-_TITLES = {
-    "requests": "Requests",
-    "streams": "Streams",
-    "longest_gap": "Longest time without an answer",
-    "longest_stream_stall": "Longest stall within a stream",
-    "latency": "Time to the whole answer",
-    "first_token": "Time to first token",
-    "error_counts": "Errors by kind",
-    "first_answer": "First answer",
-    "ended_because": "Why it ended",
-}
+_KINDS = {words.DONE: "ok", words.NOT_BEGUN: "muted", words.IN_TURN: "run"}
 
 
-def trimmed(text: str, limit: int = _MESSAGE) -> str:
-    """A text that may have lines, but not without end."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+class Host(t.NamedTuple):
+    """A host of a record.
+
+    Attributes:
+        name: the inventory's.
+        anchor: where on a page it is described.
+        state: where it is, in words.
+        record: what fold() has of it.
+    """
+
+    name: str
+    anchor: str
+    state: str
+    record: dict[str, t.Any]
+
+    @property
+    def kind(self) -> str:
+        """Whether that is good: ``ok``, ``bad``, or neither: ``run`` or ``muted``."""
+        return _KINDS.get(self.state, "bad")
+
+    @property
+    def failure(self) -> str:
+        """How its turn failed; empty where it did not, or has not ended."""
+        outcome = self.record["outcome"]
+        if outcome in (None, "done"):
+            return ""
+        return outcome if outcome in words.OUTCOMES else "failed"
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it was to be changed."""
+        return sorted({instance["reason"] for instance in self.record["instances"].values() if instance["reason"]})
+
+    @property
+    def reached(self) -> list[str]:
+        """The last step of each instance."""
+        found = [(label, instance["steps"]) for label, instance in self.record["instances"].items()]
+        return [f"{label} in its step {steps.label(taken[-1]['step'])}" for label, taken in found if taken]
+
+    @property
+    def gates(self) -> list[dict[str, t.Any]]:
+        """All of its gates in order."""
+        found = [gate for instance in self.record["instances"].values() for gate in instance["gates"]]
+        return sorted(found + self.record["gates"], key=lambda gate: gate["at"])
+
+    @property
+    def drains(self) -> list[tuple[str, dict[str, t.Any]]]:
+        """Its drains, with their instance."""
+        found = self.record["instances"].items()
+        return [(label, drain) for label, instance in found for drain in instance["drains"]]
+
+    @property
+    def steps(self) -> list[list[str]]:
+        """What was done, when and for how long."""
+        rows = []
+        for label, instance in self.record["instances"].items():
+            for step in instance["steps"]:
+                name = steps.label(step["step"]) + (" (second attempt)" if step["attempt"] > 1 else "")
+                took = "goes on" if step["seconds"] is None else words.duration(step["seconds"])
+                broken = ", broken off" if step["broken"] else ""
+                rows.append([label, name, words.clock(step["began"]), took + broken])
+        return rows
+
+    @property
+    def progress(self) -> list[str]:
+        """What its engines were doing while they started."""
+        lines = []
+        for label, instance in self.record["instances"].items():
+            for one in instance["progress"]:
+                at = "" if one["seconds"] is None else f"+{one['seconds']:.0f} s "
+                lines.append(f"{label} {at}{said(one)}")
+        return lines
+
+
+class Speed(t.NamedTuple):
+    """The middle of what the gates measured, and what it was before."""
+
+    first: float
+    rate: float | None
+    old_first: float | None
+    old_rate: float | None
+    gates: int
+
+
+def in_order(record: Record) -> list[Host]:
+    """The hosts as they had their turns; those that had none come last."""
+
+    def place(name: str) -> tuple[float, float, list[t.Any]]:
+        began, wave = record["hosts"][name]["began"], record["hosts"][name]["wave"]
+        return (math.inf if began is None else began, math.inf if wave is None else wave, natural(name))
+
+    return [
+        Host(name, f"h{number}", words.state(record, name), record["hosts"][name])
+        for number, name in enumerate(sorted(record["hosts"], key=place), 1)
+    ]
+
+
+def natural(name: str) -> list[t.Any]:
+    """A key that sorts inference-2 before inference-10."""
+    parts: list[t.Any] = []
+    for letter in name:
+        if letter.isdecimal() and parts and isinstance(parts[-1][1], int):
+            parts[-1] = (0, parts[-1][1] * 10 + int(letter), "")
+        elif letter.isdecimal():
+            parts.append((0, int(letter), ""))
+        else:
+            parts.append((1, 0.5, letter))
+    return parts
 
 
 def change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
     """What becomes of an instance's engine and model, in words; None where there was none."""
     parts = []
-    for told in (_software, _model):
-        old, new = told(before), told(after)
+    for name in (_software, _model):
+        old, new = name(before), name(after)
         if old and new and old != new:
             parts.append(f"{old} → {new}")
         elif new or old:
@@ -76,40 +169,64 @@ def _model(of: dict[str, t.Any] | None) -> str:
     return f"{model}@{short_revision(revision)}" if model and revision else model
 
 
-def drains(record: Record) -> list[tuple[str, str, dict[str, t.Any]]]:
+def drains(hosts: t.Iterable[Host]) -> list[tuple[str, str, dict[str, t.Any]]]:
     """Every drain, with host and instance; one of a whole host counts once."""
     found = []
-    for name in chart.in_order(record):
+    for host in hosts:
         seen: list[dict[str, t.Any]] = []
-        for label, instance in record["hosts"][name]["instances"].items():
-            for drain in instance["drains"]:
-                if drain not in seen:
-                    seen.append(drain)
-                    found.append((name, label, drain))
+        for label, drain in host.drains:
+            if drain not in seen:
+                seen.append(drain)
+                found.append((host.name, label, drain))
     return found
 
 
-def gates(host: dict[str, t.Any]) -> list[dict[str, t.Any]]:
-    """All of a host's gates in order."""
-    found = [gate for instance in host["instances"].values() for gate in instance["gates"]] + host["gates"]
-    return sorted(found, key=lambda gate: gate["at"])
+def in_flight(hosts: t.Iterable[Host]) -> list[list[str]]:
+    """What was in flight when a drain reached its limit: host, instance, client, age, time waited."""
+    rows = []
+    for host, name, drain in drains(hosts):
+        if drain["idle"]:
+            continue
+        limit = words.duration(drain["waited"])
+        for request in drain["requests"]:
+            who, at = request.get("client") or "unknown", request.get("instance") or name
+            rows.append([host, at, who, words.duration(words.number(request.get("seconds"))), limit])
+        for engine in drain["engines"]:
+            busy = f"{engine.get('running', '?')} running, {engine.get('waiting', '?')} waiting, by its own counters"
+            rows.append([host, engine.get("instance") or name, engine.get("problem") or busy, words.NOTHING, limit])
+    return rows
 
 
-def speed(record: Record) -> tuple[str, str] | None:
-    """The middle of what the gates measured, and what it was before."""
-    seen = [gate for host in record["hosts"].values() for gate in gates(host) if gate["passed"] and gate["figures"]]
+def plan(hosts: t.Iterable[Host]) -> list[list[t.Any]]:
+    """Each instance: its host and wave, what becomes of it and of its release, why, and how long its host took."""
+    rows: list[list[t.Any]] = []
+    for host in hosts:
+        of = host.record
+        whole = [host.name, words.NOTHING if of["wave"] is None else str(of["wave"])]
+        times = [words.duration(of["expected_seconds"]), words.duration(of["seconds"])]
+        for label, one in of["instances"].items():
+            becomes = (change(one["from"], one["to"]), release_change(one["from"], one["to"]))
+            rows.append([*whole, label, becomes, one["reason"] or words.NOTHING, *times])
+            # What is the host's stands in its first row.
+            whole, times = ["", ""], ["", ""]
+    return rows
+
+
+def speed(hosts: t.Iterable[Host]) -> Speed | None:
+    """What the gates measured; nothing where none did."""
+    seen = [gate for host in hosts for gate in host.gates if gate["passed"] and gate["figures"]]
     # Figures through the edge say how busy the fleet was.
     passed = [gate for gate in seen if gate["judged"]] or seen
-    first, rate = _middle(passed, "figures", "ttft_ms"), _middle(passed, "figures", "tokens_per_second")
+    first = _middle(passed, "figures", "ttft_ms")
     if first is None:
         return None
-    parts = [] if rate is None else [f"{rate:.1f} tokens/s"]
-    old_first, old_rate = _middle(passed, "good", "ttft_ms"), _middle(passed, "good", "tokens_per_second")
-    if old_first is not None:
-        before = f"{old_first:.0f} ms" + (f" and {old_rate:.1f} tokens/s" if old_rate is not None else "")
-        parts.append(f"before: {before}")
-    parts.append(f"the middle of {words.count(len(passed), 'gate')}")
-    return f"{first:.0f} ms", "; ".join(parts)
+    return Speed(
+        first,
+        _middle(passed, "figures", "tokens_per_second"),
+        _middle(passed, "good", "ttft_ms"),
+        _middle(passed, "good", "tokens_per_second"),
+        len(passed),
+    )
 
 
 def _middle(found: list[dict[str, t.Any]], of: str, name: str) -> float | None:
@@ -126,85 +243,46 @@ def _figures(value: t.Any) -> dict[str, t.Any]:
     return inner if isinstance(inner, dict) else value
 
 
-# A host
+# A gate
 
 
-def host(record: Record, name: str, anchor: str) -> Html:
-    """All that is known of a host, folded up unless something went wrong on it."""
-    of = record["hosts"][name]
-    seen = gates(of)
-    word = words.state(record, name)
-    quiet = {words.DONE: None, words.NOT_BEGUN: "muted", words.IN_TURN: None}
-    took = words.duration(of["seconds"]) if of["seconds"] is not None else ""
-    if took and of["expected_seconds"] is not None:
-        took += f" (expected {words.duration(of['expected_seconds'])})"
-    last = [words.figures(gate["figures"]) for gate in seen if gate["figures"]][-1:]
-    summary = tag(
-        "summary",
-        tag("span", chart.host_mark(record, name), tag("span", name, class_="name")),
-        tag("span", word, class_=quiet.get(word, "bad")),
-        tag("span", f"wave {of['wave']}", class_="muted") if of["wave"] is not None else None,
-        tag("span", took, class_="muted") if took else None,
-        tag("span", *last, class_="muted wide") if last and last[0] else None,
-    )
-    parts: list[t.Any] = []
-    if of["message"]:
-        parts.append(tag("p", trimmed(of["message"]), class_="said"))
-    parts += [_gate(gate) for gate in seen]
-    parts += _drained(of)
-    parts += _steps(of)
-    parts += _progress(of)
-    if not parts:
-        parts.append(tag("p", "Nothing was done on it.", class_="muted"))
-    opened = "" if quiet.get(word, "bad") == "bad" else None
-    return tag("details", summary, tag("div", *parts, class_="inside"), id=anchor, open=opened)
-
-
-def _gate(gate: dict[str, t.Any]) -> Html:
-    verdict = "passed" if gate["passed"] else "failed"
-    again = ", second attempt" if gate["attempt"] > 1 else ""
-    title = f"Gate on {gate['target']}{again}: {verdict} at {words.clock(gate['at'])}"
-    parts: list[t.Any] = [tag("h3", chart.mark(gate["passed"], verdict), title)]
-    if gate["message"] and not gate["passed"]:
-        parts.append(tag("p", trimmed(gate["message"]), class_="said"))
-    parts.append(_measured(gate))
-    rows = [
-        [
-            str(check.get("name", "")),
-            chart.mark(bool(check.get("passed")), "passed" if check.get("passed") else "failed"),
-            words.duration(words.number(check.get("seconds"))),
-            tag("p", _came_back(check), class_="said"),
-        ]
-        for check in gate["checks"]
-    ]
-    parts.append(table(["Check", "Passed", "Took", "What came back"], rows, (2,)))
-    return join(parts)
-
-
-def _measured(gate: dict[str, t.Any]) -> Html:
+def measured(gate: dict[str, t.Any]) -> list[list[str]]:
+    """A gate's figures beside those of the last good one."""
     now, before = _figures(gate["figures"]), _figures(gate.get("good"))
     rows = []
     for name, title, unit, places in _FIGURES:
         value, old = words.number(now.get(name)), words.number(before.get(name))
-        if value is None:
-            continue
-        told = [title, _figure(old, unit, places), _figure(value, unit, places)]
-        rows.append([*told, words.NOTHING if not old else f"{(value - old) / old * 100:+.0f} %"])
-    return table(["Figure", "Last good", "Now", "Change"], rows, (1, 2, 3))
+        if value is not None:
+            change_ = f"{(value - old) / old * 100:+.0f} %" if old else words.NOTHING
+            rows.append([title, _figure(old, unit, places), _figure(value, unit, places), change_])
+    return rows
 
 
 def _figure(value: float | None, unit: str, places: int) -> str:
     return words.NOTHING if value is None else f"{value:.{places}f} {unit}".strip()
 
 
+def checked(gate: dict[str, t.Any]) -> list[list[t.Any]]:
+    """A gate's checks: name, whether it passed, how long it took, what came back."""
+    return [
+        [
+            str(check.get("name", "")),
+            bool(check.get("passed")),
+            words.duration(words.number(check.get("seconds"))),
+            _came_back(check),
+        ]
+        for check in gate["checks"]
+    ]
+
+
 def _came_back(check: dict[str, t.Any]) -> str:
     """What a check learned; of one that failed also what was asked and what to try."""
     if not check.get("passed"):
-        told = [f"asked {words.line(check['asked'], 400)}"] if check.get("asked") else []
-        told.append(words.line(check.get("got") or check.get("reason") or "nothing is known", 600))
+        parts = [f"asked {words.line(check['asked'], 400)}"] if check.get("asked") else []
+        parts.append(words.line(check.get("got") or check.get("reason") or "nothing is known", 600))
         if check.get("try"):
-            told.append(f"Try: {words.line(check['try'], 400)}")
-        return "\n".join(told)
+            parts.append(f"Try: {words.line(check['try'], 400)}")
+        return "\n".join(parts)
     tries = check.get("attempts")
     again = f"{len(tries)} attempts; " if isinstance(tries, list) else ""
     return again + (_evidence(check.get("evidence")) or words.NOTHING)
@@ -213,137 +291,28 @@ def _came_back(check: dict[str, t.Any]) -> str:
 def _evidence(found: t.Any) -> str:
     if not isinstance(found, dict):
         return ""
-    told = []
+    parts = []
     if found.get("answer") is not None:
-        told.append(f"“{words.line(found['answer'], _ANSWER)}”")
-    told += [
+        parts.append(f"“{words.line(found['answer'], _ANSWER)}”")
+    parts += [
         f"{square.get('colour')}: “{words.line(square.get('answer', ''), 60)}”"
         for square in words.dicts(found.get("squares"))
     ]
     if isinstance(found.get("models"), list):
-        told.append(words.named([words.line(model, 80) for model in found["models"]], 3))
+        parts.append(words.named([words.line(model, 80) for model in found["models"]], 3))
     if found.get("status") is not None:
-        told.append(f"status {words.line(found['status'], 20)}")
+        parts.append(f"status {words.line(found['status'], 20)}")
     if found.get("finish_reason") is not None:
-        told.append(f"finished by {words.line(found['finish_reason'], 20)}")
+        parts.append(f"finished by {words.line(found['finish_reason'], 20)}")
     tokens = words.number(found.get("completion_tokens"))
     if tokens is not None:
-        told.append(words.count(tokens, "token"))
+        parts.append(words.count(tokens, "token"))
     measured = words.figures(found)
-    return ", ".join([*told, measured] if measured else told)
-
-
-def _drained(of: dict[str, t.Any]) -> list[Html]:
-    items = []
-    for label, instance in of["instances"].items():
-        for drain in instance["drains"]:
-            left = "nothing was in flight"
-            if not drain["idle"]:
-                left = f"{words.count(len(drain['requests']), 'request')} still in flight at the limit"
-            duck = (
-                f" after a lame duck of {words.duration(drain['lame_duck_seconds'])}"
-                if drain["lame_duck_seconds"]
-                else ""
-            )
-            items.append(tag("li", f"{label}: {left}, waited {words.duration(drain['waited'])}{duck}"))
-    return [tag("h3", "Drains"), tag("ul", *items, class_="list")] if items else []
-
-
-def _steps(of: dict[str, t.Any]) -> list[Html]:
-    rows = []
-    for label, instance in of["instances"].items():
-        for step in instance["steps"]:
-            name = steps.label(step["step"]) + (" (second attempt)" if step["attempt"] > 1 else "")
-            took = words.duration(step["seconds"]) if step["seconds"] is not None else "goes on"
-            rows.append([label, name, words.clock(step["began"]), took + (", broken off" if step["broken"] else "")])
-    return [tag("h3", "Steps"), table(["Instance", "Step", "Began (UTC)", "Took"], rows, (3,))] if rows else []
-
-
-def _progress(of: dict[str, t.Any]) -> list[Html]:
-    items = []
-    for label, instance in of["instances"].items():
-        for told in instance["progress"]:
-            at = "" if told["seconds"] is None else f"+{told['seconds']:.0f} s "
-            items.append(tag("li", f"{label} {at}{said(told)}"))
-    if not items:
-        return []
-    shown = [*items[:40], tag("li", f"and {len(items) - 40} more in the journal")] if len(items) > 40 else items
-    return [tag("h3", "What the engine was doing while it started"), tag("ul", *shown, class_="list muted")]
+    return ", ".join([*parts, measured] if measured else parts)
 
 
 def said(progress: dict[str, t.Any]) -> str:
     """What an engine is doing, in a few words."""
-    told = words.line(progress["text"] or progress["phase"].replace("_", " "), 120)
+    text = words.line(progress["text"] or progress["phase"].replace("_", " "), 120)
     percent = words.number(progress["percent"])
-    return told if percent is None or "%" in told else f"{told} ({percent:.0f} %)"
-
-
-# The traffic driver's report
-
-
-def driven(record: Record) -> tuple[int, int]:
-    """Requests and streams that failed, and those that were sent; of all runs."""
-    failed = sent = 0
-    for report in chart.reports(record):
-        requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
-        failed += _whole(requests, "failed") + _whole(streams, "failed") + _whole(streams, "cut")
-        sent += _whole(requests, "sent") + _whole(streams, "begun")
-    return failed, sent
-
-
-def report_line(report: dict[str, t.Any]) -> str:
-    """A traffic driver's report in one line."""
-    requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
-    told = [
-        f"{words.count(_whole(requests, 'sent'), 'request')}, {words.grouped(_whole(requests, 'failed'))} failed",
-        f"{words.count(_whole(streams, 'begun'), 'stream')}, {words.grouped(_whole(streams, 'failed'))} failed and "
-        f"{words.grouped(_whole(streams, 'cut'))} cut",
-    ]
-    gap = words.number(_dict(report.get("longest_gap")).get("seconds"))
-    if gap is not None:
-        told.append(f"longest time without an answer {words.duration(gap)}")
-    return "; ".join(told)
-
-
-def report_rows(report: dict[str, t.Any]) -> Html:
-    """A traffic driver's report at length: every figure that it has, and its errors."""
-    rows = []
-    for name, value in report.items():
-        if name in ("seconds", "errors", "bucket_seconds") or value is None or value == {}:
-            continue
-        title = _TITLES.get(name, words.line(name, 60).replace("_", " "))
-        rows.append([title, _said(name, value)])
-    errors = [
-        [
-            words.clock(words.number(error.get("at"))),
-            words.line(error.get("kind", ""), 60),
-            tag("p", words.line(error.get("what", ""), 300), class_="said"),
-            words.duration(words.number(error.get("seconds"))),
-        ]
-        for error in words.dicts(report.get("errors"))[:_ERRORS]
-    ]
-    parts = [table(["Figure", "Value"], rows)]
-    if errors:
-        parts += [tag("h3", "Errors"), table(["At (UTC)", "Kind", "What", "After"], errors, (3,))]
-    return join(parts)
-
-
-def _said(name: str, value: t.Any) -> str:
-    """A value of a report: a moment, a duration, a count, or several with their names."""
-    if isinstance(value, dict):
-        named = ((words.line(key, 60).replace("_", " "), _said(key, item)) for key, item in value.items())
-        return ", ".join(said_ if key == "seconds" else f"{key} {said_}" for key, said_ in named) or "none"
-    number = words.number(value)
-    if number is None:
-        return words.NOTHING if value is None else words.line(value, 200)
-    if name in ("at", "began", "ended", "written"):
-        return words.moment(number)
-    return words.grouped(number) if isinstance(value, int) else words.duration(number)
-
-
-def _dict(value: t.Any) -> dict[str, t.Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _whole(of: dict[str, t.Any], name: str) -> int:
-    return int(words.number(of.get(name)) or 0)
+    return text if percent is None or "%" in text else f"{text} ({percent:.0f} %)"

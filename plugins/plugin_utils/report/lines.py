@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, traffic, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import ends
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
@@ -239,7 +239,7 @@ def summary(record: dict[str, t.Any], page: str) -> list[Line]:
     how = "in" if outcome == "finished" else "after"
     done = f"{totals['done']} of {words.count(totals['hosts'], 'host')} done"
     told = [done, *words.others(record)]
-    failed, sent = hosts.driven(record)
+    failed, sent = traffic.driven(record)
     if sent:
         told.append(f"{words.grouped(failed)} of {words.grouped(sent)} watched requests failed")
     text = f"rollout {outcome} {how} {words.duration(totals['working_seconds'])}: {', '.join(told)}"

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How a rollout is told to a person, on the terminal and on its page. Pure."""
+"""A rollout in words, for the terminal and its page. Pure."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def others(record: dict[str, t.Any]) -> list[str]:
         word = state(record, host)
         if word != DONE:
             found[word] = found.get(word, 0) + 1
-    told = [f"{count_} {word}" for word, count_ in sorted(found.items())]
-    return [*told, f"{len(record['left_out'])} left out"] if record["left_out"] else told
+    parts = [f"{count_} {word}" for word, count_ in sorted(found.items())]
+    return [*parts, f"{len(record['left_out'])} left out"] if record["left_out"] else parts
 
 
 def duration(seconds: float | None) -> str:
@@ -113,6 +113,11 @@ def clock(at: float | None) -> str:
     return moment(at, "%H:%M:%S")
 
 
+def until(ended: float | None, began: float | None) -> str:
+    """The end of what began: the time of day alone where the day is the same."""
+    return clock(ended) if moment(began, "%F") == moment(ended, "%F") else moment(ended)
+
+
 def count(number: float, one: str, many: str | None = None) -> str:
     """A number of things."""
     return f"{grouped(number)} {one if number == 1 else many or f'{one}s'}"
@@ -128,12 +133,12 @@ def figures(values: t.Any) -> str:
     if not isinstance(values, dict):
         return ""
     first, rate = number(values.get("ttft_ms")), number(values.get("tokens_per_second"))
-    told = []
+    parts = []
     if first is not None:
-        told.append(f"time to first token {first:.0f} ms")
+        parts.append(f"time to first token {first:.0f} ms")
     if rate is not None:
-        told.append(f"{rate:.{0 if rate >= 100 else 1}f} tokens/s")
-    return ", ".join(told)
+        parts.append(f"{rate:.{0 if rate >= 100 else 1}f} tokens/s")
+    return ", ".join(parts)
 
 
 def number(value: t.Any) -> float | None:

@@ -5,8 +5,8 @@ import re
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.plugin_utils.report import chart, words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.html import Html, join, table, tag
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import timeline, words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import in_order, natural
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import changes, page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold, parse
 
@@ -122,7 +122,7 @@ def test_a_failure_comes_first_with_what_to_do() -> None:
     assert 'Came back: the answer "Berlin"; expected Paris.' in text
     assert "It was touched because vllm 0.31.0 → 0.32.0." in text
     assert "Not touched: inference-3." in text
-    assert "nothing is urgent, the last good release is back" in text
+    assert "not urgent, the last good release is back" in text
     assert "Then run the same command again" in text
     assert "inference-2 vllm-0 team-a 5 min 10 s 12 s" in text
     opened = [attributes["id"] for attributes in reader.all("details") if "open" in attributes]
@@ -134,7 +134,7 @@ def test_a_failure_comes_first_with_what_to_do() -> None:
     [
         ("drained", "out of service. The last good release did not pass"),
         ("stopped", "out of service, and there was no good release"),
-        ("unreachable", "see whether the host runs and SSH reaches it"),
+        ("unreachable", "check that the host runs and that SSH reaches it"),
         ("failed", "playbooks/status.yml for what the host serves now"),
         ("eaten", "playbooks/status.yml for what the host serves now"),
     ],
@@ -218,24 +218,23 @@ def test_a_row_for_each_host_of_a_fleet_of_any_size(number: int, wave: int, inst
     reader = read(hosts(number, wave, instances))
     rows = [attributes for attributes in reader.all("a") if attributes.get("title")]
     assert [row["title"] for row in rows] == [f"inference-{index}" for index in range(1, number + 1)]
-    bars = [attributes for attributes in reader.all("rect") if "s-start" in (attributes["class"] or "")]
+    bars = [attributes for attributes in reader.all("i") if "s-start" in (attributes["class"] or "")]
     assert len(bars) == number
     for _name, attributes in reader.found:
-        for key in ("x", "width", "cx", "x1", "x2"):
-            value = attributes.get(key) or ""
-            if value.endswith("%"):
-                assert 0 <= float(value[:-1]) <= 100.2
+        for left, width in re.findall(r"left:([\d.-]+)%;width:([\d.-]+)%", attributes.get("style") or ""):
+            assert 0 <= float(left) <= float(left) + float(width) <= 100.2
 
 
 def test_second_attempts_and_failed_gates_are_marked() -> None:
     reader = read(rolled_back())
-    assert len([rect for rect in reader.all("rect") if rect["class"] == "again"]) == 5
-    assert "gate failed at 15:32:12" in reader.text
+    assert len([bar for bar in reader.all("i") if "again" in (bar["class"] or "").split()]) == 5
+    crosses = [bar["title"] for bar in reader.all("i") if bar["class"] == "cross"]
+    assert crosses == ["gate failed at 15:32:12"]
 
 
 def test_hosts_are_sorted_as_people_count() -> None:
     names = ["inference-10", "inference-9", "inference-1", "edge", "inference-1b", "9"]
-    assert sorted(names, key=chart.natural) == [
+    assert sorted(names, key=natural) == [
         "9",
         "edge",
         "inference-1",
@@ -257,14 +256,14 @@ def test_hosts_are_sorted_as_people_count() -> None:
     ],
 )
 def test_names_are_shortened_where_they_do_not_differ(names: list[str], shown: list[str]) -> None:
-    assert list(chart.short(names).values()) == shown
+    assert list(timeline.short(names).values()) == shown
 
 
 # The axis
 
 
 def test_an_axis_of_one_run_is_to_scale() -> None:
-    axis = chart.Axis([(100.0, 200.0)])
+    axis = timeline.Axis([(100.0, 200.0)])
     assert [axis.x(at) for at in (50, 100, 150, 200, 999)] == [0, 0, 50, 100, 100]
     assert axis.shows(150)
     assert not axis.shows(99)
@@ -272,33 +271,52 @@ def test_an_axis_of_one_run_is_to_scale() -> None:
 
 
 def test_a_night_between_two_runs_is_cut_short() -> None:
-    axis = chart.Axis([(0.0, 100.0), (40_000.0, 40_100.0)])
+    axis = timeline.Axis([(0.0, 100.0), (40_000.0, 40_100.0)])
     assert (axis.x(100), axis.x(40_000), axis.x(40_100)) == (47.5, 52.5, 100)
-    assert [(one.left, one.width, one.seconds) for one in axis.breaks] == [(47.5, 5.0, 39_900)]
+    assert axis.breaks == [(100.0, 40_000.0)]
+    assert axis.bar(100.0, 40_000.0, "gap", "a night") == (47.5, 5.0, "gap", "a night", "")
     assert not axis.shows(20_000)
     assert [place for place, _at, since in axis.ticks() if since == 0] == [0, 52.5]
-    groups = axis.groups([(50, "a"), (20_000, "b"), (40_050, "c"), (40_100, "d")])
-    assert groups == [[(23.75, "a")], [(76.25, "c"), (100.0, "d")]]
+    seen = axis.columns([(40_050, "c"), (50, "a"), (20_000, "b"), (40_100, "d")])
+    assert seen == [(23.75, 23.75, ["a"]), (76.25, 23.75, ["c"]), (100.0, 0.2, ["d"])]
 
 
 def test_a_short_break_stays_to_scale() -> None:
-    axis = chart.Axis([(0.0, 100.0), (110.0, 200.0)])
+    axis = timeline.Axis([(0.0, 100.0), (110.0, 200.0)])
     assert axis.x(100) == 50
-    assert [one.seconds for one in axis.breaks] == [10]
+    assert axis.breaks == [(100.0, 110.0)]
 
 
 @pytest.mark.parametrize("spans", [[], [(5.0, 5.0)], [(9.0, 3.0)]])
 def test_an_axis_without_time_is_an_axis(spans: list[tuple[float, float]]) -> None:
-    axis = chart.Axis(spans)
+    axis = timeline.Axis(spans)
     assert 0 <= axis.x(5) <= 100
     assert axis.ticks()
 
 
 @pytest.mark.parametrize("seconds", [1, 40, 300, 7200, 90_000, 5_000_000])
 def test_an_axis_has_a_few_round_ticks(seconds: float) -> None:
-    places = [place for place, _at, _since in chart.Axis([(0.0, seconds)]).ticks()]
+    places = [place for place, _at, _since in timeline.Axis([(0.0, seconds)]).ticks()]
     assert 1 < len(places) <= 9
     assert all(after - before >= 7 for before, after in zip(places, places[1:]))
+
+
+def test_many_looks_share_columns_and_none_outlives_what_it_says() -> None:
+    axis = timeline.Axis([(0.0, 1000.0)])
+    many = axis.columns([(float(at), at) for at in range(1000)], hold=1)
+    assert len(many) == 200
+    assert [value for _left, _width, values in many for value in values] == list(range(1000))
+    assert axis.columns([(100.0, "x")], hold=50) == [(10.0, 5.0, ["x"])]
+    assert axis.columns([]) == []
+
+
+def test_one_failure_among_thousands_is_seen() -> None:
+    report = {"seconds": [{"at": BEGAN + n, "ok": 5000, "failed": int(n == 30)} for n in range(232)]}
+    record = fold(good_run().add("traffic", report=report).events)
+    drawn = timeline.timeline(record, in_order(record)).traffic
+    assert drawn is not None
+    assert [column.lower for column in drawn.columns if column.lower] == [9.0]
+    assert [bar.title for bar in drawn.failures] == ["1 failure"]
 
 
 def test_an_instance_shares_the_lane_of_one_that_is_through() -> None:
@@ -307,12 +325,15 @@ def test_an_instance_shares_the_lane_of_one_that_is_through() -> None:
         journal.step("inference-1", "drain", 2, instance=name).step("inference-1", "confirm", 2, instance=name)
     journal.tick(-2).step("inference-1", "start", 5, instance="vllm-2")
     record = fold(journal.outcome("inference-1").events)
-    assert chart._lanes(record["hosts"]["inference-1"], record["last"]) == [["vllm-0", "vllm-1"], ["vllm-2"]]
+    assert timeline.share_lanes(record["hosts"]["inference-1"]["instances"], record["last"]) == [
+        ["vllm-0", "vllm-1"],
+        ["vllm-2"],
+    ]
 
 
 def test_the_limit_falls_while_hosts_are_out_also_where_nobody_looked() -> None:
     record = fold(good_run().events)
-    limits = [(round(at - BEGAN, 1), limit) for at, limit in chart._limits(record)]
+    limits = [(round(at - BEGAN, 1), limit) for at, limit in timeline.limits(record, record["last"])]
     assert limits[:4] == [(2.0, 32.0), (70.0, 64.0), (82.5, 32.0), (150.5, 64.0)]
 
 
@@ -375,12 +396,3 @@ def test_a_moment_that_is_none(at: float | None) -> None:
 )
 def test_what_is_shown_is_safe(text: str, shown: str) -> None:
     assert words.safe(text) == shown
-
-
-def test_markup_escapes_what_is_not_markup() -> None:
-    made = tag("p", "<b>", tag("i", 'a"b'), None, 3, class_="x", data_of='"><', title=None)
-    assert made == '<p class="x" data-of="&quot;&gt;&lt;">&lt;b&gt;<i>a&quot;b</i>3</p>'
-    assert isinstance(join(["<", Html("<br>")]), Html)
-    assert join(["<", Html("<br>")]) == "&lt;<br>"
-    assert table(["A"], []) == ""
-    assert '<td class="n">&lt;</td>' in table(["A"], [["<"]], numbers=(0,))

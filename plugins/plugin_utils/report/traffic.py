@@ -1,0 +1,99 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""What the traffic driver reported of a rollout, in words. Pure."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+
+Record = dict[str, t.Any]
+
+_ERRORS = 100
+
+_TITLES = {
+    "requests": "Requests",
+    "streams": "Streams",
+    "longest_gap": "Longest time without an answer",
+    "longest_stream_stall": "Longest stall within a stream",
+    "latency": "Time to the whole answer",
+    "first_token": "Time to first token",
+    "error_counts": "Errors by kind",
+    "first_answer": "First answer",
+    "ended_because": "Why it ended",
+}
+
+
+def reports(record: Record) -> list[dict[str, t.Any]]:
+    """The traffic driver's reports of all runs."""
+    return [*record["traffic_before"], *([record["traffic"]] if record["traffic"] else [])]
+
+
+def driven(record: Record) -> tuple[int, int]:
+    """Requests and streams that failed, and those that were sent; of all runs."""
+    failed = sent = 0
+    for report in reports(record):
+        requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
+        failed += _whole(requests, "failed") + _whole(streams, "failed") + _whole(streams, "cut")
+        sent += _whole(requests, "sent") + _whole(streams, "begun")
+    return failed, sent
+
+
+def line(report: dict[str, t.Any]) -> str:
+    """A traffic driver's report in one line."""
+    requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
+    parts = [
+        f"{words.count(_whole(requests, 'sent'), 'request')}, {words.grouped(_whole(requests, 'failed'))} failed",
+        f"{words.count(_whole(streams, 'begun'), 'stream')}, {words.grouped(_whole(streams, 'failed'))} failed and "
+        f"{words.grouped(_whole(streams, 'cut'))} cut",
+    ]
+    gap = words.number(_dict(report.get("longest_gap")).get("seconds"))
+    if gap is not None:
+        parts.append(f"longest time without an answer {words.duration(gap)}")
+    return "; ".join(parts)
+
+
+def figures(report: dict[str, t.Any]) -> list[list[str]]:
+    """Every figure of a report, with its name."""
+    shown = {name: value for name, value in report.items() if name not in ("seconds", "errors", "bucket_seconds")}
+    return [
+        [_TITLES.get(name, words.line(name, 60).replace("_", " ")), _said(name, value)]
+        for name, value in shown.items()
+        if value is not None and value != {}
+    ]
+
+
+def errors(report: dict[str, t.Any]) -> list[list[str]]:
+    """The errors of a report: when, of which kind, what, and after how long."""
+    return [
+        [
+            words.clock(words.number(error.get("at"))),
+            words.line(error.get("kind", ""), 60),
+            words.line(error.get("what", ""), 300),
+            words.duration(words.number(error.get("seconds"))),
+        ]
+        for error in words.dicts(report.get("errors"))[:_ERRORS]
+    ]
+
+
+def _said(name: str, value: t.Any) -> str:
+    """A value of a report: a moment, a duration, a count, or several with their names."""
+    if isinstance(value, dict):
+        named = ((words.line(key, 60).replace("_", " "), _said(key, item)) for key, item in value.items())
+        return ", ".join(said_ if key == "seconds" else f"{key} {said_}" for key, said_ in named) or "none"
+    number = words.number(value)
+    if number is None:
+        return words.NOTHING if value is None else words.line(value, 200)
+    if name in ("at", "began", "ended", "written"):
+        return words.moment(number)
+    return words.grouped(number) if isinstance(value, int) else words.duration(number)
+
+
+def _dict(value: t.Any) -> dict[str, t.Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(of: dict[str, t.Any], name: str) -> int:
+    return int(words.number(of.get(name)) or 0)
