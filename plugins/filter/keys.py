@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
@@ -79,17 +80,8 @@ def _state(client: Shown, key: Shown) -> str:
 
 
 def _limits(client: Shown) -> str:
-    """In few words; what models a client may use does not fit a table."""
-    models = client["models"]
-    told = [
-        f"{client['requests_per_minute']}/min" if client["requests_per_minute"] else "",
-        f"{client['max_concurrent']} at once" if client["max_concurrent"] else "",
-        f"{client['tokens_per_minute']} tokens/min" if client.get("tokens_per_minute") else "",
-        f"{client['budget']:g} per {client['budget_period'] or 'life'}" if client.get("budget") else "",
-        f"until {_day(client['expires'])}" if client["expires"] else "",
-        models[0] if len(models) == 1 else f"{len(models)} models" if models else "",
-    ]
-    return ", ".join(text for text in told if text)
+    """In few words."""
+    return ", ".join(client_limits.brief(client_limits.of(client), short=True))
 
 
 def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
@@ -180,11 +172,6 @@ def _rotation(rotation: Shown) -> str:
 
 def _minute(moment: str) -> str:
     return moment[:16].replace("T", " ")
-
-
-def _day(moment: str) -> str:
-    """The day alone where it is meant from its beginning."""
-    return moment[:10] if moment.endswith("T00:00:00Z") else _minute(moment)
 
 
 class FilterModule:

@@ -52,41 +52,10 @@ options:
       - The clients.
       - With O(state=pending) those to rotate, and with O(max_age) those of them that are due.
       - With O(state=retired) those whose previous keys count; without it all.
+      - What a client may do counts with O(state=present) alone. What is left out has no bound.
     type: list
     elements: dict
     default: []
-    suboptions:
-      name:
-        description: Lower case letters, digits, dots, dashes and underscores.
-        type: str
-        required: true
-      models:
-        description: With O(state=present), the models that the client may use; empty for all.
-        type: list
-        elements: str
-        default: []
-      requests_per_minute:
-        description: With O(state=present), the most requests a minute at each edge; without it there is no limit.
-        type: int
-      max_concurrent:
-        description: With O(state=present), the most requests in flight at each edge; without it there is no limit.
-        type: int
-      expires:
-        description:
-          - With O(state=present), the day (its beginning in UTC) or the moment from which on the client is refused,
-            such as V(2027-01-31) or V(2027-01-31T12:00:00Z).
-        type: str
-      tokens_per_minute:
-        description:
-          - With O(state=present), the most tokens a minute that the gateways let the client use, all of them together.
-        type: int
-      budget:
-        description:
-          - With O(state=present), what the client's requests may cost at the gateways, in the unit of their prices.
-        type: float
-      budget_period:
-        description: With O(state=present), how long the budget is for, such as V(30d). Without it, for ever.
-        type: str
   exclusive:
     description: With O(state=present), remove the clients that are not listed.
     type: bool
@@ -189,6 +158,7 @@ options:
     description: With O(backend=aws_secretsmanager), the days for which a removed client's secret can be restored.
     type: int
     default: 30
+extends_documentation_fragment: inference.fleet.client_limits
 """
 
 EXAMPLES = r"""
@@ -236,7 +206,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 clients:
-  description: The clients that were asked for, or that the rotation is about, without their keys.
+  description:
+    - The clients that were asked for, or that the rotation is about, without their keys.
+    - Each also has what it may do, as in O(clients).
   returned: success
   type: list
   elements: dict
@@ -277,35 +249,6 @@ clients:
       description: Whether C(expires) is over.
       type: bool
       returned: always
-    models:
-      description: As in O(clients[].models).
-      type: list
-      elements: str
-      returned: always
-    requests_per_minute:
-      description: As in O(clients[].requests_per_minute).
-      type: int
-      returned: always
-    max_concurrent:
-      description: As in O(clients[].max_concurrent).
-      type: int
-      returned: always
-    expires:
-      description: As in O(clients[].expires); empty for never.
-      type: str
-      returned: always
-    tokens_per_minute:
-      description: As in O(clients[].tokens_per_minute).
-      type: int
-      returned: always
-    budget:
-      description: As in O(clients[].budget).
-      type: float
-      returned: always
-    budget_period:
-      description: As in O(clients[].budget_period); empty for ever.
-      type: str
-      returned: always
     keys:
       description:
         - The keys of which the store has the text, each with C(slot), C(fingerprint), C(sha256), C(created),
@@ -314,7 +257,9 @@ clients:
       elements: dict
       returned: always
 hashes:
-  description: Every live key of the store, for module M(inference.fleet.edge_keys). Not secret.
+  description:
+    - Every live key of the store, for module M(inference.fleet.edge_keys). Not secret.
+    - Each also has what its client may do, as in O(clients).
   returned: success
   type: list
   elements: dict
@@ -330,35 +275,6 @@ hashes:
     slot:
       description: V(current), V(pending) or V(previous).
       type: str
-      returned: always
-    requests_per_minute:
-      description: As in O(clients[].requests_per_minute).
-      type: int
-      returned: always
-    max_concurrent:
-      description: As in O(clients[].max_concurrent).
-      type: int
-      returned: always
-    expires:
-      description: As in O(clients[].expires); empty for never.
-      type: str
-      returned: always
-    tokens_per_minute:
-      description: As in O(clients[].tokens_per_minute).
-      type: int
-      returned: always
-    budget:
-      description: As in O(clients[].budget).
-      type: float
-      returned: always
-    budget_period:
-      description: As in O(clients[].budget_period); empty for ever.
-      type: str
-      returned: always
-    models:
-      description: As in O(clients[].models).
-      type: list
-      elements: str
       returned: always
 store:
   description:
@@ -495,6 +411,7 @@ import socket
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
@@ -511,7 +428,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     Content,
     KeyStore,
     StoreChanged,
-    check_attributes,
     settled,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import Options, SecretsManagerKeyStore
@@ -529,13 +445,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         "default": [],
         "options": {
             "name": {"type": "str", "required": True},
-            "models": {"type": "list", "elements": "str", "default": []},
-            "requests_per_minute": {"type": "int"},
-            "max_concurrent": {"type": "int"},
-            "expires": {"type": "str"},
-            "tokens_per_minute": {"type": "int"},
-            "budget": {"type": "float"},
-            "budget_period": {"type": "str"},
+            **limits.spec(),
         },
     },
     "exclusive": {"type": "bool", "default": False},
@@ -683,7 +593,7 @@ def _clients_step(params: dict[str, t.Any], request: rotation.Request, before: C
     if params["state"] == "absent":
         after = clients.absent(before, request.names, request.now)
     else:
-        wanted = {item["name"]: check_attributes(item) for item in params["clients"]}
+        wanted = {item["name"]: limits.check(item) for item in params["clients"]}
         after = clients.present(before, wanted, params["exclusive"], request.now)
     _refuse_missing(after)
     made = before.exists or bool(after.clients)

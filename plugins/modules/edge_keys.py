@@ -37,40 +37,6 @@ options:
       - Without it the keys stay as the file says; it is made if it is missing.
     type: list
     elements: dict
-    suboptions:
-      name:
-        description: The client's name, which stands in the access log. A client may have two keys.
-        type: str
-        required: true
-      sha256:
-        description: The key's hash in lower case hexadecimal. Never the key.
-        type: str
-        required: true
-      slot:
-        description: As the store returns it; without effect, because every live key is accepted.
-        type: str
-      requests_per_minute:
-        description: The most requests a minute that this edge takes from the client, all its keys together.
-        type: int
-      max_concurrent:
-        description: The most requests in flight at this edge.
-        type: int
-      expires:
-        description: The moment from which on the edge refuses the client, even if nobody runs anything then.
-        type: str
-      models:
-        description: The only models that the client may use. A service of another one refuses it.
-        type: list
-        elements: str
-      tokens_per_minute:
-        description: The most tokens a minute, which gateways enforce.
-        type: int
-      budget:
-        description: What the client's requests may cost at gateways.
-        type: float
-      budget_period:
-        description: How long the budget is for.
-        type: str
   origin:
     description:
       - From where O(keys) or O(upstream_key) come; needed with them. C(store) of the execution of module
@@ -89,6 +55,10 @@ options:
     description: The map's file.
     type: path
     default: /etc/haproxy/maps/keys.map
+  config_path:
+    description: HAProxy's configuration, which says what version of the map it reads where HAProxy does not run.
+    type: path
+    default: /etc/haproxy/haproxy.cfg
   engine_key_path:
     description: The file with the key that the edge shows to the engines.
     type: path
@@ -108,7 +78,9 @@ options:
     description: On a gateway, the file in which LiteLLM looks its clients up. Where there is none, none is made.
     type: path
     default: /etc/inference/gateway_clients.json
-extends_documentation_fragment: inference.fleet.haproxy_sockets
+extends_documentation_fragment:
+  - inference.fleet.client_limits.hashes
+  - inference.fleet.haproxy_sockets
 """
 
 EXAMPLES = r"""
@@ -133,6 +105,10 @@ count:
   type: int
 live:
   description: Whether a running HAProxy has the map; if not, only the file was written.
+  returned: success
+  type: bool
+outdated:
+  description: Whether the map is in an earlier version, because the HAProxy that runs reads no later one yet.
   returned: success
   type: bool
 taken:
@@ -171,6 +147,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.clients import edge_values
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import (
@@ -180,7 +158,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.edge import client_limits, haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.keys_map import KeysMap
 from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key as engine_key
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients
@@ -190,7 +169,6 @@ ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys.
 UPSTREAM_TITLE = "What this gateway shows to the inference hosts. Written by module edge_keys."
 #: The names under which HAProxy's configuration looks them up.
 ENGINE, UPSTREAM = "engine", "upstream"
-TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys."
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "keys": {
@@ -202,19 +180,14 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
             "name": {"type": "str", "required": True},
             "sha256": {"type": "str", "required": True},
             "slot": {"type": "str"},
-            "requests_per_minute": {"type": "int"},
-            "max_concurrent": {"type": "int"},
-            "expires": {"type": "str"},
-            "models": {"type": "list", "elements": "str"},
-            "tokens_per_minute": {"type": "int"},
-            "budget": {"type": "float"},
-            "budget_period": {"type": "str"},
+            **client_limits.spec(),
         },
     },
     "origin": {"type": "dict"},
     "origin_path": {"type": "path", "default": state.KEYS_ORIGIN_PATH},
     "adopt": {"type": "str", "default": ""},
     "path": {"type": "path", "default": state.KEYS_MAP_PATH},
+    "config_path": {"type": "path", "default": state.CONFIG_PATH},
     "engine_key_path": {"type": "path", "default": state.ENGINE_KEY_PATH, "no_log": False},
     "engine_key_map": {"type": "path", "default": state.ENGINE_KEY_MAP_PATH, "no_log": False},
     "upstream_key": {"type": "str", "no_log": True},
@@ -234,7 +207,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
             make_directories(os.path.dirname(params["path"]))
             stack.enter_context(locked(f"{params['path']}.lock"))
         workers = haproxy.workers(params["socket"], params["master_socket"])
-        edge_map = EdgeMap(params["path"], TITLE, workers)
+        edge_map = KeysMap(params["path"], workers, params["config_path"])
         before = edge_map.entries()
         taken = _origin.parse(read_json(params["origin_path"]), params["origin_path"])
         unclaimed = [] if taken else [hashed for hashed, _value in before or []]
@@ -254,9 +227,10 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         actions += further
     result: dict[str, t.Any] = {
         "changed": changed or bool(further),
-        "clients": sorted({client_limits.parse(value)[0] for _digest, value in wanted}),
+        "clients": sorted({edge_values.parse(value)[0] for _digest, value in wanted}),
         "count": len(wanted),
         "live": bool(live),
+        "outdated": edge_map.file_version < edge_values.VERSION,
         "taken": now_taken.document() if now_taken else None,
         "unclaimed": [] if now_taken else unclaimed,
         "actions": actions,
@@ -267,8 +241,9 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
 
 
 def _wanted(items: list[dict[str, t.Any]]) -> state.Entries:
-    limits = {item["sha256"]: client_limits.check_limits(item) for item in items}
-    return [(key.sha256, client_limits.render(key.name, limits[key.sha256])) for key in api_keys.check_hashes(items)]
+    keys = api_keys.check_hashes(items)
+    limits = {item["sha256"]: client_limits.check(item) for item in items}
+    return [(key.sha256, edge_values.render(key.name, limits[key.sha256])) for key in keys]
 
 
 def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list[str]) -> _origin.Taken | None:
@@ -356,14 +331,14 @@ def _actions(before: state.Entries | None, wanted: state.Entries, live: list[sta
     for entries in live:
         if sorted(entries) != sorted(known.items()):
             actions.append("bring the running HAProxy in line with the file")
-    return actions or ["write the map's file anew"]
+    return actions or ["write the map again"]
 
 
 def _label(entry: tuple[str, str]) -> str:
     digest, value = entry
-    name, limits = client_limits.parse(value)
-    bounds = "" if limits == client_limits.Limits() else f" ({limits})"
-    return f"{name} {api_keys.hash_fingerprint(digest)}{bounds}"
+    name, limits = edge_values.parse(value)
+    bounds = "; ".join(client_limits.brief(limits))
+    return f"{name} {api_keys.hash_fingerprint(digest)}{f' ({bounds})' if bounds else ''}"
 
 
 def _shown(entries: state.Entries) -> str:

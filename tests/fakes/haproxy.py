@@ -17,8 +17,11 @@ SESSION = (
 class FakeWorker:
     """What one process knows."""
 
-    def __init__(self, maps: dict[str, list[tuple[str, str]]] | None = None) -> None:
+    def __init__(
+        self, maps: dict[str, list[tuple[str, str]]] | None = None, description: str = "0123abcd clients=2"
+    ) -> None:
         self.maps = maps or {}
+        self.description = description
         self.servers: dict[str, dict[str, int]] = {}
         self.sessions: list[dict[str, str]] = []
         self.clients: dict[str, str] = {}
@@ -33,6 +36,7 @@ class FakeWorker:
             return "Permission denied\n\n"
         for pattern, method in (
             (r"show version", lambda: "2.6.12\n\n"),
+            (r"show info", lambda: f"Name: HAProxy\nnode: here\ndescription: {self.description}\nTainted: 0\n\n"),
             (r"show map (\S+)", self._show_map),
             (r"prepare map (\S+)", self._prepare_map),
             (r"add map @(\d+) (\S+) <<", lambda version, path: self._add(int(version), payload)),

@@ -101,6 +101,10 @@ class Worker:
         """A variable of the process's environment, as NAME=VALUE."""
         return self.ask(f"show env {name}").strip()
 
+    def information(self) -> str:
+        """What the process says of itself."""
+        return self.ask("show info")
+
     def map_entries(self, path: str) -> list[tuple[str, str]] | None:
         """Keys and values of a map in HAProxy's order; None where its configuration has no such map."""
         reply = self.ask(f"show map {path}")

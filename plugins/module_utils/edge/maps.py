@@ -43,11 +43,17 @@ class EdgeMap:
 
     def live_entries(self) -> list[Entries]:
         """What each process that has the map says; empty where none has it."""
-        return [entries for _worker, entries in self._loaded()]
+        found = []
+        for worker in self._workers:
+            with contextlib.suppress(WorkerGone):
+                entries = worker.map_entries(self._path)
+                if entries is not None:
+                    found.append(entries)
+        return found
 
     def differs(self, wanted: Entries) -> bool:
         """Whether the file or a process says anything else than ``wanted``."""
-        return self._file_differs(wanted) or any(_differ(entries, wanted) for _worker, entries in self._loaded())
+        return self._file_differs(wanted) or any(True for _worker in self._differing(wanted))
 
     def make(self, wanted: Entries) -> None:
         """Write the file, then tell each process.
@@ -60,7 +66,7 @@ class EdgeMap:
         if self._file_differs(wanted):
             try:
                 make_directories(os.path.dirname(self._path))
-                write_atomically(self._path, render_map(self._title, wanted), mode=self._mode)
+                write_atomically(self._path, render_map(self._title, self._for_file(wanted)), mode=self._mode)
             except OSError as error:
                 raise FleetError(
                     f"{self._path} cannot be written ({error.strerror}); the edge was not told either. "
@@ -70,23 +76,28 @@ class EdgeMap:
 
     def make_live(self, wanted: Entries) -> None:
         """Tell each process, and leave the file."""
-        for worker, entries in self._loaded():
-            if _differ(entries, wanted):
-                with contextlib.suppress(WorkerGone):
-                    worker.replace_map(self._path, wanted)
+        for worker, own in self._differing(wanted):
+            with contextlib.suppress(WorkerGone):
+                worker.replace_map(self._path, own)
 
-    def _loaded(self) -> t.Iterator[tuple[Worker, Entries]]:
+    def _for_file(self, wanted: Entries) -> Entries:
+        """The entries as the file has them."""
+        return wanted
+
+    def _for_worker(self, _worker: Worker, wanted: Entries) -> Entries:
+        """The entries as a process has them."""
+        return wanted
+
+    def _differing(self, wanted: Entries) -> t.Iterator[tuple[Worker, Entries]]:
+        """The processes that have the map with anything else, and what it should be there."""
         for worker in self._workers:
             with contextlib.suppress(WorkerGone):
                 entries = worker.map_entries(self._path)
-                if entries is not None:
-                    yield worker, entries
+                own = self._for_worker(worker, wanted) if entries is not None else []
+                if entries is not None and sorted(entries) != sorted(own):
+                    yield worker, own
 
     def _file_differs(self, wanted: Entries) -> bool:
-        if read_text(self._path) != render_map(self._title, wanted):
+        if read_text(self._path) != render_map(self._title, self._for_file(wanted)):
             return True
         return stat.S_IMODE(os.stat(self._path).st_mode) != self._mode
-
-
-def _differ(entries: Entries, wanted: Entries) -> bool:
-    return sorted(entries) != sorted(wanted)

@@ -8,18 +8,14 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
+from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import Kind, Limit
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
 #: The file that LiteLLM reads again whenever it changes; it is there on gateways alone.
 PATH = "/etc/inference/gateway_clients.json"
-
-#: Limits that are whole numbers, and by which a client cannot be locked out.
-COUNTS = ("requests_per_minute", "max_concurrent", "tokens_per_minute")
-
-#: Those that are counted for all gateways together.
-SHARED = (*COUNTS, "budget")
 
 
 def document(items: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
@@ -35,6 +31,7 @@ def document(items: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
     keys = {one.sha256: one.name for one in api_keys.check_hashes(items)}
     clients = {item["name"]: _allowed(item) for item in items}
     return {
+        "version": schema.GATEWAYS_FILE_VERSION,
         "keys": {digest: keys[digest] for digest in sorted(keys)},
         "clients": {name: clients[name] for name in sorted(clients)},
     }
@@ -47,14 +44,18 @@ def render(content: t.Mapping[str, t.Any]) -> str:
 
 def _allowed(item: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What a client may do; what has no bound is left out."""
-    expires, period = item.get("expires") or "", item.get("budget_period") or ""
-    allowed: dict[str, t.Any] = {
-        "models": sorted(item.get("models") or []),
-        **{name: item.get(name) for name in SHARED},
-        "budget_seconds": times.duration(period, f"budget_period of client {item['name']}") if period else None,
-        "expires": times.seconds(expires) if expires else None,
-    }
-    return {name: value for name, value in allowed.items() if value}
+    limits = client_limits.check(item)
+    rows = [row for row in schema.LIMITS if row.in_gateways_file and row.name in limits.values]
+    return {row.in_gateways_file: _plain(row, limits.get(row.name)) for row in rows}
+
+
+def _plain(row: Limit, value: t.Any) -> t.Any:
+    """A limit as LiteLLM's process needs it: times in seconds."""
+    if row.kind is Kind.MOMENT:
+        return times.seconds(value)
+    if row.kind is Kind.PERIOD:
+        return times.duration(value, row.name)
+    return list(value) if row.kind is Kind.MODELS else value
 
 
 def problems(
@@ -84,31 +85,20 @@ def problems(
 
 
 def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
-    name, found = client["name"], []
-    for option in COUNTS:
-        value = client.get(option)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            found.append(f"{option} of client {name} is {value!r}; give a whole number of at least 1, or leave it out.")
-    budget = client.get("budget")
-    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0):
-        found.append(f"budget of client {name} is {budget!r}; give a number above 0, or leave it out.")
-    period = client.get("budget_period")
-    if period:
-        try:
-            if times.duration(str(period), f"budget_period of client {name}") < 60:
-                found.append(f"budget_period of client {name} is {period!r}; give at least a minute.")
-        except FleetError as error:
-            found.append(error.message)
-        if budget is None:
-            found.append(f"Client {name} has a budget_period and no budget. Give it a budget, or remove the period.")
+    found = client_limits.problems(client)
+    for row in schema.LIMITS:
+        if row.period_of and client.get(row.name) and client.get(row.period_of) is None:
+            found.append(
+                f"Client {client['name']} has a {row.name} and no {row.period_of}. Give it a {row.period_of}, or "
+                "remove the period."
+            )
     return found
 
 
 def _model_problems(client: t.Mapping[str, t.Any], models: t.Collection[str]) -> list[str]:
     wanted = client.get("models") or []
-    if not isinstance(wanted, list):
-        return [f"models of client {client['name']} is {wanted!r}; give a list."]
-    unknown = [str(model) for model in wanted if model not in models]
+    # What is no list is one of the limits' problems.
+    unknown = [str(model) for model in wanted if model not in models] if isinstance(wanted, list) else []
     if not unknown:
         return []
     left = "" if len(unknown) < len(wanted) else " It could use none."
@@ -126,7 +116,7 @@ def _shared_problems(
     priced: t.Collection[str],
 ) -> list[str]:
     name, found = client["name"], []
-    limits = [option for option in SHARED if client.get(option)]
+    limits = [row.name for row in schema.LIMITS if row.is_counted and client.get(row.name)]
     if limits and processes > 1 and not counts_together:
         found.append(
             f"Client {name} has {', '.join(limits)}, which {processes} processes of LiteLLM without a Redis would each "

@@ -12,6 +12,9 @@ import dataclasses
 import datetime
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
+from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import Kind, Limit
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys, times
 
 #: Who made a row. Rows of others are never touched.
@@ -72,22 +75,17 @@ class Table:
 TEAMS = Table(
     "LiteLLM_TeamTable",
     "team_id",
-    (
-        "team_alias",
-        "models",
-        "rpm_limit",
-        "tpm_limit",
-        "max_parallel_requests",
-        "max_budget",
-        "budget_duration",
-    ),
+    ("team_alias", *(row.litellm.team_column for row in schema.LIMITS if row.litellm.team_column)),
     f"metadata->>'made_by' = '{MAKER}'",
     (("admins", []), ("members", []), ("metadata", f'{{"made_by": "{MAKER}"}}')),
 )
 KEYS = Table(
     "LiteLLM_VerificationToken",
     "token",
-    ("key_alias", "key_name", "team_id", "models", "expires"),
+    (
+        *("key_alias", "key_name", "team_id"),
+        *(row.litellm.key_column for row in schema.LIMITS if row.litellm.key_column),
+    ),
     f"created_by = '{MAKER}'",
     (("created_by", MAKER),),
 )
@@ -105,7 +103,7 @@ def wanted(items: t.Iterable[t.Mapping[str, t.Any]]) -> tuple[Rows, Rows]:
         items: the hashes of all live keys, as module api_key returns them.
 
     Raises:
-        FleetError: a hash is none.
+        FleetError: a hash is none, or a limit cannot be one.
     """
     items = list(items)
     keys.check_hashes(items)
@@ -113,29 +111,31 @@ def wanted(items: t.Iterable[t.Mapping[str, t.Any]]) -> tuple[Rows, Rows]:
 
 
 def _team(item: t.Mapping[str, t.Any]) -> Row:
-    return {
-        "team_alias": item["name"],
-        "models": sorted(item.get("models") or []),
-        "rpm_limit": item.get("requests_per_minute"),
-        "tpm_limit": item.get("tokens_per_minute"),
-        "max_parallel_requests": item.get("max_concurrent"),
-        "max_budget": None if item.get("budget") is None else float(item["budget"]),
-        "budget_duration": item.get("budget_period") or None,
-    }
+    limits = client_limits.check(item)
+    columns = {row.litellm.team_column: _column(row, limits) for row in schema.LIMITS if row.litellm.team_column}
+    return {"team_alias": item["name"], **columns}
 
 
 def _key(item: t.Mapping[str, t.Any]) -> Row:
-    fingerprint = keys.hash_fingerprint(item["sha256"])
-    expires = item.get("expires") or ""
+    fingerprint, limits = keys.hash_fingerprint(item["sha256"]), client_limits.check(item)
     return {
         "key_alias": f"{item['name']} {fingerprint}",
         "key_name": fingerprint,
         "team_id": team_id(item["name"]),
-        "models": sorted(item.get("models") or []),
-        "expires": datetime.datetime.fromtimestamp(times.seconds(expires), datetime.timezone.utc).replace(tzinfo=None)
-        if expires
-        else None,
+        **{row.litellm.key_column: _column(row, limits) for row in schema.LIMITS if row.litellm.key_column},
     }
+
+
+def _column(row: Limit, limits: client_limits.Limits) -> t.Any:
+    """A limit as PostgreSQL's adapter takes it, and returns it."""
+    value = limits.get(row.name)
+    if row.kind is Kind.MODELS:
+        return sorted(value)
+    if row.kind is Kind.AMOUNT and value is not None:
+        return float(value)
+    if row.kind is Kind.MOMENT and value:
+        return datetime.datetime.fromtimestamp(times.seconds(value), datetime.timezone.utc).replace(tzinfo=None)
+    return value or None
 
 
 class Step(t.NamedTuple):

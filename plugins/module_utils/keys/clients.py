@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     RETIRED_OF_REMOVED,
-    Attributes,
     Client,
     Content,
     bounded,
@@ -19,8 +19,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
 )
 
 
-def present(content: Content, wanted: t.Mapping[str, Attributes], exclusive: bool, now: str) -> Content:
-    """The content in which each wanted client has a key and its attributes.
+def present(content: Content, wanted: t.Mapping[str, Limits], exclusive: bool, now: str) -> Content:
+    """The content in which each wanted client has a key and its limits.
 
     Args:
         content: the content before.
@@ -29,10 +29,10 @@ def present(content: Content, wanted: t.Mapping[str, Attributes], exclusive: boo
         now: the moment, in UTC.
     """
     clients = {
-        name: dataclasses.replace(content.clients[name], attributes=attributes)
+        name: dataclasses.replace(content.clients[name], limits=limits)
         if name in content.clients
-        else Client(new_key(now), attributes=attributes)
-        for name, attributes in wanted.items()
+        else Client(new_key(now), limits=limits)
+        for name, limits in wanted.items()
     }
     others = [name for name in (*content.clients, *content.missing) if name not in wanted] if exclusive else []
     return absent(content.with_clients(clients), others, now)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
@@ -20,7 +22,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     CURRENT,
     PENDING,
     PREVIOUS,
-    Attributes,
     Client,
     Content,
     Ended,
@@ -36,11 +37,33 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "bool": (bool,),
-    "int | None": (int, type(None)),
-    "float | None": (float, int, type(None)),
     "tuple[str, ...]": (list, tuple),
 }
-_MOMENTS = ("created", "activated", "retire_at", "retired", "started", "resumed", "expires", "at")
+_MOMENTS = ("created", "activated", "retire_at", "retired", "started", "resumed", "at")
+
+
+def version(*contents: Content) -> int:
+    """The version of a store that can have these contents: the first one that has all limits which are used."""
+    return client_limits.version(*(one.limits for content in contents for one in content.clients.values()))
+
+
+def unknown_version(found: t.Any) -> str:
+    """Why this code cannot read a store of this version, as the end of a sentence; empty where it can.
+
+    Raises:
+        TypeError: it is no version.
+    """
+    # To Python a truth value is a number, too.
+    if type(found) is not int:
+        raise TypeError
+    latest = client_limits.latest_version()
+    if 1 <= found <= latest:
+        return ""
+    known = f"version {latest}{' and earlier ones' if latest > 1 else ''}"
+    return (
+        f"has version {found}; this collection knows {known}. Nothing was changed. Use the collection that wrote it, "
+        "or a later one."
+    )
 
 
 def content(document: Document) -> Content:
@@ -91,23 +114,20 @@ def retired_key(item: t.Any) -> RetiredKey:
     return _read(RetiredKey, item)
 
 
-def attributes(item: t.Any) -> Attributes:
-    return _read(Attributes, item)
-
-
 def _client_document(client: Client) -> Document:
     document = dataclasses.asdict(client)
-    return {**document.pop("attributes"), **document}
+    del document["limits"]
+    return {**client_limits.document(client.limits), **document}
 
 
 def _client(item: t.Any) -> Client:
-    options = {field.name for field in dataclasses.fields(Attributes)}
+    options = [row.name for row in schema.LIMITS]
     _has_only(_object(item), (CURRENT, PENDING, PREVIOUS, "retired", *options))
     keys = {slot: item.get(slot) for slot in (PENDING, PREVIOUS)}
     return Client(
         current=key(item[CURRENT]),
         **{slot: None if one is None else key(one) for slot, one in keys.items()},
-        attributes=attributes({name: item[name] for name in options if name in item}),
+        limits=client_limits.read({name: item[name] for name in options if name in item}),
         retired=tuple(retired_key(one) for one in _list(item.get("retired", []))),
     )
 

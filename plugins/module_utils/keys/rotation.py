@@ -112,7 +112,7 @@ def age(key: Key, now: str) -> int:
 
 
 def expired(client: Client, now: str) -> bool:
-    return bool(client.attributes.expires) and client.attributes.expires <= now
+    return bool(client.limits.get("expires")) and client.limits.get("expires") <= now
 
 
 def pending(content: Content, request: Request) -> Step:

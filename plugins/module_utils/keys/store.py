@@ -13,6 +13,7 @@ import dataclasses
 import typing as t
 import uuid
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
@@ -90,36 +91,13 @@ class RetiredKey:
 
 
 @dataclasses.dataclass(frozen=True)
-class Attributes:
-    """What a client may do, which the edge enforces.
-
-    Attributes:
-        models: the models it may use; empty for all.
-        requests_per_minute: None for no limit.
-        max_concurrent: requests in flight; None for no limit.
-        expires: the moment after which it is refused; empty for never.
-        tokens_per_minute: what gateways let it use; None for no limit.
-        budget: what its requests may cost at gateways, in the unit of their prices; None for no limit.
-        budget_period: how long the budget is for; empty for ever.
-    """
-
-    models: tuple[str, ...] = ()
-    requests_per_minute: int | None = None
-    max_concurrent: int | None = None
-    expires: str = ""
-    tokens_per_minute: int | None = None
-    budget: float | None = None
-    budget_period: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Client:
     """A client's keys, by their part in a rotation. At most two of them are live."""
 
     current: Key
     pending: Key | None = None
     previous: Key | None = None
-    attributes: Attributes = Attributes()
+    limits: Limits = dataclasses.field(default_factory=Limits)
     retired: tuple[RetiredKey, ...] = ()
 
     def slots(self) -> list[tuple[str, Key]]:
@@ -307,37 +285,3 @@ def bounded(keys: t.Iterable[RetiredKey], limit: int, now: str) -> tuple[Retired
 def remember(client: Client, keys: t.Iterable[RetiredKey], now: str) -> Client:
     """The client with more keys in its list of retired ones."""
     return dataclasses.replace(client, retired=bounded([*client.retired, *keys], RETIRED_PER_CLIENT, now))
-
-
-def check_attributes(item: t.Mapping[str, t.Any]) -> Attributes:
-    """The attributes of a client as a person gave them, checked.
-
-    Raises:
-        FleetError: one of them is wrong.
-    """
-    name = item["name"]
-    for limit in ("requests_per_minute", "max_concurrent", "tokens_per_minute"):
-        value = item.get(limit)
-        if value is not None and value < 1:
-            raise FleetError(
-                f"{limit} of client {name} is {value}. Give 1 or more, or leave it out for no limit; remove the client "
-                "to lock it out."
-            )
-    budget, period = item.get("budget"), str(item.get("budget_period") or "")
-    if budget is not None and budget <= 0:
-        raise FleetError(f"budget of client {name} is {budget}. Give more than 0, or leave it out for no limit.")
-    if period and times.duration(period, f"budget_period of client {name}") < 60:
-        raise FleetError(f"budget_period of client {name} is {period}. Give at least a minute, such as 30d.")
-    expires = str(item.get("expires") or "")
-    if expires:
-        # One that has expired is no error: it would keep every other client's change from being made.
-        expires = times.check_moment(expires, f"expires of client {name}")
-    return Attributes(
-        models=api_keys.check_model_names(item.get("models") or [], name),
-        requests_per_minute=item.get("requests_per_minute"),
-        max_concurrent=item.get("max_concurrent"),
-        expires=expires,
-        tokens_per_minute=item.get("tokens_per_minute"),
-        budget=budget,
-        budget_period=period,
-    )

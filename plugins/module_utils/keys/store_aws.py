@@ -55,7 +55,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manag
 )
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Client, Content, Key, StoreChanged
 
-_VERSION = 1
 _FLEET = "_fleet"
 _PENDING, _CURRENT, _PREVIOUS = "AWSPENDING", "AWSCURRENT", "AWSPREVIOUS"
 _MAX_BYTES = 65536
@@ -168,7 +167,8 @@ class SecretsManagerKeyStore:
         changes = after.generation != before.generation
         first = dataclasses.replace(first, id=after.id, generation=before.generation, writing=changes)
         if not self._fleet_version or gone or changes or first.rotation != before.rotation:
-            self._save_fleet(stay, removing, first)
+            # Before the first secret has what an earlier collection would take away.
+            self._save_fleet(stay, removing, first, key_document.version(before, after))
         # First what has to go: one of them may come back under the same name.
         for name in removing:
             self._delete(name)
@@ -178,7 +178,7 @@ class SecretsManagerKeyStore:
                 made = self._create(name, client) and made
             elif client != before.clients[name]:
                 self._change(name, before.clients[name], client)
-        self._save_fleet([*after.clients, *after.missing], [], after)
+        self._save_fleet([*after.clients, *after.missing], [], after, key_document.version(after))
         if not made:
             raise StoreChanged(f"Secrets of {self.name} were there already.")
 
@@ -194,22 +194,20 @@ class SecretsManagerKeyStore:
                 raise FleetError(self._to_be_restored(_FLEET)) from None
             raise
         document = self._parsed(_FLEET, answer)
-        version = document.get("version")
-        if type(version) is int and version != _VERSION:
-            raise FleetError(
-                f"{self._subject} has version {version}; this collection knows version {_VERSION}. Nothing was "
-                "changed. Use the collection that wrote it, or a later one."
-            )
-        if version != _VERSION:
-            raise self._damaged(_FLEET)
+        try:
+            unknown = key_document.unknown_version(document.get("version"))
+        except TypeError:
+            raise self._damaged(_FLEET) from None
+        if unknown:
+            raise FleetError(f"{self._subject} {unknown}")
         return document, str(answer["VersionId"])
 
-    def _save_fleet(self, names: t.Iterable[str], removing: list[str], content: Content) -> None:
+    def _save_fleet(self, names: t.Iterable[str], removing: list[str], content: Content, version: int) -> None:
         """Make the fleet's secret say this, if it still says what was read."""
         shared = {**key_document.shared_document(content), **({"writing": True} if content.writing else {})}
         # As JSON has it, so that it can be compared with what was read.
         document = json.loads(
-            json.dumps({"version": _VERSION, "clients": sorted(names), "removing": removing, **shared})
+            json.dumps({"version": version, "clients": sorted(names), "removing": removing, **shared})
         )
         if document == self._fleet:
             return
@@ -219,13 +217,13 @@ class SecretsManagerKeyStore:
                 f"{self._subject} has too many clients: their names and the rotation need more than {_MAX_BYTES} "
                 "bytes. Use a prefix of its own for a part of them."
             )
-        version = uuid.uuid4().hex
+        written = uuid.uuid4().hex
         if self._fleet_version:
-            self._put(_FLEET, version, text)
-            self._move_current(_FLEET, self._fleet_version, version)
-        elif not self._make(_FLEET, version, text, {}):
+            self._put(_FLEET, written, text)
+            self._move_current(_FLEET, self._fleet_version, written)
+        elif not self._make(_FLEET, written, text, {}):
             raise StoreChanged(f"{self._subject} was made by somebody else at the same time.")
-        self._fleet, self._fleet_version = document, version
+        self._fleet, self._fleet_version = document, written
 
     # A client's secret
 

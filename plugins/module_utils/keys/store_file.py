@@ -18,7 +18,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.keys import document as key_document
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Content
 
-VERSION = 1
 _MODE = 0o600
 
 
@@ -62,7 +61,7 @@ class FileKeyStore:
         return self._parse(text)
 
     def save(self, before: Content, after: Content) -> None:
-        text = json.dumps({"version": VERSION, **key_document.document_of(after)}, indent=2) + "\n"
+        text = json.dumps({"version": key_document.version(after), **key_document.document_of(after)}, indent=2) + "\n"
         with self._errors("written"):
             self._remove_leftovers()
             write_atomically(self._path, text, mode=_MODE)
@@ -99,21 +98,16 @@ class FileKeyStore:
     def _parse(self, text: str | None) -> Content:
         try:
             document = json.loads(text or "")
-            version = document["version"]
-            # To Python a truth value is a number, too.
-            if type(version) is int and version == VERSION:
-                return key_document.content(document)
+            unknown = key_document.unknown_version(document["version"])
+            content = None if unknown else key_document.content(document)
         except (AttributeError, FleetError, KeyError, TypeError, ValueError, RecursionError) as error:
             # The error's own words are left out: they may quote what stands in the file.
             raise FleetError(
                 f"The key store {self._path} is damaged ({type(error).__name__}). Nothing was changed. {self._advice()}"
             ) from None
-        if type(version) is int:
-            raise FleetError(
-                f"The key store {self._path} has version {version}; this collection knows version {VERSION}. Nothing "
-                "was changed. Use the collection that wrote it, or a later one."
-            )
-        raise FleetError(f"The key store {self._path} is damaged (its version is no number). {self._advice()}")
+        if content is None:
+            raise FleetError(f"The key store {self._path} {unknown}")
+        return content
 
     def _advice(self) -> str:
         if not os.path.exists(self._copy):

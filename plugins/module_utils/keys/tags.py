@@ -13,12 +13,13 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import document as key_document
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     PREVIOUS,
-    Attributes,
     Client,
     Key,
     RetiredKey,
@@ -30,17 +31,9 @@ OWN = "inference-fleet:"
 #: Says that a secret is ours, and whose key it holds.
 CLIENT = f"{OWN}client"
 
-_MODELS = f"{OWN}models"
 _ACTIVATED = f"{OWN}activated:"
 _RETIRE_AT = f"{OWN}retire_at:"
 _RETIRED = f"{OWN}retired:"
-_NUMBERS: dict[str, type] = {
-    "requests_per_minute": int,
-    "max_concurrent": int,
-    "tokens_per_minute": int,
-    "budget": float,
-}
-_TEXTS = ("expires", "budget_period")
 
 _MAX_TAGS = 50
 _MAX_VALUE = 256
@@ -52,12 +45,9 @@ _NOTHING = "-"
 def of(name: str, whole: Client) -> dict[str, str]:
     """Our tags of a client's secret."""
     tags = {CLIENT: name}
-    for number, line in enumerate(_lines(whole.attributes.models)):
-        tags[f"{_MODELS}.{number}" if number else _MODELS] = line
-    for option in (*_NUMBERS, *_TEXTS):
-        value = getattr(whole.attributes, option)
-        if value:
-            tags[f"{OWN}{option}"] = str(value)
+    for limit, text in client_limits.texts(whole.limits).items():
+        for number, line in enumerate(_lines(text.split())):
+            tags[f"{OWN}{limit}.{number}" if number else f"{OWN}{limit}"] = line
     for slot, key in whole.slots():
         if key.activated:
             tags[f"{_ACTIVATED}{key.id}"] = key.activated
@@ -93,7 +83,7 @@ def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | No
         current=dataclasses.replace(current, activated=tags.get(f"{_ACTIVATED}{current.id}", "")),
         pending=pending,
         previous=previous,
-        attributes=_attributes(tags),
+        limits=_limits(tags),
         retired=tuple(
             sorted((key for key in dead.values() if key.sha256 not in here), key=lambda key: (key.retired, key.sha256))
         ),
@@ -137,13 +127,13 @@ def check(tags: t.Mapping[str, t.Any], name: str = "") -> None:
             )
 
 
-def _attributes(tags: t.Mapping[str, str]) -> Attributes:
-    lines = _named(tags, _MODELS)
-    models = [word for number in sorted(lines, key=lambda tail: int(tail[1:] or 0)) for word in lines[number].split()]
-    numbers = {name: kind(tags[f"{OWN}{name}"]) for name, kind in _NUMBERS.items() if f"{OWN}{name}" in tags}
-    texts = {name: tags.get(f"{OWN}{name}", "") for name in _TEXTS}
-    document = {"models": sorted(models), **texts, **numbers}
-    return key_document.attributes(document)
+def _limits(tags: t.Mapping[str, str]) -> client_limits.Limits:
+    found = {}
+    for row in schema.LIMITS:
+        lines = {tail: text for tail, text in _named(tags, f"{OWN}{row.name}").items() if tail[:1] in ("", ".")}
+        if lines:
+            found[row.name] = " ".join(lines[tail] for tail in sorted(lines, key=lambda tail: int(tail[1:] or 0)))
+    return client_limits.read_texts(found)
 
 
 def _retired(name: str) -> t.Callable[[tuple[str, str]], RetiredKey]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation as key_rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     CURRENT,
-    Attributes,
     Client,
     Content,
     Key,
@@ -31,19 +31,15 @@ def client(name: str, whole: Client, now: str, max_age: int | None) -> Shown:
         "due": max_age is not None and key_rotation.is_due(whole, max_age, now),
         "state": _state(whole),
         "expired": key_rotation.expired(whole, now),
-        **attributes(whole.attributes),
+        **client_limits.shown(whole.limits),
         "keys": [_key(slot, key) for slot, key in whole.slots()],
     }
-
-
-def attributes(whole: Attributes) -> Shown:
-    return {**dataclasses.asdict(whole), "models": list(whole.models)}
 
 
 def hashes(content: Content) -> list[Shown]:
     """Every live key with its client's limits, as an edge gets it."""
     return [
-        {"name": name, "sha256": key.sha256, "slot": slot, **attributes(content.clients[name].attributes)}
+        {"name": name, "sha256": key.sha256, "slot": slot, **client_limits.shown(content.clients[name].limits)}
         for name in sorted(content.clients)
         for slot, key in content.clients[name].live()
     ]
@@ -83,7 +79,7 @@ def listed(content: Content) -> str:
     """The store in a diff."""
     lines = []
     for name, one in sorted(content.clients.items()):
-        limits = "".join(f" {option}={_value(value)}" for option, value in attributes(one.attributes).items() if value)
+        limits = "".join(f" {option}={value}" for option, value in client_limits.texts(one.limits).items())
         for slot, key in one.slots():
             state = "retired" if key.retired else slot
             end = f" until {key.retire_at}" if key.retire_at and not key.retired else ""
@@ -128,8 +124,8 @@ def _rotation_actions(before: Content, after: Content) -> list[str]:
 
 def _client_actions(name: str, old: Client, new: Client) -> list[str]:
     done = []
-    shown = attributes(new.attributes)
-    changed = [option for option, value in attributes(old.attributes).items() if shown[option] != value]
+    shown = client_limits.shown(new.limits)
+    changed = [option for option, value in client_limits.shown(old.limits).items() if shown[option] != value]
     if changed:
         done.append(f"change {', '.join(changed)} of {name}")
     known = {key.id: key for _slot, key in old.slots()}
@@ -161,7 +157,3 @@ def _state(whole: Client) -> str:
 def _key(slot: str, key: Key) -> Shown:
     public = {name: value for name, value in dataclasses.asdict(key).items() if name not in ("key", "id")}
     return {"slot": slot, "fingerprint": key.fingerprint, "sha256": key.sha256, **public}
-
-
-def _value(value: t.Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)

@@ -10,10 +10,10 @@ import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store import check_attributes
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import DEFAULT_MODEL
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
@@ -29,13 +29,7 @@ FLEET: dict[str, Spec] = {
         "elements": "dict",
         "options": {
             "name": {"type": "str", "required": True},
-            "models": {"type": "list", "elements": "str"},
-            "requests_per_minute": {"type": "int"},
-            "max_concurrent": {"type": "int"},
-            "expires": {"type": "str"},
-            "tokens_per_minute": {"type": "int"},
-            "budget": {"type": "float"},
-            "budget_period": {"type": "str"},
+            **client_limits.spec(),
         },
     },
     "fleet_engine": {"type": "str", "choices": list(ENGINES)},
@@ -83,7 +77,7 @@ def _read_clients(name: str, value: t.Any) -> None:
     read = ArgumentSpecValidator({name: _form(FLEET[name])}).validate({name: value})
     # What has not the form of a client is named by its form.
     for client in [] if read.error_messages else read.validated_parameters[name]:
-        check_attributes(client)
+        client_limits.check(client)
 
 
 def _read_duration(name: str, value: t.Any) -> None:

@@ -13,36 +13,60 @@ import logging
 import os
 import typing as t
 
+import client_schema
+
 LOGGER = logging.getLogger("fleet")
 
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """What a client may do; None is without bound.
+    """What a client may do.
 
     Attributes:
         name: as in ``fleet_clients``.
-        models: the only models that it may use; empty for all.
-        budget: what it may spend, in the unit of the prices.
-        budget_seconds: how long the budget is for; None for ever.
-        expires: Unix time from which on it is refused.
+        limits: by their names in the file; what is not there has no bound.
     """
 
     name: str
-    models: tuple[str, ...] = ()
-    requests_per_minute: int | None = None
-    max_concurrent: int | None = None
-    tokens_per_minute: int | None = None
-    budget: float | None = None
-    budget_seconds: int | None = None
-    expires: int | None = None
+    limits: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The only models that it may use; empty for all."""
+        return tuple(self.limits.get("models") or ())
+
+    @property
+    def budget(self) -> float | None:
+        """What it may spend, in the unit of the prices; None for no bound."""
+        return self.limits.get("budget")
+
+    @property
+    def budget_seconds(self) -> int | None:
+        """How long the budget is for; None for ever."""
+        return self.limits.get("budget_seconds")
 
     def expired(self, now: float) -> bool:
-        return self.expires is not None and now >= self.expires
+        expires = self.limits.get("expires")
+        return expires is not None and now >= expires
 
     def period(self, now: float) -> int:
         """When the present period of its budget began, in Unix time; 0 where it is for ever."""
         return int(now) // self.budget_seconds * self.budget_seconds if self.budget_seconds else 0
+
+    def counted_by_litellm(self, for_team: bool) -> dict[str, t.Any]:
+        """The limits that LiteLLM itself enforces, by its names for them.
+
+        Args:
+            for_team: whether it counts for all keys of the client, where it can.
+        """
+        found: dict[str, t.Any] = {}
+        for row in client_schema.LIMITS:
+            names, value = row.litellm, self.limits.get(row.in_gateways_file)
+            if names.caller:
+                found[names.caller] = None if for_team and names.team else value
+            if names.team and for_team:
+                found[names.team] = value
+        return found
 
 
 class Clients:
@@ -77,11 +101,21 @@ class Clients:
 
 
 def parse(document: t.Mapping[str, t.Any]) -> dict[str, Client]:
-    """The clients by the hashes of their keys."""
-    clients = {
-        name: Client(name, **{option: tuple(value) if option == "models" else value for option, value in item.items()})
-        for name, item in document["clients"].items()
-    }
+    """The clients by the hashes of their keys.
+
+    Raises:
+        ValueError: a later collection wrote the document.
+    """
+    known = client_schema.GATEWAYS_FILE_VERSION
+    # The first files have none.
+    version = document.get("version", 1)
+    if version > known:
+        raise ValueError(f"the file has version {version}, this gateway reads version {known}; run playbooks/site.yml")
+    names = {row.in_gateways_file for row in client_schema.LIMITS}
+    unknown = sorted({name for item in document["clients"].values() for name in item} - names)
+    if unknown:
+        LOGGER.warning("This gateway does not enforce %s yet: run playbooks/site.yml", ", ".join(unknown))
+    clients = {name: Client(name, item) for name, item in document["clients"].items()}
     return {digest: clients[name] for digest, name in document["keys"].items()}
 
 

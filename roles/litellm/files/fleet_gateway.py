@@ -126,9 +126,7 @@ def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:
         "user_id": client.name,
         "user_role": LitellmUserRoles.INTERNAL_USER,
         "models": list(client.models),
-        "rpm_limit": client.requests_per_minute,
-        "tpm_limit": client.tokens_per_minute,
-        "max_parallel_requests": client.max_concurrent,
+        **client.counted_by_litellm(for_team=False),
         "metadata": {"budget": client.budget, "budget_seconds": client.budget_seconds},
     }
     return UserAPIKeyAuth(**{**known, **more})
@@ -145,10 +143,7 @@ def _with_history(client: fleet_clients.Client, key: str) -> UserAPIKeyAuth:
         api_key=hashlib.sha256(key.encode()).hexdigest(),
         team_id=f"fleet-{client.name}",
         team_alias=client.name,
-        rpm_limit=None,
-        tpm_limit=None,
-        team_rpm_limit=client.requests_per_minute,
-        team_tpm_limit=client.tokens_per_minute,
+        **client.counted_by_litellm(for_team=True),
     )
 
 
@@ -256,7 +251,7 @@ class Hooks(CustomLogger):
 
 
 def _client(name: str, limits: t.Mapping[str, t.Any]) -> fleet_clients.Client:
-    return fleet_clients.Client(name, budget=limits["budget"], budget_seconds=limits["budget_seconds"])
+    return fleet_clients.Client(name, limits)
 
 
 hooks = Hooks()

@@ -94,6 +94,7 @@ class Edge:
         ]
         places = {
             "path": str(self.maps / "keys.map"),
+            "config_path": str(self.config),
             "engine_key_path": str(self.directory / "engine_key.env"),
             "engine_key_map": str(self.maps / "engine_key.map"),
             "upstream_key_map": str(self.maps / "upstream_key.map"),

@@ -7,14 +7,18 @@ import time
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 
 from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
 from tests.integration.edge.engine import Recorder
+from tests.integration.edge.traffic import Stream, Traffic
 
 OTHER = "sk-the-key-of-team-b-for-tests-only-000000000"
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 KEYS = {KEY: "team-a", OTHER: "team-b"}
+DAYS = 86400
 
 
 def limit(edge: Edge, **limits: t.Any) -> dict[str, t.Any]:
@@ -66,6 +70,82 @@ def test_an_expired_client_is_refused_although_nobody_runs_anything(edge: Edge) 
     assert error_of(answer)["code"] == "expired_api_key"
     assert answer[1]["www-authenticate"] == "Bearer"
     assert edge.status("/v1/x", OTHER) == 200
+
+
+def configure_as_before(edge: Edge) -> None:
+    """The role's configuration with the lines that it had before values had a version."""
+    text = edge.config.read_text()
+    lookup = f"var(txn.hash),map_str({edge.maps}/keys.map)"
+    for now, before in ((" clients=2\n", "\n"), (f"""'{lookup},regsub("^v=2[|]","")'""", lookup)):
+        assert text.count(now) == 1, now
+        text = text.replace(now, before)
+    lines = [line for line in text.splitlines(keepends=True) if "keys_not_readable" not in line]
+    assert len(lines) == text.count("\n") - 1
+    edge.config.write_text("".join(lines))
+
+
+def first_version(edge: Edge) -> None:
+    """The map as it was before values had a version, of a client with every limit."""
+    expires = int(time.time()) + DAYS
+    value = f"team-a|600|8|{expires}|,{MODEL},"
+    (edge.maps / "keys.map").write_text(f"{api_keys.sha256(KEY)} {value}\n{api_keys.sha256(OTHER)} team-b\n")
+
+
+def values(edge: Edge) -> tuple[list[str], list[list[str]]]:
+    """What the file and each process say."""
+    path = edge.maps / "keys.map"
+    workers = haproxy.workers(edge.socket, edge.master_socket)
+    entries = [state.parse_map(path.read_text()), *(worker.map_entries(str(path)) or [] for worker in workers)]
+    file, *live = [[value for _digest, value in sorted(one, key=lambda entry: entry[1])] for one in entries]
+    return file, live
+
+
+def test_a_map_of_before_is_read_by_this_configuration(unstarted: Edge) -> None:
+    first_version(unstarted)
+    unstarted.start_and_wait(edge_served_name=MODEL)
+    assert [unstarted.status("/v1/x", key) for key in KEYS] == [200, 200]
+    worker = haproxy.workers(unstarted.socket, unstarted.master_socket)[0]
+    path = unstarted.maps / "keys.map"
+    worker.ask(f"set map {path} {api_keys.sha256(KEY)} team-a|600|8|1|")
+    assert error_of(unstarted.ask("/v1/x", KEY))["code"] == "expired_api_key"
+    worker.ask(f"set map {path} {api_keys.sha256(KEY)} team-a|0|0|0|,another/model,")
+    assert error_of(unstarted.ask("/v1/x", KEY))["code"] == "model_not_allowed"
+
+
+def test_an_edge_of_before_refuses_no_key_on_the_way_to_this_configuration(unstarted: Edge) -> None:
+    limits = {"team-a": {"requests_per_minute": 100_000, "max_concurrent": 8, "models": [MODEL]}}
+    first_version(unstarted)
+    unstarted.configure(edge_served_name=MODEL)
+    started = unstarted.configure
+    unstarted.configure = lambda **_variables: configure_as_before(unstarted)  # type: ignore[method-assign]
+    unstarted.start_and_wait()
+    unstarted.configure = started  # type: ignore[method-assign]
+    with Traffic(unstarted, [KEY, OTHER] * 2) as traffic:
+        stream = Stream(unstarted, KEY, 5)
+        # What this collection tells it is in the words that it knows.
+        told = unstarted.set_keys(KEYS, limits)
+        assert told["outdated"]
+        file, live = values(unstarted)
+        assert [file] == live == [[f"team-a|100000|8|0|,{MODEL},", "team-b"]]
+        assert not unstarted.set_keys(KEYS, limits)["changed"]
+        # The role configures it, reloads it, and tells it again.
+        unstarted.configure()
+        unstarted.reload()
+        assert unstarted.set_keys(KEYS, limits)["actions"] == ["write the map again"]
+        now = [f"v=2|team-a|100000|8|0|,{MODEL},", "v=2|team-b"]
+        assert values(unstarted) == (now, [now, file])
+        assert not unstarted.set_keys(KEYS, limits)["changed"]
+        time.sleep(0.5)
+        assert stream.finished_whole()
+    assert set(traffic.answers) == {"200"}
+    assert traffic.answers["200"] > 10
+
+
+def test_a_key_in_a_later_version_is_refused_with_a_reason(edge: Edge) -> None:
+    worker = haproxy.workers(edge.socket, edge.master_socket)[0]
+    worker.ask(f"set map {edge.maps / 'keys.map'} {api_keys.sha256(KEY)} v=3|new|team-a")
+    answer = edge.ask("/v1/x", KEY)
+    assert (answer[0], error_of(answer)["code"]) == (503, "keys_not_readable")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def in_file(edge: Edge) -> list[tuple[str, str]]:
 
 
 def wanted(keys: dict[str, str]) -> list[tuple[str, str]]:
-    return sorted((api_keys.sha256(key), name) for key, name in keys.items())
+    return sorted((api_keys.sha256(key), f"v=2|{name}") for key, name in keys.items())
 
 
 def test_a_key_works_at_once_and_is_dead_at_once(edge: Edge) -> None:

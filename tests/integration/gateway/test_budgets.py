@@ -45,7 +45,7 @@ async def ask(gateway: t.Any, client: t.Any, number: int, amount: float = COST) 
 def test_of_30_requests_at_once_as_many_pass_as_the_budget_is_for(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis, gateways: int
 ) -> None:
-    client = clients.Client("a", budget=2 * COST)
+    client = clients.Client("a", {"budget": 2 * COST})
     known = [budgets.Budgets(redis) for _ in range(gateways)]
 
     async def at_once() -> list[bool]:
@@ -57,7 +57,7 @@ def test_of_30_requests_at_once_as_many_pass_as_the_budget_is_for(
 def test_a_client_overspends_by_one_request_at_most(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
-    client = clients.Client("a", budget=1.8 * COST)
+    client = clients.Client("a", {"budget": 1.8 * COST})
     gateway = budgets.Budgets(redis)
 
     async def in_turn() -> list[bool]:
@@ -71,7 +71,7 @@ def test_a_client_overspends_by_one_request_at_most(
 def test_what_is_reserved_and_not_spent_is_given_back(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
-    client = clients.Client("a", budget=COST)
+    client = clients.Client("a", {"budget": COST})
     one, other = budgets.Budgets(redis), budgets.Budgets(redis)
 
     async def scene() -> None:
@@ -90,7 +90,7 @@ def test_reservations_of_a_killed_gateway_end(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
     clock = Clock()
-    client = clients.Client("a", budget=COST, budget_seconds=86400)
+    client = clients.Client("a", {"budget": COST, "budget_seconds": 86400})
     killed, other = budgets.Budgets(redis, clock), budgets.Budgets(redis, clock)
 
     async def scene() -> None:
@@ -108,7 +108,7 @@ def test_those_of_a_long_request_do_not(
 ) -> None:
     monkeypatch.setattr(budgets, "RENEWAL", 0.02)
     clock = Clock()
-    client = clients.Client("a", budget=COST)
+    client = clients.Client("a", {"budget": COST})
     one, other = budgets.Budgets(redis, clock), budgets.Budgets(redis, clock)
 
     async def scene() -> None:
@@ -127,7 +127,7 @@ def test_a_budget_is_forgotten_after_its_period(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
     clock = Clock()
-    client = clients.Client("a", budget=COST, budget_seconds=3600)
+    client = clients.Client("a", {"budget": COST, "budget_seconds": 3600})
     gateway = budgets.Budgets(redis, clock)
 
     async def scene() -> None:
@@ -163,7 +163,7 @@ def test_while_redis_is_away_each_process_counts_for_itself_and_reports_later(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
     clock, store = Clock(), Unsteady(redis)
-    client = clients.Client("a", budget=2 * COST)
+    client = clients.Client("a", {"budget": 2 * COST})
     gateway = budgets.Budgets(store, clock)
 
     async def scene() -> None:
@@ -188,7 +188,7 @@ def test_what_is_reported_late_counts_in_its_own_period(
     budgets: types.ModuleType, clients: types.ModuleType, redis: Redis
 ) -> None:
     clock, store = Clock(), Unsteady(redis)
-    client = clients.Client("a", budget=2 * COST, budget_seconds=60)
+    client = clients.Client("a", {"budget": 2 * COST, "budget_seconds": 60})
     gateway = budgets.Budgets(store, clock)
 
     async def scene() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ROOT / "roles" / "litellm" / "files"
+SCHEMA = ROOT / "plugins" / "module_utils" / "clients" / "schema.py"
 
 
 class ProxyException(Exception):
@@ -52,8 +53,8 @@ class CustomLogger:
     """As LiteLLM's: what hooks are derived from."""
 
 
-def load(name: str) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FILES / f"{name}.py")
+def load(name: str, path: Path | None = None) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path or FILES / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -70,7 +71,9 @@ def wait(coroutine: t.Coroutine[t.Any, t.Any, t.Any]) -> t.Any:
 @pytest.fixture
 def clients(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Module fleet_clients."""
-    monkeypatch.setitem(sys.modules, "fleet_clients", types.ModuleType("fleet_clients"))
+    for name in ("client_schema", "fleet_clients"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    load("client_schema", SCHEMA)
     return load("fleet_clients")
 
 

@@ -45,7 +45,7 @@ def test_the_file_is_read_again_when_it_changes(clients: types.ModuleType, path:
     assert known.of(OTHER) is None
     write(path, {OTHER: "team-b"}, requests_per_minute=5, models=["m"])
     assert known.of(KEY) is None
-    assert known.of(OTHER) == clients.Client("team-b", ("m",), 5)
+    assert known.of(OTHER) == clients.Client("team-b", {"requests_per_minute": 5, "models": ["m"]})
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ def test_every_model_that_a_request_names_is_found(clients: types.ModuleType) ->
 
 def test_a_client_expires(clients: types.ModuleType) -> None:
     assert not clients.Client("a").expired(1e12)
-    assert not clients.Client("a", expires=100).expired(99)
-    assert clients.Client("a", expires=100).expired(100)
+    assert not clients.Client("a", {"expires": 100}).expired(99)
+    assert clients.Client("a", {"expires": 100}).expired(100)

@@ -137,9 +137,9 @@ def test_keys_have_states() -> None:
     ("limits", "told"),
     [
         ({}, ""),
-        ({"requests_per_minute": 600, "max_concurrent": 8}, "600/min, 8 at once"),
-        ({"expires": "2027-01-31T00:00:00Z", "models": ["org/one"]}, "until 2027-01-31, org/one"),
-        ({"expires": "2027-01-31T12:30:00Z", "models": ["one", "two"]}, "until 2027-01-31 12:30, 2 models"),
+        ({"requests_per_minute": 600, "max_concurrent": 8}, "600 requests/min, 8 at once"),
+        ({"expires": "2027-01-31T00:00:00Z", "models": ["org/one"]}, "until 2027-01-31, only org/one"),
+        ({"expires": "2027-01-31T12:30:00Z", "models": ["one", "two"]}, "until 2027-01-31 12:30, only 2 models"),
     ],
 )
 def test_limits_are_short(limits: Item, told: str) -> None:

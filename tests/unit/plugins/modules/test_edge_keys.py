@@ -22,7 +22,7 @@ def origin(generation: int, store: str = STORE, name: str = "the key store /k.js
 
 
 def entry(key: dict[str, str]) -> tuple[str, str]:
-    return key["sha256"], key["name"]
+    return key["sha256"], f"v=2|{key['name']}"
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
     sockets = {
         "socket": str(tmp_path / "admin.sock"),
         "master_socket": str(tmp_path / "master.sock"),
+        "config_path": str(tmp_path / "haproxy.cfg"),
         "engine_key_path": str(tmp_path / "engine_key.env"),
         "engine_key_map": str(tmp_path / "engine_key.map"),
         "upstream_key_map": str(tmp_path / "upstream_key.map"),
@@ -65,7 +66,7 @@ def test_without_haproxy_the_file_is_written(keys: Keys, path: Path) -> None:
         "make the map's file",
         "take generation 1 of key store a1a1a1a1… (the key store /k.json on here)",
     ]
-    assert path.read_text().splitlines()[1:] == [f"{'a' * 64} team-a", f"{'b' * 64} team-b"]
+    assert path.read_text().splitlines()[1:] == [f"{'a' * 64} v=2|team-a", f"{'b' * 64} v=2|team-b"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert not keys([A, B])["changed"]
 
@@ -121,7 +122,7 @@ def test_an_haproxy_without_the_map_is_not_told(keys: Keys, tmp_path: Path) -> N
 def test_a_changed_file_is_put_right(keys: Keys, path: Path) -> None:
     keys([A])
     path.chmod(0o666)
-    assert keys([A])["actions"] == ["write the map's file anew"]
+    assert keys([A])["actions"] == ["write the map again"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
@@ -212,6 +213,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     result = keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])
     assert "tell LiteLLM of 1 keys" in result["actions"]
     assert json.loads(path.read_text()) == {
+        "version": 1,
         "keys": {A["sha256"]: "team-a"},
         "clients": {"team-a": {"requests_per_minute": 5, "tokens_per_minute": 100}},
     }
@@ -313,6 +315,85 @@ def test_a_host_of_before_is_adopted_where_the_store_knows_its_keys(keys: Keys, 
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     looked = keys(None, check=True)
     assert (looked["taken"]["store"], looked["unclaimed"]) == (STORE, [])
+
+
+def written(path: Path) -> list[str]:
+    return [line.partition(" ")[2] for line in path.read_text().splitlines()[1:]]
+
+
+LIMITED = {**A, "requests_per_minute": 600, "max_concurrent": 8}
+#: The values of LIMITED and B in the first version and in this one.
+FIRST, SECOND = ["team-a|600|8|0|", "team-b"], ["v=2|team-a|600|8|0|", "v=2|team-b"]
+
+
+def first_version(path: Path) -> None:
+    """The map as the collection before versions wrote it."""
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"{key['sha256']} {value}\n" for key, value in zip((A, B), FIRST, strict=True)]
+    path.write_text("".join(["# SHA-256 of a client's key, and the client. Written by module edge_keys.\n", *lines]))
+    path.chmod(0o640)
+
+
+@pytest.mark.parametrize("given", [None, [LIMITED, B]])
+def test_a_map_in_the_first_version_is_read_and_rewritten(
+    keys: Keys, path: Path, given: list[dict[str, t.Any]] | None
+) -> None:
+    first_version(path)
+    result = keys(given)
+    assert result["changed"]
+    assert result["actions"][:1] == ["write the map again"]
+    assert (result["clients"], result["count"], result["outdated"]) == (["team-a", "team-b"], 2, False)
+    assert written(path) == SECOND
+    assert not keys(given)["changed"]
+
+
+def test_an_edge_that_reads_the_first_version_gets_that_until_it_is_configured_again(
+    keys: Keys, tmp_path: Path, path: Path
+) -> None:
+    first_version(path)
+    old = FakeWorker({str(path): [(A["sha256"], FIRST[0]), (B["sha256"], FIRST[1])]}, "0123abcd")
+    with FakeHaproxy(tmp_path, old={77: old}) as haproxy:
+        haproxy.worker.description = "0123abcd"
+        haproxy.worker.maps[str(path)] = list(old.maps[str(path)])
+        assert not [action for action in keys([LIMITED, B])["actions"] if not action.startswith("take ")]
+        result = keys([LIMITED])
+        assert (result["outdated"], result["actions"][0]) == (True, "remove team-b sk-…bbbbbbbb")
+        assert written(path) == [haproxy.worker.maps[str(path)][0][1]] == FIRST[:1]
+        assert not keys([LIMITED])["changed"]
+        # A reload: what takes connections now reads this version, what it left behind does not.
+        haproxy.worker.description = "4567abcd clients=2"
+        assert keys(None)["actions"] == ["write the map again"]
+        assert written(path) == [haproxy.worker.maps[str(path)][0][1]] == SECOND[:1]
+        assert old.maps[str(path)] == [(A["sha256"], FIRST[0])]
+        assert not keys(None)["changed"]
+        keys([])
+        assert old.maps[str(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [("", 2), ("  description 01234567\n", 2), ("{map}", 1), ("global\n    description 01234567 clients=2\n{map}", 2)],
+)
+def test_where_haproxy_does_not_run_its_configuration_says_what_it_reads(
+    keys: Keys, tmp_path: Path, path: Path, config: str, version: int
+) -> None:
+    (tmp_path / "haproxy.cfg").write_text(config.format(map=f"  var(txn.hash),map_str({path})\n"))
+    assert keys([LIMITED, B])["outdated"] == (version == 1)
+    assert written(path) == (SECOND if version == 2 else FIRST)
+
+
+def test_a_later_version_is_refused_with_both_versions(keys: Keys, tmp_path: Path, path: Path) -> None:
+    keys([A])
+    later = path.read_text().replace("v=2|", "v=3|new|")
+    path.write_text(later)
+    message = keys([A, B])["msg"]
+    assert f"{path} has clients in version 3; this collection reads versions up to 2. Nothing was changed." in message
+    assert path.read_text() == later
+    path.unlink()
+    keys([A])
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(path)] = [(A["sha256"], "v=3|new|team-a")]
+        assert "has clients in version 3; this collection reads versions up to 2" in keys([A])["msg"]
 
 
 @pytest.mark.parametrize("files", range(1, 5))

@@ -50,6 +50,7 @@ class Fleet:
         paths = {
             "path": str(place / "keys.map"),
             "origin_path": str(place / "keys.origin.json"),
+            "config_path": str(place / "none"),
             "engine_key_path": str(place / "none"),
             "engine_key_map": str(place / "engine.map"),
             "upstream_key_map": str(place / "upstream.map"),

@@ -21,6 +21,7 @@ def test_two_keys_of_a_client_share_what_it_may_do() -> None:
     limits = {"requests_per_minute": 60, "models": ["b", "a"], "expires": "2027-01-31T00:00:00Z"}
     document = clients.document([item("team-a", B, **limits), item("team-a", A, **limits)])
     assert document == {
+        "version": 1,
         "keys": {A: "team-a", B: "team-a"},
         "clients": {"team-a": {"models": ["a", "b"], "requests_per_minute": 60, "expires": 1801353600}},
     }

@@ -8,12 +8,12 @@ import sys
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
-    Attributes,
     Client,
     Content,
     Key,
@@ -34,8 +34,8 @@ def later(seconds: float, now: str = NOW) -> str:
     return times.moment(times.seconds(now) + seconds)
 
 
-def client(now: str = NOW, **attributes: t.Any) -> Client:
-    return Client(new_key(now), attributes=Attributes(**attributes))
+def client(now: str = NOW, **limits: t.Any) -> Client:
+    return Client(new_key(now), limits=Limits(limits))
 
 
 def content(*names: str, now: str = NOW) -> Content:

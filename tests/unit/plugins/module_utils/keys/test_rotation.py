@@ -4,6 +4,7 @@ import dataclasses
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import clients, view
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation as key_rotation
@@ -12,10 +13,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.rotation impo
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     RETIRED_OF_REMOVED,
     RETIRED_PER_CLIENT,
-    Attributes,
     Content,
     RetiredKey,
-    check_attributes,
 )
 
 from tests.unit.plugins.module_utils.keys.key_stores import (
@@ -396,11 +395,12 @@ def test_a_client_that_is_removed_leaves_the_rotation() -> None:
 
 def test_present_keeps_keys_and_takes_attributes_as_they_are_given() -> None:
     whole = content("a", "b")
-    after = clients.present(whole, {"a": Attributes(("m",), 60, 4), "c": Attributes()}, False, NOW)
+    limited = Limits({"models": ("m",), "requests_per_minute": 60, "max_concurrent": 4})
+    after = clients.present(whole, {"a": limited, "c": Limits()}, False, NOW)
     assert after.clients["a"].current == whole.clients["a"].current
-    assert after.clients["a"].attributes == Attributes(("m",), 60, 4)
+    assert after.clients["a"].limits == limited
     assert sorted(after.clients) == ["a", "b", "c"]
-    assert clients.present(after, {"a": Attributes()}, True, NOW).clients == {"a": whole.clients["a"]}
+    assert clients.present(after, {"a": Limits()}, True, NOW).clients == {"a": whole.clients["a"]}
 
 
 def test_what_is_removed_is_remembered_as_dead_until_it_comes_back() -> None:
@@ -422,26 +422,6 @@ def test_what_died_long_ago_is_forgotten() -> None:
     whole = done(key_rotation.finished(whole, request(overlap=0)).after)
     assert [key.sha256[0] for key in whole.clients["a"].retired[:1]] == ["1"]
     assert len(whole.clients["a"].retired) == 2
-
-
-def test_attributes() -> None:
-    given = {"models": ["b", "a", "b"], "requests_per_minute": 60, "max_concurrent": None, "expires": "2027-01-31"}
-    assert check_attributes({"name": "a", **given}) == Attributes(("a", "b"), 60, None, "2027-01-31T00:00:00Z")
-    assert check_attributes({"name": "a"}) == Attributes()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"requests_per_minute": 0}, "requests_per_minute of client a is 0. Give 1 or more"),
-        ({"max_concurrent": -1}, "max_concurrent of client a is -1"),
-        ({"expires": "next year"}, "expires of client a is 'next year'"),
-        ({"models": ["has space"]}, "'has space' cannot be the name of a model of client a"),
-    ],
-)
-def test_wrong_attributes(given: dict[str, t.Any], message: str) -> None:
-    with pytest.raises(FleetError, match=message):
-        check_attributes({"name": "a", **given})
 
 
 @pytest.mark.parametrize("given", ["", "-r", "a b", "x" * 65, "a/b", "sk-SECRET"])
@@ -475,6 +455,6 @@ def test_actions_say_what_happened() -> None:
     assert actions(pending, withdrawn) == ["bring rotation r1 to step withdrawn", f"withdraw a {new}"]
     taken = key_rotation.pending(pending, request("a", me=ELSEWHERE, take_over=True)).after
     assert actions(pending, taken) == ["continue rotation r1, which ops on here, process 100 left"]
-    limited = clients.present(before, {"a": Attributes(requests_per_minute=1)}, False, NOW)
+    limited = clients.present(before, {"a": Limits({"requests_per_minute": 1})}, False, NOW)
     assert actions(before, limited) == ["change requests_per_minute of a"]
     assert actions(pending, clients.absent(pending, ["a"], NOW)) == [f"remove a {old}", f"remove a {new}"]

@@ -46,7 +46,7 @@ def shape(whole: Content) -> t.Any:
     clients = {
         name: (
             [(slot, dataclasses.replace(key, key="", id="", rotation="")) for slot, key in client.slots()],
-            client.attributes,
+            client.limits,
             [dataclasses.replace(key, sha256="") for key in client.retired],
         )
         for name, client in whole.clients.items()
@@ -302,7 +302,7 @@ def test_a_change_of_clients_at_any_moment_of_a_rotation_is_done_whole_or_refuse
             # The rotation is the lock. It has begun before this step, or has been faster in it.
             assert "is in progress" in came[0].message
             assert sorted(whole.clients) == ["a", "b"]
-            assert whole.clients["a"].attributes.requests_per_minute != 9
+            assert whole.clients["a"].limits.get("requests_per_minute") != 9
             continue
         assert number == 2 or step == "completed"
         gone = {"b"} if state == "absent" else set()
@@ -310,7 +310,7 @@ def test_a_change_of_clients_at_any_moment_of_a_rotation_is_done_whole_or_refuse
         assert not whole.leftovers
         assert {digest: name for digest, name in first.items() if name not in gone}.items() <= live(whole).items()
         if theirs[2]:
-            assert whole.clients["a"].attributes.requests_per_minute == 9
+            assert whole.clients["a"].limits.get("requests_per_minute") == 9
         slots = sorted(slot for slot, _key in whole.clients["a"].slots())
         assert slots == [["current", "pending"], ["current", "previous"], ["current", "previous"]][number - 2]
         assert (whole.rotation is None) == (steps[number][1] == "completed")
@@ -524,9 +524,9 @@ def test_a_fleet_has_room_for_thousands_of_names_and_says_when_there_is_none(aws
     aws.run("present", "a")
     store = aws.store()
     store.load()
-    store._save_fleet([f"client-{number:04}" for number in range(3000)], [], Content())
+    store._save_fleet([f"client-{number:04}" for number in range(3000)], [], Content(), 1)
     with pytest.raises(FleetError, match="has too many clients"):
-        store._save_fleet([f"client-with-a-long-name-{number:06}" for number in range(3000)], [], Content())
+        store._save_fleet([f"client-with-a-long-name-{number:06}" for number in range(3000)], [], Content(), 1)
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "a/", "/a", "a//b", "a b", "x" * 401, "sk-SECRET"])

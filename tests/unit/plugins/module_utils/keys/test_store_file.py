@@ -11,10 +11,10 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
-    Attributes,
     Client,
     Content,
     Key,
@@ -63,10 +63,10 @@ def everything() -> Content:
     whole = rotation.completed(whole, request()).after
     whole = rotation.retired(whole, request("b", compromised=True)).after
     whole = rotation.pending(whole, request("b", "c", rotation_id="r2")).after
-    limited = Attributes(("m1", "m2"), 60, 4, later(86400))
+    limited = Limits({"models": ("m1", "m2"), "requests_per_minute": 60, "max_concurrent": 4, "expires": later(86400)})
     dead = RetiredKey("b", "f" * 64, NOW, NOW, NOW, True, True)
     return dataclasses.replace(
-        whole.with_clients({"b": dataclasses.replace(whole.clients["b"], attributes=limited, retired=(dead,))}),
+        whole.with_clients({"b": dataclasses.replace(whole.clients["b"], limits=limited, retired=(dead,))}),
         removed=(dataclasses.replace(dead, client="gone"),),
     )
 
@@ -97,7 +97,7 @@ def test_only_the_owner_can_read_it_and_its_copy(path: Path) -> None:
 
 
 def test_the_format_is_what_the_documentation_says(path: Path) -> None:
-    save(path, Content({"a": Client(Key("sk-x", NOW, "1"))}))
+    save(path, Content({"a": Client(Key("sk-x", NOW, "1"), limits=Limits({"requests_per_minute": 60}))}))
     key = {"key": "sk-x", "created": NOW, "id": "1", "rotation": "", "activated": "", "retire_at": "", "retired": ""}
     assert json.loads(path.read_text()) == {
         "version": 1,
@@ -105,13 +105,7 @@ def test_the_format_is_what_the_documentation_says(path: Path) -> None:
         "generation": 0,
         "clients": {
             "a": {
-                "models": [],
-                "requests_per_minute": None,
-                "max_concurrent": None,
-                "expires": "",
-                "tokens_per_minute": None,
-                "budget": None,
-                "budget_period": "",
+                "requests_per_minute": 60,
                 "current": {**key, "compromised": False},
                 "pending": None,
                 "previous": None,

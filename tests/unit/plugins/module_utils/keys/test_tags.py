@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys import tags as key_tags
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Attributes, Client, RetiredKey
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Client, RetiredKey
 
 from tests.unit.plugins.module_utils.keys.key_stores import NOW, client, content, later, request
 
@@ -47,7 +48,7 @@ def test_many_models_are_in_several_tags() -> None:
     tags = key_tags.of("a", client(models=models))
     assert max(len(value) for value in tags.values()) <= 256
     assert sum(tag.startswith("inference-fleet:models") for tag in tags) == 10
-    assert told(client(models=models)).attributes == Attributes(models)
+    assert told(client(models=models)).limits == Limits({"models": models})
     key_tags.check(tags, "a")
 
 

@@ -85,16 +85,16 @@ def test_other_settings_may_be_set() -> None:
 @pytest.mark.parametrize(
     ("client", "message"),
     [
-        ({"requests_per_minute": "many"}, "requests_per_minute of client a is 'many'; give a whole number"),
+        ({"requests_per_minute": "many"}, "requests_per_minute of client a is 'many'. Give a whole number"),
         ({"max_concurrent": 0}, "max_concurrent of client a is 0"),
         ({"tokens_per_minute": True}, "tokens_per_minute of client a is True"),
-        ({"budget": "5"}, "budget of client a is '5'; give a number above 0"),
+        ({"budget": "5"}, "budget of client a is '5'. Give a number above 0"),
         ({"budget": 5, "budget_period": "month"}, "budget_period of client a is 'month'. Give a number with its unit"),
-        ({"budget": 5, "budget_period": "5s"}, "budget_period of client a is '5s'; give at least a minute"),
+        ({"budget": 5, "budget_period": "5s"}, "budget_period of client a is '5s'. Give at least 1m, such as 30d."),
         ({"budget_period": "30d"}, "Client a has a budget_period and no budget"),
         ({"models": [QWEN, "x"]}, f"Client a may use x, which no gateway has. They have: {QWEN}"),
         ({"models": ["x"]}, "which no gateway has. It could use none."),
-        ({"models": "x"}, "models of client a is 'x'; give a list"),
+        ({"models": "x"}, "models of client a is 'x'. Give a list"),
     ],
 )
 def test_a_limit_that_is_none_is_told_with_client_and_value(client: dict[str, t.Any], message: str) -> None:

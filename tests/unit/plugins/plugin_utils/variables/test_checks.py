@@ -55,7 +55,7 @@ def test_fields_of_clients_are_those_of_the_key_store() -> None:
         ("rollout_waves", [1], {"type": "raw"}, "which never reaches 100 %"),
         ("fleet_key_max_age", "a month", {"type": "str"}, "Give a number with its unit"),
         ("fleet_clients", [{"name": "a", "expires": "soon"}], FLEET["fleet_clients"], "expires of client a is 'soon'"),
-        ("fleet_clients", [{"name": "a", "max_concurrent": "0"}], FLEET["fleet_clients"], "Give 1 or more"),
+        ("fleet_clients", [{"name": "a", "max_concurrent": "0"}], FLEET["fleet_clients"], "of 1 or more"),
         ("fleet_clients", [{"models": []}], FLEET["fleet_clients"], "missing required arguments: name"),
         (
             "edge_port",

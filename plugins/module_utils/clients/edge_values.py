@@ -1,0 +1,99 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""A client as the edge's map of keys has it: its name, and the limits that edges enforce. Pure.
+
+A value is ``v=2|name``, or ``v=2|name|…`` with the limits in the places of ``edge_field`` in schema.py: numbers and the
+Unix time of moments, 0 for no limit, and models as ``,model,model,``. Further fields may follow. No client's name has a
+``=``, so a value of the first version, which is the same without ``v=2|``, cannot be taken for another.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import Kind, Limit
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
+#: The version of values that this code writes, and that role edge's configuration reads beside the first one.
+VERSION = 2
+
+_SEPARATOR = "|"
+_PREFIX = f"v={VERSION}{_SEPARATOR}"
+_VERSIONED = re.compile(r"v=(\d+)(?:\||\Z)")
+_READS = re.compile(r"^\s*description:?\s+\S+ clients=(\d+)\s*$", re.IGNORECASE | re.MULTILINE)
+
+
+def enforced() -> list[Limit]:
+    """The limits that edges enforce, in the order of their fields."""
+    return sorted((row for row in schema.LIMITS if row.edge_field), key=lambda row: row.edge_field)
+
+
+def render(name: str, limits: Limits) -> str:
+    """The map's value."""
+    rows = enforced()
+    fields = [""] * max(row.edge_field for row in rows)
+    for row in rows:
+        fields[row.edge_field - 1] = _field(row, limits.get(row.name))
+    return _SEPARATOR.join([f"{_PREFIX}{name}", *(fields if limits.only(rows).values else [])])
+
+
+def parse(value: str) -> tuple[str, Limits]:
+    """Name and limits of a map's value; what somebody else wrote there counts as a name."""
+    name, *fields = value.removeprefix(_PREFIX).split(_SEPARATOR)
+    found = {}
+    try:
+        for row in enforced():
+            field = fields[row.edge_field - 1] if row.edge_field <= len(fields) else ""
+            if field not in ("", "0"):
+                found[row.name] = _parsed(row, field)
+        return name, client_limits.read(found)
+    except (TypeError, ValueError):
+        return name, Limits()
+
+
+def in_version(value: str, version: int) -> str:
+    """The same value for a configuration that reads this version."""
+    plain = value.removeprefix(_PREFIX)
+    return plain if version < VERSION else f"{_PREFIX}{plain}"
+
+
+def check_version(value: str, where: str) -> None:
+    """See whether this code can read a value.
+
+    Raises:
+        FleetError: a later collection wrote it.
+    """
+    match = _VERSIONED.match(value)
+    if match and int(match[1]) != VERSION:
+        raise FleetError(
+            f"{where} has clients in version {match[1]}; this collection reads versions up to {VERSION}. Nothing was "
+            "changed. Use the collection that wrote it, or a later one."
+        )
+
+
+def version_read(text: str) -> int:
+    """The latest version that a configuration reads, by its own text or by HAProxy's ``show info``."""
+    match = _READS.search(text)
+    return int(match[1]) if match else 1
+
+
+def _field(row: Limit, value: t.Any) -> str:
+    if row.kind is Kind.MODELS:
+        return f",{','.join(value)}," if value else ""
+    if row.kind is Kind.MOMENT:
+        return str(times.seconds(value)) if value else "0"
+    return str(value or 0)
+
+
+def _parsed(row: Limit, field: str) -> t.Any:
+    if row.kind is Kind.MODELS:
+        if not (field.startswith(",") and field.endswith(",")):
+            raise ValueError
+        return field.strip(",").split(",")
+    return times.moment(int(field)) if row.kind is Kind.MOMENT else int(field)
