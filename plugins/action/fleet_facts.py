@@ -35,6 +35,9 @@ class ActionModule(ControllerAction):
 
         fleet = Fleet(plain(task_vars["groups"]), _Lookup(variables))
         hosts = [here] if arguments["hosts"] is None else arguments["hosts"]
+        unknown = [host for host in hosts if host not in task_vars["hostvars"]]
+        if unknown:
+            raise FleetError(f"hosts names {', '.join(unknown)}, which the inventory does not have.")
         return {"hosts": {host: fleet.work_out(host).as_dict() for host in hosts}}
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import typing as t
@@ -182,11 +183,9 @@ class Fleet:
         for host in sorted(self.groups.get("inference", ()), key=_by_number):
             own = self.variables[host]
             check_engine(choose_engine(own), f"the engine of {host}")
-            try:
+            with _naming(host):
                 # Which ports it has does not depend on its GPUs, unless its instances name theirs.
                 instances = self._instances(host, count_gpus(own) if own.get("fleet_instances") else 0)
-            except FleetError as error:
-                raise FleetError(f"{host}: {error.message}") from error
             services: dict[int, Instance] = {}
             for instance in instances:
                 if instance.serves:
@@ -198,21 +197,31 @@ class Fleet:
         return found
 
     def find_peers(self, host: str) -> Items:
-        """The edges of the other gateways, in the order of their names."""
-        others = sorted(set(self.groups.get("gateway", ())) - {host}, key=_by_number)
-        return [
-            {
-                "name": NOT_IN_A_NAME.sub("-", name),
-                "address": _address(self.variables[name]),
-                "port": _port(self.variables[name], is_gateway=True),
-                **_tls(self.variables[name]),
-            }
-            for name in others
-        ]
+        """The edges of the other gateways, in the order of their names.
+
+        Raises:
+            FleetError: the port of one is none.
+        """
+        found: Items = []
+        for name in sorted(set(self.groups.get("gateway", ())) - {host}, key=_by_number):
+            own = self.variables[name]
+            with _naming(name):
+                port = _port(own, is_gateway=True)
+            found.append({"name": NOT_IN_A_NAME.sub("-", name), "address": _address(own), "port": port, **_tls(own)})
+        return found
 
     def _has_database(self, own: Variables) -> bool:
         stores = [self.variables[name] for name in self.groups.get("gateway_store", ())]
         return bool(own.get("litellm_database_url") or any(one.get("gateway_store_database") for one in stores))
+
+
+@contextlib.contextmanager
+def _naming(host: str) -> t.Iterator[None]:
+    """What is wrong with another host has that one's name in front."""
+    try:
+        yield
+    except FleetError as error:
+        raise FleetError(f"{host}: {error.message}") from error
 
 
 def choose_engine(own: Variables) -> str:

@@ -16,9 +16,22 @@ def play(
     tmp_path: Path, groups: dict[str, dict[str, t.Any]], *words: str, play_vars: dict[str, t.Any] | None = None
 ) -> dict[str, t.Any]:
     """The facts that each host finds, by its name."""
-    inventory = {"all": {"children": {name: {"hosts": hosts} for name, hosts in groups.items()}}}
+    status, output = attempt(tmp_path, groups, "{{ ansible_play_hosts_all }}", *words, play_vars=play_vars)
+    assert status == 0, output
+    names = [name for hosts in groups.values() for name in hosts]
+    return {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in names}
+
+
+def attempt(
+    tmp_path: Path,
+    groups: dict[str, dict[str, t.Any]],
+    hosts: str,
+    *words: str,
+    play_vars: dict[str, t.Any] | None = None,
+) -> tuple[int, str]:
+    inventory = {"all": {"children": {name: {"hosts": members} for name, members in groups.items()}}}
     (tmp_path / "hosts.json").write_text(json.dumps(inventory))
-    facts = {"hosts": "{{ ansible_play_hosts_all }}"}
+    facts = {"hosts": hosts}
     tasks = [
         {"inference.fleet.fleet_facts": facts, "register": "fleet_facts", "run_once": True},
         {
@@ -36,9 +49,7 @@ def play(
     )
     argv = [sys.executable, "-m", "ansible", "playbook", "-i", f"{tmp_path}/hosts.json", f"{tmp_path}/play.yml"]
     done = subprocess.run([*argv, *words], cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    names = [name for hosts in groups.values() for name in hosts]
-    return {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in names}
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_each_host_finds_its_own_facts_after_one_task(tmp_path: Path) -> None:
@@ -90,3 +101,9 @@ def test_variables_of_the_play_count_for_the_host_of_the_task(tmp_path: Path) ->
     instances = [{"gpus": [0], "served_name": "fast"}]
     found = play(tmp_path, {"inference": {"gpu-1": {"fleet_gpu_count": 1}}}, play_vars={"fleet_instances": instances})
     assert [one["served_name"] for one in found["gpu-1"]["instances"]] == ["fast"]
+
+
+def test_a_host_that_the_inventory_does_not_have_is_refused(tmp_path: Path) -> None:
+    status, output = attempt(tmp_path, {"inference": {"gpu-1": {"fleet_gpu_count": 1}}}, "gpu-1,gpu-9")
+    assert status != 0
+    assert "hosts names gpu-9, which the inventory does not have." in output

@@ -191,6 +191,9 @@ def test_a_gateway_without_a_plan_says_why(variables: Host, problem: str) -> Non
 def test_the_problem_of_a_host_is_its_gateways_with_its_name() -> None:
     hosts = {"gpu-1": host(fleet_instances=[{"port": 0}])}
     assert facts("gw-1", hosts, {"gw-1": {}})["problem"].startswith("gpu-1: fleet_instances[0].port is 0")
+    gateways = {"gw-1": {}, "gw-2": {"fleet_gateway_port": "4ooo"}}
+    found = facts("gw-1", {"gpu-1": host()}, gateways)
+    assert found["problem"] == "gw-2: fleet_gateway_port is '4ooo'; it must be a whole number."
 
 
 def test_a_database_is_the_gateways_or_a_stores() -> None:
