@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import os
-import time
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
     ControllerAction,
@@ -16,7 +16,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
     plain,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.keys import judgement as key_judgement
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock, plan
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock
 
 #: What can change keys; those that have to reach every host are called so in a message.
 VERBS = {"rotate_keys": "A rotation", "keys": "A change of clients", "store_restore": ""}
@@ -84,7 +84,7 @@ class KeyRotation:
                 "--limit."
             )
         if not self._check:
-            since = plan.moment(time.time())
+            since = times.now()
             # Tasks run in forks of ansible-playbook, which lives as long as the run.
             holder = lock.holder_of(os.getppid(), lock.person(), verb, since)
             lock.acquire(self._records, holder, self._arguments["take_over"])

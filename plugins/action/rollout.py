@@ -10,6 +10,7 @@ import socket
 import time
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
@@ -121,7 +122,7 @@ class Rollout:
                 **dataclasses.asdict(plan),
                 "verb": wish.verb,
                 "resumed": resumed,
-                "since": rollout_plan.moment(now),
+                "since": times.moment(now),
                 "who": self._who,
                 "controller": self._controller,
                 "targets": plan.targets,
@@ -269,7 +270,7 @@ class Rollout:
         return rollout_plan.Facts(told.get("staged", []), names, status, claim, spans)
 
     def _holder(self) -> lock.Holder:
-        since = rollout_plan.moment(time.time())
+        since = times.now()
         return lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
 
     @staticmethod

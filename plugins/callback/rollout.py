@@ -103,7 +103,7 @@ class Tail:
     def poll(self, last: bool = False) -> None:
         """Tell what is new, and, unless it is the last time, of what nothing is heard."""
         now = self._clock()
-        lines = [line for event in report_record.parse(self._read()) for line in self._teller.take(event, now)]
+        lines = [line for event in journal.parse(self._read()) for line in self._teller.take(event, now)]
         if not last:
             lines += self._teller.quiet(now)
         for line in lines:

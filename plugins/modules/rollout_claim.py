@@ -106,10 +106,10 @@ refused:
 import dataclasses
 import json
 import os
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked, read_json, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
@@ -130,7 +130,7 @@ def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None
         return dataclasses.replace(before, held=False, finished=before.finished or params["finished"]), None
     if not params["instance"]:
         raise FleetError("state done needs the instance that is done.")
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    at = times.now()
     return rollout_claim.with_done(before, params["instance"], at, params["seconds"]), None
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import dataclasses
 import json
@@ -13,6 +12,7 @@ import os
 import time
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import (
     locked,
@@ -125,7 +125,7 @@ class EdgeDrain:
         """Give the host (name None) or an instance a state; None is back into service."""
         with self._lock():
             drains = self._read()
-            wanted = edge_state.Mark(state, self._by, self._reason, _now()) if state else None
+            wanted = edge_state.Mark(state, self._by, self._reason, times.now()) if state else None
             mark = edge_state.decide(drains.of(name), wanted, self._by)
             self._apply(drains.with_mark(name, mark))
 
@@ -282,15 +282,11 @@ class EdgeDrain:
             yield
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
 def _age(moment: str) -> float:
-    """Seconds since a moment that _now() gave, at least; 0 for anything else."""
+    """Seconds since a moment that times.now() gave, at least; 0 for anything else."""
     try:
-        parsed = time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")
+        began = times.seconds(moment)
     except ValueError:
         return 0.0
     # The moment is given in whole seconds, so up to one of them is not over yet.
-    return max(0.0, time.time() - calendar.timegm(parsed) - 1)
+    return max(0.0, time.time() - began - 1)

@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, write_atomically
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import page
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold, parse
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
 
 RECORD = "record.json"
@@ -73,4 +73,4 @@ def newest(records: str) -> list[str]:
 
 def _from_journal(directory: str, alive: bool) -> dict[str, t.Any]:
     with open(os.path.join(directory, journal.NAME), encoding="utf-8", errors="replace", newline="") as file:
-        return fold(parse(file.read()), alive)
+        return fold(journal.parse(file.read()), alive)

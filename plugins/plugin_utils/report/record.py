@@ -8,7 +8,6 @@ The journal may end anywhere and go on after a resume, and what it does not say 
 
 from __future__ import annotations
 
-import json
 import math
 import typing as t
 
@@ -21,36 +20,12 @@ _EDGE = "edge"
 
 _OF_A_HOST = ("step", "progress", "drained", "gate", "outcome")
 
-_BROKEN_LINE = "broken_line"
-
-
-def parse(text: str) -> list[Event]:
-    """The events of a journal, oldest first.
-
-    A last line that was only half written is left out. One that cannot be read anywhere else becomes an event
-    ``broken_line`` with its number, of which fold() makes a warning.
-    """
-    lines = text.split("\n")
-    events: list[Event] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            events.append(event)
-        elif number < len(lines):
-            events.append({"event": _BROKEN_LINE, "line": number})
-    return events
-
 
 def fold(events: t.Iterable[Event], alive: bool = True) -> dict[str, t.Any]:
     """The record of a rollout.
 
     Args:
-        events: what parse() gave.
+        events: what the journal's parse() gave.
         alive: whether the process that walks, or walked, still runs. A journal without ``end`` is of a rollout that is
             running, or that was broken off.
 

@@ -14,8 +14,12 @@ import os
 import time
 import typing as t
 
+Event = dict[str, t.Any]
+
 #: The file in a rollout's directory.
 NAME = "journal.jsonl"
+#: The event that parse() makes of a line that cannot be read.
+BROKEN_LINE = "broken_line"
 
 
 def append(path: str, event: str, **fields: t.Any) -> None:
@@ -58,19 +62,34 @@ def size(path: str) -> int:
         return 0
 
 
-def read(path: str) -> list[dict[str, t.Any]]:
+def read(path: str) -> list[Event]:
     """The events so far, oldest first; half-written lines are left out."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        # As they were written: no other character than the line feed ends a line.
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            events = parse(file.read())
     except FileNotFoundError:
         return []
-    events = []
-    for line in lines:
+    return [event for event in events if event["event"] != BROKEN_LINE]
+
+
+def parse(text: str) -> list[Event]:
+    """The events of a journal, oldest first. Pure.
+
+    A last line that was only half written is left out. One that cannot be read anywhere else becomes an event
+    ``broken_line`` with its number.
+    """
+    lines = text.split("\n")
+    events: list[Event] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             event = json.loads(line)
         except ValueError:
-            continue
-        if isinstance(event, dict) and "event" in event:
+            event = None
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
             events.append(event)
+        elif number < len(lines):
+            events.append({"event": BROKEN_LINE, "line": number})
     return events

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import calendar
 import dataclasses
-import time
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_index
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
@@ -19,8 +18,6 @@ SITE = "site"
 ROLLING_RESTART = "rolling_restart"
 ROLLBACK = "rollback"
 VERBS = (SITE, ROLLING_RESTART, ROLLBACK)
-
-_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,11 +282,6 @@ def _no_release(verb: str, host: str, problem: str) -> str:
 
 def _moment(text: str) -> float:
     try:
-        return float(calendar.timegm(time.strptime(text, _MOMENT)))
+        return times.seconds(text)
     except ValueError:
         return 0.0
-
-
-def moment(at: float) -> str:
-    """Unix time as a claim has it."""
-    return time.strftime(_MOMENT, time.gmtime(at))

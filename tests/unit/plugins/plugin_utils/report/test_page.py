@@ -8,7 +8,8 @@ import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import timeline, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import in_order, natural
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import changes, page
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold, parse
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import parse
 
 from tests.unit.plugins.plugin_utils.rollout.rollout_journals import (
     BEGAN,

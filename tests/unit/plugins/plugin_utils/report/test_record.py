@@ -8,7 +8,8 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import page
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import covered, ends, fold, parse
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import covered, ends, fold
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import parse
 
 from tests.unit.plugins.plugin_utils.rollout.rollout_journals import (
     BEGAN,

@@ -32,6 +32,7 @@ def test_half_a_line_costs_that_line_only(tmp_path: Path) -> None:
         file.write('{"at": 1, "event": "st')
     journal.append(str(path), "resume", who="anna")
     assert [event["event"] for event in journal.read(str(path))] == ["begin", "resume"]
+    assert journal.parse(path.read_text())[1] == {"event": journal.BROKEN_LINE, "line": 2}
 
 
 def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:

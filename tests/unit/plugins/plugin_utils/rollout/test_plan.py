@@ -5,6 +5,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.times import moment
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import (
     Facts,
@@ -13,7 +14,6 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan impor
     downtime,
     expected_seconds,
     make,
-    moment,
 )
 
 from tests.unit.plugins.plugin_utils.rollout.rollouts import NOW, claim, facts, staged, status
