@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-
-SOCKET = "/run/haproxy/admin.sock"
-MASTER_SOCKET = "/run/haproxy-master.sock"
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy_socket
+from ansible_collections.inference.fleet.plugins.module_utils.edge.haproxy_socket import MASTER_SOCKET, SOCKET
 
 # The arguments of a module that talks to HAProxy; documented once, in the fragment haproxy_sockets.
 SOCKET_ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -186,8 +184,7 @@ def workers(path: str = SOCKET, master_path: str = MASTER_SOCKET) -> list[Worker
         return []
     found = [Worker(path)]
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-        _before, _title, old = _ask_patiently(master_path, "show proc").partition("# old workers")
-        pids = re.findall(r"^(\d+)\s+worker\s", old.partition("# programs")[0], re.MULTILINE)
+        pids = haproxy_socket.former_workers(_ask_patiently(master_path, "show proc"))
         found += [Worker(master_path, f"@!{pid} ") for pid in pids]
     return found
 
@@ -200,18 +197,7 @@ def ask(path: str, command: str) -> str:
         FileNotFoundError, ConnectionRefusedError: nothing listens there.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_TIMEOUT)
-            connection.connect(path)
-            connection.sendall(command.encode() + b"\n")
-            # The master answers on until nothing more can come.
-            connection.shutdown(socket.SHUT_WR)
-            chunks: list[bytes] = []
-            while True:
-                chunk = connection.recv(65536)
-                if not chunk:
-                    return b"".join(chunks).decode("utf-8", "replace")
-                chunks.append(chunk)
+        return haproxy_socket.ask(path, command, _TIMEOUT)
     except (FileNotFoundError, ConnectionRefusedError):
         raise
     except OSError as error:

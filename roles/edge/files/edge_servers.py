@@ -15,9 +15,15 @@ import argparse
 import json
 import os
 import re
-import socket
 import sys
 import tempfile
+
+# Python's isolated mode leaves out this directory, which role edge has put the module in; a start of HAProxy writes
+# nothing beside it.
+sys.dont_write_bytecode = True
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
+import haproxy_socket  # noqa: E402
 
 BACKEND = re.compile(r"backend ((?:instances|peers|pool)_\S+)")
 # One that tracks another follows it; of one with a name for an address, or with TLS, the file would have to say more.
@@ -34,6 +40,8 @@ HEADER = (
 DOWN = "0 {backend} {number} {name} {address} 0 0 1 1 0 6 1 0 6 0 0 0 - {port} - 0 0 - - 0"
 BACKEND_COLUMN, NAME_COLUMN, ADDRESS_COLUMN, ADMIN_COLUMN, PORT_COLUMN = 1, 3, 4, 6, 18
 FORCED_DRAIN = 0x08
+#: Seconds for HAProxy's answer; its reload waits meanwhile.
+PATIENCE = 5.0
 
 
 def configured(config: str) -> dict[tuple[str, str], list[str]]:
@@ -73,20 +81,6 @@ def merged(wanted: dict[tuple[str, str], list[str]], live: dict[tuple[str, str],
     return HEADER + "".join(f"{line}\n" for line in lines)
 
 
-def ask(path: str) -> str:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(5)
-        connection.connect(path)
-        connection.sendall(b"show servers state\n")
-        connection.shutdown(socket.SHUT_WR)
-        chunks: list[bytes] = []
-        while True:
-            chunk = connection.recv(65536)
-            if not chunk:
-                return b"".join(chunks).decode()
-            chunks.append(chunk)
-
-
 def drained_instances(path: str) -> set[str]:
     try:
         with open(path, encoding="utf-8") as file:
@@ -104,7 +98,7 @@ def main() -> None:
     parser.add_argument("event", choices=["start", "reload"])
     parser.add_argument("--config", default="/etc/haproxy/haproxy.cfg")
     parser.add_argument("--drains", default="/var/lib/inference/drain.json")
-    parser.add_argument("--socket", default="/run/haproxy/admin.sock")
+    parser.add_argument("--socket", default=haproxy_socket.SOCKET)
     parser.add_argument("--output", default="/run/haproxy/servers.state")
     arguments = parser.parse_args()
     with open(arguments.config, encoding="utf-8") as file:
@@ -112,7 +106,7 @@ def main() -> None:
     live: dict[tuple[str, str], list[str]] = {}
     if arguments.event == "reload":
         try:
-            live = current(ask(arguments.socket))
+            live = current(haproxy_socket.ask(arguments.socket, "show servers state", PATIENCE))
         except OSError as error:
             print(
                 f"{arguments.socket} does not answer, so every server has to be checked first: {error}", file=sys.stderr

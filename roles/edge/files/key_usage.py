@@ -28,11 +28,17 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import time
 import typing
+
+# Python's isolated mode leaves out this directory, which role edge has put the module in; a start of HAProxy writes
+# nothing beside it.
+sys.dont_write_bytecode = True
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
+import haproxy_socket  # noqa: E402
 
 TABLE = "key_usage"
 #: Seconds for which the table keeps an unused key: its "expire" in HAProxy's configuration.
@@ -45,7 +51,6 @@ ASK_PATIENCE = 5.0
 
 A_TABLE, NO_TABLE = "# table:", "No such table"
 ROW = re.compile(r"^0x\S+ key=([0-9a-f]{8}) .*?\bexp=(\d+)\b.*? http_req_cnt=(\d+)$", re.MULTILINE)
-WORKER = re.compile(r"^(\d+)\s+worker\s", re.MULTILINE)
 
 
 class Use(typing.TypedDict):
@@ -191,17 +196,7 @@ def write(path: str, document: Document) -> None:
 
 
 def ask(path: str, command: str) -> str:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ASK_PATIENCE)
-        connection.connect(path)
-        connection.sendall(f"{command}\n".encode())
-        connection.shutdown(socket.SHUT_WR)
-        chunks: list[bytes] = []
-        while True:
-            chunk = connection.recv(65536)
-            if not chunk:
-                return b"".join(chunks).decode()
-            chunks.append(chunk)
+    return haproxy_socket.ask(path, command, ASK_PATIENCE)
 
 
 def current_process(path: str) -> Process | None:
@@ -223,8 +218,7 @@ def former_tables(path: str) -> list[Uses]:
     """The tables of the processes that a reload left to end their streams."""
     replies = []
     try:
-        _before, _title, old = ask(path, "show proc").partition("# old workers")
-        for pid in WORKER.findall(old.partition("# programs")[0]):
+        for pid in haproxy_socket.former_workers(ask(path, "show proc")):
             replies.append(ask(path, f"@!{pid} show table {TABLE}"))
     except OSError as error:
         print(f"{path} does not answer, so former processes are not seen: {error}", file=sys.stderr)
@@ -267,8 +261,8 @@ def give_up(_number: int, _frame: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("event", choices=["start", "reload", "stop", "show"])
-    parser.add_argument("--socket", default="/run/haproxy/admin.sock")
-    parser.add_argument("--master-socket", default="/run/haproxy-master.sock")
+    parser.add_argument("--socket", default=haproxy_socket.SOCKET)
+    parser.add_argument("--master-socket", default=haproxy_socket.MASTER_SOCKET)
     parser.add_argument("--file", default="/run/haproxy/key_usage.json")
     arguments = parser.parse_args()
     signal.signal(signal.SIGALRM, give_up)

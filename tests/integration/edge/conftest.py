@@ -28,6 +28,7 @@ from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
 from tests.integration.edge.engine import Recorder
+from tests.programs import install_edge
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
 #: Another HAProxy than the distribution's can be tried with this.
@@ -36,7 +37,6 @@ HAPROXY = os.environ.get("HAPROXY", "/usr/sbin/haproxy")
 IS_HAPROXY_2_4 = (
     "2.4." in subprocess.run([HAPROXY, "-v"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
 )
-USAGE_PROGRAM = ROLE / "files" / "key_usage.py"
 ENGINE_KEY = "sk-engine-key-that-stays-on-the-host-0000"
 KEY = "sk-the-key-of-team-a-for-tests-only-000000000"
 
@@ -63,6 +63,7 @@ class Edge:
 
     def __init__(self, directory: Path, ports: list[int]) -> None:
         self.directory = directory
+        self.programs = install_edge(directory / "programs")
         self.port = free_port()
         self.instance_ports = ports
         self.variables: dict[str, t.Any] = {}
@@ -134,7 +135,7 @@ class Edge:
     def usage(self) -> dict[str, t.Any]:
         """Run module key_usage."""
         places = {
-            "program": str(USAGE_PROGRAM),
+            "program": str(self.programs / "key_usage.py"),
             "path": str(self.usage_file),
             "map_path": str(self.maps / "keys.map"),
             "origin_path": str(self.maps / "keys.origin.json"),
@@ -223,7 +224,7 @@ class Edge:
     def _tell_servers(self, event: str) -> None:
         subprocess.run(
             [
-                *(sys.executable, "-I", str(ROLE / "files" / "edge_servers.py"), event),
+                *(sys.executable, "-I", str(self.programs / "edge_servers.py"), event),
                 *("--config", str(self.config), "--drains", str(self.drains), "--socket", self.socket),
                 *("--output", str(self.directory / "servers.state")),
             ],
@@ -234,7 +235,7 @@ class Edge:
         """Run the program that keeps the keys' usage. Whether it succeeds is nothing to systemd."""
         return subprocess.run(
             [
-                *(sys.executable, "-I", str(USAGE_PROGRAM), event, "--file", str(self.usage_file)),
+                *(sys.executable, "-I", str(self.programs / "key_usage.py"), event, "--file", str(self.usage_file)),
                 *("--socket", self.socket, "--master-socket", self.master_socket),
             ],
             check=False,

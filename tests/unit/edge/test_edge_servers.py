@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import types
@@ -11,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.haproxy import FakeHaproxy
+from tests.programs import install_edge, load
 
-PROGRAM = Path(__file__).resolve().parents[3] / "roles" / "edge" / "files" / "edge_servers.py"
 CONFIG = """\
 backend inflight
     stick-table type string
@@ -30,13 +29,8 @@ backend instances_8001
 
 
 @pytest.fixture
-def program() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("edge_servers", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def program(tmp_path_factory: pytest.TempPathFactory) -> types.ModuleType:
+    return load(install_edge(tmp_path_factory.mktemp("haproxy")) / "edge_servers.py")
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import subprocess
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import install_edge, load
+
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
-PROGRAM = ROLE / "files" / "key_usage.py"
 NOW = 1_800_000_000
 DAY = 86400
 # As HAProxy 2.6 prints it, and 2.8 with a shard.
@@ -29,13 +29,13 @@ Table = dict[str, tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
-def program() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("key_usage_program", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_edge(tmp_path_factory.mktemp("haproxy")) / "key_usage.py"
+
+
+@pytest.fixture(scope="module")
+def program(path: Path) -> types.ModuleType:
+    return load(path)
 
 
 def uses(table: Table) -> dict[str, dict[str, int]]:
@@ -154,19 +154,26 @@ def test_a_start_believes_a_file_that_was_closed(
     assert found["counted"] == {"pid": 0, "requests": {}}
 
 
-def run(event: str, directory: Path) -> subprocess.CompletedProcess[str]:
+Run = t.Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(path: Path, tmp_path: Path) -> Run:
     """Run the program as systemd does."""
-    places = ("--file", "usage.json", "--socket", "admin.sock", "--master-socket", "master.sock")
-    return subprocess.run(
-        [sys.executable, "-I", str(PROGRAM), event, *places], cwd=directory, capture_output=True, text=True, check=False
-    )
+
+    def run_program(event: str) -> subprocess.CompletedProcess[str]:
+        places = ("--file", "usage.json", "--socket", "admin.sock", "--master-socket", "master.sock")
+        command = [sys.executable, "-I", str(path), event, *places]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run_program
 
 
 @pytest.mark.parametrize("event", ["reload", "stop"])
-def test_an_haproxy_that_does_not_answer_leaves_the_file_as_it_was(tmp_path: Path, event: str) -> None:
+def test_an_haproxy_that_does_not_answer_leaves_the_file_as_it_was(run: Run, tmp_path: Path, event: str) -> None:
     text = json.dumps(document({"aaaaaaaa": (NOW, 1)}))
     (tmp_path / "usage.json").write_text(text)
-    done = run(event, tmp_path)
+    done = run(event)
     assert done.returncode == 1
     assert "The keys' usage was not saved (admin.sock, usage.json)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -174,16 +181,28 @@ def test_an_haproxy_that_does_not_answer_leaves_the_file_as_it_was(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("closed", "count"), [(True, 1), (False, 0)])
-def test_while_haproxy_does_not_run_only_a_closed_file_is_shown(tmp_path: Path, closed: bool, count: int) -> None:
+def test_while_haproxy_does_not_run_only_a_closed_file_is_shown(
+    run: Run, tmp_path: Path, closed: bool, count: int
+) -> None:
     (tmp_path / "usage.json").write_text(json.dumps(document({"aaaaaaaa": (NOW, 1)}, closed=closed)))
-    shown = json.loads(run("show", tmp_path).stdout)
+    shown = json.loads(run("show").stdout)
     assert (shown["since"] is not None, len(shown["keys"])) == (closed, count)
 
 
-def test_a_start_on_a_bare_host_makes_the_file(tmp_path: Path) -> None:
-    assert run("start", tmp_path).returncode == 0
+def test_a_start_on_a_bare_host_makes_the_file(run: Run, tmp_path: Path) -> None:
+    assert run("start").returncode == 0
     assert json.loads((tmp_path / "usage.json").read_text())["keys"] == {}
     assert [path.name for path in tmp_path.iterdir()] == ["usage.json"]
+
+
+def test_a_start_writes_nothing_beside_the_programs(run: Run, path: Path) -> None:
+    """What is in HAProxy's directory is compared with what the role has put there."""
+    assert run("start").returncode == 0
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "edge_servers.py",
+        "haproxy_socket.py",
+        "key_usage.py",
+    ]
 
 
 def test_an_haproxy_that_hangs_stops_no_reload(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import types
@@ -13,17 +12,10 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.instances import waiting
 from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
 
+from tests.programs import load
+
 PROGRAM = Path(__file__).parents[3] / "roles/engine/files/instance_wait.py"
 UUIDS = ("GPU-a", "GPU-b", "GPU-c")
-
-
-def load() -> t.Any:
-    spec = importlib.util.spec_from_file_location("instance_wait", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Host:
@@ -41,7 +33,7 @@ class Host:
         self.has_weights()
         monkeypatch.setitem(sys.modules, "waiting", waiting)
         monkeypatch.setenv("INVOCATION_ID", "4f2e")
-        self.program = load()
+        self.program = load(PROGRAM)
         monkeypatch.setattr(self.program, "STATE", str(tmp_path / "gpus.json"))
         clock = types.SimpleNamespace(
             sleep=self._sleep, monotonic=lambda: sum(self.slept), time=lambda: 1000 + sum(self.slept)

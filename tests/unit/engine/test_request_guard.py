@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
+from tests.programs import load
 
 ROLES = Path(__file__).parents[3] / "roles"
 PROGRAM = ROLES / "engine/files/request_guard.py"
@@ -43,12 +44,7 @@ class Starlette:
 
 @pytest.fixture(scope="module")
 def guard() -> t.Any:
-    spec = importlib.util.spec_from_file_location("request_guard", PROGRAM)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(PROGRAM)
 
 
 class Engine:

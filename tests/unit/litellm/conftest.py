@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
 import json
 import sys
 import types
@@ -12,6 +11,8 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
+from tests import programs
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = ROOT / "roles" / "litellm" / "files"
@@ -54,14 +55,7 @@ class CustomLogger:
 
 
 def load(name: str, path: Path | None = None) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path or FILES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return programs.load(path or FILES / f"{name}.py", name)
 
 
 def wait(coroutine: t.Coroutine[t.Any, t.Any, t.Any]) -> t.Any:

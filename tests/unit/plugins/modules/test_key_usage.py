@@ -10,15 +10,16 @@ import pytest
 from ansible_collections.inference.fleet.plugins.modules import key_usage
 
 from tests.fakes.haproxy import FakeHaproxy
+from tests.programs import install_edge
 from tests.unit.conftest import Result, RunModule
 
-PROGRAM = Path(__file__).resolve().parents[4] / "roles" / "edge" / "files" / "key_usage.py"
 Usage = t.Callable[..., Result]
 
 
-def places(tmp_path: Path) -> dict[str, str]:
+@pytest.fixture
+def places(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
-        "program": str(PROGRAM),
+        "program": str(install_edge(tmp_path_factory.mktemp("haproxy")) / "key_usage.py"),
         "path": str(tmp_path / "key_usage.json"),
         "map_path": str(tmp_path / "keys.map"),
         "origin_path": str(tmp_path / "keys.origin.json"),
@@ -28,9 +29,9 @@ def places(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def usage(run_module: RunModule, tmp_path: Path) -> Usage:
+def usage(run_module: RunModule, places: dict[str, str]) -> Usage:
     def run(check: bool = False, **changes: str) -> Result:
-        return run_module("key_usage", {**places(tmp_path), **changes}, check=check)
+        return run_module("key_usage", {**places, **changes}, check=check)
 
     return run
 
@@ -64,12 +65,12 @@ def test_a_bare_host_knows_nothing(usage: Usage) -> None:
     assert (result["since"], result["usage"], result["accepts"]) == (None, [], [])
 
 
-def test_a_damaged_file_is_a_warning(usage: Usage, tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_warning(usage: Usage, places: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "key_usage.json").write_text("{")
     result = usage()
     assert result["since"] is None
     # Ansible's own way to carry a warning differs between a module on a host and this process.
-    assert "key_usage.json cannot be read" in str(key_usage.run(places(tmp_path))["warnings"])
+    assert "key_usage.json cannot be read" in str(key_usage.run(places)["warnings"])
 
 
 def test_without_the_program_it_says_what_to_do(usage: Usage, tmp_path: Path) -> None:
