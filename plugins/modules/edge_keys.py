@@ -162,6 +162,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge import haprox
 from ansible_collections.inference.fleet.plugins.module_utils.edge.keys_map import KeysMap
 from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key as engine_key
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY_ENGINE
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
@@ -218,8 +219,8 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         actions = _actions(before, wanted, live) if changed else []
         # This before anything else: keys that are written and not known to be would be replaced by older ones.
         further = _keep_origin(params["origin_path"], taken, now_taken, check)
-        # LiteLLM before the edge, which lets in only clients that LiteLLM knows.
-        further += _tell_litellm(params, check)
+        # The process before the edge, which lets in only clients that the process knows.
+        further += _write_clients(params, check)
         if changed and not check:
             edge_map.make(wanted)
         further += _tell_engine_key(params, workers, check)
@@ -307,8 +308,8 @@ def _tell_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], 
     return [f"show the inference hosts the key {api_keys.fingerprint(key)}"]
 
 
-def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
-    """Have LiteLLM know the clients; what was done."""
+def _write_clients(params: dict[str, t.Any], check: bool) -> list[str]:
+    """Write the clients for what the gateway runs; what was done."""
     path = params["gateway_clients"]
     known = read_text(path)
     if known is None or params["keys"] is None:
@@ -318,7 +319,7 @@ def _tell_litellm(params: dict[str, t.Any], check: bool) -> list[str]:
         return []
     if not check:
         write_atomically(path, wanted, mode=0o600)
-    return [f"tell LiteLLM of {len(params['keys'])} keys"]
+    return [f"give {GATEWAY_ENGINE.title} {len(params['keys'])} keys"]
 
 
 def _actions(before: state.Entries | None, wanted: state.Entries, live: list[state.Entries]) -> list[str]:

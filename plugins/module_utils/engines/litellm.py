@@ -41,6 +41,9 @@ if unknown:
     sys.exit("error: unrecognized arguments: " + " ".join("--" + name for name in unknown))
 """
 
+#: What it calls servers that speak the API of the engines.
+PROVIDER = "hosted_vllm"
+
 ENGINE = Engine(
     name="litellm",
     title="LiteLLM",

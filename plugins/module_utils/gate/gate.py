@@ -69,7 +69,7 @@ DEFAULT_CHECKS = tuple(name for name in CHECKS if name not in CAPABILITIES and n
 HEALTH_PATH = "/health"
 HEALTH_TIMEOUT = 5.0
 
-# A rate of drafts is an average: SGLang tells it every 40 steps.
+# A rate of drafts is an average: an engine may work it out every 40 steps only.
 DRAFT_TOKENS = 512
 
 # By so many tokens at most the timed answer is longer than speed_tokens: its length, too, belongs to its question.
@@ -345,7 +345,7 @@ class Gate:
         self._evidence = {"models": ids}
         self._length = listed.get(self._plan.model)
         if self._plan.model not in ids:
-            # SGLang answers to any model name: only this list says what it really serves.
+            # An engine may answer to any model name: only this list says what it really serves.
             raise Refusal("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
 
     def _ask_text(self) -> None:

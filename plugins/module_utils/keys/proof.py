@@ -26,7 +26,7 @@ ROUTES = (
     ("POST", "/v1/score"),
 )
 
-#: The edge knows the key and has another reason not to answer now; the key is accepted. LiteLLM's code of a
+#: The edge knows the key and has another reason not to answer now; the key is accepted. A gateway's code of a
 #: limit is the status.
 _HELD_BACK = frozenset(
     {"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining", "budget_exceeded", "429"}
@@ -155,7 +155,7 @@ class Prover:
             )
         if reply.status == 401:
             return ""
-        # LiteLLM says so of what it does not have, before it looks at a key. The edge looks at the key first.
+        # A gateway's process says so of what it does not have before it looks at a key. The edge does not.
         if reply.status == 404 and url in self._engines and self._lacks(url, method, path, document):
             return ""
         return f"{url} does not refuse the dead key of {key.label}: {method} {path} gave {reply.status} and not 401."

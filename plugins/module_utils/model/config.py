@@ -3,8 +3,8 @@
 # Private to this collection: not part of its public interface.
 """What of a model's config.json decides how much memory a GPU needs for it.
 
-Pure but for the reader at the end. Keys, and which of them wins, are those that vLLM 0.32 reads
-(``transformers_utils/model_arch_config_convertor.py`` and ``config/model.py``); SGLang 0.5.23 reads the same.
+Pure but for the reader at the end. Keys, and which of them wins, are those that the engines read, who
+agree on them.
 """
 
 from __future__ import annotations

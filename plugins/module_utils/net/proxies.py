@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-#: Loopback, where edge, LiteLLM and engines ask each other, and the instance metadata of EC2.
+#: Loopback, where edge, gateway and engines ask each other, and the instance metadata of EC2.
 OWN = ("localhost", "127.0.0.1", "::1", "169.254.169.254")
 
 _NAMES = ("no_proxy", "NO_PROXY")

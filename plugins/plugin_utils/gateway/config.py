@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.values import typed
+from ansible_collections.inference.fleet.plugins.module_utils.engines.litellm import PROVIDER
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Model, Upstream
 
 #: Settings of a model that are LiteLLM's parameters of a deployment.
@@ -66,7 +67,7 @@ def model_list(
                 {
                     "model_name": model.name,
                     "litellm_params": {
-                        "model": f"hosted_vllm/{model.model}",
+                        "model": f"{PROVIDER}/{model.model}",
                         "api_base": f"{url}/{model.pool}/v1",
                         "api_key": api_key,
                         **_given(settings, _PARAMETERS),

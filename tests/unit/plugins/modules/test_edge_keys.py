@@ -211,7 +211,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     path = tmp_path / "gateway_clients.json"
     path.touch(mode=0o600)
     result = keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])
-    assert "tell LiteLLM of 1 keys" in result["actions"]
+    assert "give LiteLLM 1 keys" in result["actions"]
     assert json.loads(path.read_text()) == {
         "version": 1,
         "keys": {A["sha256"]: "team-a"},
@@ -220,7 +220,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])["changed"]
     # What only LiteLLM looks at changes too.
-    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"][1:] == ["tell LiteLLM of 1 keys"]
+    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"][1:] == ["give LiteLLM 1 keys"]
     assert not keys(None)["changed"]
 
 
