@@ -11,7 +11,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, GATEWAY
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import DEFAULT_ENGINE, GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import (
     Instance,
@@ -25,7 +25,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.span imp
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.config import pools
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Upstream, models
 
-DEFAULT_ENGINE = next(iter(ENGINES))
 DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 DEFAULT_EDGE_PORT = 8000
 DEFAULT_GATEWAY_PORT = 4000
