@@ -60,18 +60,22 @@ def redacted(text: str) -> str:
     return _LIKE_A_KEY.sub("sk-…", text)
 
 
+def is_client_name(name: t.Any) -> bool:
+    return isinstance(name, str) and bool(CLIENT_NAME.fullmatch(name)) and not name.startswith("sk-")
+
+
 def check_client_name(name: t.Any) -> str:
     """The name, checked.
 
     Raises:
         FleetError: it cannot be a client's name.
     """
-    if not isinstance(name, str) or not CLIENT_NAME.fullmatch(name) or name.startswith("sk-"):
+    if not is_client_name(name):
         raise FleetError(
             f"{shown(name)} cannot be a client's name. Use 1 to 63 lower case letters, digits, dots, dashes and "
             "underscores, the first one a letter or digit."
         )
-    return name
+    return str(name)
 
 
 def check_model_names(names: t.Iterable[t.Any], client: str) -> tuple[str, ...]:

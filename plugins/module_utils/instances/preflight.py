@@ -12,10 +12,10 @@ import re
 import subprocess
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import keys
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 _LISTENER = re.compile(r"^\S+\s+\S+\s+\S+\s+(?P<address>\S+):(?P<port>\d+)\s+\S+\s*(?P<users>.*)$")
-_CLIENT = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 _PID = re.compile(r'"(?P<name>[^"]+)",pid=(?P<pid>\d+)')
 
 
@@ -116,10 +116,10 @@ def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any
         )
     names = [client.get("name", "") if isinstance(client, dict) else client for client in clients]
     for name in names:
-        if not isinstance(name, str) or not _CLIENT.match(name):
+        if not keys.is_client_name(name):
             problems.append(
-                f"fleet_clients has the name {name!r}; a client's name is lower case letters, digits, dots, dashes "
-                "and underscores."
+                f"fleet_clients has the name {keys.shown(name)}; a client's name is lower case letters, digits, dots, "
+                "dashes and underscores."
             )
     twice = sorted({name for name in names if isinstance(name, str) and names.count(name) > 1})
     if twice:

@@ -60,6 +60,19 @@ def test_who_was_known_stays_known_while_the_file_is_damaged(clients: types.Modu
     assert known.of(KEY).name == "team-a"
 
 
+def test_a_file_of_a_later_version_is_refused_with_both_versions(
+    clients: types.ModuleType, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = clients.Clients(str(path))
+    # The first files have no version.
+    assert known.of(KEY).name == "team-a"
+    for version, key in ((1, OTHER), (2, KEY)):
+        path.write_text(json.dumps({"version": version, "keys": {digest(key): "team-b"}, "clients": {"team-b": {}}}))
+        assert known.of(OTHER).name == "team-b"
+        assert known.of(KEY) is None
+    assert "the file has version 2, this gateway reads version 1; run playbooks/site.yml" in caplog.text
+
+
 def test_without_a_file_nobody_is_known(clients: types.ModuleType, tmp_path: Path) -> None:
     assert clients.Clients(str(tmp_path / "none")).of(KEY) is None
 

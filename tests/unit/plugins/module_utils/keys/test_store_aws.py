@@ -5,6 +5,8 @@ import json
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
+from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import keys_digest
@@ -508,6 +510,41 @@ def test_a_store_of_a_later_version_is_not_touched(aws: Aws) -> None:
     aws.secrets[f"{PREFIX}/_fleet"].versions[aws.stages("_fleet")["AWSCURRENT"]]["secret_string"] = '{"version": 2}'
     with pytest.raises(FleetError, match="has version 2; this collection knows version 1"):
         aws.run("present", "b")
+
+
+def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an earlier collection could take the limit away that it does not know."""
+    aws.run("present", "a")
+    whole = aws.store().load()
+    row = dataclasses.replace(schema.LIMITS[1], name="images_per_minute", since=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "LIMITS", (*schema.LIMITS, row))
+        store = aws.store()
+        before = store.load()
+        client = dataclasses.replace(before.clients["a"], limits=Limits({row.name: 30}))
+        after = dataclasses.replace(before.with_clients({"a": client}), generation=before.generation + 1)
+        tagged: list[int] = []
+        call = store._aws.call
+
+        def watch(operation: str, *words: t.Any, **more: t.Any) -> t.Any:
+            if operation == "tag_resource":
+                tagged.append(store._load_fleet()[0]["version"])
+            return call(operation, *words, **more)
+
+        patch.setattr(store._aws, "call", watch)
+        store.save(before, after)
+        assert tagged == [2]
+        assert aws.store().load().clients["a"] == client
+    for state in ("info", "present"):
+        with pytest.raises(FleetError, match=r"has version 2; this collection knows version 1\. Nothing was changed"):
+            aws.run(state, "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "LIMITS", (*schema.LIMITS, row))
+        store = aws.store()
+        store.save(store.load(), dataclasses.replace(whole, generation=before.generation + 2))
+    assert aws.store().load().clients == whole.clients
 
 
 def test_tags_that_somebody_else_changed_are_told(aws: Aws) -> None:

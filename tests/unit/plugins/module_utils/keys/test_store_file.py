@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
+from ansible_collections.inference.fleet.plugins.module_utils.core.keys import sha256
+from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation, view
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     Client,
     Content,
@@ -122,6 +123,31 @@ def test_what_the_format_adds_may_be_missing(path: Path) -> None:
     old = {"current": {"key": "sk-x", "created": NOW, "id": "1"}, "pending": None, "previous": None}
     put(path, json.dumps({"version": 1, "clients": {"a": old}}))
     assert load(path) == Content({"a": Client(Key("sk-x", NOW, "1"))})
+
+
+def test_a_store_with_every_limit_in_it_is_what_earlier_collections_wrote(path: Path) -> None:
+    key = {"key": "sk-x", "created": NOW, "id": "1", "rotation": "", "activated": "", "retire_at": "", "retired": ""}
+    slots: dict[str, t.Any] = {
+        "current": {**key, "compromised": False},
+        "pending": None,
+        "previous": None,
+        "retired": [],
+    }
+    nothing: dict[str, t.Any] = {"models": [], "requests_per_minute": None, "max_concurrent": None, "expires": ""}
+    nothing |= {"tokens_per_minute": None, "budget": None, "budget_period": ""}
+    given = {"models": ["m"], "requests_per_minute": 60, "expires": NOW, "budget": 2.5, "budget_period": "30d"}
+    clients = {"a": {**nothing, **slots}, "b": {**nothing, **given, **slots, "current": {**key, "key": "sk-y"}}}
+    shared = {"id": "a1" * 16, "generation": 7, "rotation": None, "ended": [], "removed": []}
+    put(path, json.dumps({"version": 1, "clients": clients, **shared}))
+    whole = load(path)
+    assert [one.limits for one in whole.clients.values()] == [Limits(), Limits({**given, "models": ("m",)})]
+    # What edges get of it, and so what they compare with what they took, is the same.
+    assert view.hashes(whole) == [
+        {"name": name, "sha256": sha256(text), "slot": "current", **nothing, **more}
+        for name, text, more in (("a", "sk-x", {}), ("b", "sk-y", given))
+    ]
+    save(path, whole)
+    assert load(path) == whole
 
 
 def test_a_key_does_not_show_in_a_text_of_it() -> None:

@@ -38,6 +38,28 @@ def test_tags_tell_all_that_is_not_secret() -> None:
         key_tags.check(key_tags.of("a", whole), "a")
 
 
+def test_tags_are_those_that_earlier_collections_write_and_read() -> None:
+    whole = client(
+        models=("m1", "m2"),
+        requests_per_minute=60,
+        max_concurrent=4,
+        expires=later(9),
+        tokens_per_minute=1000,
+        budget=2.5,
+        budget_period="30d",
+    )
+    assert {tag: value for tag, value in key_tags.of("a", whole).items() if "activated" not in tag} == {
+        "inference-fleet:client": "a",
+        "inference-fleet:models": "m1 m2",
+        "inference-fleet:requests_per_minute": "60",
+        "inference-fleet:max_concurrent": "4",
+        "inference-fleet:expires": later(9),
+        "inference-fleet:tokens_per_minute": "1000",
+        "inference-fleet:budget": "2.5",
+        "inference-fleet:budget_period": "30d",
+    }
+
+
 def test_a_key_is_in_no_tag() -> None:
     whole = rotation.finished(rotation.pending(content("a"), request("a")).after, request(overlap=0)).after
     assert all(key.key not in str(key_tags.of("a", whole.clients["a"])) for _slot, key in whole.clients["a"].slots())
