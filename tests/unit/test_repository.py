@@ -125,11 +125,36 @@ def test_every_lock_has_hashes_and_no_addresses() -> None:
         assert all("--hash=sha256:" in requirement for requirement in requirements if requirement.strip()), path
 
 
-def test_the_readme_names_every_playbook_role_and_module() -> None:
-    for readme in ("README.md", "README.zh-CN.md"):
-        text = (ROOT / readme).read_text()
-        names = [*ROLES, *MODULES, *(path.name for path in ROOT.glob("playbooks/*.yml"))]
-        assert [name for name in names if name not in text] == [], readme
+@pytest.mark.parametrize("language", ["", ".zh-CN"])
+def test_documentation_names_every_playbook_role_and_module(language: str) -> None:
+    playbooks = [path.name for path in ROOT.glob("playbooks/*.yml")]
+    for page, names in ((f"README{language}.md", playbooks), (f"docs/reference{language}.md", [*ROLES, *MODULES])):
+        text = (ROOT / page).read_text()
+        assert [name for name in names if name not in text] == [], page
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_a_readme_is_short(readme: str) -> None:
+    assert len((ROOT / readme).read_text().splitlines()) <= 250
+
+
+def test_links_between_pages_lead_to_files_and_headings() -> None:
+    broken = []
+    for page in (path for path in tracked() if path.suffix == ".md"):
+        for target in re.findall(r"(?<!`)\]\(([^)\s]+)\)", page.read_text()):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_driver_that_is_demanded_is_the_one_that_the_locks_need() -> None:
