@@ -26,12 +26,8 @@ class ActionModule(ControllerAction):
     def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
         if arguments["event"] == "step":
             steps.check(arguments["fields"].get("step"))
-        if not arguments["journal"] or self._task.check_mode:
+        if self._task.check_mode:
             return {}
         fields = {"host": str(task_vars.get("inventory_hostname", "")), **arguments["fields"]}
-        try:
-            journal.append(arguments["journal"], arguments["event"], **fields)
-        except OSError as error:
-            # The change of the host goes on: a full disk of the controller must not leave it half changed.
-            return {"warnings": [f"The journal {arguments['journal']} cannot be written: {error.strerror}."]}
-        return {}
+        warnings = journal.note(arguments["journal"], arguments["event"], **fields)
+        return {"warnings": warnings} if warnings else {}

@@ -12,7 +12,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.plan imp
     edge_targets,
     wanted_ports,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.present import instance_now
 
 
 def gpu_name(instance_type: str) -> str:
@@ -31,6 +30,5 @@ class FilterModule:
             "edge_services": edge_services,
             "edge_targets": targets,
             "gpu_name": gpu_name,
-            "instance_now": instance_now,
             "wanted_ports": wanted_ports,
         }

@@ -171,6 +171,14 @@ instances:
     problem:
       description: Why there is nothing that the instance could go to; empty when there is.
       type: str
+    running_unit:
+      description: The unit of that process; empty when there is none.
+      type: str
+    name:
+      description:
+        - The instance as it is with RV(instances[].release); with C(engine), C(unit), C(engine_port) and
+          C(health_path), as M(inference.fleet.fleet_facts) gives them. Empty without a release.
+      type: str
     drafts:
       description: Whether the release has a draft model.
       type: bool
@@ -219,11 +227,19 @@ RUN_DIRECTORY = "/run/inference"
 _DESCRIPTION = ("engine", "version", "runtime", "model", "model_path", "draft_path", "revision")
 
 
-def running_release(index: int) -> str:
+def running_unit(index: int) -> str:
+    """The unit of an instance's process; empty when no process runs."""
+    return next((unit for unit in units(index=index) if unit_state(unit).is_running), "")
+
+
+def release_of(unit: str, index: int) -> str:
     """The release that an instance's process was started with; empty when no process runs."""
-    if not any(unit_state(unit).is_running for unit in units(index=index)):
-        return ""
-    return (read_text(os.path.join(RUN_DIRECTORY, str(index), "release")) or "").strip()
+    return (read_text(os.path.join(RUN_DIRECTORY, str(index), "release")) or "").strip() if unit else ""
+
+
+def running_release(index: int) -> str:
+    """The same, where its unit does not matter."""
+    return release_of(running_unit(index), index)
 
 
 def pending_reason(releases: Releases, index: int, release: str, running: str) -> str:
@@ -268,16 +284,18 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
         if current != release.name:
             before.append(releases.described(current))
             after.append(release.described)
-        running = running_release(index)
+        unit = running_unit(index)
+        running = release_of(unit, index)
         results.append(
             {
                 **_links(releases, index),
                 "release": release.name,
                 "running": running,
+                "running_unit": unit,
                 "pending": pending_reason(releases, index, release.name, running),
                 "problem": "",
                 "drafts": bool(release.draft_path),
-                **_place(release.span),
+                **_place(index, release.engine, release.span),
                 "described": {
                     **_described(releases, current),
                     release.name: {key: getattr(release, key) for key in ("engine", "version", "model", "revision")},
@@ -304,16 +322,19 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             problem = f"instance {index} has no {wanted}"
         elif releases.missing(release):
             problem = f"{release} of instance {index} lacks {releases.missing(release)}"
+        unit = running_unit(index)
+        manifest = releases.manifest(release)
         reason = f"it goes back from {current or 'nothing'} to {release}" if back else "a restart was asked for"
         results.append(
             {
                 **_links(releases, index),
                 "release": release or "",
-                "running": running_release(index),
+                "running": release_of(unit, index),
+                "running_unit": unit,
                 "pending": "" if problem else reason,
                 "problem": problem,
-                "drafts": bool(releases.manifest(release).get("draft_path")),
-                **_place(releases.manifest(release).get("span")),
+                "drafts": bool(manifest.get("draft_path")),
+                **_place(index, manifest.get("engine"), manifest.get("span")),
                 "described": _described(releases, release, current),
             }
         )
@@ -333,7 +354,8 @@ def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     for index in releases.indexes():
         if index in wanted:
             continue
-        running = running_release(index)
+        unit = running_unit(index)
+        running = release_of(unit, index)
         manifest = releases.manifest(running or releases.linked(index, "current"))
         engine = str(manifest.get("engine", ""))
         gpus = str(manifest.get("environment", {}).get("CUDA_VISIBLE_DEVICES", "")).split(",")
@@ -342,6 +364,7 @@ def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 **_links(releases, index),
                 "release": "",
                 "running": running,
+                "running_unit": unit,
                 "pending": "it is no longer wanted",
                 "problem": "",
                 "described": _described(releases, running, releases.linked(index, "current")),
@@ -392,15 +415,17 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             if name and not module.check_mode:
                 releases.activate(index, name)
             changed |= name is not None
+        manifest = releases.manifest(name)
         results.append(
             {
                 **_links(releases, index),
                 "release": name or "",
                 "running": "",
+                "running_unit": "",
                 "pending": "",
                 "problem": "",
-                "drafts": bool(releases.manifest(name).get("draft_path")),
-                **_place(releases.manifest(name).get("span")),
+                "drafts": bool(manifest.get("draft_path")),
+                **_place(index, manifest.get("engine"), manifest.get("span")),
                 "described": _described(releases, name),
             }
         )
@@ -425,8 +450,11 @@ def _links(releases: Releases, index: int) -> dict[str, t.Any]:
     }
 
 
-def _place(span: dict[str, t.Any] | None) -> dict[str, t.Any]:
-    return {"span": span or {}, "serves": not (span or {}).get("rank")}
+def _place(index: int, engine: str | None, span: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    """What an instance with this release is; the names are those of module fleet_facts."""
+    names = ("name", "engine", "unit", "engine_port", "health_path")
+    instance = Instance(index, engine, (), 0).as_dict() if engine else dict.fromkeys(names, "")
+    return {**{name: instance[name] for name in names}, "span": span or {}, "serves": not (span or {}).get("rank")}
 
 
 def _described(releases: Releases, *names: str | None) -> dict[str, dict[str, t.Any]]:

@@ -45,6 +45,19 @@ def append(path: str, event: str, **fields: t.Any) -> None:
         os.close(descriptor)
 
 
+def note(path: str, event: str, **fields: t.Any) -> list[str]:
+    """Add an event where there is a journal; a warning where that cannot be done.
+
+    The change of a host goes on then: a full disk of the controller must not leave it half changed.
+    """
+    try:
+        if path:
+            append(path, event, **fields)
+    except OSError as error:
+        return [f"The journal {path} cannot be written: {error.strerror}."]
+    return []
+
+
 def _ends_within_a_line(path: str) -> bool:
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)

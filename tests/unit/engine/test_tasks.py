@@ -1,41 +1,27 @@
-"""What may lead back to an earlier release, read from the tasks of role engine."""
+"""The order of an instance's change, and what may lead back to an earlier release, read from role engine's tasks."""
 
 from __future__ import annotations
 
 import typing as t
 from pathlib import Path
 
-import pytest
 import yaml
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 TASKS = Path(__file__).resolve().parents[3] / "roles" / "engine" / "tasks"
 
-#: What the change of an instance consists of; nothing else may stand where a failure leads back.
-CHANGING = {
-    "inference.fleet.edge_drain",
-    "inference.fleet.edge_keys",
-    "inference.fleet.engine_key",
-    "inference.fleet.engine_ready",
-    "ansible.builtin.systemd_service",
-    "ansible.builtin.set_fact",
-    "ansible.builtin.assert",
-    # Never fails: a journal that cannot be written is a warning.
-    "inference.fleet.rollout_event",
-}
-#: Those of its states that the change consists of.
-RELEASE_STATES = {"active", "restored", "removed"}
-#: Roles that prove something or configure the host; they are not walked into.
-ROLES = {"inference.fleet.gate", "inference.fleet.edge"}
 KEYWORDS = {"name", "when", "vars", "loop", "loop_control", "register", "block", "rescue", "always"}
+CHANGE = "inference.fleet.engine_change"
+
+Task = dict[str, t.Any]
 
 
-def load(name: str) -> list[dict[str, t.Any]]:
-    tasks: list[dict[str, t.Any]] = yaml.safe_load((TASKS / name).read_text())
-    return tasks
+def load(name: str) -> list[Task]:
+    return yaml.safe_load((TASKS / name).read_text()) or []
 
 
-def walked(tasks: list[dict[str, t.Any]]) -> t.Iterator[tuple[str, t.Any]]:
-    """Each action and its arguments, also of included files."""
+def walked(tasks: list[Task]) -> t.Iterator[tuple[str, t.Any]]:
+    """Each action and its arguments, also of blocks and of included files, without what rescues them."""
     for task in tasks:
         if "block" in task:
             yield from walked(task["block"])
@@ -43,57 +29,78 @@ def walked(tasks: list[dict[str, t.Any]]) -> t.Iterator[tuple[str, t.Any]]:
         action = next(name for name in task if name not in KEYWORDS)
         if action == "ansible.builtin.include_tasks":
             yield from walked(load(task[action]))
-        elif action == "ansible.builtin.include_role":
-            assert task[action]["name"] in ROLES
         else:
             yield action, task[action]
 
 
-def guarded(name: str) -> list[dict[str, t.Any]]:
-    """The tasks of a file whose failure leads to its first rescue."""
-    return [task for task in load(name) if "rescue" in task][:1]
+def taken(tasks: list[Task]) -> list[str]:
+    """The steps of module engine_change, and the gates between them."""
+    found = []
+    for action, arguments in walked(tasks):
+        if action == CHANGE:
+            found.append(arguments["step"])
+        elif action == "ansible.builtin.include_role":
+            found.append(arguments["name"])
+    return found
 
 
-@pytest.mark.parametrize("name", ["deploy_instance.yml", "remove_instance.yml", "roll_back_instance.yml"])
-def test_only_the_change_itself_leads_back(name: str) -> None:
-    blocks = guarded(name)
-    assert blocks
-    for action, arguments in walked(blocks):
-        if action == "inference.fleet.engine_release":
-            assert arguments["state"] in RELEASE_STATES
-        else:
-            assert action in CHANGING
-
-
-def test_the_gate_through_the_edge_is_the_last_that_leads_back() -> None:
-    last = guarded("deploy_instance.yml")[0]["block"][-1]
-    assert last["ansible.builtin.include_tasks"] == "start_and_gate.yml"
-    after = [task["name"] for task in load("start_and_gate.yml")]
-    assert after[after.index("start_and_gate | Gate through the edge") + 1 :] == [
-        "start_and_gate | Remember that it was proved",
-        "start_and_gate | Go by the host where its requests come to",
+def test_an_attempt_takes_the_steps_in_their_order_with_the_gates_between_them() -> None:
+    (block,) = load("attempt.yml")
+    gate = "inference.fleet.gate"
+    release = [task for task in block["block"] if task.get("ansible.builtin.include_tasks") != "remove_instance.yml"]
+    assert taken(release) == [
+        *("drain", "stop", "start", "gate", gate, "undrain", "edge_gate", gate, "prove", "follow")
     ]
+    assert [step for step in taken(release) if steps.find(step)] == [step.name for step in steps.STEPS[:-1]]
+    assert taken(load("remove_instance.yml")) == ["inference.fleet.edge", "undrain"]
 
 
-@pytest.mark.parametrize("name", ["deploy_instance.yml", "remove_instance.yml"])
-def test_what_is_written_down_afterwards_leads_nowhere(name: str) -> None:
-    *_change, notes = load(name)
-    assert notes["ansible.builtin.include_tasks"] == "confirm_instance.yml"
-    assert notes["when"] == "engine_report is not defined"
-    for note in notes["vars"]["__engine_notes"]:
-        assert [action for action, _arguments in walked(load(f"note_{note}.yml"))]
-    (guard,) = load("note.yml")
-    assert [next(iter(set(task) - KEYWORDS)) for task in guard["rescue"]] == ["ansible.builtin.set_fact"]
-
-
-def test_the_way_back_lets_requests_finish_as_the_way_forward_does() -> None:
-    drains = {
-        name: next(arguments for action, arguments in walked(guarded(name)) if action == "inference.fleet.edge_drain")
-        for name in ("deploy_instance.yml", "roll_back_instance.yml")
+def test_only_the_change_and_its_proof_lead_back() -> None:
+    assert {action for action, _arguments in walked(load("attempt.yml"))} == {
+        CHANGE,
+        "inference.fleet.engine_ready",
+        "ansible.builtin.include_role",
+        # What is left of an instance that was taken out.
+        "ansible.builtin.set_fact",
     }
-    for option in ("lame_duck_seconds", "wait"):
-        forward, back = (str(drains[name][option]).split(" if ")[0] for name in drains)
-        assert forward == back
+
+
+def test_one_place_judges_every_failure() -> None:
+    (block,) = load("attempt.yml")
+    (judge,) = block["rescue"]
+    assert judge[CHANGE]["step"] == "judge"
+    rescued = [path.name for path in TASKS.glob("*.yml") if "rescue:" in path.read_text()]
+    assert rescued == ["attempt.yml"]
+
+
+def test_the_way_back_takes_the_same_steps_and_what_was_proved_is_written_down_outside_of_it() -> None:
+    begin, forward, back, confirm = load("deploy_instance.yml")
+    assert begin[CHANGE]["step"] == "begin"
+    for number, attempt in enumerate((forward, back), 1):
+        assert attempt["ansible.builtin.include_tasks"] == "attempt.yml"
+        assert attempt["when"] == f"engine_change.attempt == {number}"
+    assert confirm[CHANGE]["step"] == "confirm"
+
+
+def test_each_step_hands_the_change_on() -> None:
+    """A step that is skipped would be what the next one gets."""
+    for path in TASKS.glob("*.yml"):
+        tasks = load(path.name)
+        for task in tasks + [inner for outer in tasks for inner in outer.get("block", []) + outer.get("rescue", [])]:
+            if CHANGE in task:
+                assert task["register"] == "engine_change"
+                assert "engine_change" in task[CHANGE]["change"]
+                assert "when" not in task
+
+
+def test_no_file_name_is_made_of_variables() -> None:
+    for role in ("engine", "rollout", "gate"):
+        for path in (TASKS.parents[1] / role / "tasks").glob("*.yml"):
+            names = [
+                line for line in path.read_text().splitlines() if "include_tasks:" in line or "tasks_from:" in line
+            ]
+            assert not [line for line in names if "{{" in line], path
+            assert "split(" not in path.read_text(), f"{path}: release, engine and unit come as fields"
 
 
 def test_each_turn_gates_with_the_key_of_its_time() -> None:

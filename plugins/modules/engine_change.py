@@ -1,0 +1,139 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of this name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_change
+version_added: 0.2.0
+author:
+  - inference.fleet contributors
+short_description: Carry out a step of the change of an instance
+description:
+  - Drains, stops, starts and undrains an instance whose release changes, or that is restarted or taken out. Each step
+    runs the modules that it consists of, and notes itself in the rollout's journal.
+  - What the change has come to is the result of each step, and an argument of the next one. Waiting until the instance
+    serves, and both gates, stand between the steps; role engine has them in their order.
+  - A step that fails is a failed task. O(step=judge) then decides what it leads to, namely an attempt with the last
+    good release where something was stopped, or the end.
+attributes:
+  check_mode:
+    support: full
+    description: Hands check mode on to the modules that it runs, and writes nothing to the journal.
+  diff_mode:
+    support: none
+    description: A change of a release is shown when it is staged.
+options:
+  step:
+    description:
+      - A step of a rollout, or what is around them.
+      - V(begin) makes a change out of what is staged. V(prove) sees the attempt as proved, on the host where requests
+        come to, and V(follow) on the further nodes of an instance that spans hosts. V(confirm) writes down what was
+        proved. V(judge) decides what a failure leads to.
+      - V(stop) also points to the release that is started next, and V(undrain) forgets the drain of an instance that
+        was taken out.
+    type: str
+    required: true
+    choices: [begin, drain, stop, start, gate, undrain, edge_gate, prove, follow, confirm, judge]
+  change:
+    description:
+      - The result of the step before.
+      - With O(step=begin), that of the host's instance before, which is returned again if it failed, with
+        RV(attempt=0). A host's other instances are then left alone.
+    type: dict
+    default: {}
+  staged:
+    description: With O(step=begin), what M(inference.fleet.engine_release) returned for the instance.
+    type: dict
+  instances:
+    description: With O(step=begin), the host's instances, as M(inference.fleet.fleet_facts) gives them.
+    type: list
+    elements: dict
+    default: []
+  root:
+    description: With O(step=begin), the directory of runtimes, releases and instances.
+    type: str
+    default: /opt/inference
+  edge_url:
+    description: With O(step=begin), the base URL of the host's edge, on the host.
+    type: str
+    default: http://127.0.0.1:8000
+  journal:
+    description: With O(step=begin), the rollout's journal on the controller; empty for none.
+    type: str
+    default: ""
+  rollout:
+    description: With O(step=begin), the rollout's id; empty for none.
+    type: str
+    default: ""
+  lame_duck_seconds:
+    description: With O(step=begin), what the balancer in front needs to notice a drain.
+    type: float
+    default: 0
+  drain_seconds:
+    description: With O(step=begin), what requests in flight get to finish.
+    type: float
+    default: 0
+  forget_previous:
+    description: With O(step=begin), do not keep the release that was good until now as the one to go back to.
+    type: bool
+    default: false
+  keep_releases:
+    description: With O(step=begin), how many releases stay beside those that anything refers to.
+    type: int
+    default: 3
+  task:
+    description: With O(step=judge), the name of the task that failed, where it was none of this module.
+    type: str
+    default: ""
+  reason:
+    description: With O(step=judge), why that task failed.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Begin
+  inference.fleet.engine_change:
+    step: begin
+    staged: "{{ staged.instances[0] }}"
+    instances: "{{ engine_instances }}"
+    lame_duck_seconds: 15
+    drain_seconds: 300
+  register: engine_change
+
+- name: Drain
+  inference.fleet.engine_change: {step: drain, change: "{{ engine_change }}"}
+  register: engine_change
+"""
+
+RETURN = r"""
+attempt:
+  description: V(1) brings the release into service, V(2) the last good one; V(0) when nothing is left to try.
+  returned: always
+  type: int
+subject:
+  description: The instance as this attempt starts it; empty where it starts none.
+  returned: always
+  type: dict
+drafts:
+  description: Whether it has a draft model.
+  returned: always
+  type: bool
+passed:
+  description: The attempt that went through both gates; V(0) for none.
+  returned: always
+  type: int
+outcome:
+  description:
+    - How it ended, empty while it goes on. V(done); V(rolled_back) to the last good release, which serves; V(stopped),
+      without one; V(unrecorded), it serves and that could not be written down; V(drained) or V(failed) after a way back
+      that failed, by what was found.
+  returned: always
+  type: str
+message:
+  description: Why it did not end well, and what the instance runs now.
+  returned: always
+  type: str
+"""

@@ -1,0 +1,395 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The change of one instance: what each of its steps does, what a failure leads to, and how it ends. Pure.
+
+A step is a generator. It yields calls of modules and events for the journal, gets what a call returned, and returns the
+change as it is then; a call that fails is raised inside it. Action engine_change carries it out on the host, and role
+engine puts the steps in their order, with the gates between them. Only judge() decides what a failure leads to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.present import instance_now
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+
+DONE = "done"
+ROLLED_BACK = "rolled_back"
+STOPPED = "stopped"
+UNRECORDED = "unrecorded"
+
+Fields = dict[str, t.Any]
+
+
+class Call(t.NamedTuple):
+    """A module to be run on the host, and what it does, for people."""
+
+    what: str
+    module: str
+    arguments: Fields
+
+
+class Event(t.NamedTuple):
+    """A line for the rollout's journal."""
+
+    event: str
+    fields: Fields
+
+
+class CallError(Exception):
+    """A call that failed."""
+
+    def __init__(self, call: Call, result: t.Mapping[str, t.Any]) -> None:
+        super().__init__(f"{call.what}: {result.get('msg') or 'no reason given'}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is the same for all instances of a host.
+
+    Attributes:
+        host: its name.
+        root: of releases and instances.
+        edge_url: of the host's edge, on the host.
+        journal: the rollout's, on the controller; empty for none.
+        rollout: its id; empty for none.
+        lame_duck_seconds: what the balancer in front needs to notice.
+        drain_seconds: what requests in flight get to finish.
+        forget_previous: whether the release that was good until now is not to be gone back to.
+        keep_releases: how many stay beside those that anything refers to.
+    """
+
+    host: str
+    root: str = "/opt/inference"
+    edge_url: str = "http://127.0.0.1:8000"
+    journal: str = ""
+    rollout: str = ""
+    lame_duck_seconds: float = 0
+    drain_seconds: float = 0
+    forget_previous: bool = False
+    keep_releases: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How far the change of an instance has come.
+
+    Attributes:
+        settings: those of its host.
+        instance: what it is to be, as module fleet_facts describes it.
+        others: the host's other instances.
+        release: what it is to run; empty where it is to be taken out.
+        reason: why it is changed.
+        running_unit: the unit that runs until now; empty for none.
+        began: Unix time.
+        requests: whether clients may have requests in it.
+        attempt: 1 brings the release into service, 2 the last good one; 0 when there is nothing left to try.
+        step: the last one that was begun.
+        subject: the instance as this attempt starts it; empty before it is known, and where there is none.
+        subject_release: what the subject runs.
+        drafts: whether that has a draft model.
+        passed: the attempt that went through both gates; 0 for none.
+        failure: why the first attempt failed.
+        outcome: how it ended, as a rollout's record has it; empty while it goes on.
+        message: the same for people, where it did not end well.
+    """
+
+    settings: Settings
+    instance: Fields
+    others: list[Fields]
+    release: str
+    reason: str
+    running_unit: str
+    began: float
+    requests: bool
+    attempt: int = 1
+    step: str = ""
+    subject: Fields = dataclasses.field(default_factory=dict)
+    subject_release: str = ""
+    drafts: bool = False
+    passed: int = 0
+    failure: str = ""
+    outcome: str = ""
+    message: str = ""
+
+    @property
+    def index(self) -> int:
+        return int(self.instance["index"])
+
+    @property
+    def name(self) -> str:
+        return str(self.instance["name"])
+
+    @property
+    def drained(self) -> Fields:
+        """What is drained, as module edge_drain takes it: with one instance the whole host, so that the balancer in
+        front notices; with several, and where it is taken out, the instance.
+        """
+        return {"instance": server_name(self.index)} if self.others or not self.release else {}
+
+    def note(self, step: str) -> Event:
+        name = self.subject.get("name") or self.name
+        return Event("step", {"instance": name, "step": step, "attempt": self.attempt})
+
+    def call_release(self, what: str, state: str, **arguments: t.Any) -> Call:
+        instance = {"index": self.index, **({"release": self.release} if state == "active" else {})}
+        given = {"state": state, "root": self.settings.root, "instances": [instance], **arguments}
+        return Call(what, "inference.fleet.engine_release", given)
+
+
+Step = t.Generator[t.Union[Call, Event], t.Any, Change]
+
+
+def begin(staged: Fields, instances: list[Fields], settings: Settings, now: float) -> Change:
+    """The change of an instance that differs.
+
+    Args:
+        staged: what module engine_release returned for it.
+        instances: those that the host is to have.
+        settings: those of the host.
+        now: Unix time.
+    """
+    index = staged["index"]
+    wanted = staged.get("instance") or next(one for one in instances if one["index"] == index)
+    return Change(
+        settings=settings,
+        instance=wanted,
+        others=[one for one in instances if one["index"] != index],
+        release=staged["release"],
+        reason=staged["pending"],
+        running_unit=staged["running_unit"],
+        began=now,
+        requests=bool(staged["running"]),
+        drafts=bool(staged.get("drafts")),
+    )
+
+
+def read(document: t.Mapping[str, t.Any]) -> Change:
+    """A change from the dictionary that it was between two tasks."""
+    names = {field.name for field in dataclasses.fields(Change)}
+    fields = {name: value for name, value in document.items() if name in names}
+    return Change(**{**fields, "settings": Settings(**fields["settings"])})
+
+
+# The steps
+
+
+def drain(change: Change) -> Step:
+    """Let requests finish. Nothing is stopped before, and afterwards there is something to put back."""
+    yield change.note("drain")
+    settings = change.settings
+    drained = yield Call(
+        "Drain",
+        "inference.fleet.edge_drain",
+        {
+            "state": "drained",
+            **change.drained,
+            "by": "rollout",
+            "reason": change.reason if change.attempt == 1 else f"release {change.release} failed",
+            # One that never served has no requests, and its counters may hang.
+            "lame_duck_seconds": settings.lame_duck_seconds if change.requests else 0,
+            "wait": settings.drain_seconds if change.requests else 0,
+        },
+    )
+    names = ("idle", "requests", "engines", "waited", "lame_duck_seconds")
+    yield Event("drained", {"instance": change.name, **{name: drained.get(name) for name in names}})
+    return change
+
+
+def stop(change: Change) -> Step:
+    """Stop what runs, and point to what this attempt starts."""
+    if not change.release:
+        yield change.note("stop")
+        yield _stop_unit(change.instance["unit"], stays=False)
+        yield change.call_release("Forget the instance", "removed")
+        return change
+    if change.attempt > 1:
+        return (yield from _restore(change))
+    if change.running_unit:
+        yield change.note("stop")
+        yield _stop_unit(change.running_unit, stays=change.running_unit == change.instance["unit"])
+    yield change.call_release("Activate the release", "active")
+    renewed = {
+        "state": "renewed",
+        "instance": change.index,
+        "others": [one["index"] for one in change.others],
+        "engines": sorted({one["engine"] for one in [change.instance, *change.others]}),
+    }
+    yield Call("Renew the key between edge and engine", "inference.fleet.engine_key", renewed)
+    yield Call("Give the edge its keys", "inference.fleet.edge_keys", {})
+    return dataclasses.replace(change, subject=change.instance, subject_release=change.release)
+
+
+def _stop_unit(unit: str, stays: bool) -> Call:
+    # Of a unit that does not come back nothing may be left that starts at boot.
+    enabled = {} if stays else {"enabled": False}
+    return Call("Stop the unit", "ansible.builtin.systemd_service", {"name": unit, "state": "stopped", **enabled})
+
+
+def _restore(change: Change) -> Step:
+    restored = yield change.call_release("Point to the last good release", "restored")
+    good = restored["instances"][0]
+    # Where the engine changes, the new one's unit is not the good release's. And without a good release there is
+    # nothing to go back to: an engine that dies at start would loop for ever.
+    if good["unit"] != change.instance["unit"]:
+        yield _stop_unit(change.instance["unit"], stays=False)
+    if not good["release"]:
+        said = "There is no good release to go back to: the instance is stopped and drained."
+        return _end(change, STOPPED, f"{_failed(change)} {said}")
+    names = ("name", "engine", "unit", "engine_port", "health_path", "serves", "span")
+    subject = {**change.instance, **{name: good[name] for name in names}}
+    return dataclasses.replace(change, subject=subject, subject_release=good["release"], drafts=bool(good["drafts"]))
+
+
+def start(change: Change) -> Step:
+    """Start the subject's unit."""
+    yield change.note("start")
+    # Restarted, because after a failure the unit may run what failed. Not waited for: the start may have to wait for
+    # the weights, or for the other nodes, and what follows says how far it is.
+    unit = {"name": change.subject["unit"], "state": "restarted", "enabled": True, "daemon_reload": True}
+    yield Call("Start the unit", "ansible.builtin.systemd_service", {**unit, "no_block": True})
+    return change
+
+
+def gate(change: Change) -> Step:
+    """The gate itself is role gate's."""
+    yield change.note("gate")
+    return change
+
+
+def undrain(change: Change) -> Step:
+    """Let requests come; of an instance that was taken out, forget the drain."""
+    if change.release:
+        yield change.note("undrain")
+    given = {"state": "undrained", **change.drained, "by": "rollout"}
+    yield Call("Undrain", "inference.fleet.edge_drain", given)
+    return change if change.release else dataclasses.replace(change, passed=1)
+
+
+def edge_gate(change: Change) -> Step:
+    """The gate itself is role gate's."""
+    yield change.note("edge_gate")
+    return change
+
+
+def prove(change: Change) -> Change:
+    """See what went through both gates as proved; on the further nodes of an instance that spans hosts none did."""
+    return _pass(change) if change.subject["serves"] else change
+
+
+def follow(change: Change, first: t.Mapping[str, t.Any]) -> Change:
+    """See a further node of an instance that spans hosts as proved where its first node was.
+
+    Args:
+        change: the change.
+        first: the change on the first node, where requests come to.
+
+    Raises:
+        FleetError: it was not proved there.
+    """
+    if change.passed or not change.subject:
+        return change
+    there = read(first) if first.get("instance") else None
+    if not there or (there.index, there.passed) != (change.index, change.attempt):
+        raise FleetError(f"it was not proved on {change.subject['span']['nodes'][0]}, where its requests come to")
+    return _pass(change)
+
+
+def _pass(change: Change) -> Change:
+    passed = dataclasses.replace(change, passed=change.attempt)
+    if change.attempt == 1:
+        return passed
+    said = f"It was rolled back to {change.subject_release} and is in service."
+    return _end(passed, ROLLED_BACK, f"{_failed(change)} {said}")
+
+
+def confirm(change: Change, now: float) -> Step:
+    """Write down what it went through. Each note is tried, and none of them takes back what was proved."""
+    if change.outcome or not change.passed:
+        return change
+    unwritten = []
+    if change.release:
+        yield change.note("confirm")
+    for call in _notes(change, now):
+        try:
+            yield call
+        except CallError as error:
+            unwritten.append(str(error))
+    if not unwritten:
+        return _end(change, DONE, "")
+    achieved = (
+        f"runs release {change.release}, which passed its gate, and serves."
+        if change.release
+        else "is stopped, as it is no longer wanted."
+    )
+    said = (
+        f"{change.settings.host}: {change.name} {achieved} Nothing of that was taken back, but not everything could be "
+        f"written down ({' '.join(unwritten)})."
+    )
+    return _end(change, UNRECORDED, said)
+
+
+def _notes(change: Change, now: float) -> t.Iterator[Call]:
+    settings = change.settings
+    if change.release:
+        forget = {"forget_previous": settings.forget_previous}
+        yield change.call_release("Confirm the release", "good", **forget)
+    if settings.rollout:
+        done = {"state": DONE, "id": settings.rollout, "instance": change.name, "seconds": now - change.began}
+        yield Call("Note on the host that this instance is done", "inference.fleet.rollout_claim", done)
+    if change.release:
+        told = {"instances": [change.instance], "root": settings.root}
+        yield Call("Keep what the engine said of memory", "inference.fleet.engine_memory", told)
+        pruned = {"state": "pruned", "root": settings.root, "keep": settings.keep_releases}
+        yield Call("Remove releases that nothing refers to", "inference.fleet.engine_release", pruned)
+
+
+# What a failure leads to
+
+
+def judge(change: Change, failure: str) -> Step:
+    """What a failed attempt leads to: the last good release where something was stopped, else the end.
+
+    Args:
+        change: as the failure left it.
+        failure: what failed, and why.
+    """
+    if not change.release:
+        present = yield from _look(change)
+        text = f"{change.name}, which is no longer wanted, could not be taken out ({failure})."
+        return _end(change, present["outcome"], f"{change.settings.host}: {text} {present['said']}")
+    if change.attempt > 1:
+        present = yield from _look(change)
+        return _end(change, present["outcome"], f"{_failed(change)} The way back ended ({failure}). {present['said']}")
+    failed = dataclasses.replace(change, failure=failure)
+    if change.step == "drain":
+        present = yield from _look(change)
+        return _end(failed, present["outcome"], f"{_failed(failed)} It was not stopped. {present['said']}")
+    # Where only the gate through the edge failed, clients have requests in it.
+    requests = steps.follows_change(change.step)
+    return dataclasses.replace(failed, attempt=2, subject={}, subject_release="", requests=requests)
+
+
+def _look(change: Change) -> t.Generator[Call, t.Any, dict[str, str]]:
+    """What the instance runs and whether requests come to it, by looking and not by what was meant to be."""
+    try:
+        runs = yield change.call_release("See what it runs", "kept")
+        settings = change.settings
+        asked = {"host": settings.host, "engine_root": settings.root, "edge_url": settings.edge_url}
+        status = yield Call("See whether requests come to it", "inference.fleet.fleet_status", asked)
+    except CallError as error:
+        return {"outcome": "failed", "said": f"What it runs now could not be found out ({error})."}
+    return instance_now(status, change.index, runs["instances"][0]["running"])
+
+
+def _failed(change: Change) -> str:
+    return f"{change.settings.host}: release {change.release} of {change.name} failed ({change.failure})."
+
+
+def _end(change: Change, outcome: str, message: str) -> Change:
+    return dataclasses.replace(change, attempt=0, outcome=outcome, message=message, subject={})

@@ -1,0 +1,348 @@
+"""The change of an instance: what each step does on the host, and what a failure of each leads to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+
+import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import change as changes
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change import Call, CallError, Change, Event
+
+SETTINGS = changes.Settings("gpu-1", rollout="r1", lame_duck_seconds=6, drain_seconds=300)
+FIRST = Instance(0, "vllm", (0,), 8000).as_dict()
+SECOND = Instance(1, "sglang", (1,), 8000).as_dict()
+STAGED: dict[str, t.Any] = {
+    "index": 0,
+    "release": "vllm-new",
+    "running": "vllm-old",
+    "running_unit": "vllm@0.service",
+    "pending": "its release changes",
+    "drafts": True,
+}
+GOOD = {**Instance(0, "vllm", (), 0).as_dict(), "release": "vllm-old", "drafts": False}
+DRAINED = {"idle": True, "requests": [], "engines": [], "waited": 4.0, "lame_duck_seconds": 6}
+#: A host that was drained, and whose instance does not run.
+STATUS = {"problems": [], "drain": {"state": "drained"}, "edge": {"health": 503}}
+
+FORWARD = {
+    "drain": changes.drain,
+    "stop": changes.stop,
+    "start": changes.start,
+    "gate": changes.gate,
+    "undrain": changes.undrain,
+    "edge_gate": changes.edge_gate,
+}
+
+
+class Host:
+    """Answers calls by what they are for; what ``fails`` names fails."""
+
+    def __init__(self, fails: t.Collection[str] = (), good: dict[str, t.Any] = GOOD) -> None:
+        self.fails = fails
+        self.calls: list[Call] = []
+        self.events: list[Event] = []
+        self._answers: dict[str, t.Any] = {
+            "Drain": DRAINED,
+            "Point to the last good release": {"instances": [good]},
+            "See what it runs": {"instances": [{"running": ""}]},
+            "See whether requests come to it": STATUS,
+        }
+
+    def do(self, step: changes.Step) -> Change:
+        try:
+            wanted = next(step)
+            while True:
+                if isinstance(wanted, Event):
+                    self.events.append(wanted)
+                    wanted = step.send(None)
+                    continue
+                self.calls.append(wanted)
+                if wanted.what in self.fails:
+                    wanted = step.throw(CallError(wanted, {"msg": "it broke"}))
+                else:
+                    wanted = step.send(self._answers.get(wanted.what, {}))
+        except StopIteration as ended:
+            return t.cast(Change, ended.value)
+
+    def attempt(self, change: Change, failing: str = "") -> Change:
+        """Every step of an attempt up to the one that fails, which is judged."""
+        try:
+            for name, step in FORWARD.items():
+                if not change.subject and name not in ("drain", "stop"):
+                    return change
+                change = dataclasses.replace(change, step=name)
+                if name == failing:
+                    return self.do(changes.judge(change, f"{name}: it broke"))
+                change = self.do(step(change))
+        except CallError as error:
+            return self.do(changes.judge(change, str(error)))
+        return changes.prove(change)
+
+    @property
+    def done(self) -> list[str]:
+        return [call.what for call in self.calls]
+
+    def arguments(self, what: str, number: int = 0) -> dict[str, t.Any]:
+        return [call.arguments for call in self.calls if call.what == what][number]
+
+    @property
+    def steps(self) -> list[tuple[str, str, int]]:
+        noted = [event.fields for event in self.events if event.event == "step"]
+        return [(fields["step"], fields["instance"], fields["attempt"]) for fields in noted]
+
+
+def begun(others: t.Sequence[dict[str, t.Any]] = (), **staged: t.Any) -> Change:
+    return changes.begin({**STAGED, **staged}, [FIRST, *others], SETTINGS, 1000.0)
+
+
+def test_a_change_goes_from_task_to_task_as_json() -> None:
+    change = Host().do(changes.stop(begun([SECOND])))
+    assert changes.read({**json.loads(json.dumps(dataclasses.asdict(change))), "changed": True}) == change
+
+
+def test_an_instance_is_drained_stopped_and_started_with_its_release() -> None:
+    host = Host()
+    change = host.attempt(begun())
+    assert [(call.what, call.module.rpartition(".")[2], call.arguments) for call in host.calls] == [
+        (
+            "Drain",
+            "edge_drain",
+            {"state": "drained", "by": "rollout", "reason": "its release changes", "lame_duck_seconds": 6, "wait": 300},
+        ),
+        ("Stop the unit", "systemd_service", {"name": "vllm@0.service", "state": "stopped"}),
+        (
+            "Activate the release",
+            "engine_release",
+            {"state": "active", "root": "/opt/inference", "instances": [{"index": 0, "release": "vllm-new"}]},
+        ),
+        (
+            "Renew the key between edge and engine",
+            "engine_key",
+            {"state": "renewed", "instance": 0, "others": [], "engines": ["vllm"]},
+        ),
+        ("Give the edge its keys", "edge_keys", {}),
+        (
+            "Start the unit",
+            "systemd_service",
+            {"name": "vllm@0.service", "state": "restarted", "enabled": True, "daemon_reload": True, "no_block": True},
+        ),
+        ("Undrain", "edge_drain", {"state": "undrained", "by": "rollout"}),
+    ]
+    # All steps but the last, which comes after the proof.
+    assert host.steps == [(step.name, "vllm-0", 1) for step in steps.STEPS[:-1]]
+    assert Event("drained", {"instance": "vllm-0", **DRAINED}) in host.events
+    assert (change.passed, change.attempt, change.outcome, change.drafts) == (1, 1, "", True)
+
+
+def test_one_of_several_is_drained_alone_and_the_others_are_named_to_the_key() -> None:
+    host = Host()
+    host.attempt(begun([SECOND]))
+    assert host.arguments("Drain")["instance"] == host.arguments("Undrain")["instance"] == "engine-0"
+    renewed = host.arguments("Renew the key between edge and engine")
+    assert (renewed["others"], renewed["engines"]) == ([1], ["sglang", "vllm"])
+
+
+def test_a_first_start_stops_nothing_and_waits_for_no_requests() -> None:
+    host = Host()
+    host.attempt(begun(running="", running_unit=""))
+    assert (host.arguments("Drain")["lame_duck_seconds"], host.arguments("Drain")["wait"]) == (0, 0)
+    assert "Stop the unit" not in host.done
+    assert "stop" not in [step for step, _instance, _attempt in host.steps]
+
+
+def test_the_unit_of_another_engine_does_not_start_at_boot_any_more() -> None:
+    host = Host()
+    host.attempt(begun(running="sglang-old", running_unit="sglang@0.service"))
+    assert host.arguments("Stop the unit") == {"name": "sglang@0.service", "state": "stopped", "enabled": False}
+
+
+def test_an_instance_that_is_no_longer_wanted_is_stopped_and_forgotten() -> None:
+    host = Host()
+    gone = changes.begin({**STAGED, "index": 1, "release": "", "instance": SECOND}, [FIRST], SETTINGS, 1000.0)
+    change = host.attempt(gone)
+    assert not change.subject
+    change = host.do(changes.undrain(change))
+    assert host.done == ["Drain", "Stop the unit", "Forget the instance", "Undrain"]
+    assert host.arguments("Stop the unit") == {"name": "sglang@1.service", "state": "stopped", "enabled": False}
+    assert host.arguments("Undrain")["instance"] == "engine-1"
+    assert host.do(changes.confirm(change, 1060.0)).outcome == "done"
+    assert host.done[4:] == ["Note on the host that this instance is done"]
+
+
+# What a failure leads to
+
+
+def test_where_nothing_was_stopped_it_is_left_alone_and_looked_at() -> None:
+    host = Host(fails=["Drain"])
+    change = host.attempt(begun())
+    assert host.done == ["Drain", "See what it runs", "See whether requests come to it"]
+    assert (change.attempt, change.outcome) == (0, "drained")
+    assert change.message == (
+        "gpu-1: release vllm-new of vllm-0 failed (Drain: it broke). It was not stopped. It does not run and is "
+        "drained: it gets no requests."
+    )
+
+
+@pytest.mark.parametrize(
+    ("failing", "requests"),
+    [("stop", False), ("start", False), ("gate", False), ("undrain", True), ("edge_gate", True)],
+)
+def test_what_was_stopped_goes_back_and_requests_finish_where_there_may_be_some(failing: str, requests: bool) -> None:
+    host = Host()
+    change = host.attempt(begun(), failing)
+    assert (change.attempt, change.outcome, change.passed) == (2, "", 0)
+    back = host.attempt(change)
+    assert host.steps[-1] == ("edge_gate", "vllm-0", 2)
+    drain = host.arguments("Drain", 1)
+    assert (drain["lame_duck_seconds"], drain["wait"]) == ((6, 300) if requests else (0, 0))
+    assert drain["reason"] == "release vllm-new failed"
+    assert (back.passed, back.attempt, back.outcome) == (2, 0, "rolled_back")
+    assert back.message == (
+        f"gpu-1: release vllm-new of vllm-0 failed ({failing}: it broke). It was rolled back to vllm-old and is in "
+        "service."
+    )
+
+
+def test_every_call_of_a_step_after_the_drain_leads_back() -> None:
+    whole = Host()
+    whole.attempt(begun())
+    for what in whole.done[1:]:
+        change = Host(fails=[what]).attempt(begun())
+        assert (change.attempt, change.failure) == (2, f"{what}: it broke")
+
+
+def test_the_good_release_of_another_engine_starts_in_the_others_place() -> None:
+    good = {**Instance(0, "sglang", (), 0).as_dict(), "release": "sglang-old", "drafts": False}
+    host = Host(good=good)
+    back = host.attempt(host.attempt(begun(), "gate"))
+    assert host.arguments("Stop the unit", 1) == {"name": "vllm@0.service", "state": "stopped", "enabled": False}
+    assert host.arguments("Start the unit", 1)["name"] == "sglang@0.service"
+    assert ("start", "sglang-0", 2) in host.steps
+    assert back.message.endswith("It was rolled back to sglang-old and is in service.")
+
+
+def test_what_is_started_on_the_way_back_is_the_good_release_in_the_instances_place() -> None:
+    host = Host(good={**GOOD, "span": {"rank": 1, "nodes": ["gpu-0", "gpu-1"]}, "serves": False})
+    change = host.do(changes.stop(host.attempt(begun(), "start")))
+    assert change.subject == {**FIRST, "span": {"rank": 1, "nodes": ["gpu-0", "gpu-1"]}, "serves": False}
+    assert (change.subject_release, change.drafts) == ("vllm-old", False)
+
+
+def test_without_a_good_release_it_stays_stopped_and_drained() -> None:
+    none = {**dict.fromkeys(GOOD, ""), "serves": True}
+    host = Host(good=none)
+    back = host.attempt(host.attempt(begun(), "start"))
+    assert host.done[-2:] == ["Point to the last good release", "Stop the unit"]
+    assert (back.attempt, back.outcome, back.subject) == (0, "stopped", {})
+    assert "There is no good release to go back to: the instance is stopped and drained." in back.message
+
+
+def test_a_way_back_that_fails_is_looked_at_and_not_tried_again() -> None:
+    host = Host()
+    back = host.attempt(host.attempt(begun(), "gate"), "gate")
+    assert (back.attempt, back.outcome) == (0, "drained")
+    assert back.message == (
+        "gpu-1: release vllm-new of vllm-0 failed (gate: it broke). The way back ended (gate: it broke). It does not "
+        "run and is drained: it gets no requests."
+    )
+
+
+def test_a_host_that_cannot_be_looked_at_claims_nothing() -> None:
+    change = Host(fails=["Drain", "See whether requests come to it"]).attempt(begun())
+    assert change.outcome == "failed"
+    assert "could not be found out (See whether requests come to it: it broke)." in change.message
+
+
+def test_an_instance_that_cannot_be_taken_out_is_looked_at_and_not_started_again() -> None:
+    gone = changes.begin({**STAGED, "index": 1, "release": "", "instance": SECOND}, [FIRST], SETTINGS, 1000.0)
+    change = Host(fails=["Stop the unit"]).attempt(gone)
+    assert (change.attempt, change.outcome) == (0, "drained")
+    assert change.message.startswith(
+        "gpu-1: sglang-1, which is no longer wanted, could not be taken out (Stop the unit:"
+    )
+
+
+# Instances that span hosts
+
+
+def node(rank: int, attempt: int = 1) -> Change:
+    span = {"rank": rank, "nodes": ["gpu-1", "gpu-2"]}
+    subject = {**FIRST, "span": span, "serves": not rank}
+    return dataclasses.replace(begun(), attempt=attempt, subject=subject, subject_release="vllm-old", failure="x")
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_further_node_comes_through_with_the_first(attempt: int) -> None:
+    first = changes.prove(node(0, attempt))
+    assert changes.prove(node(1, attempt)).passed == 0, "it waits for the first"
+    there = dataclasses.asdict(first)
+    assert changes.follow(node(1, attempt), there).passed == attempt
+    assert changes.follow(first, {}) == first
+
+
+@pytest.mark.parametrize(
+    "first",
+    [{}, dataclasses.asdict(node(0)), dataclasses.asdict(dataclasses.replace(node(0), passed=1, instance=SECOND))],
+)
+def test_a_further_node_goes_back_with_the_first(first: dict[str, t.Any]) -> None:
+    with pytest.raises(FleetError, match="it was not proved on gpu-1, where its requests come to"):
+        changes.follow(node(1), first)
+
+
+def test_a_first_node_that_passed_before_it_went_back_proves_nothing_new() -> None:
+    with pytest.raises(FleetError, match="it was not proved on gpu-1"):
+        changes.follow(node(1, attempt=2), dataclasses.asdict(dataclasses.replace(node(0), passed=1)))
+
+
+# What is written down
+
+
+NOTES = [
+    "Confirm the release",
+    "Note on the host that this instance is done",
+    "Keep what the engine said of memory",
+    "Remove releases that nothing refers to",
+]
+
+
+def test_what_was_proved_is_written_down() -> None:
+    host = Host()
+    change = host.do(changes.confirm(dataclasses.replace(begun(), passed=1), 1075.0))
+    assert host.done == NOTES
+    assert host.arguments(NOTES[1]) == {"state": "done", "id": "r1", "instance": "vllm-0", "seconds": 75.0}
+    assert host.steps == [("confirm", "vllm-0", 1)]
+    assert (change.outcome, change.message) == ("done", "")
+
+
+@pytest.mark.parametrize("failing", NOTES)
+def test_a_note_that_cannot_be_written_takes_nothing_back_and_keeps_no_other_from_being_tried(failing: str) -> None:
+    host = Host(fails=[failing])
+    change = host.do(changes.confirm(dataclasses.replace(begun(), passed=1), 1075.0))
+    assert host.done == NOTES
+    assert (change.outcome, change.attempt) == ("unrecorded", 0)
+    assert change.message == (
+        "gpu-1: vllm-0 runs release vllm-new, which passed its gate, and serves. Nothing of that was taken back, but "
+        f"not everything could be written down ({failing}: it broke)."
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"passed": 2, "outcome": "rolled_back"}, {"passed": 1, "outcome": "unrecorded"}]
+)
+def test_nothing_else_is_written_down(fields: dict[str, t.Any]) -> None:
+    change = dataclasses.replace(begun(), **fields)
+    host = Host()
+    assert host.do(changes.confirm(change, 1075.0)) == change
+    assert (host.calls, host.events) == ([], [])
+
+
+def test_outside_of_a_rollout_there_is_no_claim_to_note_it_in() -> None:
+    change = dataclasses.replace(begun(), passed=1, settings=changes.Settings("gpu-1"))
+    host = Host()
+    host.do(changes.confirm(change, 1075.0))
+    assert NOTES[1] not in host.done
