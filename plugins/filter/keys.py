@@ -75,7 +75,7 @@ def _why(result: Shown) -> str:
 def _state(client: Shown, key: Shown) -> str:
     state = "retired" if key["retired"] else key["slot"]
     if state == "previous":
-        state += f" until {_minute(key['retire_at'])}"
+        state += f" until {times.minute(key['retire_at'])}"
     return f"{state}, expired" if client["expired"] else state
 
 
@@ -91,8 +91,8 @@ def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
     for host, result in read.items():
         use = _use(key, result)
         if use:
-            since, when = result["since"], _minute(use["last_used"])
-            found.append({"host": host, "last_used": when, "requests": use["requests"], "since": _minute(since)})
+            since, when = result["since"], times.minute(use["last_used"])
+            found.append({"host": host, "last_used": when, "requests": use["requests"], "since": times.minute(since)})
         else:
             unused.append(host)
     if unused:
@@ -100,7 +100,7 @@ def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
         since = max(read[host]["since"] for host in unused)
         when = "never" if key["created"] >= since else "not since"
         name = _named(unused, others=bool(found))
-        found.append({"host": name, "last_used": when, "requests": 0, "since": _minute(since)})
+        found.append({"host": name, "last_used": when, "requests": 0, "since": times.minute(since)})
     return found or [{"host": None, "last_used": "not known", "requests": None, "since": None}]
 
 
@@ -118,16 +118,16 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
     """What is wrong with a dead key on a host; empty for nothing."""
     use = _use(key, result)
     used = use["last_used"] if use and use["last_used"] > key["retired"] else ""
-    label = f"the dead key {key['fingerprint']} of {key['name']}, retired {_minute(key['retired'])}"
+    label = f"the dead key {key['fingerprint']} of {key['name']}, retired {times.minute(key['retired'])}"
     if key["fingerprint"] in result["accepts"]:
-        taken = f", and took it at {_minute(used)}" if used else ""
+        taken = f", and took it at {times.minute(used)}" if used else ""
         return (
             f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which tells its edge, or "
             "playbooks/rotate_keys.yml where a rotation is in progress."
         )
     if used and times.seconds(used) > times.seconds(key["retired"]) + TELLING:
         return (
-            f"{host} took {label}, until {_minute(used)}. It refuses it now. Its access log says who used it: "
+            f"{host} took {label}, until {times.minute(used)}. It refuses it now. Its access log says who used it: "
             f"journalctl -u haproxy --grep key={key['sha256'][:8]}"
         )
     return ""
@@ -162,16 +162,12 @@ def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
 
 
 def _rotation(rotation: Shown) -> str:
-    resumed = f", continued {_minute(rotation['resumed'])}" if rotation["resumed"] != rotation["started"] else ""
+    resumed = f", continued {times.minute(rotation['resumed'])}" if rotation["resumed"] != rotation["started"] else ""
     return (
         f"Rotation {rotation['id']} of {', '.join(rotation['clients'])} is in progress, in step {rotation['step']}: "
-        f"begun {_minute(rotation['started'])}{resumed}, by {rotation['by']} on {rotation['controller']} (process "
+        f"begun {times.minute(rotation['started'])}{resumed}, by {rotation['by']} on {rotation['controller']} (process "
         f"{rotation['pid']}). If that process is gone, playbooks/rotate_keys.yml goes on with it."
     )
-
-
-def _minute(moment: str) -> str:
-    return moment[:16].replace("T", " ")
 
 
 class FilterModule:

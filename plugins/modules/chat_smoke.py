@@ -440,12 +440,12 @@ figures:
   type: dict
 """
 
-import datetime
 import json
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
@@ -535,10 +535,9 @@ def last_record(path: str | None) -> tuple[t.Any, str]:
 
 def write_record(path: str, result: dict[str, t.Any]) -> str:
     """Replace the record of the last gate; what is wrong where it cannot be written, else nothing."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     try:
         make_directories(os.path.dirname(path))
-        content = json.dumps(record_of(result, last_record(path)[0], now), indent=1) + "\n"
+        content = json.dumps(record_of(result, last_record(path)[0], times.now()), indent=1) + "\n"
         write_atomically(path, content)
     except OSError as error:
         return f"Failed to write the record {path}: {error.strerror}. Make room or correct record."

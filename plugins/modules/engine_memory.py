@@ -70,13 +70,13 @@ instances:
       type: dict
 """
 
-import datetime
 import json
 import os
 import subprocess
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
@@ -131,8 +131,7 @@ def _present(instance: dict[str, t.Any], releases: Releases) -> dict[str, t.Any]
     if began is None or not manifest:
         return None
     memory = engine_memory(journal(instance["unit"], since=began - 0.1, lines=_LINES), kind_of_unit(instance["unit"]))
-    at = datetime.datetime.fromtimestamp(began, datetime.timezone.utc).isoformat(timespec="seconds")
-    return record_of(memory, release, manifest, gpu_name(), at)
+    return record_of(memory, release, manifest, gpu_name(), times.moment(began))
 
 
 def main() -> None:

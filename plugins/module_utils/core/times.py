@@ -36,6 +36,11 @@ def seconds(text: str) -> int:
     return calendar.timegm(time.strptime(text, _MOMENT))
 
 
+def minute(moment: str) -> str:
+    """A moment as a table shows it, in UTC."""
+    return moment[:16].replace("T", " ")
+
+
 def check_moment(text: str, what: str) -> str:
     """A day (its beginning, in UTC) or a moment that a person gave, as moment() writes it.
 

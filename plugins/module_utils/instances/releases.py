@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ import subprocess
 import tempfile
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import (
     locked,
@@ -239,11 +239,10 @@ class Releases:
             write_atomically(os.path.join(directory, os.path.basename(file)), text)
         if check_options:
             self.check_options(release, os.path.join(directory, "config.yaml"))
-        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         launch = kind(release.engine).launch
         manifest = {
             "release": release.name,
-            "created": created,
+            "created": times.now(),
             # For what runs before each start, which does not know the engines.
             "key_options": dict(launch.key_options),
             "several_gpus_by": launch.several_gpus_by,

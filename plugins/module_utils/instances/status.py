@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load
 from ansible_collections.inference.fleet.plugins.module_utils.engines.options import request_limit
@@ -82,7 +82,7 @@ def instance_of(
         "rank": (manifest.get("span") or {}).get("rank", 0),
         "state": unit.active if unit else "absent",
         "sub_state": unit.sub if unit else None,
-        "since": iso(unit.since) if unit and unit.since is not None else None,
+        "since": times.moment(unit.since) if unit and unit.since is not None else None,
         "running": load.running if load else None,
         "waiting": load.waiting if load else None,
         "kv_usage": load.kv_usage if load else None,
@@ -100,11 +100,6 @@ def gate_of(record: t.Any) -> dict[str, t.Any] | None:
     if not isinstance(record, dict):
         return None
     return {name: record.get(name) for name in ("at", "passed", "reason", "message", "figures")}
-
-
-def iso(moment: float) -> str:
-    """Unix time as people and programs both read it."""
-    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
@@ -130,7 +125,7 @@ def _row(instance: dict[str, t.Any], gates: dict[str, t.Any]) -> dict[str, t.Any
         "release": release.rpartition("-")[2] if release else None,
         "model": f"{model}@{short_revision(instance['revision'])}" if model and instance["revision"] else model,
         "state": instance["state"],
-        "up_since": _minutes(instance["since"]),
+        "up_since": None if instance["since"] is None else times.minute(instance["since"]),
         "requests": busy,
         "kv_use": None if instance["kv_usage"] is None else f"{instance['kv_usage'] * 100:.0f}%",
         "last_gate": _gate(gates.get(instance["name"]) or gates.get("edge")),
@@ -153,12 +148,8 @@ def _edge(status: dict[str, t.Any], server: str = "") -> str:
     return "in service" if health == 200 else f"health {health}" if health else "none"
 
 
-def _minutes(moment: str | None) -> str | None:
-    return None if moment is None else moment[:16].replace("T", " ")
-
-
 def _gate(gate: dict[str, t.Any] | None) -> str | None:
     if gate is None:
         return None
     verdict = "passed" if gate["passed"] else f"FAILED ({gate['reason']})"
-    return f"{verdict} {_minutes(str(gate['at'] or ''))}".strip()
+    return f"{verdict} {times.minute(str(gate['at'] or ''))}".strip()

@@ -10,6 +10,11 @@ def test_a_moment_is_read_as_it_was_written() -> None:
     assert times.seconds("2026-11-22T12:00:00Z") == 1795348800
 
 
+@pytest.mark.parametrize("moment", ["2026-11-22T12:00:59Z", "2026-11-22T12:00:59+00:00"])
+def test_a_table_shows_the_minute(moment: str) -> None:
+    assert times.minute(moment) == "2026-11-22 12:00"
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

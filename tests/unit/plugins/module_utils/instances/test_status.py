@@ -8,7 +8,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.status i
     Unit,
     gate_of,
     instance_of,
-    iso,
     parse_units,
     rows_of,
     short_revision,
@@ -71,7 +70,7 @@ def test_an_instance_is_its_release_its_unit_and_its_load() -> None:
     units = parse_units(SHOWN, 1600.0, 1_700_000_600.0)
     instance = instance_of(0, "vllm-0123456789ab", MANIFEST, units, Load("vllm", 2, 1, 0.031), {})
     assert instance["name"] == "vllm-0"
-    assert (instance["state"], instance["since"]) == ("active", "2023-11-14T22:13:20+00:00")
+    assert (instance["state"], instance["since"]) == ("active", "2023-11-14T22:13:20Z")
     assert (instance["running"], instance["waiting"], instance["kv_usage"]) == (2, 1, 0.031)
 
 
@@ -163,7 +162,6 @@ def test_a_failed_gate_says_why() -> None:
     gates = {"edge": gate_of({"at": "2026-11-22T12:30:59+00:00", "passed": False, "reason": "empty"})}
     assert rows_of("d", status(gates=gates))[0]["last_gate"] == "FAILED (empty) 2026-11-22 12:30"
     assert gate_of([]) is None
-    assert iso(0) == "1970-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(
