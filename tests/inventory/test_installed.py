@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def test_a_part_of_a_playbook_is_refused(play: t.Callable[..., Answer]) -> None:
     answer = play("inference.fleet.site", "--tags", "edge")
     assert answer.status != 0
     assert "This playbook runs as a whole or not at all" in " ".join(answer.said.split())
+
+
+def test_a_page_finds_its_templates_and_stylesheets(user: Path) -> None:
+    folder = "ansible_collections.inference.fleet.plugins.plugin_utils.report"
+    code = f"from {folder}.page import page; from {folder}.record import fold; print(page(fold([])))"
+    made = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=user,
+        env={"PYTHONPATH": str(user / "collections"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert "<title>rollout " in made
+    # Of base.css, and of rollout.css.
+    assert "\n.card { " in made
+    assert "\n.lane { " in made
 
 
 def test_a_copy_of_the_aws_inventory_finds_the_fleet(user: Path, api: Api) -> None:

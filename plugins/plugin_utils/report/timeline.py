@@ -198,7 +198,7 @@ def timeline(record: Record, hosts: t.Sequence[Host]) -> Timeline:
     return Timeline(
         used={step["step"] for step in taken},
         again=any(step["attempt"] > 1 for step in taken),
-        ticks=[Tick(round(x, 2), _since(since, axis.seconds), words.moment(at, form)) for x, at, since in axis.ticks()],
+        ticks=[Tick(round(x, 2), words.elapsed(since), words.moment(at, form)) for x, at, since in axis.ticks()],
         breaks=[
             axis.bar(began, ended, "gap", f"interrupted for {words.duration(ended - began)}")
             for began, ended in axis.breaks
@@ -228,18 +228,6 @@ def _wave_title(wave: dict[str, t.Any]) -> str:
 
 def _wave_label(wave: dict[str, t.Any]) -> str:
     return "" if wave["number"] is None else str(wave["number"])
-
-
-def _since(seconds: float, total: float) -> str:
-    """Ticks are round: as few figures as tell them apart."""
-    whole = round(seconds)
-    if whole == 0:
-        return "0"
-    if total <= 180:
-        return f"{whole} s"
-    if total <= 7200:
-        return f"{whole // 60} min" if whole % 60 == 0 else f"{whole // 60}:{whole % 60:02d}"
-    return f"{whole // 3600} h" if whole % 3600 == 0 else f"{whole // 3600} h {whole % 3600 // 60:02d}"
 
 
 # The hosts

@@ -4,7 +4,6 @@ import dataclasses
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.times import moment
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
@@ -19,7 +18,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan impor
 
 from tests.unit.plugins.plugin_utils.rollout.rollouts import NOW, claim, facts, staged, status
 
-RECENTLY = times.moment(NOW - 600)
+RECENTLY = moment(NOW - 600)
 
 
 def plan(fleet: dict[str, Facts], verb: str = "site", canary: t.Collection[str] = (), **wish: t.Any) -> Plan:
@@ -140,7 +139,7 @@ def test_a_restart_goes_on_with_the_hosts_that_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"finished": True}, {"verb": "rollback"}, {"since": times.moment(NOW - 90000)}, {"since": "yesterday"}]
+    "changes", [{"finished": True}, {"verb": "rollback"}, {"since": moment(NOW - 90000)}, {"since": "yesterday"}]
 )
 def test_what_is_over_old_or_something_else_is_not_gone_on_with(changes: dict[str, t.Any]) -> None:
     before = claim(**{"since": RECENTLY, "done": {"vllm-0": "t"}, **changes})
