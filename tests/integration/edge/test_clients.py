@@ -122,13 +122,12 @@ def test_an_edge_of_before_refuses_no_key_on_the_way_to_this_configuration(unsta
     unstarted.configure = started  # type: ignore[method-assign]
     with Traffic(unstarted, [KEY, OTHER] * 2) as traffic:
         stream = Stream(unstarted, KEY, 5)
-        # What this collection tells it is in the words that it knows.
-        told = unstarted.set_keys(KEYS, limits)
-        assert told["outdated"]
+        # It gets the version that it reads.
+        assert unstarted.set_keys(KEYS, limits)["outdated"]
         file, live = values(unstarted)
         assert [file] == live == [[f"team-a|100000|8|0|,{MODEL},", "team-b"]]
         assert not unstarted.set_keys(KEYS, limits)["changed"]
-        # The role configures it, reloads it, and tells it again.
+        # The role configures and reloads it, and runs the module again.
         unstarted.configure()
         unstarted.reload()
         assert unstarted.set_keys(KEYS, limits)["actions"] == ["write the map again"]

@@ -89,12 +89,12 @@ def test_variables_are_validated_by_the_same_options() -> None:
 
 def test_no_other_file_lists_the_limits() -> None:
     """A row is enough: what is a copy of the rows elsewhere would have to be changed with them."""
-    telling = re.compile(r"\b(?:max_concurrent|tokens_per_minute|budget_period)\b")
+    listed = re.compile(r"\b(?:max_concurrent|tokens_per_minute|budget_period)\b")
     files = [path for part in ("plugins", "roles", "playbooks") for path in (ROOT / part).rglob("*")]
     found = {
         str(path.relative_to(ROOT))
         for path in files
-        if path.suffix in (".py", ".yml", ".j2") and telling.search(path.read_text())
+        if path.suffix in (".py", ".yml", ".j2") and listed.search(path.read_text())
     }
     # The second enforces one of them.
     assert found == {"plugins/module_utils/clients/schema.py", "roles/edge/templates/haproxy.cfg.j2"}
@@ -161,11 +161,11 @@ def test_one_row_is_all_that_one_more_limit_needs(
     places = {name: str(tmp_path / name) for name in ("path", "origin_path", "engine_key_map", "config_path", "socket")}
     clients_file = tmp_path / "clients.json"
     clients_file.touch()
-    told = run_module(
+    taken = run_module(
         "edge_keys",
         {**places, "gateway_clients": str(clients_file), "keys": changed["hashes"], "origin": changed["store"]},
     )
-    assert told["actions"][0].endswith("(40 images/min)")
+    assert taken["actions"][0].endswith("(40 images/min)")
     assert (tmp_path / "path").read_text().endswith("v=2|a|0|0|0||40\n")
     known = next(iter(one_more.parse(json.loads(clients_file.read_text())).values()))
     assert known.counted_by_litellm(for_team=False)["ipm_limit"] == 40
