@@ -140,7 +140,7 @@ class FakeEngine:
     """The server. ``port`` 0 takes a free one.
 
     Args:
-        engine: ``vllm`` or ``sglang``.
+        engine: ``vllm``, ``sglang``, or ``toy``, whose load and health have other names.
         model: the name that it answers to.
         key: the key that it wants; None for none.
         other_keys: further ones that it takes, as vLLM does.
@@ -340,6 +340,9 @@ class FakeEngine:
         if self.engine == "vllm":
             labels = f'{{engine="0",model_name="{self.model}"}}'
             names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        elif self.engine == "toy":
+            labels = f'{{model="{self.model}"}}'
+            names = ("toy_requests_active", "toy_requests_queued", "toy_cache_ratio")
         else:
             labels = f'{{engine_type="unified",model_name="{self.model}",moe_ep_rank="0",pp_rank="0",tp_rank="0"}}'
             names = ("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage")
@@ -400,7 +403,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._seen(None)
         path = self.path.partition("?")[0]
-        if path == "/health":
+        if path == ("/alive" if self.fake.engine == "toy" else "/health"):
             leaving = self.fake.draining and self.fake.engine == "sglang"
             down = self.fake.starting or self.fake.dead or leaving or self.fake.faults.get("unhealthy")
             self._send(503 if down else 200, b"", "text/plain")

@@ -98,6 +98,7 @@ class OptionTable:
     Attributes:
         means: the option that means one of MEANINGS.
         reserved: options that the collection sets itself, each with the reason.
+        served_name: says what clients call the model.
         default_limit: how many requests it works on at once where no option says so.
         aliases: other names of its options.
         parallel: says how many GPUs share the model; empty where it has none.
@@ -118,6 +119,7 @@ class OptionTable:
     means: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     reserved: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
     aliases: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    served_name: str = "served-model-name"
     default_limit: int = 256
     parallel: str = ""
     stages: str = ""

@@ -35,6 +35,7 @@ def engine_kind(engine: str) -> dict[str, t.Any]:
         "title": known.title,
         "documentation": known.documentation,
         "clean_exit": known.launch.clean_exit,
+        "tool_parser": known.options.tool_parser,
         "others": [name for name in ENGINES if name != engine],
     }
 
@@ -267,7 +268,7 @@ def engine_options(
     for instance in instances:
         name, span = check_engine(instance["engine"]), instance.get("span") or {}
         table = ENGINES[name].options
-        own: dict[str, t.Any] = {"port": instance["engine_port"], "served-model-name": instance["served_name"]}
+        own: dict[str, t.Any] = {"port": instance["engine_port"], table.served_name: instance["served_name"]}
         if instance["gpus"]:
             own[table.parallel] = _gpus_of_all_nodes(instance) // _stages(name, options, instance)
         own_environment = {}

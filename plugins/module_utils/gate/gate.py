@@ -66,7 +66,6 @@ CHECKS = (
 )
 DEFAULT_CHECKS = tuple(name for name in CHECKS if name not in CAPABILITIES and name != "drafts")
 
-HEALTH_PATH = "/health"
 HEALTH_TIMEOUT = 5.0
 
 # A rate of drafts is an average: an engine may work it out every 40 steps only.

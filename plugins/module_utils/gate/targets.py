@@ -10,7 +10,6 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, GATEWAY
-from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import HEALTH_PATH
 
 _SHARED = (
     "model",
@@ -51,7 +50,7 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
             "no_cache": params["no_cache"] or instance.get("engine") == GATEWAY,
         }
         if instance.get("engine") in ENGINES:
-            target["health_path"] = HEALTH_PATH
+            target["health_path"] = ENGINES[instance["engine"]].launch.health_path
         if instance.get("served_name"):
             target["model"] = instance["served_name"]
         wanted.append(_recorded(target, params))

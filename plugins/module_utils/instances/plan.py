@@ -244,8 +244,11 @@ def edge_services(
         service["instances"].append(
             {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
+        # The edge asks for /health where nothing else is said.
+        if instance.get("health_path", "/health") != "/health":
+            service["health_path"] = instance["health_path"]
         if instance["engine"] == GATEWAY:
-            service.update(kind="gateway", health_path=GATEWAY_ENGINE.launch.health_path, peers=list(peers))
+            service.update(kind="gateway", peers=list(peers))
     for port, service in services.items():
         if not any(instance["serves"] for instance in instances if instance["port"] == port):
             service["answers"] = False

@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 
 UNIT_PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
 
-_UNIT = re.compile(rf"^({'|'.join(KINDS)})@(\d+)\.service$")
+_UNIT = re.compile(r"^(\w+)@(\d+)\.service$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def parse_units(shown: str, monotonic: float, now: float) -> list[Unit]:
     for block in shown.split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         match = _UNIT.match(values.get("Id", ""))
-        if not match or values.get("LoadState") != "loaded":
+        if not match or match[1] not in KINDS or values.get("LoadState") != "loaded":
             continue
         entered = values.get("ActiveEnterTimestampMonotonic", "0")
         active = values.get("ActiveState", "unknown")

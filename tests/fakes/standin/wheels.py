@@ -18,7 +18,11 @@ from lab.wheels import shims
 ROOT = Path(__file__).resolve().parents[3]
 
 #: Versions to deploy, upgrade to and go back from. Their local part tells them from the real ones.
-VERSIONS = {"vllm": ("0.32.0+fake", "0.33.0+fake"), "sglang": ("0.5.23+fake", "0.5.24+fake")}
+VERSIONS = {
+    "vllm": ("0.32.0+fake", "0.33.0+fake"),
+    "sglang": ("0.5.23+fake", "0.5.24+fake"),
+    "toy": ("1.0.0", "1.1.0"),
+}
 _SHARED = (
     "tests/__init__.py",
     "tests/fakes/__init__.py",
@@ -31,8 +35,11 @@ _SHARED = (
 )
 #: What runs on a host, under its name in the repository.
 SHIPPED = {
-    engine: (*_SHARED, f"tests/fakes/standin/{engine}_server.py", f"tests/fakes/standin/{engine}_options.json")
-    for engine in VERSIONS
+    **{
+        engine: (*_SHARED, f"tests/fakes/standin/{engine}_server.py", f"tests/fakes/standin/{engine}_options.json")
+        for engine in ("vllm", "sglang")
+    },
+    "toy": (*_SHARED, "tests/fakes/toy/__init__.py", "tests/fakes/toy/server.py"),
 }
 #: The modules of the engine that the collection imports or starts, and what they have.
 MODULES = {
@@ -60,8 +67,13 @@ MODULES = {
             "from tests.fakes.standin.sglang_server import ConfigArgumentMerger\n"
         ),
     },
+    "toy": {"toy.py": "from tests.fakes.toy.server import main\n"},
 }
-SCRIPTS = {"vllm": "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n", "sglang": ""}
+SCRIPTS = {
+    "vllm": "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n",
+    "sglang": "",
+    "toy": "[console_scripts]\ntoy = toy:main\n",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Wheel:
     """A wheel, packed.
 
     Attributes:
-        engine: ``vllm`` or ``sglang``.
+        engine: one of VERSIONS.
         version: as pip knows it.
         data: the file's bytes.
     """

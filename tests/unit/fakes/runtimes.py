@@ -14,6 +14,7 @@ import time
 import typing as t
 from pathlib import Path
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import ALL_KEYS, NOBODYS_KEY
 from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     explain_refused_options,
     render_config,
@@ -29,6 +30,8 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 KEY = "sk-0123456789abcdef"
 #: What a release has beside its config.
 FILES = (ROOT / "roles/engine/files/request_guard.py", ROOT / "roles/sglang/files/sglang_start.py")
+#: What names the model's directory.
+MODEL_OPTIONS = {"vllm": "model", "sglang": "model-path", "toy": "weights"}
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
@@ -79,7 +82,7 @@ class Engine:
     """A stand-in in this test, as its unit runs it.
 
     Args:
-        engine: ``vllm`` or ``sglang``.
+        engine: one of wheels.VERSIONS, registered.
         runtime: where it is installed.
         place: for its config and its journal.
         given: its options, without port, model and key.
@@ -99,8 +102,9 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Engine:
-        model = {"vllm": "model", "sglang": "model-path"}[self._engine]
-        own = {"port": self.port, model: str(TINY), "api-key": [KEY] if self._engine == "vllm" else KEY}
+        own = {"port": self.port, MODEL_OPTIONS[self._engine]: str(TINY)}
+        kept = ENGINES[self._engine].launch.key_options
+        own |= {option: [KEY] if which == ALL_KEYS else KEY for option, which in kept.items() if which != NOBODYS_KEY}
         config = self._place / "config.yaml"
         config.write_text(render_config(self._engine, {**own, **self._given}))
         for file in FILES:
@@ -139,7 +143,7 @@ class Engine:
 
     def wait(self) -> None:
         """Until it is healthy."""
-        self.until(lambda: self.get("/health")[0] == 200)
+        self.until(lambda: self.get(ENGINES[self._engine].launch.health_path)[0] == 200)
 
     def until(self, true: t.Callable[[], bool]) -> None:
         end = time.monotonic() + 20

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.engines.options import engine_problems
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.standin import wheels
+from tests.fakes.toy.toy import ENGINE as TOY
 from tests.unit.fakes.runtimes import PYTHON, ROOT, install
 
 VERSION = wheels.VERSIONS["vllm"][0]
@@ -76,7 +78,8 @@ def test_wheels_of_other_sources_lie_elsewhere_and_the_same_are_left_alone(
     assert wheels.write_wheels(wheels.build_all(), tmp_path) != folder
 
 
-def test_the_role_takes_its_locks(tmp_path: Path) -> None:
+def test_the_role_takes_its_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, TOY.name, TOY)
     wheels.write_locks(wheels.build_all(), tmp_path, PYTHON, "cpu")
     locks = yaml.safe_load((tmp_path / "locks.yml").read_text())
     for engine, version in [(engine, version) for engine, versions in wheels.VERSIONS.items() for version in versions]:
