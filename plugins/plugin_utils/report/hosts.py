@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import short_revision
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
@@ -190,7 +191,7 @@ def in_flight(hosts: t.Iterable[Host]) -> list[list[str]]:
         limit = words.duration(drain["waited"])
         for request in drain["requests"]:
             who, at = request.get("client") or "unknown", request.get("instance") or name
-            rows.append([host, at, who, words.duration(words.number(request.get("seconds"))), limit])
+            rows.append([host, at, who, words.duration(as_number(request.get("seconds"))), limit])
         for engine in drain["engines"]:
             busy = f"{engine.get('running', '?')} running, {engine.get('waiting', '?')} waiting, by its own counters"
             rows.append([host, engine.get("instance") or name, engine.get("problem") or busy, words.NOTHING, limit])
@@ -230,7 +231,7 @@ def speed(hosts: t.Iterable[Host]) -> Speed | None:
 
 
 def _middle(found: list[dict[str, t.Any]], of: str, name: str) -> float | None:
-    values = [words.number(_figures(gate.get(of)).get(name)) for gate in found]
+    values = [as_number(_figures(gate.get(of)).get(name)) for gate in found]
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
@@ -251,7 +252,7 @@ def measured(gate: dict[str, t.Any]) -> list[list[str]]:
     now, before = _figures(gate["figures"]), _figures(gate.get("good"))
     rows = []
     for name, title, unit, places in _FIGURES:
-        value, old = words.number(now.get(name)), words.number(before.get(name))
+        value, old = as_number(now.get(name)), as_number(before.get(name))
         if value is not None:
             change_ = f"{(value - old) / old * 100:+.0f} %" if old else words.NOTHING
             rows.append([title, _figure(old, unit, places), _figure(value, unit, places), change_])
@@ -268,7 +269,7 @@ def checked(gate: dict[str, t.Any]) -> list[list[t.Any]]:
         [
             str(check.get("name", "")),
             bool(check.get("passed")),
-            words.duration(words.number(check.get("seconds"))),
+            words.duration(as_number(check.get("seconds"))),
             _came_back(check),
         ]
         for check in gate["checks"]
@@ -296,7 +297,7 @@ def _evidence(found: t.Any) -> str:
         parts.append(f"“{words.line(found['answer'], _ANSWER)}”")
     parts += [
         f"{square.get('colour')}: “{words.line(square.get('answer', ''), 60)}”"
-        for square in words.dicts(found.get("squares"))
+        for square in as_dicts(found.get("squares"))
     ]
     if isinstance(found.get("models"), list):
         parts.append(words.named([words.line(model, 80) for model in found["models"]], 3))
@@ -304,7 +305,7 @@ def _evidence(found: t.Any) -> str:
         parts.append(f"status {words.line(found['status'], 20)}")
     if found.get("finish_reason") is not None:
         parts.append(f"finished by {words.line(found['finish_reason'], 20)}")
-    tokens = words.number(found.get("completion_tokens"))
+    tokens = as_number(found.get("completion_tokens"))
     if tokens is not None:
         parts.append(words.count(tokens, "token"))
     measured = words.figures(found)
@@ -314,5 +315,5 @@ def _evidence(found: t.Any) -> str:
 def said(progress: dict[str, t.Any]) -> str:
     """What an engine is doing, in a few words."""
     text = words.line(progress["text"] or progress["phase"].replace("_", " "), 120)
-    percent = words.number(progress["percent"])
+    percent = as_number(progress["percent"])
     return text if percent is None or "%" in text else f"{text} ({percent:.0f} %)"

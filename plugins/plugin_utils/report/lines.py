@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, traffic, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import ends
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_list, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 #: What a line is, by the names of Ansible's colours.
@@ -76,7 +77,7 @@ class Teller:
             event: of the journal.
             now: Unix time at which it was read.
         """
-        at = words.number(event.get("at"))
+        at = as_number(event.get("at"))
         at = now if at is None else at
         if self._began is None:
             self._began = at
@@ -112,23 +113,24 @@ class Teller:
 
     def _on_resume(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
         self._going.clear()
-        done = len(_list(event, "done"))
+        done = len(as_list(event.get("done")))
         before = f", {words.count(done, 'host')} done before" if done else ""
         return self._planned(event, "goes on with", before)
 
     def _planned(self, event: dict[str, t.Any], verb: str, after: str = "") -> list[Line]:
-        waves = _list(event, "waves")
-        planned = _dict(event, "hosts")
+        waves = as_list(event.get("waves"))
+        planned = as_dict(event.get("hosts"))
         for host, plan in planned.items():
-            expected = words.number(plan.get("expected_seconds")) if isinstance(plan, dict) else None
+            expected = as_number(plan.get("expected_seconds")) if isinstance(plan, dict) else None
             if expected is not None:
                 self._expected[host] = expected
         many = f"{words.count(len(planned), 'host')} in {words.count(len(waves), 'wave')}"
         lines = [Line(f"{verb} {many}{self._takes(waves)}{after}", NEWS)]
         lines += [
-            Line(f"left out: {host}: {words.line(why)}", WARNING) for host, why in _dict(event, "left_out").items()
+            Line(f"left out: {host}: {words.line(why)}", WARNING)
+            for host, why in as_dict(event.get("left_out")).items()
         ]
-        return lines + [Line(words.line(warning), WARNING) for warning in _list(event, "warnings")]
+        return lines + [Line(words.line(warning), WARNING) for warning in as_list(event.get("warnings"))]
 
     def _takes(self, waves: list[t.Any]) -> str:
         """How long all waves take, if each host takes what it took last time."""
@@ -141,9 +143,9 @@ class Teller:
         return f", about {words.duration(total)}" if total else ""
 
     def _on_turn(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
-        names = [words.line(name) for name in _list(event, "hosts")]
+        names = [words.line(name) for name in as_list(event.get("hosts"))]
         self._turns.update(dict.fromkeys(names, at))
-        load = {name: words.number(value) for name, value in _dict(event, "load").items()}
+        load = {name: as_number(value) for name, value in as_dict(event.get("load")).items()}
         running, limit, left = load.get("running"), load.get("limit"), load.get("left")
         told = ""
         if running is not None and limit:
@@ -177,20 +179,20 @@ class Teller:
         if phase == going.phase and at - going.phase_at < _SAME_PHASE:
             return []
         going.phase, going.phase_at = phase, at
-        seconds = words.number(event.get("seconds"))
+        seconds = as_number(event.get("seconds"))
         since = at - going.began if seconds is None else seconds
         said = hosts.said({"text": _text(event, "text"), "phase": phase, "percent": event.get("percent")})
         return [Line(f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {said}", DETAIL)]
 
     def _on_drained(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
         who = _who(_text(event, "host"), _text(event, "instance"))
-        took = words.duration(words.number(event.get("waited")))
+        took = words.duration(as_number(event.get("waited")))
         if event.get("idle") is True:
             return [Line(f"{who}  drained, nothing in flight ({took})")]
-        requests = words.dicts(event.get("requests"))
-        oldest = sorted(requests, key=lambda request: -(words.number(request.get("seconds")) or 0.0))
+        requests = as_dicts(event.get("requests"))
+        oldest = sorted(requests, key=lambda request: -(as_number(request.get("seconds")) or 0.0))
         names = [
-            f"{request.get('client') or 'unknown'} for {words.duration(words.number(request.get('seconds')))}"
+            f"{request.get('client') or 'unknown'} for {words.duration(as_number(request.get('seconds')))}"
             for request in oldest
         ]
         still = f"{words.count(len(requests), 'request')} still in flight" if requests else "its engine still at work"
@@ -225,7 +227,7 @@ class Teller:
         return [Line(f"the gate did not prove that it can fail: {_text(event, 'message')}", BAD)]
 
     def _on_pause(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
-        seconds = words.duration(words.number(event.get("seconds")))
+        seconds = words.duration(as_number(event.get("seconds")))
         return [Line(f"watching wave {event.get('wave')} for {seconds} before the next", DETAIL)]
 
     def _over(self, host: str) -> None:
@@ -260,13 +262,3 @@ def _shown(text: str) -> str:
 def _text(event: dict[str, t.Any], name: str) -> str:
     value = event.get(name)
     return "" if value is None else words.line(value)
-
-
-def _list(event: dict[str, t.Any], name: str) -> list[t.Any]:
-    value = event.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _dict(event: dict[str, t.Any], name: str) -> dict[str, t.Any]:
-    value = event.get(name)
-    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}

@@ -11,6 +11,14 @@ from __future__ import annotations
 import math
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import (
+    as_dict,
+    as_dicts,
+    as_integer,
+    as_list,
+    as_number,
+    as_text,
+)
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Event = dict[str, t.Any]
@@ -104,7 +112,7 @@ class _Folder:
         if kind == "resume":
             # Before the clock moves: what was going on is not known to have gone on any longer.
             self._break_off()
-        at = _number(event.get("at"))
+        at = as_number(event.get("at"))
         if at is None:
             at = self._last if self._last is not None else 0.0
         self._last = at if self._last is None else max(at, self._last)
@@ -145,8 +153,8 @@ class _Folder:
 
     def _on_begin(self, event: Event, at: float) -> None:
         for name in ("id", "verb", "who", "controller"):
-            self._head[name] = _text(event.get(name))
-        self._head["variables"] = _dict(event.get("variables"))
+            self._head[name] = as_text(event.get(name))
+        self._head["variables"] = as_dict(event.get("variables"))
         if self._began is None:
             self._began = at
         self._start_run(event, at)
@@ -165,18 +173,18 @@ class _Folder:
     def _on_turn(self, event: Event, at: float) -> None:
         self._close_batch(at)
         names = _names(event.get("hosts"))
-        number = _integer(event.get("wave"))
+        number = as_integer(event.get("wave"))
         self._waves.append(
             {
                 "run": len(self._runs),
                 "number": number,
-                "of": _integer(event.get("waves")),
+                "of": as_integer(event.get("waves")),
                 "hosts": names,
                 "began": at,
                 "ended": None,
                 "seconds": None,
                 "out_seconds": 0.0,
-                "load": _dict(event.get("load")),
+                "load": as_dict(event.get("load")),
             }
         )
         for name in names:
@@ -186,7 +194,7 @@ class _Folder:
             self._begin_try(host, at)
 
     def _on_load(self, event: Event, at: float) -> None:
-        hosts = {name: _dict(load) for name, load in _dict(event.get("hosts")).items()}
+        hosts = {name: as_dict(load) for name, load in as_dict(event.get("hosts")).items()}
         serving = [load for load in hosts.values() if load.get("health") == 200]
         self._loads.append(
             {
@@ -199,32 +207,32 @@ class _Folder:
             }
         )
         for name, load in hosts.items():
-            self._count(name, _dict(load.get("responses")), at)
+            self._count(name, as_dict(load.get("responses")), at)
 
     def _on_step(self, event: Event, at: float) -> None:
         host = self._host(event.get("host"))
-        step = _text(event.get("step"))
+        step = as_text(event.get("step"))
         self._begin_try(host, at)
         targets = self._targets(host, event.get("instance"))
         for name, instance in host["instances"].items():
             if not instance["steps"] or any(instance is target for target in targets):
                 continue
-            if ends(name, instance["steps"][-1]["step"], _text(event.get("instance")), step):
+            if ends(name, instance["steps"][-1]["step"], as_text(event.get("instance")), step):
                 _close(instance["steps"][-1], at)
         for instance in targets:
             if instance["steps"]:
                 _close(instance["steps"][-1], at)
-            attempt = _integer(event.get("attempt")) or 1
+            attempt = as_integer(event.get("attempt")) or 1
             begun = {"step": step, "attempt": attempt, "began": at, "ended": None, "seconds": None}
             instance["steps"].append({**begun, "broken": False, "run": len(self._runs)})
 
     def _on_progress(self, event: Event, at: float) -> None:
         told = {
             "at": at,
-            "phase": _text(event.get("phase")),
-            "text": _text(event.get("text")),
-            "percent": _number(event.get("percent")),
-            "seconds": _number(event.get("seconds")),
+            "phase": as_text(event.get("phase")),
+            "text": as_text(event.get("text")),
+            "percent": as_number(event.get("percent")),
+            "seconds": as_number(event.get("seconds")),
         }
         for instance in self._targets(self._host(event.get("host")), event.get("instance")):
             instance["progress"].append(told)
@@ -235,17 +243,17 @@ class _Folder:
                 "at": at,
                 "attempt": _attempt([instance]),
                 "idle": bool(event.get("idle")),
-                "requests": _dicts(event.get("requests")),
-                "engines": _dicts(event.get("engines")),
-                "waited": _number(event.get("waited")),
-                "lame_duck_seconds": _number(event.get("lame_duck_seconds")),
+                "requests": as_dicts(event.get("requests")),
+                "engines": as_dicts(event.get("engines")),
+                "waited": as_number(event.get("waited")),
+                "lame_duck_seconds": as_number(event.get("lame_duck_seconds")),
             }
             instance["drains"].append(drain)
             instance["drained"] = drain
 
     def _on_gate(self, event: Event, at: float) -> None:
         host = self._host(event.get("host"))
-        target = _text(event.get("target")) or _EDGE
+        target = as_text(event.get("target")) or _EDGE
         instance = host["instances"].get(target)
         known = [instance] if instance else list(host["instances"].values())
         (instance or host)["gates"].append(
@@ -255,40 +263,40 @@ class _Folder:
                 "target": target,
                 "attempt": _attempt(known),
                 "passed": event.get("passed") is True,
-                "message": _text(event.get("message")),
-                "figures": _dict(event.get("figures")) or None,
+                "message": as_text(event.get("message")),
+                "figures": as_dict(event.get("figures")) or None,
                 "judged": event.get("judged") is True,
-                "checks": _dicts(event.get("checks")),
+                "checks": as_dicts(event.get("checks")),
             }
         )
 
     def _on_outcome(self, event: Event, at: float) -> None:
         host = self._host(event.get("host"))
-        self._settle(host, _text(event.get("outcome")) or None, _text(event.get("message")), at)
+        self._settle(host, as_text(event.get("outcome")) or None, as_text(event.get("message")), at)
         current = self._waves[-1] if self._waves else None
         if current and current["ended"] is None and all(self._hosts[name]["outcome"] for name in current["hosts"]):
             _close(current, at)
 
     def _on_decision(self, event: Event, at: float) -> None:
-        self._decisions.append({"at": at, "text": _text(event.get("text"))})
+        self._decisions.append({"at": at, "text": as_text(event.get("text"))})
 
     def _on_self_test(self, event: Event, at: float) -> None:
-        told = {"host": _text(event.get("host")), "message": _text(event.get("message"))}
+        told = {"host": as_text(event.get("host")), "message": as_text(event.get("message"))}
         self._self_test = {"at": at, **told, "passed": event.get("passed") is True}
 
     def _on_pause(self, event: Event, at: float) -> None:
         self._close_batch(at)
-        seconds = max(_number(event.get("seconds")) or 0.0, 0.0)
-        self._pauses.append({"wave": _integer(event.get("wave")), "began": at, "seconds": seconds, "ended": None})
+        seconds = max(as_number(event.get("seconds")) or 0.0, 0.0)
+        self._pauses.append({"wave": as_integer(event.get("wave")), "began": at, "seconds": seconds, "ended": None})
 
     def _on_traffic(self, event: Event, at: float) -> None:
-        report = _dict(event.get("report"))
+        report = as_dict(event.get("report"))
         if report:
             self._traffic.append(report)
 
     def _on_end(self, event: Event, at: float) -> None:
         self._outcome = "finished" if event.get("outcome") == "finished" else "stopped"
-        self._message = _text(event.get("message"))
+        self._message = as_text(event.get("message"))
         self._ended = at
         self._break_off()
 
@@ -301,12 +309,12 @@ class _Folder:
     # What events have in common
 
     def _start_run(self, event: Event, at: float) -> None:
-        waves = [_names(wave) for wave in _list(event.get("waves"))]
+        waves = [_names(wave) for wave in as_list(event.get("waves"))]
         run = {
             "at": at,
-            "who": _text(event.get("who")) or self._head["who"],
-            "controller": _text(event.get("controller")) or self._head["controller"],
-            "pid": _integer(event.get("pid")),
+            "who": as_text(event.get("who")) or self._head["who"],
+            "controller": as_text(event.get("controller")) or self._head["controller"],
+            "pid": as_integer(event.get("pid")),
             "ended": None,
             "waves": waves,
             "done": _names(event.get("done")),
@@ -315,25 +323,25 @@ class _Folder:
         for number, wave in enumerate(waves, 1):
             for name in wave:
                 self._host(name)["wave"] = number
-        for name, planned in _dict(event.get("hosts")).items():
-            self._plan(self._host(name), _dict(planned))
-        self._left_out = {name: _text(reason) for name, reason in _dict(event.get("left_out")).items()}
-        for warning in _list(event.get("warnings")):
-            self._warn(_text(warning))
+        for name, planned in as_dict(event.get("hosts")).items():
+            self._plan(self._host(name), as_dict(planned))
+        self._left_out = {name: as_text(reason) for name, reason in as_dict(event.get("left_out")).items()}
+        for warning in as_list(event.get("warnings")):
+            self._warn(as_text(warning))
 
     def _plan(self, host: dict[str, t.Any], planned: dict[str, t.Any]) -> None:
-        wave = _integer(planned.get("wave"))
+        wave = as_integer(planned.get("wave"))
         if wave is not None:
             host["wave"] = wave
-        expected = _number(planned.get("expected_seconds"))
+        expected = as_number(planned.get("expected_seconds"))
         if expected is not None:
             host["expected_seconds"] = expected
-        for item in _dicts(planned.get("instances")):
-            instance = self._instance(host, _text(item.get("name")))
+        for item in as_dicts(planned.get("instances")):
+            instance = self._instance(host, as_text(item.get("name")))
             # A resume finds what the run before had changed already: what it was before is what the first one saw.
-            instance["reason"] = instance["reason"] or _text(item.get("reason"))
-            instance["from"] = instance["from"] or _dict(item.get("from")) or None
-            instance["to"] = _dict(item.get("to")) or instance["to"]
+            instance["reason"] = instance["reason"] or as_text(item.get("reason"))
+            instance["from"] = instance["from"] or as_dict(item.get("from")) or None
+            instance["to"] = as_dict(item.get("to")) or instance["to"]
 
     def _begin_try(self, host: dict[str, t.Any], at: float) -> None:
         tries = host["tries"]
@@ -381,7 +389,7 @@ class _Folder:
                 pause["ended"] = min(pause["began"] + pause["seconds"], max(at, pause["began"]))
 
     def _count(self, name: str, responses: dict[str, t.Any], at: float) -> None:
-        counters = {kind: count for kind, count in ((kind, _number(responses[kind])) for kind in responses) if count}
+        counters = {kind: count for kind, count in ((kind, as_number(responses[kind])) for kind in responses) if count}
         if not responses:
             # The edge was not there to say.
             return
@@ -400,7 +408,7 @@ class _Folder:
     def _host(self, name: t.Any) -> dict[str, t.Any]:
         """A host by name, planned or not."""
         return self._hosts.setdefault(
-            _text(name),
+            as_text(name),
             {
                 "wave": None,
                 "outcome": None,
@@ -436,7 +444,7 @@ class _Folder:
         instances: dict[str, dict[str, t.Any]] = host["instances"]
         if name in (None, "", _EDGE) and instances:
             return list(instances.values())
-        return [self._instance(host, _text(name) or _EDGE)]
+        return [self._instance(host, as_text(name) or _EDGE)]
 
     def _warn(self, text: str) -> None:
         if text and text not in self._warnings:
@@ -531,35 +539,9 @@ def _attempt(instances: list[dict[str, t.Any]]) -> int:
     return max((instance["steps"][-1]["attempt"] for instance in instances if instance["steps"]), default=1)
 
 
-def _number(value: t.Any) -> float | None:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None
-
-
-def _integer(value: t.Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
-
-
 def _sum(values: t.Iterable[t.Any]) -> int:
-    return int(sum(number for number in map(_number, values) if number is not None))
-
-
-def _text(value: t.Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _list(value: t.Any) -> list[t.Any]:
-    return value if isinstance(value, list) else []
+    return int(sum(number for number in map(as_number, values) if number is not None))
 
 
 def _names(value: t.Any) -> list[str]:
-    return [_text(name) for name in _list(value)]
-
-
-def _dict(value: t.Any) -> dict[str, t.Any]:
-    return {str(name): item for name, item in value.items()} if isinstance(value, dict) else {}
-
-
-def _dicts(value: t.Any) -> list[dict[str, t.Any]]:
-    return [_dict(item) for item in _list(value) if isinstance(item, dict)]
+    return [as_text(name) for name in as_list(value)]

@@ -14,6 +14,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import traffic, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import Host
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
@@ -158,10 +159,6 @@ class Axis:
                 if not ticks or number == 0 or self.x(at) - ticks[-1][0] >= 7.0:
                     ticks.append((self.x(at), at, number * step))
         return ticks
-
-    def shows(self, at: float) -> bool:
-        """Whether a moment is in one of the runs."""
-        return any(began <= at <= ended for began, ended in self.spans)
 
     def columns(self, looks: t.Iterable[Look[T]], hold: float = math.inf) -> list[tuple[float, float, list[T]]]:
         """What was seen from each look to the next: left, width, values; several values where there are many looks.
@@ -314,7 +311,7 @@ def _busy(record: Record) -> list[tuple[float, Counts]]:
     """Moments with what ran and waited."""
     points = [(load["at"], (load["running"], load["waiting"])) for load in record["loads"]]
     for wave in record["waves"]:
-        running, waiting = (words.number(wave["load"].get(name)) for name in ("running", "waiting"))
+        running, waiting = (as_number(wave["load"].get(name)) for name in ("running", "waiting"))
         if running is not None and not record["loads"]:
             points.append((wave["began"], (running, waiting or 0.0)))
     return points
@@ -325,7 +322,7 @@ def limits(record: Record, last: float) -> list[tuple[float, float]]:
     points: list[tuple[float, float]] = [(load["at"], load["limit"]) for load in record["loads"]]
     looked = [at for at, _limit in points]
     for wave in record["waves"]:
-        limit, left = (words.number(wave["load"].get(name)) for name in ("limit", "left"))
+        limit, left = (as_number(wave["load"].get(name)) for name in ("limit", "left"))
         ended = _end(wave, last)
         if limit is None or left is None or any(wave["began"] < at < ended for at in looked):
             continue
@@ -370,20 +367,21 @@ def _share(top: float, *values: float) -> list[float]:
 
 def _traffic(record: Record, axis: Axis) -> Traffic | None:
     reports = traffic.reports(record)
-    bucket = max([1.0, *(words.number(report.get("bucket_seconds")) or 1.0 for report in reports)])
+    bucket = max([1.0, *(as_number(report.get("bucket_seconds")) or 1.0 for report in reports)])
     seconds = [
-        (at, (words.number(second.get("ok")) or 0.0, words.number(second.get("failed")) or 0.0))
+        (at, (as_number(second.get("ok")) or 0.0, as_number(second.get("failed")) or 0.0))
         for report in reports
-        for second in words.dicts(report.get("seconds"))
-        if (at := words.number(second.get("at"))) is not None
+        for second in as_dicts(report.get("seconds"))
+        if (at := as_number(second.get("at"))) is not None
     ]
+    found = axis.columns(seconds, bucket)
+    if not found:
+        return None
     # By the second, because several may fall into one column; failures are never averaged away.
     heights = [
         (left, width, sum(bad for _good, bad in seen), sum(good for good, _bad in seen) / len(seen) / bucket)
-        for left, width, seen in axis.columns(seconds, bucket)
+        for left, width, seen in found
     ]
-    if not heights:
-        return None
     top = max(1.1 * max(bad + good for *_, bad, good in heights), 1.0)
     columns = []
     for left, width, bad, good in heights:
@@ -392,7 +390,7 @@ def _traffic(record: Record, axis: Axis) -> Traffic | None:
         lower = max(lower, 9.0) if bad else 0.0
         columns.append(Column(left, width, lower, min(upper, 100 - lower)))
     failures = [Bar(left, width, "hover", words.count(bad, "failure")) for left, width, bad, _good in heights if bad]
-    good, bad = (sum(counts) for counts in zip(*(counts for at, counts in seconds if axis.shows(at))))
+    good, bad = (sum(counts) for counts in zip(*(counts for *_, seen in found for counts in seen)))
     return Traffic(columns, failures, good, bad)
 
 

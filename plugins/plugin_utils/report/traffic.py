@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_number
 
 Record = dict[str, t.Any]
 
@@ -35,7 +36,7 @@ def driven(record: Record) -> tuple[int, int]:
     """Requests and streams that failed, and those that were sent; of all runs."""
     failed = sent = 0
     for report in reports(record):
-        requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
+        requests, streams = as_dict(report.get("requests")), as_dict(report.get("streams"))
         failed += _whole(requests, "failed") + _whole(streams, "failed") + _whole(streams, "cut")
         sent += _whole(requests, "sent") + _whole(streams, "begun")
     return failed, sent
@@ -43,13 +44,13 @@ def driven(record: Record) -> tuple[int, int]:
 
 def line(report: dict[str, t.Any]) -> str:
     """A traffic driver's report in one line."""
-    requests, streams = _dict(report.get("requests")), _dict(report.get("streams"))
+    requests, streams = as_dict(report.get("requests")), as_dict(report.get("streams"))
     parts = [
         f"{words.count(_whole(requests, 'sent'), 'request')}, {words.grouped(_whole(requests, 'failed'))} failed",
         f"{words.count(_whole(streams, 'begun'), 'stream')}, {words.grouped(_whole(streams, 'failed'))} failed and "
         f"{words.grouped(_whole(streams, 'cut'))} cut",
     ]
-    gap = words.number(_dict(report.get("longest_gap")).get("seconds"))
+    gap = as_number(as_dict(report.get("longest_gap")).get("seconds"))
     if gap is not None:
         parts.append(f"longest time without an answer {words.duration(gap)}")
     return "; ".join(parts)
@@ -69,12 +70,12 @@ def errors(report: dict[str, t.Any]) -> list[list[str]]:
     """The errors of a report: when, of which kind, what, and after how long."""
     return [
         [
-            words.clock(words.number(error.get("at"))),
+            words.clock(as_number(error.get("at"))),
             words.line(error.get("kind", ""), 60),
             words.line(error.get("what", ""), 300),
-            words.duration(words.number(error.get("seconds"))),
+            words.duration(as_number(error.get("seconds"))),
         ]
-        for error in words.dicts(report.get("errors"))[:_ERRORS]
+        for error in as_dicts(report.get("errors"))[:_ERRORS]
     ]
 
 
@@ -83,7 +84,7 @@ def _said(name: str, value: t.Any) -> str:
     if isinstance(value, dict):
         named = ((words.line(key, 60).replace("_", " "), _said(key, item)) for key, item in value.items())
         return ", ".join(said_ if key == "seconds" else f"{key} {said_}" for key, said_ in named) or "none"
-    number = words.number(value)
+    number = as_number(value)
     if number is None:
         return words.NOTHING if value is None else words.line(value, 200)
     if name in ("at", "began", "ended", "written"):
@@ -91,9 +92,5 @@ def _said(name: str, value: t.Any) -> str:
     return words.grouped(number) if isinstance(value, int) else words.duration(number)
 
 
-def _dict(value: t.Any) -> dict[str, t.Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _whole(of: dict[str, t.Any], name: str) -> int:
-    return int(words.number(of.get(name)) or 0)
+    return int(as_number(of.get(name)) or 0)

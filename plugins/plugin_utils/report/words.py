@@ -9,6 +9,8 @@ import datetime
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_number
+
 OUTCOMES = {
     "done": "done",
     "rolled_back": "rolled back",
@@ -132,24 +134,13 @@ def figures(values: t.Any) -> str:
     """A gate's figures in words; nothing where there are none."""
     if not isinstance(values, dict):
         return ""
-    first, rate = number(values.get("ttft_ms")), number(values.get("tokens_per_second"))
+    first, rate = as_number(values.get("ttft_ms")), as_number(values.get("tokens_per_second"))
     parts = []
     if first is not None:
         parts.append(f"time to first token {first:.0f} ms")
     if rate is not None:
         parts.append(f"{rate:.{0 if rate >= 100 else 1}f} tokens/s")
     return ", ".join(parts)
-
-
-def number(value: t.Any) -> float | None:
-    """A value that can be counted with; None for any other."""
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
-    return float(value) if usable else None
-
-
-def dicts(value: t.Any) -> list[dict[str, t.Any]]:
-    """The dictionaries of a list; of anything else none."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def named(names: t.Sequence[str], limit: int = 6) -> str:

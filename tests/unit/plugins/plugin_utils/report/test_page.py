@@ -266,8 +266,6 @@ def test_names_are_shortened_where_they_do_not_differ(names: list[str], shown: l
 def test_an_axis_of_one_run_is_to_scale() -> None:
     axis = timeline.Axis([(100.0, 200.0)])
     assert [axis.x(at) for at in (50, 100, 150, 200, 999)] == [0, 0, 50, 100, 100]
-    assert axis.shows(150)
-    assert not axis.shows(99)
     assert [(place, since) for place, _at, since in axis.ticks()] == [(15.0 * n, 15 * n) for n in range(7)]
 
 
@@ -276,7 +274,6 @@ def test_a_night_between_two_runs_is_cut_short() -> None:
     assert (axis.x(100), axis.x(40_000), axis.x(40_100)) == (47.5, 52.5, 100)
     assert axis.breaks == [(100.0, 40_000.0)]
     assert axis.bar(100.0, 40_000.0, "gap", "a night") == (47.5, 5.0, "gap", "a night", "")
-    assert not axis.shows(20_000)
     assert [place for place, _at, since in axis.ticks() if since == 0] == [0, 52.5]
     seen = axis.columns([(40_050, "c"), (50, "a"), (20_000, "b"), (40_100, "d")])
     assert seen == [(23.75, 23.75, ["a"]), (76.25, 23.75, ["c"]), (100.0, 0.2, ["d"])]
