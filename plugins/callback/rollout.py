@@ -63,13 +63,13 @@ Say = t.Callable[[report_lines.Line], None]
 
 
 class Tail:
-    """Reads a journal while it is written, and tells what it says.
+    """Reads a journal while it is written, and reports what it says.
 
     Args:
         path: the journal.
         offset: bytes of it that were there before this run.
         say: shows a line.
-        fail: is told of an exception.
+        fail: is called with an exception.
         clock: Unix time.
     """
 
@@ -86,7 +86,7 @@ class Tail:
         self._say = say
         self._fail = fail
         self._clock = clock
-        self._teller = report_lines.Teller()
+        self._reporter = report_lines.Reporter()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout", daemon=True)
 
@@ -94,18 +94,18 @@ class Tail:
         self._thread.start()
 
     def finish(self) -> None:
-        """Tell the rest, and end."""
+        """Report the rest, and end."""
         self._ends.set()
         self._thread.join(_JOIN_SECONDS)
         if not self._thread.is_alive():
             self.poll(last=True)
 
     def poll(self, last: bool = False) -> None:
-        """Tell what is new, and, unless it is the last time, of what nothing is heard."""
+        """Report what is new, and, unless it is the last time, which steps are silent."""
         now = self._clock()
-        lines = [line for event in journal.parse(self._read()) for line in self._teller.take(event, now)]
+        lines = [line for event in journal.parse(self._read()) for line in self._reporter.take(event, now)]
         if not last:
-            lines += self._teller.quiet(now)
+            lines += self._reporter.quiet(now)
         for line in lines:
             self._say(line)
         if lines:
@@ -169,7 +169,7 @@ class CallbackModule(CallbackBase):
 
     @_guarded
     def v2_playbook_on_start(self, playbook: t.Any) -> None:
-        # Ansible forks a process for each task and host, and each would read and compile all files of filters anew.
+        # Ansible forks a process for each task and host, and each would read and compile all files of filters again.
         # The last one is found when all have been read.
         filter_loader.get(_LAST_FILTER)
 
@@ -222,13 +222,13 @@ class CallbackModule(CallbackBase):
         """Begin to watch when a rollout says where its journal is."""
         if result.task.action not in _ACTIONS:
             return
-        told = result.result
-        told = told if told.get("journal") else told.get("rollout") or {}
-        path = told.get("journal")
+        answer = result.result
+        answer = answer if answer.get("journal") else answer.get("rollout") or {}
+        path = answer.get("journal")
         if not path or not isinstance(path, str) or (self._tail and self._tail.path == path):
             return
         self._finish()
-        self._tail = Tail(str(path), int(told.get("journal_offset") or 0), self._say, self.fail)
+        self._tail = Tail(str(path), int(answer.get("journal_offset") or 0), self._say, self.fail)
         self._tail.start()
         atexit.register(self._at_exit)
 

@@ -41,7 +41,7 @@ def write(directory: str, alive: bool) -> dict[str, t.Any]:
 
 
 def read(directory: str, alive: bool = True) -> dict[str, t.Any] | None:
-    """The record of a rollout, made anew from its journal; where only the record was kept, that.
+    """The record of a rollout, made from its journal; where only the record was kept, that.
 
     Args:
         directory: the rollout's.

@@ -48,7 +48,7 @@ class _Going:
         began: Unix time.
         quiet_at: when its silence is worth a line.
         wait: seconds that were waited for that.
-        phase: the last one that was told, and when.
+        phase: the last one that had a line, and when.
         seen: the last progress.
     """
 
@@ -61,8 +61,8 @@ class _Going:
     seen: tuple[t.Any, ...] = ()
 
 
-class Teller:
-    """Tells one run of a rollout; the time in front of each line is that of the run."""
+class Reporter:
+    """Puts one run of a rollout into lines; the time in front of each line is that of the run."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -82,12 +82,12 @@ class Teller:
         if self._began is None:
             self._began = at
         handler = getattr(self, f"_on_{event.get('event')}", None)
-        told: list[Line] = handler(event, at, now) if handler else []
-        return [self._line(text, kind, at) for text, kind in told]
+        lines: list[Line] = handler(event, at, now) if handler else []
+        return [self._line(text, kind, at) for text, kind in lines]
 
     def quiet(self, now: float) -> list[Line]:
         """Lines of the steps of which nothing was heard for a while."""
-        told = []
+        lines = []
         for (host, instance), going in self._going.items():
             if now < going.quiet_at:
                 continue
@@ -99,10 +99,10 @@ class Teller:
                 silent += f"; the whole host took {words.duration(expected)} last time"
             since = now - going.began
             text = f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {silent}"
-            told.append(self._line(text, DETAIL, now))
+            lines.append(self._line(text, DETAIL, now))
             going.wait = min(going.wait * 2, _QUIETEST)
             going.quiet_at = now + going.wait
-        return told
+        return lines
 
     def _line(self, text: str, kind: str, at: float) -> Line:
         since = words.elapsed(at - (self._began or at))
@@ -147,14 +147,14 @@ class Teller:
         self._turns.update(dict.fromkeys(names, at))
         load = {name: as_number(value) for name, value in as_dict(event.get("load")).items()}
         running, limit, left = load.get("running"), load.get("limit"), load.get("left")
-        told = ""
+        note = ""
         if running is not None and limit:
             busy = running + (load.get("waiting") or 0)
-            told = f"{words.grouped(busy)} of {words.grouped(limit)} requests in flight"
+            note = f"{words.grouped(busy)} of {words.grouped(limit)} requests in flight"
             if left is not None:
-                told += f", {words.grouped(left)} left while {'it is' if len(names) == 1 else 'they are'} out"
-            told = f" ({told})"
-        return [Line(f"wave {event.get('wave')} of {event.get('waves')}: {words.named(names)}{told}", NEWS)]
+                note += f", {words.grouped(left)} left while {'it is' if len(names) == 1 else 'they are'} out"
+            note = f" ({note})"
+        return [Line(f"wave {event.get('wave')} of {event.get('waves')}: {words.named(names)}{note}", NEWS)]
 
     def _on_step(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
         host, instance, step = _text(event, "host"), _text(event, "instance"), _text(event, "step")
@@ -170,8 +170,7 @@ class Teller:
     def _on_progress(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
         host, instance = _text(event, "host"), _text(event, "instance")
         going = self._going.get((host, instance))
-        told = {name: event.get(name) for name in ("text", "phase", "percent")}
-        seen = tuple(told.values())
+        seen = tuple(event.get(name) for name in ("text", "phase", "percent"))
         if going is None or seen == going.seen:
             return []
         going.seen, going.wait, going.quiet_at = seen, QUIET, now + QUIET
@@ -240,11 +239,11 @@ def summary(record: dict[str, t.Any], page: str) -> list[Line]:
     totals, outcome = record["totals"], record["outcome"]
     how = "in" if outcome == "finished" else "after"
     done = f"{totals['done']} of {words.count(totals['hosts'], 'host')} done"
-    told = [done, *words.others(record)]
+    parts = [done, *words.others(record)]
     failed, sent = traffic.driven(record)
     if sent:
-        told.append(f"{words.grouped(failed)} of {words.grouped(sent)} watched requests failed")
-    text = f"rollout {outcome} {how} {words.duration(totals['working_seconds'])}: {', '.join(told)}"
+        parts.append(f"{words.grouped(failed)} of {words.grouped(sent)} watched requests failed")
+    text = f"rollout {outcome} {how} {words.duration(totals['working_seconds'])}: {', '.join(parts)}"
     kind = BAD if outcome != "finished" else WARNING if failed or totals["failed"] else GOOD
     again = [Line("rollout goes on from here when the same command is run again")] if outcome == "broken off" else []
     return [Line(_shown(text), kind), *again, Line(f"rollout page: {words.safe(page)}")]

@@ -227,7 +227,7 @@ class _Folder:
             instance["steps"].append({**begun, "broken": False, "run": len(self._runs)})
 
     def _on_progress(self, event: Event, at: float) -> None:
-        told = {
+        seen = {
             "at": at,
             "phase": as_text(event.get("phase")),
             "text": as_text(event.get("text")),
@@ -235,7 +235,7 @@ class _Folder:
             "seconds": as_number(event.get("seconds")),
         }
         for instance in self._targets(self._host(event.get("host")), event.get("instance")):
-            instance["progress"].append(told)
+            instance["progress"].append(seen)
 
     def _on_drained(self, event: Event, at: float) -> None:
         for instance in self._targets(self._host(event.get("host")), event.get("instance")):
@@ -281,8 +281,8 @@ class _Folder:
         self._decisions.append({"at": at, "text": as_text(event.get("text"))})
 
     def _on_self_test(self, event: Event, at: float) -> None:
-        told = {"host": as_text(event.get("host")), "message": as_text(event.get("message"))}
-        self._self_test = {"at": at, **told, "passed": event.get("passed") is True}
+        seen = {"host": as_text(event.get("host")), "message": as_text(event.get("message"))}
+        self._self_test = {"at": at, **seen, "passed": event.get("passed") is True}
 
     def _on_pause(self, event: Event, at: float) -> None:
         self._close_batch(at)

@@ -17,20 +17,20 @@ from tests.unit.plugins.plugin_utils.rollout.rollout_journals import (
 )
 
 
-def told(journal: Journal) -> list[str]:
+def lines_of(journal: Journal) -> list[str]:
     """The lines of a journal, read as it was written."""
-    teller = lines.Teller()
-    return [line.text for event in journal.events for line in teller.take(event, event["at"])]
+    reporter = lines.Reporter()
+    return [line.text for event in journal.events for line in reporter.take(event, event["at"])]
 
 
 def kinds(journal: Journal) -> dict[str, str]:
-    teller = lines.Teller()
-    found = [line for event in journal.events for line in teller.take(event, event["at"])]
+    reporter = lines.Reporter()
+    found = [line for event in journal.events for line in reporter.take(event, event["at"])]
     return {line.text[17:]: line.kind for line in found}
 
 
 def test_a_good_run_line_by_line() -> None:
-    assert told(good_run())[:13] == [
+    assert lines_of(good_run())[:13] == [
         "rollout    0:00  site of 3 hosts in 3 waves, about 3 min 45 s",
         "rollout    0:02  wave 1 of 3: inference-1 (12 of 64 requests in flight, 32 left while it is out)",
         "rollout    0:02  inference-1 vllm-0  drain",
@@ -45,14 +45,14 @@ def test_a_good_run_line_by_line() -> None:
         "rollout    1:08  inference-1 edge  gate passed (time to first token 63 ms, 38.0 tokens/s)",
         "rollout    1:08  inference-1 vllm-0  confirm",
     ]
-    assert told(good_run())[13:15] == [
+    assert lines_of(good_run())[13:15] == [
         "rollout    1:10  inference-1 done in 68 s",
         "rollout    1:10  watching wave 1 for 10 s before the next",
     ]
 
 
-def test_a_roll_back_is_told_in_full() -> None:
-    found = told(rolled_back())
+def test_a_roll_back_is_reported_in_full() -> None:
+    found = lines_of(rolled_back())
     assert found[16].endswith("vllm-0  drained for 12 s, 1 request still in flight: team-a for 5 min 10 s")
     again = [line.partition("vllm-0  ")[2] for line in found if "(second attempt)" in line]
     assert again == [f"{step} (second attempt)" for step in ("drain", "start", "gate", "undrain", "edge gate")]
@@ -64,7 +64,7 @@ def test_a_roll_back_is_told_in_full() -> None:
 
 
 def test_a_lost_host_is_named_once_in_its_line() -> None:
-    assert told(unreachable())[-1] == (
+    assert lines_of(unreachable())[-1] == (
         "rollout    0:40  inference-1 unreachable after 38 s: does not answer any more in its step start."
     )
 
@@ -76,7 +76,7 @@ def test_what_a_person_should_know_before() -> None:
     )  # fmt: skip
     journal.tick(3700).add("decision", text="Downtime was accepted.")
     journal.add("self_test", host="inference-1", passed=True, message="").add("self_test", passed=False, message="no")
-    assert told(journal) == [
+    assert lines_of(journal) == [
         "rollout    0:00  rollback of 1 host in 1 wave",
         "rollout    0:00  left out: inference-4: an operator has drained it",
         "rollout    0:00  It has no way back.",
@@ -90,13 +90,13 @@ def test_a_run_that_goes_on_counts_its_own_time() -> None:
     journal = Journal().begin([["inference-1"], ["inference-2"]]).tick(9000)
     journal.begin([["inference-2"]], event="resume", done=["inference-1"]).tick(5).turn(1, 1, ["inference-2"])
     journal.events = journal.events[1:]
-    assert told(journal)[0] == "rollout    0:00  goes on with 1 host in 1 wave, about 75 s, 1 host done before"
-    assert told(journal)[1].startswith("rollout    0:05  wave 1 of 1")
+    assert lines_of(journal)[0] == "rollout    0:00  goes on with 1 host in 1 wave, about 75 s, 1 host done before"
+    assert lines_of(journal)[1].startswith("rollout    0:05  wave 1 of 1")
 
 
 def test_many_hosts_are_a_line_and_not_a_screen() -> None:
     names = [f"inference-{number}" for number in range(60)]
-    line = told(Journal().begin([names]).turn(1, 1, names))[1]
+    line = lines_of(Journal().begin([names]).turn(1, 1, names))[1]
     assert "inference-5 and 54 more (12 of 64 requests in flight, 32 left while they are out)" in line
 
 
@@ -105,10 +105,10 @@ def progress(*seen: tuple[float, str, str, float | None]) -> list[str]:
     for seconds, phase, text, percent in seen:
         journal.now = BEGAN + seconds
         journal.progress("inference-1", phase, text, percent, seconds)
-    return [line.partition("start  ")[2] for line in told(journal)[2:]]
+    return [line.partition("start  ")[2] for line in lines_of(journal)[2:]]
 
 
-def test_progress_is_told_when_it_is_news() -> None:
+def test_progress_is_reported_when_it_is_news() -> None:
     assert progress(
         (5, "loading", "loading the weights, 1 of 9 files", 11),
         (10, "loading", "loading the weights, 2 of 9 files", 22),
@@ -125,53 +125,53 @@ def test_progress_is_told_when_it_is_news() -> None:
     ]
 
 
-def quiet(teller: lines.Teller, seconds: float) -> list[str]:
-    return [line.text.partition("vllm-0  ")[2] for line in teller.quiet(BEGAN + seconds)]
+def quiet(reporter: lines.Reporter, seconds: float) -> list[str]:
+    return [line.text.partition("vllm-0  ")[2] for line in reporter.quiet(BEGAN + seconds)]
 
 
 def test_a_start_that_is_quiet_says_so_ever_more_rarely() -> None:
-    teller = lines.Teller()
+    reporter = lines.Reporter()
     for event in Journal().begin([["inference-1"]]).step("inference-1", "start").events:
-        teller.take(event, BEGAN)
-    spoken = [(second, line) for second in range(300) for line in quiet(teller, second)]
+        reporter.take(event, BEGAN)
+    spoken = [(second, line) for second in range(300) for line in quiet(reporter, second)]
     assert [second for second, _line in spoken] == [15, 45, 105, 165, 225, 285]
     assert spoken[0][1] == "start  +15 s  quiet for 15 s; the whole host took 75 s last time"
 
 
 def test_news_ends_the_quiet_and_the_same_again_is_no_news() -> None:
-    teller = lines.Teller()
+    reporter = lines.Reporter()
     journal = Journal().begin([["inference-1"]]).step("inference-1", "start", 10)
     journal.progress("inference-1", "loading", "loading", 5, 10).tick(10).progress(
         "inference-1", "loading", "loading", 5, 20
     )
     for event in journal.events:
-        teller.take(event, event["at"])
-    assert quiet(teller, 24) == []
-    assert quiet(teller, 25) == ["start  +25 s  quiet for 15 s; the whole host took 75 s last time"]
+        reporter.take(event, event["at"])
+    assert quiet(reporter, 24) == []
+    assert quiet(reporter, 25) == ["start  +25 s  quiet for 15 s; the whole host took 75 s last time"]
 
 
 def test_any_step_that_takes_long_goes_on() -> None:
-    teller = lines.Teller()
+    reporter = lines.Reporter()
     journal = Journal().begin([["inference-1"]], instances=2).step("inference-1", "edge_gate", instance="vllm-1")
     for event in journal.step("inference-1", "drain").events:
-        teller.take(event, BEGAN)
+        reporter.take(event, BEGAN)
     # Only the instance whose turn it is.
-    assert quiet(teller, 20) == ["drain  +20 s  goes on"]
-    teller.take(journal.outcome("inference-1").events[-1], BEGAN)
-    assert teller.quiet(BEGAN + 500) == []
+    assert quiet(reporter, 20) == ["drain  +20 s  goes on"]
+    reporter.take(journal.outcome("inference-1").events[-1], BEGAN)
+    assert reporter.quiet(BEGAN + 500) == []
 
 
 @pytest.mark.parametrize(
     "event", [{}, {"event": "step"}, {"event": "gate", "figures": 3}, {"event": "turn", "hosts": None, "at": "now"}]
 )
 def test_events_that_say_little_break_nothing(event: Event) -> None:
-    assert all(isinstance(line.text, str) for line in lines.Teller().take(event, BEGAN))
+    assert all(isinstance(line.text, str) for line in lines.Reporter().take(event, BEGAN))
 
 
 def test_no_line_shows_a_key_or_moves_the_cursor() -> None:
     key = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
     journal = Journal().begin([["inference-1"]]).add("decision", text=f"the key {key}\n\x1b[2J\rwas seen")
-    assert told(journal)[1] == "rollout    0:00  the key sk-… [2J was seen"
+    assert lines_of(journal)[1] == "rollout    0:00  the key sk-… [2J was seen"
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_requests_that_failed_are_in_the_last_line() -> None:
 
 def test_the_message_of_a_gate_is_shortened() -> None:
     journal = Journal().add("gate", host="inference-1", target="vllm-0", passed=False, message=FAILED * 20)
-    assert len(told(journal)[0]) < 500
+    assert len(lines_of(journal)[0]) < 500

@@ -78,7 +78,7 @@ def read(journal: Journal, alive: bool = False) -> Reader:
         assert not [key for key in attributes if key.startswith("on") or key in {"src", "xlink:href", "srcset"}]
         if "href" in attributes:
             assert (attributes["href"] or "").lstrip("#") in ids
-    # Who does not see colours or pictures is told what they say.
+    # What colours and pictures say is there in words too.
     assert all(attributes.get("aria-label") for _name, attributes in reader.found if attributes.get("role") == "img")
     return reader
 
@@ -329,7 +329,7 @@ def test_an_instance_shares_the_lane_of_one_that_is_through() -> None:
     ]
 
 
-def test_the_limit_falls_while_hosts_are_out_also_where_nobody_looked() -> None:
+def test_the_limit_falls_while_hosts_are_out_also_without_a_look() -> None:
     record = fold(good_run().events)
     limits = [(round(at - BEGAN, 1), limit) for at, limit in timeline.limits(record, record["last"])]
     assert limits[:4] == [(2.0, 32.0), (70.0, 64.0), (82.5, 32.0), (150.5, 64.0)]

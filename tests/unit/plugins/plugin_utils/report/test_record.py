@@ -217,7 +217,7 @@ def test_what_is_no_journal_is_an_empty_record(text: str) -> None:
     page(record)
 
 
-def test_events_of_the_future_and_hosts_that_nobody_planned() -> None:
+def test_events_of_the_future_and_unplanned_hosts() -> None:
     journal = Journal().begin([["inference-1"]]).add("eclipse", sun=False).add("step", step="drain")
     journal.step("stranger", "start", 5, instance="sglang-3").outcome("stranger", "failed", "no idea").end()
     record = folded(journal)

@@ -71,8 +71,8 @@ class Journal:
         return self.add(event, **{**planned, **fields})
 
     def turn(self, wave: int, waves: int, hosts: list[str], **load: int) -> Journal:
-        told = {"running": 12, "waiting": 0, "limit": 64, "left": 32, **load}
-        return self.add("turn", wave=wave, waves=waves, hosts=hosts, load=told)
+        known = {"running": 12, "waiting": 0, "limit": 64, "left": 32, **load}
+        return self.add("turn", wave=wave, waves=waves, hosts=hosts, load=known)
 
     def step(self, host: str, step: str, seconds: float = 0.0, instance: str = "vllm-0", attempt: int = 1) -> Journal:
         return self.add("step", host=host, instance=instance, step=step, attempt=attempt).tick(seconds)
@@ -90,8 +90,8 @@ class Journal:
         )
 
     def progress(self, host: str, phase: str, text: str, percent: float | None, seconds: float) -> Journal:
-        told = {"phase": phase, "text": text, "percent": percent, "seconds": seconds}
-        return self.add("progress", host=host, instance="vllm-0", **told)
+        said = {"phase": phase, "text": text, "percent": percent, "seconds": seconds}
+        return self.add("progress", host=host, instance="vllm-0", **said)
 
     def gate(self, host: str, target: str = "vllm-0", passed: bool = True, first: float = 61.0) -> Journal:
         return self.add(
@@ -171,7 +171,7 @@ def rolled_back() -> Journal:
 
 
 def unreachable() -> Journal:
-    """The first host goes away while it starts, and nobody is left to say that the rollout ends."""
+    """The first host goes away while it starts, and no process is left to write the end of the rollout."""
     journal = Journal().begin([["inference-1"], ["inference-2"]]).tick(2).turn(1, 2, ["inference-1"])
     journal.step("inference-1", "drain", 5).drained("inference-1").step("inference-1", "stop", 3)
     journal.step("inference-1", "start", 30)

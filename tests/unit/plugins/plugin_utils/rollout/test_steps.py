@@ -46,9 +46,9 @@ def test_the_page_has_its_bar_with_its_colours_and_its_place_in_the_legend() -> 
 
 @pytest.mark.usefixtures("one_more")
 def test_the_terminal_has_its_line() -> None:
-    teller = lines.Teller()
-    told = [line.text for event in journal().events for line in teller.take(event, event["at"])]
-    assert any(text.endswith("inference-1 vllm-0  cache warm-up") for text in told)
+    reporter = lines.Reporter()
+    written = [line.text for event in journal().events for line in reporter.take(event, event["at"])]
+    assert any(text.endswith("inference-1 vllm-0  cache warm-up") for text in written)
 
 
 @pytest.mark.usefixtures("one_more")
