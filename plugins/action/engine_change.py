@@ -10,6 +10,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import change as changes
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
@@ -32,7 +33,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "change": {"type": "dict", "default": {}},
     "staged": {"type": "dict"},
     "instances": {"type": "list", "elements": "dict", "default": []},
-    "root": {"type": "str", "default": "/opt/inference"},
+    "root": {"type": "str", "default": ENGINE_ROOT},
     "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
     "journal": {"type": "str", "default": ""},
     "rollout": {"type": "str", "default": ""},

@@ -415,6 +415,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import lim
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.keys import (
     clients,
     holder,
@@ -658,11 +659,7 @@ def _sentence(text: str) -> str:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = run(module.params, module.check_mode, module._diff)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

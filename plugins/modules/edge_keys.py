@@ -158,6 +158,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 from ansible_collections.inference.fleet.plugins.module_utils.edge.keys_map import KeysMap
 from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
@@ -348,11 +349,7 @@ def _shown(entries: state.Entries) -> str:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, required_by=REQUIRED_BY, supports_check_mode=True)
-    try:
-        result = run(module.params, module.check_mode, module._diff)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

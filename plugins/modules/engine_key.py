@@ -77,10 +77,10 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint, new_key
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind, units
@@ -133,11 +133,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS, required_if=[("state", "renewed", ["instance"])], supports_check_mode=True
     )
-    try:
-        result = run(module.params, module.check_mode, _runs)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params, module.check_mode, _runs))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import journal, unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import engine_memory
@@ -138,7 +139,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "instances": {"type": "list", "elements": "dict", "required": True},
-            "root": {"type": "path", "default": "/opt/inference"},
+            "root": {"type": "path", "default": ENGINE_ROOT},
             "record_dir": {"type": "path", "default": DIRECTORY},
         },
         supports_check_mode=True,

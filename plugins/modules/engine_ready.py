@@ -120,7 +120,7 @@ import math
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import wait_a_slice
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -134,12 +134,14 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
-def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
+def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Wait as the parameters say; the module's result."""
+    if check:
+        return {"changed": False, "ready": True, "seconds": {}}
     ports = {instance["unit"]: _port(instance) for instance in params["instances"]}
     restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
     seen = wait_a_slice(ports, params["timeout"], params["slice"] or math.inf, params["since"], restarts)
-    result = {"ready": len(seen.seconds) == len(ports), "seconds": _rounded(seen.seconds)}
+    result = {"changed": False, "ready": len(seen.seconds) == len(ports), "seconds": _rounded(seen.seconds)}
     if not params["slice"]:
         return result
     return {**result, "progress": seen.progress, "since": seen.since, "restarts": seen.restarts}
@@ -155,11 +157,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = {"ready": True, "seconds": {}} if module.check_mode else run(module.params)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, **result)
+    finish(module, lambda: run(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

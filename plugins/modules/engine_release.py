@@ -210,6 +210,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, kind, units
@@ -479,7 +480,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": list(STATES), "required": True},
-            "root": {"type": "path", "default": "/opt/inference"},
+            "root": {"type": "path", "default": ENGINE_ROOT},
             "instances": {
                 "type": "list",
                 "elements": "dict",

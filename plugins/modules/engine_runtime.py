@@ -56,31 +56,11 @@ options:
     description: Refuse when the disk has less than this many GiB free.
     type: float
     default: 12
-  programs:
-    description:
-      - Programs that the engine runs while it serves, as P(inference.fleet.wanted_programs#filter) lists them. Without
-        one of them the module fails once the runtime is installed. C(Python.h) is looked for where the runtime's Python
-        has it.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      program:
-        description: Its name.
-        type: str
-        required: true
-      why:
-        description: What needs it, for the message.
-        type: str
-        required: true
-      fix:
-        description: What to do where it is missing, for the message.
-        type: str
-        required: true
   compile_bytecode:
     description: Compile at install, so that no start of an engine has to.
     type: bool
     default: true
+extends_documentation_fragment: inference.fleet.programs
 """
 
 EXAMPLES = r"""
@@ -113,7 +93,11 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import missing_programs
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import (
+    PROGRAMS_ARGUMENT,
+    missing_programs,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.instances.staging import Staging, runtime_link
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import RuntimeSpec, install, is_complete
 
@@ -122,7 +106,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "root": {"type": "path", "default": "/opt/inference/runtimes"},
+            "root": {"type": "path", "default": f"{ENGINE_ROOT}/runtimes"},
             "lock": {"type": "str", "required": True},
             "python": {"type": "str", "required": True},
             "uv_requirement": {"type": "str", "required": True},
@@ -130,16 +114,7 @@ def main() -> None:
             "find_links": {"type": "list", "elements": "path", "default": []},
             "min_free_gib": {"type": "float", "default": 12.0},
             "compile_bytecode": {"type": "bool", "default": True},
-            "programs": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "program": {"type": "str", "required": True},
-                    "why": {"type": "str", "required": True},
-                    "fix": {"type": "str", "required": True},
-                },
-            },
+            "programs": PROGRAMS_ARGUMENT,
         },
         supports_check_mode=True,
     )

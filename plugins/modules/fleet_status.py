@@ -157,6 +157,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, units
@@ -299,8 +300,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "host": {"type": "str", "default": ""},
-            "engine_root": {"type": "path", "default": "/opt/inference"},
-            "state_dir": {"type": "path", "default": "/var/lib/inference"},
+            "engine_root": {"type": "path", "default": ENGINE_ROOT},
+            "state_dir": {"type": "path", "default": STATE_DIRECTORY},
             "first_engine_port": {"type": "int", "default": 8100},
             "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
             **haproxy.SOCKET_ARGUMENTS,

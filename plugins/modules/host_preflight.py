@@ -66,29 +66,11 @@ options:
         description: What to set to use another disk, for the message.
         type: str
         required: true
-  programs:
-    description:
-      - Programs that the host must have, as P(inference.fleet.wanted_programs#filter) lists them.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      program:
-        description: Its name.
-        type: str
-        required: true
-      why:
-        description: What needs it, for the message.
-        type: str
-        required: true
-      fix:
-        description: What to do where it is missing, for the message.
-        type: str
-        required: true
   systems:
     description: Versions by distribution that are supported, by the names of C(/etc/os-release).
     type: dict
     default: {}
+extends_documentation_fragment: inference.fleet.programs
 """
 
 EXAMPLES = r"""
@@ -120,7 +102,10 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text
-from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import missing_programs
+from ansible_collections.inference.fleet.plugins.module_utils.engines.programs import (
+    PROGRAMS_ARGUMENT,
+    missing_programs,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import (
     free_bytes,
     port_problems,
@@ -155,16 +140,7 @@ def main() -> None:
                     "variable": {"type": "str", "required": True},
                 },
             },
-            "programs": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "program": {"type": "str", "required": True},
-                    "why": {"type": "str", "required": True},
-                    "fix": {"type": "str", "required": True},
-                },
-            },
+            "programs": PROGRAMS_ARGUMENT,
             "systems": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,

@@ -99,6 +99,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 
 from ..module_utils.core.errors import FleetError
 from ..module_utils.core.files import read_json, write_atomically
@@ -155,8 +156,8 @@ def main() -> None:
             "digest": {"type": "str", "default": ""},
             "further": {"type": "dict", "default": {}},
             "packages": {"type": "list", "elements": "str", "default": []},
-            "root": {"type": "path", "default": "/opt/inference"},
-            "state_dir": {"type": "path", "default": "/var/lib/inference"},
+            "root": {"type": "path", "default": ENGINE_ROOT},
+            "state_dir": {"type": "path", "default": STATE_DIRECTORY},
             "maps": {"type": "path", "default": "/etc/haproxy/maps"},
             **SOCKET_ARGUMENTS,
         },

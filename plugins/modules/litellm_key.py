@@ -106,6 +106,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import litellm_keys, postgresql
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin as _origin
 
@@ -202,11 +203,7 @@ def _bounds(team: litellm_keys.Row) -> str:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, required_if=REQUIRED_IF, supports_check_mode=True)
-    try:
-        result = run(module.params, module.check_mode, module._diff)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

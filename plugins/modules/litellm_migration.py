@@ -69,6 +69,7 @@ import uuid
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import migrations, postgresql
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -122,11 +123,7 @@ def _apply(database: t.Any, migration: migrations.Migration, place: str) -> None
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = run(module.params, module.check_mode)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

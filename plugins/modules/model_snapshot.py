@@ -221,6 +221,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Problem
 from ansible_collections.inference.fleet.plugins.module_utils.model.snapshot import Keeper
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import Units
@@ -247,7 +248,7 @@ _OPTIONS: dict[str, dict[str, t.Any]] = {
     "verify": {"type": "str", "choices": ["size", "full"], "default": "size"},
     "parallel": {"type": "int", "default": 8},
     "environment": {"type": "dict", "default": {}},
-    "engine_root": {"type": "path", "default": "/opt/inference"},
+    "engine_root": {"type": "path", "default": ENGINE_ROOT},
     "lock": {"type": "str", "default": ""},
     "lock_python": {"type": "str", "default": ">=3.10"},
     "uv_requirement": {"type": "str", "default": ""},

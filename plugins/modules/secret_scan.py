@@ -243,7 +243,7 @@ import dataclasses
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.secrets.files import FileSearch
 from ansible_collections.inference.fleet.plugins.module_utils.secrets.journal import journal_command, search_journal
 from ansible_collections.inference.fleet.plugins.module_utils.secrets.processes import search_processes
@@ -293,11 +293,7 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = run(module.params)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(**result)
+    finish(module, lambda: run(module.params))
 
 
 if __name__ == "__main__":

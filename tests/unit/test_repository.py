@@ -229,3 +229,24 @@ def test_documentation_of_modules_is_yaml(path: Path) -> None:
     assert set(documented) == {"DOCUMENTATION", "EXAMPLES", "RETURN"}
     for name, text in documented.items():
         assert isinstance(yaml.safe_load(text), (dict, list, type(None))), name
+
+
+def test_the_directory_of_the_engines_is_written_down_once() -> None:
+    """Python has it in core/paths.py, role engine as the default of engine_root. A program that runs alone on a host
+    can use neither, and some tasks need the path without that role."""
+    code = {
+        path.name
+        for path in ROOT.glob("plugins/**/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and str(node.value).startswith("/opt/inference")
+    }
+    assert code == {"paths.py", "fetch.py"}
+    settings = [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("playbooks/**/*.yml")]
+    named = {str(path.relative_to(ROOT)): path.read_text().count("/opt/inference") for path in settings}
+    assert {path: count for path, count in named.items() if count} == {
+        "playbooks/check_secrets.yml": 1,
+        "roles/engine/defaults/main.yml": 1,
+        "roles/engine/meta/argument_specs.yml": 1,
+        "roles/preflight/defaults/main.yml": 1,
+        "roles/preflight/meta/argument_specs.yml": 1,
+    }

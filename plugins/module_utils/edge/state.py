@@ -10,6 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.engines import metrics
 
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
@@ -19,7 +20,7 @@ ENGINE_KEY_MAP_PATH = "/etc/haproxy/maps/engine_key.map"
 UPSTREAM_KEY_MAP_PATH = "/etc/haproxy/maps/upstream_key.map"
 DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
 ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
-DRAIN_RECORD_PATH = "/var/lib/inference/drain.json"
+DRAIN_RECORD_PATH = f"{STATE_DIRECTORY}/drain.json"
 
 #: How the names of the backends begin that lead to instances; see the role's template.
 BACKEND_PREFIX = "instances_"

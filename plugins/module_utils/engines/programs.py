@@ -69,6 +69,19 @@ def wanted_programs(
     ]
 
 
+#: The argument of a module that looks for programs; documented once, in the fragment programs.
+PROGRAMS_ARGUMENT: dict[str, t.Any] = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "program": {"type": "str", "required": True},
+        "why": {"type": "str", "required": True},
+        "fix": {"type": "str", "required": True},
+    },
+}
+
+
 def missing_programs(wanted: t.Iterable[dict[str, t.Any]], python: str = "") -> list[str]:
     """What is wrong with this host, one sentence for each program that it does not have.
 

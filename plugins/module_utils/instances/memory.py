@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.core.values import plain_name
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import EngineMemory, as_reported
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind
 
 #: Where the records are on a host, one file for each instance.
-DIRECTORY = "/var/lib/inference/memory"
+DIRECTORY = f"{STATE_DIRECTORY}/memory"
 
 
 def record_of(

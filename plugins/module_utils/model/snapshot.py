@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
     write_atomically,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     MANIFEST,
@@ -45,7 +46,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.wanted impor
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import install, is_complete
 
 FAST_DISK = "/opt/dlami/nvme"
-SLOW_DISK = "/var/lib/inference/models"
+SLOW_DISK = f"{STATE_DIRECTORY}/models"
 
 
 @dataclasses.dataclass

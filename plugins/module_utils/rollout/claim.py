@@ -9,8 +9,9 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 
-PATH = "/var/lib/inference/rollout.json"
+PATH = f"{STATE_DIRECTORY}/rollout.json"
 
 
 @dataclasses.dataclass(frozen=True)

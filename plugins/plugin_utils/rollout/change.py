@@ -14,6 +14,7 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.present import instance_now
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
@@ -65,7 +66,7 @@ class Settings:
     """
 
     host: str
-    root: str = "/opt/inference"
+    root: str = ENGINE_ROOT
     edge_url: str = "http://127.0.0.1:8000"
     journal: str = ""
     rollout: str = ""

@@ -353,5 +353,29 @@ def unstarted(tmp_path: Path, engines: list[Recorder]) -> t.Iterator[Edge]:
 
 @pytest.fixture
 def edge(unstarted: Edge) -> Edge:
-    """An edge of this test's own; further fixtures in the test files share one where that is enough."""
+    """An edge of this test's own; test files share one where that is enough, see shared_edge."""
     return unstarted.start_and_wait()
+
+
+Shared = tuple[Edge, list[Recorder]]
+
+
+@contextlib.contextmanager
+def sharing(tmp_path_factory: pytest.TempPathFactory, **variables: t.Any) -> t.Iterator[Shared]:
+    """An edge for a whole file, and its engines, for a fixture ``shared``: no test may change it."""
+    with two_engines() as engines, unstarted_edge(tmp_path_factory.mktemp("edge"), engines) as edge:
+        yield edge.start_and_wait(**variables), engines
+
+
+@pytest.fixture
+def shared_edge(shared: Shared) -> Edge:
+    """For a file whose tests share one, in place of ``edge``."""
+    return shared[0]
+
+
+@pytest.fixture
+def shared_engines(shared: Shared) -> list[Recorder]:
+    """The same in place of ``engines``; they have seen nothing yet."""
+    for engine in shared[1]:
+        engine.seen.clear()
+    return shared[1]

@@ -8,7 +8,16 @@ import typing as t
 
 import pytest
 
-from tests.integration.edge.conftest import KEY, Answer, Edge, error_of, two_engines, unstarted_edge
+from tests.integration.edge.conftest import (
+    KEY,
+    Answer,
+    Edge,
+    Shared,
+    error_of,
+    shared_edge,
+    shared_engines,
+    sharing,
+)
 from tests.integration.edge.engine import Recorder
 
 ORIGIN = "https://chat.example.com"
@@ -16,22 +25,12 @@ OTHER = "http://localhost:3000"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[tuple[Edge, list[Recorder]]]:
-    """One edge for all: nothing here changes it."""
-    with two_engines() as engines, unstarted_edge(tmp_path_factory.mktemp("edge"), engines) as edge:
-        yield edge.start_and_wait(edge_cors_origins=[ORIGIN, OTHER]), engines
+def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Shared]:
+    with sharing(tmp_path_factory, edge_cors_origins=[ORIGIN, OTHER]) as both:
+        yield both
 
 
-@pytest.fixture
-def edge(shared: tuple[Edge, list[Recorder]]) -> Edge:
-    return shared[0]
-
-
-@pytest.fixture
-def engines(shared: tuple[Edge, list[Recorder]]) -> list[Recorder]:
-    for engine in shared[1]:
-        engine.seen.clear()
-    return shared[1]
+edge, engines = shared_edge, shared_engines
 
 
 def says(edge: Edge, status: int, body: t.Any, content_type: str = "application/json") -> Answer:

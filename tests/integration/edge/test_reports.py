@@ -8,7 +8,14 @@ import typing as t
 
 import pytest
 
-from tests.integration.edge.conftest import KEY, Edge, error_of, eventually, two_engines, unstarted_edge
+from tests.integration.edge.conftest import (
+    KEY,
+    Edge,
+    Shared,
+    error_of,
+    eventually,
+    sharing,
+)
 from tests.integration.edge.engine import Recorder
 
 CHAT = "/v1/chat/completions"
@@ -17,10 +24,9 @@ LARGE = b"{" + b" " * 299_998 + b"}"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[tuple[Edge, list[Recorder]]]:
-    """One edge for all that does not change it."""
-    with two_engines() as engines, unstarted_edge(tmp_path_factory.mktemp("edge"), engines) as edge:
-        yield edge.start_and_wait(), engines
+def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Shared]:
+    with sharing(tmp_path_factory) as both:
+        yield both
 
 
 def begin(edge: Edge, key: str) -> socket.socket:
@@ -31,7 +37,7 @@ def begin(edge: Edge, key: str) -> socket.socket:
     return connection
 
 
-def test_a_client_that_waits_for_100_is_told_to_go_on(shared: tuple[Edge, list[Recorder]]) -> None:
+def test_a_client_that_waits_for_100_is_told_to_go_on(shared: Shared) -> None:
     with begin(shared[0], KEY) as connection:
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(LARGE)
@@ -42,17 +48,17 @@ def test_a_client_that_waits_for_100_is_told_to_go_on(shared: tuple[Edge, list[R
             answer += received
 
 
-def test_without_a_live_key_it_is_refused_before_it_sends(shared: tuple[Edge, list[Recorder]]) -> None:
+def test_without_a_live_key_it_is_refused_before_it_sends(shared: Shared) -> None:
     with begin(shared[0], "sk-wrong") as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize("header", ["a" * 14_000, "中文".encode().decode("latin-1")])
-def test_long_headers_and_those_beyond_ascii_pass(shared: tuple[Edge, list[Recorder]], header: str) -> None:
+def test_long_headers_and_those_beyond_ascii_pass(shared: Shared, header: str) -> None:
     assert shared[0].status("/v1/models", KEY, X_Title=header) == 200
 
 
-def test_a_compressed_body_arrives_as_it_is(shared: tuple[Edge, list[Recorder]]) -> None:
+def test_a_compressed_body_arrives_as_it_is(shared: Shared) -> None:
     """No part of the service unpacks one: the request guard says that it is no JSON."""
     edge, engines = shared
     body = gzip.compress(b"{}" * 1000)

@@ -12,31 +12,23 @@ from tests.integration.edge.conftest import (
     ENGINE_KEY,
     KEY,
     Edge,
+    Shared,
     error_of,
     eventually,
-    two_engines,
-    unstarted_edge,
+    shared_edge,
+    shared_engines,
+    sharing,
 )
 from tests.integration.edge.engine import Recorder
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[tuple[Edge, list[Recorder]]]:
-    """One edge for all: nothing here changes it."""
-    with two_engines() as engines, unstarted_edge(tmp_path_factory.mktemp("edge"), engines) as edge:
-        yield edge.start_and_wait(), engines
+def shared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Shared]:
+    with sharing(tmp_path_factory) as both:
+        yield both
 
 
-@pytest.fixture
-def edge(shared: tuple[Edge, list[Recorder]]) -> Edge:
-    return shared[0]
-
-
-@pytest.fixture
-def engines(shared: tuple[Edge, list[Recorder]]) -> list[Recorder]:
-    for engine in shared[1]:
-        engine.seen.clear()
-    return shared[1]
+edge, engines = shared_edge, shared_engines
 
 
 def seen(engines: list[Recorder]) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -147,6 +148,15 @@ class Host:
 
     def fetch(self, spec: Spec) -> tuple[int, str]:
         return self.run("fetch", spec.slug)
+
+    def kill_half_way(self, spec: Spec, hub: fake_hub.Hub) -> int:
+        """Begin a fetch and kill it in the middle; how many bytes are there."""
+        hub.faults.bytes_per_second = 4 * 1024 * 1024
+        process = self.start("fetch", spec.slug)
+        wait_until(lambda: self.status(spec).get("done_bytes", 0) > 5 * 1024 * 1024)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return fetching.present_bytes(spec, spec.wanted)
 
     def status(self, spec: Spec) -> dict[str, t.Any]:
         return fetching.read_document(str(self.run_directory / f"{spec.slug}.json")) or {}

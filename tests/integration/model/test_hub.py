@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -44,13 +43,8 @@ def test_a_second_fetch_asks_nobody(host: Host, hub: Hub) -> None:
 def test_a_killed_download_goes_on_where_it_was(host: Host, hub: Hub) -> None:
     files = model_files(8)
     hub.commit(MODEL, files)
-    hub.faults.bytes_per_second = 4 * 1024 * 1024
     spec = host.plan(hub)
-    process = host.start("fetch", spec.slug)
-    wait_until(lambda: host.status(spec).get("done_bytes", 0) > 5 * 1024 * 1024)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    there = fetching.present_bytes(spec, spec.wanted)
+    there = host.kill_half_way(spec, hub)
     assert there > 5 * 1024 * 1024
     assert fetching.unfinished(spec, spec.wanted), "an interrupted download must not pass for a model"
     assert not os.path.exists(spec.directory(spec.wanted))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 
 from tests.fakes.hub import Hub
-from tests.integration.model.conftest import MODEL, Host, assert_complete, model_files, wait_until
+from tests.integration.model.conftest import MODEL, Host, assert_complete, model_files
 
 _UPLOAD = """
 import json, sys, hf_xet
@@ -55,13 +53,7 @@ def test_large_files_come_from_xet_storage(host: Host, hub: Hub, files: dict[str
 
 def test_a_killed_xet_download_goes_on_where_it_was(host: Host, hub: Hub, files: dict[str, bytes]) -> None:
     # The store is too fast to be caught in the middle: the first half comes slowly over HTTP.
-    hub.faults.bytes_per_second = 4 * 1024 * 1024
-    spec = host.plan(hub)
-    process = host.start("fetch", spec.slug)
-    wait_until(lambda: host.status(spec).get("done_bytes", 0) > 5 * 1024 * 1024)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    there = fetching.present_bytes(spec, spec.wanted)
+    there = host.kill_half_way(host.plan(hub), hub)
     spec = host.plan(hub, transfer="xet")
     hub.requests.clear()
     code, output = host.fetch(spec)
