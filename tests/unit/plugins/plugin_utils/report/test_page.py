@@ -171,6 +171,12 @@ def test_one_that_did_not_begin_has_no_timeline() -> None:
     assert "Timeline" not in text
 
 
+def test_variables_are_shown_as_they_were_given() -> None:
+    given = {"rollout_waves": [1, "50%"], "rollout_accept_downtime": False, "rollout_pause": 0}
+    text = read(Journal().begin([["inference-1"]], variables=given).end()).text
+    assert "rollout_waves [1, '50%'] rollout_accept_downtime False rollout_pause 0" in text
+
+
 def test_what_clients_noticed_is_said_though_it_finished() -> None:
     journal = good_run()
     counted = [{"inference-1": {"health": 200, "responses": {"2xx": 90 * n, "5xx": 3 * n}}} for n in (1, 2)]
