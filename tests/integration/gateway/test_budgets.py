@@ -9,7 +9,7 @@ import typing as t
 import pytest
 
 from tests.integration.gateway.conftest import Redis
-from tests.unit.litellm.conftest import load
+from tests.unit.litellm.conftest import SCHEMA, load
 
 COST = 0.5
 
@@ -24,6 +24,7 @@ class Clock:
 
 @pytest.fixture
 def clients() -> types.ModuleType:
+    load("client_schema", SCHEMA)
     return load("fleet_clients")
 
 
