@@ -80,7 +80,7 @@ def test_a_part_of_a_playbook_is_refused(play: t.Callable[..., Answer]) -> None:
 
 def test_a_page_finds_its_templates_and_stylesheets(user: Path) -> None:
     folder = "ansible_collections.inference.fleet.plugins.plugin_utils.report"
-    code = f"from {folder}.page import page; from {folder}.record import fold; print(page(fold([])))"
+    code = f"from {folder}.page import render_page; from {folder}.record import fold; print(render_page(fold([])))"
     made = subprocess.run(
         [sys.executable, "-c", code],
         cwd=user,

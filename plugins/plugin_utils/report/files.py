@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, write_atomically
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import page
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import render_page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
 
@@ -36,7 +36,7 @@ def write(directory: str, alive: bool) -> dict[str, t.Any]:
     """
     record = _from_journal(directory, alive)
     write_atomically(os.path.join(directory, RECORD), json.dumps(record, indent=1, default=str) + "\n", _MODE)
-    write_atomically(os.path.join(directory, PAGE), page(record), _MODE)
+    write_atomically(os.path.join(directory, PAGE), render_page(record), _MODE)
     return record
 
 

@@ -26,7 +26,7 @@ _ANSWER = 160
 _KINDS = {words.DONE: "ok", words.NOT_BEGUN: "muted", words.IN_TURN: "run"}
 
 
-class Host(t.NamedTuple):
+class HostView(t.NamedTuple):
     """A host of a record.
 
     Attributes:
@@ -96,7 +96,7 @@ class Host(t.NamedTuple):
         for label, instance in self.record["instances"].items():
             for one in instance["progress"]:
                 at = "" if one["seconds"] is None else f"+{one['seconds']:.0f} s "
-                lines.append(f"{label} {at}{said(one)}")
+                lines.append(f"{label} {at}{describe_progress(one)}")
         return lines
 
 
@@ -110,20 +110,20 @@ class Speed(t.NamedTuple):
     gates: int
 
 
-def in_order(record: Record) -> list[Host]:
+def sort_hosts(record: Record) -> list[HostView]:
     """The hosts as they had their turns; those that had none come last."""
 
     def place(name: str) -> tuple[float, float, list[t.Any]]:
         began, wave = record["hosts"][name]["began"], record["hosts"][name]["wave"]
-        return (math.inf if began is None else began, math.inf if wave is None else wave, natural(name))
+        return (math.inf if began is None else began, math.inf if wave is None else wave, split_numbers(name))
 
     return [
-        Host(name, f"h{number}", words.state(record, name), record["hosts"][name])
+        HostView(name, f"h{number}", words.state(record, name), record["hosts"][name])
         for number, name in enumerate(sorted(record["hosts"], key=place), 1)
     ]
 
 
-def natural(name: str) -> list[t.Any]:
+def split_numbers(name: str) -> list[t.Any]:
     """A key that sorts inference-2 before inference-10."""
     parts: list[t.Any] = []
     for letter in name:
@@ -136,7 +136,7 @@ def natural(name: str) -> list[t.Any]:
     return parts
 
 
-def change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
+def describe_change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
     """What becomes of an instance's engine and model, in words; None where there was none."""
     parts = []
     for name in (_software, _model):
@@ -148,7 +148,7 @@ def change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> s
     return ", ".join(parts) or words.NOTHING
 
 
-def release_change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
+def describe_release(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
     """What becomes of an instance's release, in words."""
     old, new = _field(before, "release"), _field(after, "release")
     if old and old == new:
@@ -170,7 +170,7 @@ def _model(of: dict[str, t.Any] | None) -> str:
     return f"{model}@{short_revision(revision)}" if model and revision else model
 
 
-def drains(hosts: t.Iterable[Host]) -> list[tuple[str, str, dict[str, t.Any]]]:
+def find_drains(hosts: t.Iterable[HostView]) -> list[tuple[str, str, dict[str, t.Any]]]:
     """Every drain, with host and instance; one of a whole host counts once."""
     found = []
     for host in hosts:
@@ -182,10 +182,10 @@ def drains(hosts: t.Iterable[Host]) -> list[tuple[str, str, dict[str, t.Any]]]:
     return found
 
 
-def in_flight(hosts: t.Iterable[Host]) -> list[list[str]]:
+def list_in_flight(hosts: t.Iterable[HostView]) -> list[list[str]]:
     """What was in flight when a drain reached its limit: host, instance, client, age, time waited."""
     rows = []
-    for host, name, drain in drains(hosts):
+    for host, name, drain in find_drains(hosts):
         if drain["idle"]:
             continue
         limit = words.duration(drain["waited"])
@@ -198,7 +198,7 @@ def in_flight(hosts: t.Iterable[Host]) -> list[list[str]]:
     return rows
 
 
-def plan(hosts: t.Iterable[Host]) -> list[list[t.Any]]:
+def list_plan(hosts: t.Iterable[HostView]) -> list[list[t.Any]]:
     """Each instance: its host and wave, what becomes of it and of its release, why, and how long its host took."""
     rows: list[list[t.Any]] = []
     for host in hosts:
@@ -206,14 +206,14 @@ def plan(hosts: t.Iterable[Host]) -> list[list[t.Any]]:
         whole = [host.name, words.NOTHING if of["wave"] is None else str(of["wave"])]
         times = [words.duration(of["expected_seconds"]), words.duration(of["seconds"])]
         for label, one in of["instances"].items():
-            becomes = (change(one["from"], one["to"]), release_change(one["from"], one["to"]))
+            becomes = (describe_change(one["from"], one["to"]), describe_release(one["from"], one["to"]))
             rows.append([*whole, label, becomes, one["reason"] or words.NOTHING, *times])
             # What is the host's stands in its first row.
             whole, times = ["", ""], ["", ""]
     return rows
 
 
-def speed(hosts: t.Iterable[Host]) -> Speed | None:
+def measure_speed(hosts: t.Iterable[HostView]) -> Speed | None:
     """What the gates measured; nothing where none did."""
     seen = [gate for host in hosts for gate in host.gates if gate["passed"] and gate["figures"]]
     # Figures through the edge say how busy the fleet was.
@@ -247,7 +247,7 @@ def _figures(value: t.Any) -> dict[str, t.Any]:
 # A gate
 
 
-def measured(gate: dict[str, t.Any]) -> list[list[str]]:
+def compare_figures(gate: dict[str, t.Any]) -> list[list[str]]:
     """A gate's figures beside those of the last good one."""
     now, before = _figures(gate["figures"]), _figures(gate.get("good"))
     rows = []
@@ -263,7 +263,7 @@ def _figure(value: float | None, unit: str, places: int) -> str:
     return words.NOTHING if value is None else f"{value:.{places}f} {unit}".strip()
 
 
-def checked(gate: dict[str, t.Any]) -> list[list[t.Any]]:
+def list_checks(gate: dict[str, t.Any]) -> list[list[t.Any]]:
     """A gate's checks: name, whether it passed, how long it took, what came back."""
     return [
         [
@@ -312,7 +312,7 @@ def _evidence(found: t.Any) -> str:
     return ", ".join([*parts, measured] if measured else parts)
 
 
-def said(progress: dict[str, t.Any]) -> str:
+def describe_progress(progress: dict[str, t.Any]) -> str:
     """What an engine is doing, in a few words."""
     text = words.line(progress["text"] or progress["phase"].replace("_", " "), 120)
     percent = as_number(progress["percent"])

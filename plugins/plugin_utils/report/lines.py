@@ -180,7 +180,7 @@ class Reporter:
         going.phase, going.phase_at = phase, at
         seconds = as_number(event.get("seconds"))
         since = at - going.began if seconds is None else seconds
-        said = hosts.said({"text": _text(event, "text"), "phase": phase, "percent": event.get("percent")})
+        said = hosts.describe_progress({"text": _text(event, "text"), "phase": phase, "percent": event.get("percent")})
         return [Line(f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {said}", DETAIL)]
 
     def _on_drained(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
@@ -240,7 +240,7 @@ def summary(record: dict[str, t.Any], page: str) -> list[Line]:
     how = "in" if outcome == "finished" else "after"
     done = f"{totals['done']} of {words.count(totals['hosts'], 'host')} done"
     parts = [done, *words.others(record)]
-    failed, sent = traffic.driven(record)
+    failed, sent = traffic.count_requests(record)
     if sent:
         parts.append(f"{words.grouped(failed)} of {words.grouped(sent)} watched requests failed")
     text = f"rollout {outcome} {how} {words.duration(totals['working_seconds'])}: {', '.join(parts)}"

@@ -9,17 +9,17 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, traffic, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.template import render
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.timeline import timeline
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.timeline import draw_timeline
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
 Record = dict[str, t.Any]
 
 
-def page(record: Record) -> str:
+def render_page(record: Record) -> str:
     """The page of a record that fold() made."""
-    shown = hosts.in_order(record)
-    drains = [drain for _host, _name, drain in hosts.drains(shown)]
-    failed, sent = traffic.driven(record)
+    shown = hosts.sort_hosts(record)
+    drains = [drain for _host, _name, drain in hosts.find_drains(shown)]
+    failed, sent = traffic.count_requests(record)
     return render(
         "rollout.html.j2",
         record=record,
@@ -27,33 +27,36 @@ def page(record: Record) -> str:
         verb=record["verb"] or "rollout",
         hosts=shown,
         steps=steps.STEPS,
-        timeline=timeline(record, shown),
-        changes=changes(record),
+        timeline=draw_timeline(record, shown),
+        changes=count_changes(record),
         others=words.others(record),
         drains=drains,
         busy_drains=[drain for drain in drains if not drain["idle"]],
         longest_drain=max((drain["waited"] or 0.0 for drain in drains), default=0.0),
-        in_flight=hosts.in_flight(shown),
+        in_flight=hosts.list_in_flight(shown),
         failed=failed,
         sent=sent,
-        reports=[(traffic.line(of), traffic.figures(of), traffic.errors(of)) for of in traffic.reports(record)],
-        speed=hosts.speed(shown),
-        measured=hosts.measured,
-        checked=hosts.checked,
-        plan=hosts.plan(shown),
-        runs=_runs(record),
+        reports=[
+            (traffic.summarize(of), traffic.list_figures(of), traffic.list_errors(of))
+            for of in traffic.list_reports(record)
+        ],
+        speed=hosts.measure_speed(shown),
+        compare_figures=hosts.compare_figures,
+        list_checks=hosts.list_checks,
+        plan=hosts.list_plan(shown),
+        runs=_list_runs(record),
     )
 
 
-def changes(record: Record) -> list[str]:
+def count_changes(record: Record) -> list[str]:
     """What becomes of the instances, before and after, and of how many."""
     counted: dict[str, int] = {}
     for host in record["hosts"].values():
         for instance in host["instances"].values():
             if instance["from"] or instance["to"]:
-                text = hosts.change(instance["from"], instance["to"])
+                text = hosts.describe_change(instance["from"], instance["to"])
                 if _same(instance):
-                    text += f", {hosts.release_change(instance['from'], instance['to'])}"
+                    text += f", {hosts.describe_release(instance['from'], instance['to'])}"
                 counted[text] = counted.get(text, 0) + 1
     return [f"{text} ({words.count(count, 'instance')})" for text, count in counted.items()]
 
@@ -64,7 +67,7 @@ def _same(instance: dict[str, t.Any]) -> bool:
     return all(before.get(name) == after.get(name) for name in ("engine", "version", "model", "revision"))
 
 
-def _runs(record: Record) -> list[list[str]]:
+def _list_runs(record: Record) -> list[list[str]]:
     """Who walked, where and when, and how many hosts were planned."""
     return [
         [

@@ -13,7 +13,7 @@ import math
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import traffic, words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import Host
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import HostView
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
@@ -52,10 +52,10 @@ class Tick(t.NamedTuple):
     clock: str
 
 
-class Row(t.NamedTuple):
+class HostRow(t.NamedTuple):
     """A host: its bars, in as many lanes as happened at the same time, and what is marked over all of them."""
 
-    host: Host
+    host: HostView
     short: str
     lanes: list[list[Bar]]
     marks: list[Bar]
@@ -70,7 +70,7 @@ class Column(t.NamedTuple):
     upper: float
 
 
-class Load(t.NamedTuple):
+class LoadChart(t.NamedTuple):
     """Requests that ran and waited, when that was looked at, and how many could have: no ``path`` if far more."""
 
     looks: list[Bar]
@@ -82,7 +82,7 @@ class Load(t.NamedTuple):
     most: float
 
 
-class Traffic(t.NamedTuple):
+class TrafficChart(t.NamedTuple):
     """Failures and answers that the traffic driver saw."""
 
     columns: list[Column]
@@ -101,9 +101,9 @@ class Timeline:
     breaks: list[Bar]
     bands: list[Bar]
     pauses: list[Bar]
-    rows: list[Row]
-    load: Load | None
-    traffic: Traffic | None
+    rows: list[HostRow]
+    load: LoadChart | None
+    traffic: TrafficChart | None
     edges: list[Bar]
 
 
@@ -180,7 +180,7 @@ class Axis:
         return columns
 
 
-def timeline(record: Record, hosts: t.Sequence[Host]) -> Timeline:
+def draw_timeline(record: Record, hosts: t.Sequence[HostView]) -> Timeline:
     """The picture of a record that fold() made.
 
     Args:
@@ -188,9 +188,9 @@ def timeline(record: Record, hosts: t.Sequence[Host]) -> Timeline:
         hosts: its hosts, in the order in which they are shown.
     """
     last = 0.0 if record["last"] is None else record["last"]
-    axis = Axis([(run["at"], _end(run, last)) for run in record["runs"]])
+    axis = Axis([(run["at"], _find_end(run, last)) for run in record["runs"]])
     form = "%H:%M:%S" if axis.seconds < 3600 else "%H:%M"
-    shown = short([host.name for host in hosts])
+    shown = shorten([host.name for host in hosts])
     taken = [step for host in hosts for one in host.record["instances"].values() for step in one["steps"]]
     return Timeline(
         used={step["step"] for step in taken},
@@ -201,36 +201,40 @@ def timeline(record: Record, hosts: t.Sequence[Host]) -> Timeline:
             for began, ended in axis.breaks
         ],
         bands=[
-            axis.bar(wave["began"], _end(wave, last), f"band band{number % 2}", _wave_title(wave), _wave_label(wave))
+            axis.bar(
+                wave["began"], _find_end(wave, last), f"band band{number % 2}", _describe_wave(wave), _label_wave(wave)
+            )
             for number, wave in enumerate(record["waves"])
         ],
         pauses=[
-            axis.bar(pause["began"], _end(pause, last), "pause", f"pause of {words.duration(pause['seconds'])}")
+            axis.bar(pause["began"], _find_end(pause, last), "pause", f"pause of {words.duration(pause['seconds'])}")
             for pause in record["pauses"]
         ],
-        rows=[Row(host, shown[host.name], _lanes(host, axis, last), _marks(host, axis)) for host in hosts],
-        load=_load(record, axis, last),
-        traffic=_traffic(record, axis),
-        edges=_edges(record, axis),
+        rows=[
+            HostRow(host, shown[host.name], _draw_lanes(host, axis, last), _mark_failures(host, axis)) for host in hosts
+        ],
+        load=_draw_load(record, axis, last),
+        traffic=_draw_traffic(record, axis),
+        edges=_draw_edges(record, axis),
     )
 
 
-def _end(span: dict[str, t.Any], last: float) -> float:
+def _find_end(span: dict[str, t.Any], last: float) -> float:
     return last if span["ended"] is None else float(span["ended"])
 
 
-def _wave_title(wave: dict[str, t.Any]) -> str:
+def _describe_wave(wave: dict[str, t.Any]) -> str:
     return f"Wave {wave['number']} of {wave['of']}: {words.named(wave['hosts'])}; {words.duration(wave['seconds'])}"
 
 
-def _wave_label(wave: dict[str, t.Any]) -> str:
+def _label_wave(wave: dict[str, t.Any]) -> str:
     return "" if wave["number"] is None else str(wave["number"])
 
 
 # The hosts
 
 
-def short(names: t.Sequence[str]) -> dict[str, str]:
+def shorten(names: t.Sequence[str]) -> dict[str, str]:
     """Names that fit beside the timeline: without the domain that all have, and without the middle of what is long."""
     domains = {name.partition(".")[2] for name in names}
     domain = domains.pop() if len(domains) == 1 else ""
@@ -246,7 +250,7 @@ def short(names: t.Sequence[str]) -> dict[str, str]:
 def share_lanes(instances: dict[str, t.Any], last: float) -> list[list[str]]:
     """Instances in as few lanes as keep apart what happened at the same time."""
     spans = {
-        name: [(step["began"], _end(step, last)) for step in instance["steps"]]
+        name: [(step["began"], _find_end(step, last)) for step in instance["steps"]]
         for name, instance in instances.items()
         if instance["steps"]
     }
@@ -262,9 +266,9 @@ def share_lanes(instances: dict[str, t.Any], last: float) -> list[list[str]]:
     return lanes
 
 
-def _lanes(host: Host, axis: Axis, last: float) -> list[list[Bar]]:
+def _draw_lanes(host: HostView, axis: Axis, last: float) -> list[list[Bar]]:
     """The bars of a host: its turns in every lane, and each instance's steps and failed gates in one."""
-    turns = [(one["began"], _end(one, last)) for one in host.record["tries"]]
+    turns = [(one["began"], _find_end(one, last)) for one in host.record["tries"]]
     lanes = []
     for names in share_lanes(host.record["instances"], last) or [[]]:
         bars = [
@@ -274,14 +278,14 @@ def _lanes(host: Host, axis: Axis, last: float) -> list[list[Bar]]:
         for name in names:
             instance = host.record["instances"][name]
             for step in instance["steps"]:
-                bars += _step(axis, f"{host.name} {name}", step, last)
-            bars += _failed(axis, instance["gates"])
+                bars += _draw_step(axis, f"{host.name} {name}", step, last)
+            bars += _mark_gates(axis, instance["gates"])
         lanes.append(bars)
     return lanes
 
 
-def _step(axis: Axis, who: str, step: dict[str, t.Any], last: float) -> list[Bar]:
-    ended = _end(step, last)
+def _draw_step(axis: Axis, who: str, step: dict[str, t.Any], last: float) -> list[Bar]:
+    ended = _find_end(step, last)
     name, again = steps.label(step["step"]), step["attempt"] > 1
     state = ", broken off" if step["broken"] else ", still going on" if step["ended"] is None else ""
     took = f"{words.duration(ended - step['began'])} from {words.clock(step['began'])}"
@@ -292,22 +296,22 @@ def _step(axis: Axis, who: str, step: dict[str, t.Any], last: float) -> list[Bar
     return [bar, axis.cross(ended, title)] if step["broken"] else [bar]
 
 
-def _failed(axis: Axis, gates: t.Iterable[dict[str, t.Any]]) -> list[Bar]:
+def _mark_gates(axis: Axis, gates: t.Iterable[dict[str, t.Any]]) -> list[Bar]:
     failed = [gate["at"] for gate in gates if not gate["passed"]]
     return [axis.cross(at, f"gate failed at {words.clock(at)}") for at in failed]
 
 
-def _marks(host: Host, axis: Axis) -> list[Bar]:
+def _mark_failures(host: HostView, axis: Axis) -> list[Bar]:
     """Where a gate of the whole host failed, and where a try came to a bad end."""
     bad = [one for one in host.record["tries"] if one["outcome"] not in (None, "done", "rolled_back", "unrecorded")]
     crosses = [axis.cross(one["ended"], words.outcome(one["outcome"])) for one in bad]
-    return [*_failed(axis, host.record["gates"]), *crosses]
+    return [*_mark_gates(axis, host.record["gates"]), *crosses]
 
 
 # The load, and what clients got
 
 
-def _busy(record: Record) -> list[tuple[float, Counts]]:
+def _list_load(record: Record) -> list[tuple[float, Counts]]:
     """Moments with what ran and waited."""
     points = [(load["at"], (load["running"], load["waiting"])) for load in record["loads"]]
     for wave in record["waves"]:
@@ -317,13 +321,13 @@ def _busy(record: Record) -> list[tuple[float, Counts]]:
     return points
 
 
-def limits(record: Record, last: float) -> list[tuple[float, float]]:
+def list_limits(record: Record, last: float) -> list[tuple[float, float]]:
     """Moments with what could have run at once from then on."""
     points: list[tuple[float, float]] = [(load["at"], load["limit"]) for load in record["loads"]]
     looked = [at for at, _limit in points]
     for wave in record["waves"]:
         limit, left = (as_number(wave["load"].get(name)) for name in ("limit", "left"))
-        ended = _end(wave, last)
+        ended = _find_end(wave, last)
         if limit is None or left is None or any(wave["began"] < at < ended for at in looked):
             continue
         points.append((wave["began"], left))
@@ -332,10 +336,10 @@ def limits(record: Record, last: float) -> list[tuple[float, float]]:
     return sorted(points, key=lambda point: point[0])
 
 
-def _load(record: Record, axis: Axis, last: float) -> Load | None:
+def _draw_load(record: Record, axis: Axis, last: float) -> LoadChart | None:
     # Of several looks in one column the most requests, and the lowest limit.
-    seen = [(left, width, *map(max, zip(*found))) for left, width, found in axis.columns(_busy(record))]
-    allowed = [(left, width, min(found)) for left, width, found in axis.columns(limits(record, last))]
+    seen = [(left, width, *map(max, zip(*found))) for left, width, found in axis.columns(_list_load(record))]
+    allowed = [(left, width, min(found)) for left, width, found in axis.columns(list_limits(record, last))]
     if not seen or not allowed:
         return None
     busiest = max(running + waiting for _left, _width, running, waiting in seen)
@@ -343,30 +347,30 @@ def _load(record: Record, axis: Axis, last: float) -> Load | None:
     # Against a limit that is far away, a small load would be a line on the ground.
     far = most > 6 * max(busiest, 1)
     top = max(1.15 * (busiest if far else max(busiest, most)), 1.0)
-    columns = [Column(left, width, *_share(top, running, waiting)) for left, width, running, waiting in seen]
+    columns = [Column(left, width, *_scale(top, running, waiting)) for left, width, running, waiting in seen]
     queue = max(waiting for *_, waiting in seen)
     # From one look to the next the load is a guess; where they are few, they are marked.
     looks = [Bar(one.left, 0, "look") for one in columns if len(columns) <= _FEW_LOOKS]
-    return Load(looks, columns, "" if far else _stairs(allowed, top), busiest, queue, least, most)
+    return LoadChart(looks, columns, "" if far else _draw_stairs(allowed, top), busiest, queue, least, most)
 
 
-def _stairs(allowed: list[tuple[float, float, float]], top: float) -> str:
+def _draw_stairs(allowed: list[tuple[float, float, float]], top: float) -> str:
     """A line, as SVG writes it, that is interrupted where nothing is known."""
     path, reached = "", -1.0
     for left, width, limit in allowed:
-        y = 100 - _share(top, limit)[0]
+        y = 100 - _scale(top, limit)[0]
         path += f"V{y:g}" if left - reached < 0.05 else f"M{left:g} {y:g}"
         reached = left + width
         path += f"H{reached:g}"
     return path
 
 
-def _share(top: float, *values: float) -> list[float]:
+def _scale(top: float, *values: float) -> list[float]:
     return [round(100 * value / top, 1) for value in values]
 
 
-def _traffic(record: Record, axis: Axis) -> Traffic | None:
-    reports = traffic.reports(record)
+def _draw_traffic(record: Record, axis: Axis) -> TrafficChart | None:
+    reports = traffic.list_reports(record)
     bucket = max([1.0, *(as_number(report.get("bucket_seconds")) or 1.0 for report in reports)])
     seconds = [
         (at, (as_number(second.get("ok")) or 0.0, as_number(second.get("failed")) or 0.0))
@@ -385,16 +389,16 @@ def _traffic(record: Record, axis: Axis) -> Traffic | None:
     top = max(1.1 * max(bad + good for *_, bad, good in heights), 1.0)
     columns = []
     for left, width, bad, good in heights:
-        lower, upper = _share(top, bad, good)
+        lower, upper = _scale(top, bad, good)
         # One failure among thousands must be seen all the same.
         lower = max(lower, 9.0) if bad else 0.0
         columns.append(Column(left, width, lower, min(upper, 100 - lower)))
     failures = [Bar(left, width, "hover", words.count(bad, "failure")) for left, width, bad, _good in heights if bad]
     good, bad = (sum(counts) for counts in zip(*(counts for *_, seen in found for counts in seen)))
-    return Traffic(columns, failures, good, bad)
+    return TrafficChart(columns, failures, good, bad)
 
 
-def _edges(record: Record, axis: Axis) -> list[Bar]:
+def _draw_edges(record: Record, axis: Axis) -> list[Bar]:
     spans: dict[tuple[float, float], list[str]] = {}
     for error in record["errors"]:
         spans.setdefault((error["began"], error["ended"]), []).append(f"{error['host']} {error['errors']}")

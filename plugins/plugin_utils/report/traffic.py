@@ -27,28 +27,28 @@ _TITLES = {
 }
 
 
-def reports(record: Record) -> list[dict[str, t.Any]]:
+def list_reports(record: Record) -> list[dict[str, t.Any]]:
     """The traffic driver's reports of all runs."""
     return [*record["traffic_before"], *([record["traffic"]] if record["traffic"] else [])]
 
 
-def driven(record: Record) -> tuple[int, int]:
+def count_requests(record: Record) -> tuple[int, int]:
     """Requests and streams that failed, and those that were sent; of all runs."""
     failed = sent = 0
-    for report in reports(record):
+    for report in list_reports(record):
         requests, streams = as_dict(report.get("requests")), as_dict(report.get("streams"))
-        failed += _whole(requests, "failed") + _whole(streams, "failed") + _whole(streams, "cut")
-        sent += _whole(requests, "sent") + _whole(streams, "begun")
+        failed += _count(requests, "failed") + _count(streams, "failed") + _count(streams, "cut")
+        sent += _count(requests, "sent") + _count(streams, "begun")
     return failed, sent
 
 
-def line(report: dict[str, t.Any]) -> str:
+def summarize(report: dict[str, t.Any]) -> str:
     """A traffic driver's report in one line."""
     requests, streams = as_dict(report.get("requests")), as_dict(report.get("streams"))
     parts = [
-        f"{words.count(_whole(requests, 'sent'), 'request')}, {words.grouped(_whole(requests, 'failed'))} failed",
-        f"{words.count(_whole(streams, 'begun'), 'stream')}, {words.grouped(_whole(streams, 'failed'))} failed and "
-        f"{words.grouped(_whole(streams, 'cut'))} cut",
+        f"{words.count(_count(requests, 'sent'), 'request')}, {words.grouped(_count(requests, 'failed'))} failed",
+        f"{words.count(_count(streams, 'begun'), 'stream')}, {words.grouped(_count(streams, 'failed'))} failed and "
+        f"{words.grouped(_count(streams, 'cut'))} cut",
     ]
     gap = as_number(as_dict(report.get("longest_gap")).get("seconds"))
     if gap is not None:
@@ -56,17 +56,17 @@ def line(report: dict[str, t.Any]) -> str:
     return "; ".join(parts)
 
 
-def figures(report: dict[str, t.Any]) -> list[list[str]]:
+def list_figures(report: dict[str, t.Any]) -> list[list[str]]:
     """Every figure of a report, with its name."""
     shown = {name: value for name, value in report.items() if name not in ("seconds", "errors", "bucket_seconds")}
     return [
-        [_TITLES.get(name, words.line(name, 60).replace("_", " ")), _said(name, value)]
+        [_TITLES.get(name, words.line(name, 60).replace("_", " ")), _describe(name, value)]
         for name, value in shown.items()
         if value is not None and value != {}
     ]
 
 
-def errors(report: dict[str, t.Any]) -> list[list[str]]:
+def list_errors(report: dict[str, t.Any]) -> list[list[str]]:
     """The errors of a report: when, of which kind, what, and after how long."""
     return [
         [
@@ -79,10 +79,10 @@ def errors(report: dict[str, t.Any]) -> list[list[str]]:
     ]
 
 
-def _said(name: str, value: t.Any) -> str:
+def _describe(name: str, value: t.Any) -> str:
     """A value of a report: a moment, a duration, a count, or several with their names."""
     if isinstance(value, dict):
-        named = ((words.line(key, 60).replace("_", " "), _said(key, item)) for key, item in value.items())
+        named = ((words.line(key, 60).replace("_", " "), _describe(key, item)) for key, item in value.items())
         return ", ".join(said_ if key == "seconds" else f"{key} {said_}" for key, said_ in named) or "none"
     number = as_number(value)
     if number is None:
@@ -92,5 +92,5 @@ def _said(name: str, value: t.Any) -> str:
     return words.grouped(number) if isinstance(value, int) else words.duration(number)
 
 
-def _whole(of: dict[str, t.Any], name: str) -> int:
+def _count(of: dict[str, t.Any], name: str) -> int:
     return int(as_number(of.get(name)) or 0)

@@ -6,8 +6,8 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import timeline, words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import in_order, natural
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import changes, page
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import sort_hosts, split_numbers
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import count_changes, render_page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import parse
 
@@ -66,7 +66,7 @@ class Reader(html.parser.HTMLParser):
 
 
 def read(journal: Journal, alive: bool = False) -> Reader:
-    text = page(fold(parse(journal.text), alive))
+    text = render_page(fold(parse(journal.text), alive))
     reader = Reader(text)
     assert reader.wrong == []
     assert text.startswith("<!DOCTYPE html>\n<html ")
@@ -210,7 +210,7 @@ def test_nothing_in_a_journal_is_markup_or_a_secret() -> None:
     text = text.replace("\\x00", "\\u0000")
     record = fold(parse(text), alive=False)
     assert HOSTILE in record["hosts"]
-    made = page(record)
+    made = render_page(record)
     reader = Reader(made)
     assert reader.wrong == []
     assert not [name for name, _ in reader.found if name in ("script", "img")]
@@ -241,7 +241,7 @@ def test_second_attempts_and_failed_gates_are_marked() -> None:
 
 def test_hosts_are_sorted_as_people_count() -> None:
     names = ["inference-10", "inference-9", "inference-1", "edge", "inference-1b", "9"]
-    assert sorted(names, key=natural) == [
+    assert sorted(names, key=split_numbers) == [
         "9",
         "edge",
         "inference-1",
@@ -263,7 +263,7 @@ def test_hosts_are_sorted_as_people_count() -> None:
     ],
 )
 def test_names_are_shortened_where_they_do_not_differ(names: list[str], shown: list[str]) -> None:
-    assert list(timeline.short(names).values()) == shown
+    assert list(timeline.shorten(names).values()) == shown
 
 
 # The axis
@@ -317,7 +317,7 @@ def test_many_looks_share_columns_and_none_outlives_what_it_says() -> None:
 def test_one_failure_among_thousands_is_seen() -> None:
     report = {"seconds": [{"at": BEGAN + n, "ok": 5000, "failed": int(n == 30)} for n in range(232)]}
     record = fold(good_run().add("traffic", report=report).events)
-    drawn = timeline.timeline(record, in_order(record)).traffic
+    drawn = timeline.draw_timeline(record, sort_hosts(record)).traffic
     assert drawn is not None
     assert [column.lower for column in drawn.columns if column.lower] == [9.0]
     assert [bar.title for bar in drawn.failures] == ["1 failure"]
@@ -337,7 +337,7 @@ def test_an_instance_shares_the_lane_of_one_that_is_through() -> None:
 
 def test_the_limit_falls_while_hosts_are_out_also_without_a_look() -> None:
     record = fold(good_run().events)
-    limits = [(round(at - BEGAN, 1), limit) for at, limit in timeline.limits(record, record["last"])]
+    limits = [(round(at - BEGAN, 1), limit) for at, limit in timeline.list_limits(record, record["last"])]
     assert limits[:4] == [(2.0, 32.0), (70.0, 64.0), (82.5, 32.0), (150.5, 64.0)]
 
 
@@ -360,7 +360,7 @@ def test_the_limit_falls_while_hosts_are_out_also_without_a_look() -> None:
 def test_what_changes(before: t.Any, after: t.Any, said: str) -> None:
     instance = {"name": "vllm-0", "reason": "", "from": before, "to": after}
     journal = Journal().begin([["inference-1"]], hosts={"inference-1": {"wave": 1, "instances": [instance]}})
-    assert changes(fold(journal.events)) == [said]
+    assert count_changes(fold(journal.events)) == [said]
 
 
 @pytest.mark.parametrize(

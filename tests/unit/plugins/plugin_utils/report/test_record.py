@@ -7,7 +7,7 @@ import random
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import page
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import render_page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import covered, ends, fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import parse
 
@@ -165,7 +165,7 @@ def test_it_may_be_killed_after_any_event_and_go_on(name: str) -> None:
         cut.events = whole.events[:kept]
         cut.now = cut.events[-1]["at"]
         for alive in (True, False):
-            page(folded(cut, alive))
+            render_page(folded(cut, alive))
         hosts = list(cut.events[0]["hosts"])
         record = folded(resumed(cut, hosts))
         assert record["outcome"] == "finished"
@@ -173,7 +173,7 @@ def test_it_may_be_killed_after_any_event_and_go_on(name: str) -> None:
         assert record["runs"][0]["ended"] == whole.events[kept - 1]["at"]
         assert record["totals"]["interrupted_seconds"] == pytest.approx(3600)
         assert [host["outcome"] is not None for host in record["hosts"].values()] == [True] * len(hosts)
-        page(record)
+        render_page(record)
 
 
 def test_a_host_that_is_tried_again_counts_both_tries() -> None:
@@ -214,7 +214,7 @@ def test_what_is_no_journal_is_an_empty_record(text: str) -> None:
     record = fold(parse(text), alive=False)
     check(record)
     assert (record["began"], record["hosts"]) == (None, {})
-    page(record)
+    render_page(record)
 
 
 def test_events_of_the_future_and_unplanned_hosts() -> None:
@@ -320,7 +320,7 @@ def test_a_clock_that_goes_back_makes_nothing_negative() -> None:
     journal.step("inference-1", "drain", -5).step("inference-1", "start", -1)
     record = folded(journal.outcome("inference-1").end())
     assert (record["totals"]["seconds"], record["last"]) == (0, BEGAN)
-    page(record)
+    render_page(record)
 
 
 @pytest.mark.parametrize(
@@ -357,4 +357,4 @@ def test_no_value_of_the_wrong_kind_breaks_a_record_or_its_page() -> None:
                 of = chance.choice(inner) if inner else of
             of[chance.choice(list(of))] = copy.deepcopy(chance.choice(rubbish))
         events = json.loads(json.dumps(journal.events))
-        page(fold([event for event in events if isinstance(event.get("event"), str)], chance.random() < 0.5))
+        render_page(fold([event for event in events if isinstance(event.get("event"), str)], chance.random() < 0.5))

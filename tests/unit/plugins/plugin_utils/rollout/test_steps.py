@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import lines
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import page
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import render_page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import ends, fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
@@ -36,7 +36,7 @@ def test_the_record_counts_it_among_those_in_which_the_instance_is_out() -> None
 
 @pytest.mark.usefixtures("one_more")
 def test_the_page_has_its_bar_with_its_colours_and_its_place_in_the_legend() -> None:
-    text = page(fold(journal().events))
+    text = render_page(fold(journal().events))
     legend = text[text.index('class="legend"') :]
     assert legend.index(">gate<") < legend.index(">cache warm-up<") < legend.index(">undrain<")
     assert "inference-1 vllm-0: cache warm-up, 5.0 s from" in text
@@ -67,7 +67,7 @@ def test_a_step_of_another_version_is_shown_by_its_name() -> None:
     assert not steps.is_out("warm_up")
     record = fold(journal().events)
     assert record["hosts"]["inference-1"]["instances"]["vllm-0"]["steps"][2]["step"] == "warm_up"
-    assert 'class="step s-other"' in page(record)
+    assert 'class="step s-other"' in render_page(record)
 
 
 def test_names_and_colours_are_used_once() -> None:
