@@ -219,7 +219,9 @@ class EdgeDrain:
         requests = []
         for worker in self._workers():
             with contextlib.suppress(haproxy.WorkerGone):
-                requests += worker.requests(edge_state.BACKEND_PREFIX, edge_state.INFLIGHT_TABLE)
+                requests += worker.requests(
+                    edge_state.BACKEND_PREFIX, edge_state.ROUNDS_PREFIX, edge_state.INFLIGHT_TABLE
+                )
         if name is not None:
             requests = [request for request in requests if request.server == name]
         working: list[dict[str, t.Any]] = []

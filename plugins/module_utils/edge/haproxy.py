@@ -150,11 +150,13 @@ class Worker:
         state = "drain" if draining else "ready"
         self._tell(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
 
-    def requests(self, backend_prefix: str, table: str) -> list[Request]:
+    def requests(self, backend_prefix: str, rounds_prefix: str, table: str) -> list[Request]:
         """The requests in flight, queued ones included.
 
         Args:
             backend_prefix: how the names of the backends begin that count.
+            rounds_prefix: how the names of the backends begin that pass requests on to them within the process. Which
+                of those it is cannot be seen, so that the clients of all that may be it are named.
             table: the stick table that says whose a connection is, as ``client/address``.
         """
         client: dict[str, set[str]] = {}
@@ -162,14 +164,18 @@ class Worker:
             match = re.search(r" key=([^/ ]+)/(\S+) ", row)
             if match:
                 client.setdefault(match[2], set()).add(match[1])
+        sessions = [_session(row) for row in self.ask("show sess").splitlines()]
         found = []
-        for row in self.ask("show sess").splitlines():
-            fields = dict(word.partition("=")[::2] for word in row.split() if "=" in word)
-            backend = fields.get("be", "")
-            if backend.startswith(backend_prefix):
-                names = " or ".join(sorted(client.get(fields.get("src", ""), {"unknown"})))
-                server = fields.get("srv", "")
-                found.append(Request(backend, "" if server == "<none>" else server, names, _age(fields.get("age", ""))))
+        for session in sessions:
+            backend, server, age = session["be"], session["srv"], _age(session["age"])
+            if not backend.startswith(backend_prefix):
+                continue
+            sources = {session["src"]}
+            if session["src"].startswith("unix:"):
+                rounds = rounds_prefix + backend.removeprefix(backend_prefix)
+                sources = {outer["src"] for outer in sessions if outer["be"] == rounds and _age(outer["age"]) >= age}
+            names = " or ".join(sorted({name for source in sources for name in client.get(source, ())})) or "unknown"
+            found.append(Request(backend, "" if server == "<none>" else server, names, age))
         return found
 
 
@@ -224,6 +230,17 @@ def _payloads(lines: t.Iterable[str]) -> t.Iterator[str]:
         payload += line
     if payload:
         yield payload
+
+
+def _session(row: str) -> dict[str, str]:
+    """The fields of a line of "show sess"; those that are used are always there."""
+    return {
+        "be": "",
+        "srv": "",
+        "src": "",
+        "age": "",
+        **dict(word.partition("=")[::2] for word in row.split() if "=" in word),
+    }
 
 
 def _age(text: str) -> int:

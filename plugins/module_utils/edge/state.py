@@ -24,6 +24,9 @@ DRAIN_RECORD_PATH = f"{STATE_DIRECTORY}/drain.json"
 
 #: How the names of the backends begin that lead to instances; see the role's template.
 BACKEND_PREFIX = "instances_"
+#: How the names of the backends begin that pass requests on to those through a socket of the process. The port follows,
+#: as it does there.
+ROUNDS_PREFIX = "once_more_"
 #: How the names of the servers begin that are engine instances. Their index follows, and no word of the engine: where
 #: that changes, the server stays the same.
 SERVER_PREFIX = "engine-"

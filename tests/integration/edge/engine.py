@@ -28,6 +28,8 @@ class Recorder:
         self.models: t.Any = None
         self.healthy = True
         self.breaks = False
+        #: Whether a request ends the process: its port closes, and the connection without an answer.
+        self.dies = False
         self.health_takes = 0.0
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.recorder = self
@@ -81,6 +83,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
         if self.path == "/v1/models" and recorder.models:
             return self._send(200, json.dumps(recorder.models, separators=(",", ":")).encode())
+        if recorder.dies:
+            recorder.stop()
+            self.close_connection = True
+            return None
         _, _, kind, *rest = self.path.split("/")
         if kind == "stream":
             return self._stream(float(rest[0]))

@@ -203,6 +203,41 @@ def test_a_drain_waits_for_what_another_gateway_has_sent(pair: tuple[Gateway, Ga
     thread.join()
 
 
+def test_a_drain_names_the_clients_of_litellms_requests(pair: tuple[Gateway, Gateway]) -> None:
+    first, _second = pair
+    thread = threading.Thread(target=first.edge.status, args=("/v1/slow/3", KEY))
+    thread.start()
+    eventually(lambda: first.forwarded() == 1)
+    result = first.edge.drain(state="drained", instance="engine-0", wait=0.2)
+    assert [(one["client"], one["instance"]) for one in result["requests"]] == [("team-a", "engine-0")]
+    assert first.edge.drain(state="drained", instance="engine-0", wait=10)["idle"]
+    thread.join()
+
+
+def test_the_log_has_the_process_and_those_that_gave_no_answer(pair: tuple[Gateway, Gateway]) -> None:
+    first, second = pair
+    assert first.edge.status("/v1/x", KEY) == 200
+    assert first.edge.status("/v1/break/sk-a-key-in-a-path-0", KEY) == 502
+    first.litellm.stop()
+    assert first.edge.status("/v1/x", KEY) == 200
+    second.litellm.stop()
+    eventually(lambda: not first.edge.healthy())
+    assert first.edge.status("/v1/x", KEY) == 503
+    eventually(lambda: len(first.edge.access_log()) == 6)
+    lines = [dict(word.partition("=")[::2] for word in line.split()) for line in first.edge.access_log()]
+    assert [(line["client"], line["status"], line["instance"]) for line in lines] == [
+        ("team-a", "200", "engine-0"),
+        ("-", "502", "engine-0"),
+        ("-", "502", "engine-0"),
+        ("team-a", "502", "-"),
+        ("team-a", "200", "gateway-2"),
+        ("team-a", "503", "<NOSRV>"),
+    ]
+    assert len({line["request"] for line in lines[1:4]}) == 1
+    assert {line["path"] for line in lines[1:4]} == {"/v1/break/sk-"}
+    assert all(line[name].lstrip("-+").isdigit() for line in lines[:3] for name in ("queued_ms", "active", "queue"))
+
+
 def test_a_gateway_alone_has_nobody_to_send_to(tmp_path: Path) -> None:
     with one_gateway("gateway-1", tmp_path / "1") as only:
         only.start()

@@ -247,6 +247,151 @@ def test_a_gateway_that_has_begun_nothing_leaves_both_tries_to_the_other(fleet: 
         fleet.gateways[0].drain(state="undrained")
 
 
+# What ends LiteLLM itself
+
+
+class Gateways:
+    """Gateways that back each other up, with stand-ins for their processes of LiteLLM.
+
+    Args:
+        stack: ends them.
+        place: a directory.
+        processes: how many each gateway has.
+        pools: whether they have a pool, of a host that is away.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack, place: Path, processes: tuple[int, ...], pools: bool) -> None:
+        self.litellms = [[Recorder() for _ in range(number)] for number in processes]
+        self.edges = []
+        for number, litellms in enumerate(self.litellms):
+            for litellm in litellms:
+                stack.callback(litellm.stop)
+            (place / str(number)).mkdir()
+            self.edges.append(stack.enter_context(unstarted_edge(place / str(number), litellms)))
+        for number, (edge, litellms) in enumerate(zip(self.edges, self.litellms)):
+            edge.set_keys({KEY: "team-a", UPSTREAM: "gateway"}, upstream_key=UPSTREAM)
+            peers = [
+                {"name": f"gateway-{n}", "address": "127.0.0.1", "port": other.port}
+                for n, other in enumerate(self.edges)
+                if other is not edge
+            ]
+            service = {
+                "port": edge.port,
+                "kind": "gateway",
+                "instances": [{"name": f"engine-{n}", "port": litellm.port} for n, litellm in enumerate(litellms)],
+                "peers": peers,
+            }
+            if pools:
+                host = {"name": "inference-1", "address": "127.0.0.1", "port": free_port()}
+                edge.variables.update(edge_pools=[{"name": "qwen", "servers": [host]}], edge_pools_port=free_port())
+            edge.start(edge_services=[service], inventory_hostname=f"gateway-{number}")
+        for edge in self.edges:
+            eventually(lambda edge=edge: all(one.up for one in edge.servers() if "pool" not in one.backend))  # type: ignore[misc]
+
+    @property
+    def all(self) -> list[Recorder]:
+        return [litellm for litellms in self.litellms for litellm in litellms]
+
+    def ask(self, path: str, body: bytes = b"{}", **headers: str) -> Answer:
+        return ask(self.edges[0].port, path, KEY, body, **headers)
+
+    def began(self, path: str) -> list[int]:
+        """How often the processes of each gateway began on requests with this path."""
+        return [sum(seen.path == path for litellm in litellms for seen in litellm.seen) for litellms in self.litellms]
+
+
+class StartGateways(t.Protocol):
+    def __call__(self, *processes: int, pools: bool = False) -> Gateways: ...
+
+
+@pytest.fixture
+def gateways(tmp_path: Path) -> t.Iterator[StartGateways]:
+    with contextlib.ExitStack() as stack:
+        yield lambda *processes, pools=False: Gateways(stack, tmp_path, processes, pools)
+
+
+@pytest.mark.parametrize("processes", [(1,), (4,), (1, 1), (4, 4), (1, 1, 1)])
+def test_a_request_that_litellm_breaks_off_meets_one_further_process(
+    gateways: StartGateways, processes: tuple[int, ...]
+) -> None:
+    running = gateways(*processes)
+    assert is_final(running.ask("/v1/break"))
+    assert sum(running.began("/v1/break")) == 2
+    assert running.ask("/v1/x")[0] == 200
+
+
+@pytest.mark.parametrize("pools", [False, True])
+@pytest.mark.parametrize(("processes", "began"), [((4,), [2]), ((1, 1, 1), [1, 1]), ((2, 1), [2, 0])])
+def test_a_request_that_ends_litellm_ends_one_further_process(
+    gateways: StartGateways, processes: tuple[int, ...], began: list[int], pools: bool
+) -> None:
+    running = gateways(*processes, pools=pools)
+    for litellm in running.all:
+        litellm.dies = True
+    assert is_final(running.ask("/v1/x"))
+    # Of two other gateways it was one or the other.
+    assert sorted(running.began("/v1/x"), reverse=True)[: len(began)] == began
+    assert sum(running.began("/v1/x")) == 2
+    for litellm in running.all:
+        litellm.dies = False
+    # With two processes fewer: others go on where one is left, here or there, once the gateways know of each other.
+    eventually(lambda: [running.ask("/v1/y")[0] for _ in range(10)] == [200] * 10)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_an_error_after_litellm_broke_off_is_final(gateways: StartGateways, status: int) -> None:
+    running = gateways(1, 1)
+    running.all[0].dies = True
+    answer = running.ask(f"/v1/status/{status}")
+    assert running.began(f"/v1/status/{status}") == [1, 1]
+    if status == 503:
+        # Refused: it may be asked again, and the client's library says so with its next request.
+        assert (answer[0], answer[1].get("x-should-retry")) == (503, None)
+    else:
+        assert is_final(answer)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_what_litellm_answers_is_asked_of_no_other_process(gateways: StartGateways, status: int) -> None:
+    running = gateways(2, 1)
+    answer = running.ask(f"/v1/status/{status}", X_Stainless_Retry_Count="0")
+    assert (answer[0], answer[1].get("x-should-retry")) == (status, None)
+    assert running.began(f"/v1/status/{status}") == [1, 0]
+
+
+def test_a_body_that_does_not_fit_meets_one_process(gateways: StartGateways) -> None:
+    running = gateways(2, 1)
+    answers = [running.ask("/v1/break", b"x" * 300_000, X_Stainless_Retry_Count=number) for number in ("0", "1")]
+    assert [(answer[0], error_of(answer)["code"]) for answer in answers] == [(502, "engine_failed")] * 2
+    assert [answer[1].get("x-should-retry") for answer in answers] == [None, "false"]
+    assert running.began("/v1/break") == [2, 0]
+
+
+def test_processes_that_refuse_count_for_nothing(gateways: StartGateways) -> None:
+    running = gateways(5, 1, 1)
+    for litellm in running.litellms[0]:
+        litellm.stop()
+    # From the first request on, before a check could have noticed; also one that does not fit.
+    assert running.ask("/v1/x", b"x" * 300_000)[0] == 200
+    assert [running.ask("/v1/x")[0] for _ in range(5)] == [200] * 5
+
+
+def test_where_nothing_further_is_left_a_client_asks_once_more(gateways: StartGateways) -> None:
+    running = gateways(1)
+    [litellm] = running.all
+    for number, should_retry in (("0", None), ("1", "false")):
+        litellm.dies = True
+        answer = running.ask("/v1/x", X_Stainless_Retry_Count=number)
+        assert (answer[0], error_of(answer)["code"], answer[1]["retry-after"]) == (503, "unavailable", "5")
+        assert answer[1].get("x-should-retry") == should_retry
+        # Nothing began on this one.
+        answer = running.ask("/v1/x", X_Stainless_Retry_Count="1")
+        assert (answer[0], answer[1].get("x-should-retry")) == (503, None)
+        litellm = Recorder(litellm.port)
+        eventually(lambda: all(server.up for server in running.edges[0].servers()))
+    litellm.stop()
+
+
 def test_a_client_cannot_name_its_request(fleet: Fleet) -> None:
     name = str(uuid.uuid4())
     for _ in range(2):

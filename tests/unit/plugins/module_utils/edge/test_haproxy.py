@@ -105,10 +105,27 @@ def test_requests_have_client_instance_and_age(tmp_path: Path) -> None:
             {"source": "10.0.0.3:7", "backend": "<NONE>", "server": "<none>", "age": "4s"},
         ]
         haproxy.worker.clients = {"10.0.0.1:5": "team-a"}
-        assert [request.as_dict() for request in workers(haproxy)[0].requests("instances_", "inflight")] == [
+        assert [
+            request.as_dict() for request in workers(haproxy)[0].requests("instances_", "once_more_", "inflight")
+        ] == [
             {"client": "team-a", "instance": "vllm-0", "seconds": 3723},
             {"client": "unknown", "instance": "", "seconds": 4},
         ]
+
+
+def test_clients_are_named_of_requests_that_passed_a_socket_of_the_process(tmp_path: Path) -> None:
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.sessions = [
+            {"source": "10.0.0.1:5", "backend": "once_more_4000", "server": "litellm", "age": "10s"},
+            {"source": "10.0.0.2:6", "backend": "once_more_4000", "server": "litellm", "age": "3s"},
+            {"source": "10.0.0.3:7", "backend": "once_more_4001", "server": "litellm", "age": "20s"},
+            {"source": "unix:1", "backend": "instances_4000", "server": "engine-0", "age": "9s"},
+            {"source": "unix:1", "backend": "instances_4000", "server": "engine-1", "age": "3s"},
+            {"source": "unix:1", "backend": "instances_4000", "server": "engine-1", "age": "30s"},
+        ]
+        haproxy.worker.clients = {"10.0.0.1:5": "team-a", "10.0.0.2:6": "team-b", "10.0.0.3:7": "team-c"}
+        requests = workers(haproxy)[0].requests("instances_", "once_more_", "inflight")
+        assert [request.client for request in requests] == ["team-a", "team-a or team-b", "unknown"]
 
 
 def test_a_silent_socket_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
