@@ -64,9 +64,11 @@ class GatewayLab(StandinLab):
         environment = {**self.environment, "OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": self.key()}
         return Traffic(environment, place, streams, requests_per_second)
 
-    def ask_once(self, url: str, timeout: float = 30) -> tuple[int, dict[str, str], bytes]:
-        """One short question; status, headers and body of the answer."""
-        body = {"model": MODEL, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    def ask_once(
+        self, url: str, timeout: float = 30, question: str = "What is the capital of France?"
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One question; status, headers and body of the answer."""
+        body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
         request = urllib.request.Request(f"{url}/v1/chat/completions", data=json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", f"Bearer {self.key()}")
@@ -79,6 +81,11 @@ class GatewayLab(StandinLab):
     def answered(self, host: str) -> int:
         """How many completions the edge of an inference host has passed on so far."""
         return int(self.on(host, "journalctl --unit=haproxy --output=cat --no-pager | grep -c chat/completions; true"))
+
+    def broken_off(self) -> int:
+        """How many completions engines have begun so far and not answered, on all inference hosts."""
+        words = "journalctl --unit=haproxy --output=cat --no-pager | grep -c 'chat/completions status=50[024] '; true"
+        return sum(int(self.on(host, words)) for host in self.hosts)
 
     def eventually(self, condition: t.Callable[[], bool], seconds: float = 60) -> float:
         """Seconds until a condition holds."""

@@ -61,6 +61,37 @@ def test_one_host_that_fails_is_told_as_it_fails(lab: GatewayLab) -> None:
         lab.on(lab.hosts[1], "systemctl start vllm@0.service")
 
 
+def _share(lab: GatewayLab, gateway: str, requests: int) -> list[int]:
+    """How many of so many requests each host gets."""
+    before = [lab.answered(host) for host in lab.hosts]
+    for _ in range(requests):
+        lab.ask_once(lab.url(gateway))
+    return [lab.answered(host) - one for host, one in zip(lab.hosts, before)]
+
+
+@pytest.mark.parametrize("fault", [{"status": 500}, {"dies_on": "long_prompt"}], ids=["fails", "dies"])
+def test_a_request_that_ends_engines_meets_two_of_them(lab: GatewayLab, fault: dict[str, t.Any]) -> None:
+    # What the test before had stopped is up, and the gateway knows.
+    healthy = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true"
+    lab.eventually(lambda: all(lab.on(host, healthy) == "200" for host in lab.hosts))
+    lab.eventually(lambda: all(_share(lab, GATEWAYS[0], 4)))
+    before = lab.broken_off()
+    for host in lab.hosts:
+        lab.faults(host, **fault)
+    try:
+        status, headers, body = lab.ask_once(lab.url(GATEWAYS[0]), question="Why? " * 600)
+        assert (status, json.loads(body)["error"]["code"]) == (502, "engine_failed"), body
+        assert headers["x-should-retry"] == "false"
+        # The journal may be a moment late.
+        lab.eventually(lambda: lab.broken_off() >= before + 2)
+        assert lab.broken_off() == before + 2
+    finally:
+        for host in lab.hosts:
+            lab.on(host, "systemctl restart vllm@0.service")
+    for gateway in GATEWAYS:
+        lab.eventually(lambda gateway=gateway: lab.ask_once(lab.url(gateway))[0] == 200)  # type: ignore[misc]
+
+
 def test_a_gateways_host_is_lost_and_the_other_goes_on(lab: GatewayLab, tmp_path: Path) -> None:
     clients = lab.traffic(lab.url(GATEWAYS[1]), tmp_path / "other.json", 2, 5)
     lab.lab("stop", GATEWAYS[0], "--crash")
