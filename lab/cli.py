@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("host")
     verb.add_argument("--role", choices=verbs.ROLES, help="register it with EC2; without: a scratch host")
     verb.add_argument("--ring", choices=verbs.RINGS)
-    verb.add_argument("--engine", choices=verbs.ENGINES)
+    verb.add_argument("--engine")
     verb.add_argument("--instance-type")
     verb.add_argument("--fresh", action="store_true", help="from the root file system, if it is there already")
     verb.add_argument("--subnet", help="make the lab first, bare and of this network, if there is none")

@@ -17,7 +17,6 @@ from lab.steps import step
 
 ROLES = ("inference", "gateway", "gateway_store", "monitoring")
 RINGS = ("canary", "stable")
-ENGINES = ("vllm", "sglang")
 DEFAULT_HOSTS = 2
 STOP_SECONDS = 60.0
 PROGRAMS = ("ip", "ssh", "ssh-keygen", "systemd-nspawn", "mmdebstrap")
