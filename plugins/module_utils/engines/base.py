@@ -351,7 +351,7 @@ def last(values: list[float]) -> float:
     return values[-1]
 
 
-#: A size as both engines print it; they mean GiB, also where they write GB.
+#: A size as engines print it; they mean GiB, also where they write GB.
 SIZE = r"(-?\d+(?:\.\d+)?) Gi?B"
 COUNT = r"([\d,]+)"
 
