@@ -115,7 +115,7 @@ def parse(document: t.Mapping[str, t.Any]) -> dict[str, Client]:
     unknown = sorted({name for item in document["clients"].values() for name in item} - names)
     if unknown:
         LOGGER.warning("This gateway does not enforce %s yet: run playbooks/site.yml", ", ".join(unknown))
-    clients = {name: Client(name, item) for name, item in document["clients"].items()}
+    clients = {name: Client(name, dict(item)) for name, item in document["clients"].items()}
     return {digest: clients[name] for digest, name in document["keys"].items()}
 
 

@@ -49,7 +49,11 @@ def test_the_file_is_read_again_when_it_changes(clients: types.ModuleType, path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"keys": {"x": "nobody"}, "clients": {}}', '{"clients": {"a": {"b": 1}}}']
+    "text",
+    [
+        *("", "{", "[]", '{"keys": {"x": "none"}, "clients": {}}', '{"clients": {"a": {"b": 1}}}'),
+        *('{"keys": {}, "clients": {"a": "budget"}}', '{"keys": {}, "clients": {}, "version": "1"}'),
+    ],
 )
 def test_who_was_known_stays_known_while_the_file_is_damaged(clients: types.ModuleType, path: Path, text: str) -> None:
     known = clients.Clients(str(path))
