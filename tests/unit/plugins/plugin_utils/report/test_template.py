@@ -66,3 +66,18 @@ def test_no_template_switches_escaping_off_or_loads_anything(path: Path) -> None
     text = path.read_text()
     assert not re.search(r"\|\s*safe\b|autoescape|Markup|https?:|@import|url\(", text)
     assert path.suffix in (".j2", ".css")
+
+
+def test_every_property_that_a_stylesheet_uses_is_defined_and_used() -> None:
+    text = "".join(path.read_text() for path in TEMPLATES.glob("*.css"))
+    defined = re.findall(r"(--[\w-]+):", text)
+    assert set(defined) == set(re.findall(r"var\((--[\w-]+)\)", text))
+
+
+def test_any_page_stands_on_what_is_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "{% extends 'base.html.j2' %}{% block title %}t{% endblock %}{% block header %}{% endblock %}"
+    made = rendered(monkeypatch, page + "{% block main %}<p class='card'>{{ value }}</p>{% endblock %}", value="<")
+    assert "<main><p class='card'>&lt;</p></main>" in made
+    # What only rollouts have is not in it.
+    assert ".card { " in made
+    assert ".lane { " not in made
