@@ -28,8 +28,10 @@ import tempfile
 import time
 import typing as t
 
-import waiting
-from waiting import Waiting
+# This program runs as root: nothing but what site.yml put there may be in the directory of programs.
+sys.dont_write_bytecode = True
+import waiting  # noqa: E402
+from waiting import Waiting  # noqa: E402
 
 STATE = "/var/lib/inference/gpus.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 import typing as t
@@ -205,3 +206,13 @@ def test_a_gpu_that_there_never_was_is_told_with_those_that_there_are(
     host.changes = [lambda: host.has(("GPU-w", "GPU-x", "GPU-y", "GPU-z"))]
     assert host.start("3") == "CUDA_VISIBLE_DEVICES=GPU-z\n"
     assert "GPU 3 is not there: the host has 0, 1, 2; the start waits" in capsys.readouterr().err
+
+
+def test_nothing_is_left_beside_the_programs(tmp_path: Path) -> None:
+    for path in (PROGRAM, Path(waiting.__file__)):
+        (tmp_path / path.name).write_text(path.read_text())
+    command = [sys.executable, str(tmp_path / PROGRAM.name), str(tmp_path), "0"]
+    # As on a host, whatever the tests' own environment says of compiled files.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"})
+    assert "manifest.json" in done.stderr, "it came past its imports"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["instance_wait.py", "waiting.py"]
