@@ -9,12 +9,8 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
-    ControllerAction,
-    Result,
-    by_name,
-    plain,
-)
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, by_name, plain
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
 from ansible_collections.inference.fleet.plugins.plugin_utils.keys import judgement as key_judgement
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock
 
@@ -37,36 +33,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
-class ActionModule(ControllerAction):
-    """See module key_rotation."""
-
-    ARGUMENTS = ARGUMENTS
-
-    def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
-        rotation = KeyRotation(arguments, task_vars, self._task.check_mode)
-        try:
-            return t.cast(Result, getattr(rotation, arguments["state"])())
-        except OSError as error:
-            raise FleetError(
-                f"The rotation's record under {arguments['records']} cannot be written: {error.strerror or error}. "
-                "Free the disk or correct the directory's rights, then run again."
-            ) from error
-
-
-class KeyRotation:
-    """One state each.
-
-    Args:
-        arguments: those of ARGUMENTS.
-        task_vars: Ansible's, of the host that the task happens to run for.
-        check: change nothing.
-    """
-
-    def __init__(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], check: bool) -> None:
-        self._arguments = arguments
-        self._vars = task_vars
-        self._check = check
-        self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
+class KeyRotation(Run):
+    """One state each."""
 
     def locked(self) -> Result:
         """Keep rollouts and other changes of keys of this controller off the fleet; refuse a part of the fleet.
@@ -85,8 +53,7 @@ class KeyRotation:
             )
         if not self._check:
             since = times.now()
-            # Tasks run in forks of ansible-playbook, which lives as long as the run.
-            holder = lock.holder_of(os.getppid(), lock.person(), verb, since)
+            holder = lock.holder_of(self._pid, lock.person(), verb, since)
             lock.acquire(self._records, holder, self._arguments["take_over"])
         stopped = [host for host in groups.get("not_running", []) if self._tier(host) in TIERS]
         return {"not_running": sorted(stopped, key=by_name)}
@@ -111,12 +78,12 @@ class KeyRotation:
 
     def judged(self) -> Result:
         """What speaks against going on, after the hosts have done a step."""
-        lost = [host for host in self._hosts if host not in self._vars["ansible_play_hosts"]]
+        lost = [host for host in self._hosts if host in self._lost]
         reports = {
             host: key_judgement.Report(
                 lost=host in lost,
-                failure=str(self._vars["hostvars"][host].get("keys_failure", "")),
-                proof=plain(self._vars["hostvars"][host].get("keys_proof") or {}),
+                failure=str(self._of(host, "keys_failure", "")),
+                proof=plain(self._of(host, "keys_proof") or {}),
             )
             for host in self._hosts
         }
@@ -134,11 +101,7 @@ class KeyRotation:
 
     def _tier(self, host: str) -> str:
         """What a host is for. One that does not run is in no group that says it; without a word it counts."""
-        return str(self._vars["hostvars"][host].get("fleet_role", TIERS[0]))
-
-    @property
-    def _hosts(self) -> list[str]:
-        return sorted(self._vars["ansible_play_hosts_all"], key=by_name)
+        return str(self._of(host, "fleet_role", TIERS[0]))
 
     @property
     def _journal(self) -> str:
@@ -148,3 +111,12 @@ class KeyRotation:
         if not self._check:
             os.makedirs(os.path.dirname(self._journal), mode=0o700, exist_ok=True)
             journal.append(self._journal, event, **fields)
+
+
+class ActionModule(RecordAction):
+    """See module key_rotation."""
+
+    ARGUMENTS = ARGUMENTS
+    RUN = KeyRotation
+    RECORD = "rotation"
+    ADVICE = "Free the disk or correct the directory's rights, then run again."

@@ -11,14 +11,9 @@ import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
-from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
-    ControllerAction,
-    Result,
-    by_name,
-    plain,
-)
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import files
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, lock, walk, waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
@@ -50,40 +45,13 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
-class ActionModule(ControllerAction):
-    """See module rollout."""
-
-    ARGUMENTS = ARGUMENTS
-
-    def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
-        rollout = Rollout(arguments, task_vars, self._task.check_mode)
-        try:
-            return t.cast(Result, getattr(rollout, arguments["state"])())
-        except OSError as error:
-            raise FleetError(
-                f"The rollout's record under {arguments['records']} cannot be written: {error.strerror or error}. "
-                "Free the disk, correct the directory's rights, or set rollout_records."
-            ) from error
-
-
-class Rollout:
-    """One state each: what it reads from the run's hosts, and what it writes into the record.
-
-    Args:
-        arguments: those of ARGUMENTS.
-        task_vars: Ansible's, of the host that the task happens to run for.
-        check: change nothing.
-    """
+class Rollout(Run):
+    """One state each: what it reads from the run's hosts, and what it writes into the record."""
 
     def __init__(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], check: bool) -> None:
-        self._arguments = arguments
-        self._vars = task_vars
-        self._check = check
-        self._records = os.path.abspath(os.path.expanduser(arguments["records"]))
+        super().__init__(arguments, task_vars, check)
         self._who = lock.person()
         self._controller = f"{socket.gethostname()}:{self._records}"
-        # Tasks run in forks of ansible-playbook, which lives as long as the run.
-        self._pid = os.getppid()
 
     def locked(self) -> Result:
         """Keep every other run off the fleet, as far as this controller goes; first of all, look at the settings."""
@@ -230,18 +198,6 @@ class Rollout:
     def _journal(self) -> str:
         return os.path.join(self._records, self._plan["id"], rollout_journal.NAME)
 
-    @property
-    def _hosts(self) -> list[str]:
-        """The hosts of the run by name: EC2 lists instances in whatever order."""
-        return sorted(self._vars.get("ansible_play_hosts_all", []), key=by_name)
-
-    @property
-    def _lost(self) -> set[str]:
-        return set(self._hosts) - set(self._vars.get("ansible_play_hosts", []))
-
-    def _of(self, host: str, name: str, default: t.Any = None) -> t.Any:
-        return self._vars["hostvars"][host].get(name, default)
-
     def _status(self) -> dict[str, dict[str, t.Any] | None]:
         """The fleet as it was looked at last: the run's hosts, and those beyond --limit."""
         status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
@@ -287,6 +243,15 @@ class Rollout:
         return rows + [
             {"wave": "-", "host": name, "action": "left out", "why": why} for name, why in plan.left_out.items()
         ]
+
+
+class ActionModule(RecordAction):
+    """See module rollout."""
+
+    ARGUMENTS = ARGUMENTS
+    RUN = Rollout
+    RECORD = "rollout"
+    ADVICE = "Free the disk, correct the directory's rights, or set rollout_records."
 
 
 def _load(status: dict[str, t.Any] | None) -> dict[str, t.Any]:

@@ -95,6 +95,28 @@ def parse_url(url: str) -> Target:
     return Target(parts.hostname, port or (443 if tls else 80), prefix, tls)
 
 
+def tls_context(ca_path: str | None, validate_certs: bool) -> ssl.SSLContext:
+    """What a client of an https server needs.
+
+    Args:
+        ca_path: certificates to trust; the system's when None.
+        validate_certs: False accepts any certificate.
+
+    Raises:
+        FleetError: there are no certificates at ca_path.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca_path)
+    except (OSError, ssl.SSLError) as error:
+        raise FleetError(
+            f"ca_path is {ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
+        ) from error
+    if not validate_certs:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def retry_after(headers: t.Mapping[str, str], now: float | None = None) -> float | None:
     """The seconds that a Retry-After header asks for, kept within reason; None where there is no usable one."""
     value = headers.get("retry-after", "").strip()
@@ -339,17 +361,5 @@ class Client:
         target = self._target
         if not target.tls:
             return http.client.HTTPConnection(target.host, target.port, timeout=timeout)
-        context = self._context()
+        context = tls_context(self._ca_path, self._validate_certs)
         return http.client.HTTPSConnection(target.host, target.port, timeout=timeout, context=context)
-
-    def _context(self) -> ssl.SSLContext:
-        try:
-            context = ssl.create_default_context(cafile=self._ca_path)
-        except (OSError, ssl.SSLError) as error:
-            raise FleetError(
-                f"ca_path is {self._ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
-            ) from error
-        if not self._validate_certs:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context

@@ -22,7 +22,6 @@ import contextlib
 import json
 import os
 import signal
-import ssl
 import sys
 import time
 import traceback
@@ -31,7 +30,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core import processes
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url, tls_context
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.answer import (
     ENDED_EARLY,
     StreamedAnswer,
@@ -69,7 +68,7 @@ class Driver:
     def __init__(self, config: Config) -> None:
         self._config = config
         target = parse_url(config.url)
-        context = _context(config) if target.tls else None
+        context = tls_context(config.ca_path, config.validate_certs) if target.tls else None
         self._client = Client(target, config.api_key, context, config.timeout)
         # Wall clock of the report that no setting of the clock moves.
         self._epoch = time.time() - time.monotonic()
@@ -289,19 +288,6 @@ class Driver:
 
     def _now(self) -> float:
         return self._epoch + time.monotonic()
-
-
-def _context(config: Config) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=config.ca_path)
-    except (OSError, ssl.SSLError) as error:
-        raise FleetError(
-            f"ca_path is {config.ca_path}, which cannot be read as certificates ({error}). Give a PEM file."
-        ) from error
-    if not config.validate_certs:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 async def _run(config: Config) -> int:

@@ -4,9 +4,10 @@ import json
 import os
 import typing as t
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from ansible_collections.inference.fleet.plugins.action.key_rotation import ARGUMENTS, KeyRotation
+from ansible_collections.inference.fleet.plugins.action.key_rotation import ARGUMENTS, ActionModule, KeyRotation
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import lock
 
@@ -134,3 +135,17 @@ def test_a_check_writes_nothing(run: Run) -> None:
     run("begun", check=True)
     run("ended", check=True)
     assert not run.records.exists()
+
+
+def test_a_record_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    records.write_text("")
+    args = {"state": "begun", "records": str(records), "rotation": {"id": "r1"}}
+    task = mock.Mock(args=args, async_val=0, check_mode=False, action="inference.fleet.key_rotation")
+    action = ActionModule(task, mock.MagicMock(), mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock())
+    failed = action.run(
+        task_vars={"groups": {}, "ansible_play_hosts_all": [], "ansible_play_hosts": [], "hostvars": {}}
+    )
+    assert failed["failed"]
+    assert failed["msg"].startswith(f"The rotation's record under {records} cannot be written: ")
+    assert failed["msg"].endswith("Free the disk or correct the directory's rights, then run again.")
