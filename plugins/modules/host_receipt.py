@@ -81,16 +81,20 @@ converged:
   description: Whether the host is as the last run left it, and nothing else is wanted of it.
   returned: always
   type: bool
+recorded:
+  description: Whether there is a receipt that can be read.
+  returned: always
+  type: bool
 reasons:
-  description: What differs, or why there is nothing to compare with. At most eight, and how many more there are.
+  description: What differs, or why there is nothing to compare with. At most twenty, and how many more there are.
   returned: always
   type: list
   elements: str
   sample: ["file /etc/haproxy/haproxy.cfg: sha256:9f86d081884c, was sha256:2c26b46b68ff"]
-drained_by:
-  description: Who has drained the host; empty where it is in service.
+drain:
+  description: What is drained and by whom, as module M(inference.fleet.fleet_status) returns it.
   returned: always
-  type: str
+  type: dict
 """
 
 import dataclasses
@@ -99,11 +103,11 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 
 from ..module_utils.core.errors import FleetError
 from ..module_utils.core.files import read_json, write_atomically
 from ..module_utils.core.modes import make_directories
+from ..module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ..module_utils.edge.haproxy import SOCKET_ARGUMENTS
 from ..module_utils.edge.state import read_drains
 from ..module_utils.receipts.look import Places, look
@@ -113,16 +117,17 @@ from ..module_utils.receipts.receipt import Receipt, differences, parse, shorten
 CHANGED_INPUTS = "what is wanted of the host has changed: its variables, its neighbours, the keys or the collection"
 
 
-def compare(params: dict[str, t.Any]) -> list[str]:
-    """Why a host is not converged; empty where it is."""
+def read(params: dict[str, t.Any]) -> tuple[Receipt | None, str]:
+    """The host's receipt, or none and why."""
     path = receipt_path(params)
     try:
-        document = read_json(path)
+        return parse(read_json(path), path)
     except FleetError as error:
-        return [error.message]
-    receipt, reason = parse(document, path)
-    if receipt is None:
-        return [reason]
+        return None, error.message
+
+
+def compare(receipt: Receipt, params: dict[str, t.Any]) -> list[str]:
+    """Why a host is not converged; empty where it is."""
     found = look(Places(**receipt.places), params["socket"], params["master_socket"])
     changed = [] if receipt.digest == params["digest"] else [CHANGED_INPUTS]
     return changed + shortened(differences(receipt.found, found))
@@ -142,11 +147,10 @@ def receipt_path(params: dict[str, t.Any]) -> str:
     return os.path.join(params["state_dir"], "receipt.json")
 
 
-def drained_by(params: dict[str, t.Any]) -> str:
-    """Who has drained the host."""
+def drain(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What is drained and by whom."""
     path = os.path.join(params["state_dir"], "drain.json")
-    drains = read_drains(read_json(path), path)
-    return drains.host.by if drains.host else ""
+    return read_drains(read_json(path), path).document()
 
 
 def main() -> None:
@@ -165,15 +169,16 @@ def main() -> None:
     )
     params = module.params
     try:
-        reasons = []
-        if params["state"] == "looked":
-            reasons = compare(params)
-        elif not module.check_mode:
+        reasons: list[str] = []
+        if params["state"] == "recorded" and not module.check_mode:
             record(params)
-        by = drained_by(params)
+        receipt, reason = read(params)
+        if params["state"] == "looked":
+            reasons = compare(receipt, params) if receipt else [reason]
+        drained = drain(params)
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, converged=not reasons, reasons=reasons, drained_by=by)
+    module.exit_json(changed=False, recorded=receipt is not None, converged=not reasons, reasons=reasons, drain=drained)
 
 
 if __name__ == "__main__":

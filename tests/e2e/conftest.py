@@ -24,7 +24,7 @@ HOSTS = ("inference-1", "inference-2")
 #: The search for secrets comes after the others, and looks at all that they have left; what follows has a lab of its
 #: own.
 ORDER = (
-    "test_upgrade",
+    "test_converged",
     "test_fleet",
     "test_clients",
     "test_keys",

@@ -83,6 +83,8 @@ def _walk(path: str) -> t.Iterator[str]:
     yield path
     if os.path.isdir(path) and not os.path.islink(path):
         for directory, folders, files in os.walk(path):
+            # Python's own, of whatever has run.
+            folders[:] = [name for name in folders if name != "__pycache__"]
             for name in folders + files:
                 yield os.path.join(directory, name)
 

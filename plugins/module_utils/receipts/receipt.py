@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 FORMAT = 1
-_SHOWN = 8
+_SHOWN = 20
 
 # What was found, by subject and name: {"file": {"/etc/x": "0644 root:root …"}, "unit": {"haproxy": "active enabled"}}.
 Findings = dict[str, dict[str, str]]

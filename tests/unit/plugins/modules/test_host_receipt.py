@@ -73,7 +73,7 @@ def test_a_recorded_host_is_converged(receipt: Receipt, tmp_path: Path) -> None:
     result = receipt("looked")
     assert result["converged"]
     assert result["reasons"] == []
-    assert result["drained_by"] == ""
+    assert result["drain"] == {}
     path = tmp_path / "var/receipt.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     found = json.loads(path.read_text())["found"]
@@ -147,4 +147,4 @@ def test_who_drained_the_host_is_said(receipt: Receipt, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     mark = {"state": "drained", "by": "operator", "reason": "disk", "since": "2026-11-29T00:00:00Z"}
     (tmp_path / "var/drain.json").write_text(json.dumps(mark))
-    assert receipt("looked")["drained_by"] == "operator"
+    assert receipt("looked")["drain"]["by"] == "operator"

@@ -75,6 +75,6 @@ def test_a_difference_names_what_was_and_what_is() -> None:
 
 
 def test_many_differences_are_counted() -> None:
-    lines = [f"file /etc/{number}: missing" for number in range(20)]
-    assert shortened(lines) == [*lines[:8], "and 12 more"]
-    assert shortened(lines[:8]) == lines[:8]
+    lines = [f"file /etc/{number}: missing" for number in range(30)]
+    assert shortened(lines) == [*lines[:20], "and 10 more"]
+    assert shortened(lines[:20]) == lines[:20]
