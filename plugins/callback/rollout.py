@@ -10,7 +10,7 @@ type: aggregate
 short_description: Show how a rollout goes on, and leave its page behind
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 description:
   - Prints a line for each thing that happens in a rollout while it happens. These are the waves with the load that
     they meet, the steps of each instance, what an engine is doing while it starts, what was still in flight when a

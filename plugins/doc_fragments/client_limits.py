@@ -19,7 +19,7 @@ class ModuleDocFragment:
     """Added to a module's documentation by C(extends_documentation_fragment)."""
 
     #: Option C(clients): what a person gives.
-    DOCUMENTATION = _documentation(
+    DOCUMENTATION: t.ClassVar[str] = _documentation(
         "clients",
         {
             "name": {
@@ -31,7 +31,7 @@ class ModuleDocFragment:
     )
 
     #: Option C(keys): the hashes of keys, with their clients' limits.
-    HASHES = _documentation(
+    HASHES: t.ClassVar[str] = _documentation(
         "keys",
         {
             "name": {

@@ -26,7 +26,7 @@ options:
     elements: raw
     required: true
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 """
 
 EXAMPLES = r"""

@@ -4,18 +4,11 @@
 
 from __future__ import annotations
 
-import typing as t
-
-from ansible.inventory.data import InventoryData
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.inventory import BaseInventoryPlugin
-from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import Instance, name_hosts
-
 DOCUMENTATION = """
 name: host_names
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Names the hosts of an EC2 inventory after their tag Name
 description:
   - Renames the hosts that C(amazon.aws.aws_ec2) added by their instance ids, to what their tag C(Name) says. Their
@@ -37,6 +30,13 @@ EXAMPLES = """
 # inventories/aws/host_names.yml
 plugin: inference.fleet.host_names
 """
+
+import typing as t
+
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import Instance, name_hosts
 
 
 class InventoryModule(BaseInventoryPlugin):

@@ -4,16 +4,11 @@
 
 from __future__ import annotations
 
-import typing as t
-
-from ansible import constants
-from ansible.plugins.lookup import LookupBase
-
 DOCUMENTATION = """
 name: progress
 version_added: 0.2.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Enables the callback that shows how a rollout goes on
 description:
   - Enables the callback P(inference.fleet.rollout#callback), whether or not C(callbacks_enabled) names it, and returns
@@ -39,6 +34,11 @@ _value:
   type: list
   elements: str
 """
+
+import typing as t
+
+from ansible import constants
+from ansible.plugins.lookup import LookupBase
 
 CALLBACK = "inference.fleet.rollout"
 

@@ -4,26 +4,11 @@
 
 from __future__ import annotations
 
-import os
-import typing as t
-
-from ansible import constants
-from ansible.context import CLIARGS
-from ansible.errors import AnsibleError
-from ansible.inventory.manager import split_host_pattern
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.limits import (
-    inventory_problems,
-    limit_problems,
-    option_problems,
-    text_problems,
-)
-
 DOCUMENTATION = """
 name: whole_run
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Refuses a run that would do less than it says
 description:
   - Ends the run, before anything is done, when it was started with C(--tags), C(--skip-tags), C(--start-at-task),
@@ -52,6 +37,21 @@ _value:
   type: list
   elements: str
 """
+
+import os
+import typing as t
+
+from ansible import constants
+from ansible.context import CLIARGS
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import split_host_pattern
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.limits import (
+    inventory_problems,
+    limit_problems,
+    option_problems,
+    text_problems,
+)
 
 
 class LookupModule(LookupBase):

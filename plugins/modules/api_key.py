@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: api_key
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Make, rotate, remove and look up clients' API keys in the key store
 description:
   - Runs on the controller, whichever host the task is for, without a connection and without become. The store holds the

@@ -9,7 +9,7 @@ module: chat_smoke
 short_description: Gate an LLM server on real chat completions
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 description:
   - Asks an OpenAI-compatible server a few questions whose answers are known, and fails unless all of them are right.
   - It looks at streamed and whole text, an image, finish reasons, usage, speed, and that wrong keys are refused.

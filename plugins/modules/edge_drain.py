@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: edge_drain
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Drain and undrain a host or one of its instances
 description:
   - Takes a host, or one instance of it, out of service at its edge without cutting a request, and puts it back.

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: edge_keys
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Make an edge accept exactly these client keys
 description:
   - Makes the map in which the edge looks up the hash of a client's key have exactly the wanted entries, in its file and
@@ -170,7 +170,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
 UPSTREAM_TITLE = "What this gateway shows to the inference hosts. Written by module edge_keys."
 #: The names under which HAProxy's configuration looks them up.
-ENGINE, UPSTREAM = "engine", "upstream"
+ENGINE = "engine"
+UPSTREAM = "upstream"
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "keys": {

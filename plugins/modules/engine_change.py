@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: engine_change
 version_added: 0.2.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Carry out a step of the change of an instance
 description:
   - Drains, stops, starts and undrains an instance whose release changes, or that is restarted or taken out. Each step

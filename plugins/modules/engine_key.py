@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: engine_key
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Make and renew the key that a host's edge shows to its engines
 description:
   - Makes a random key on the host, where it stays. The edge puts it on each request, so that no process on the host can

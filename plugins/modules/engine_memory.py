@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: engine_memory
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: What the engines of a host said of memory when they last started
 description:
   - Reads the journal of each instance since its process started for the size of its KV cache and what loading the

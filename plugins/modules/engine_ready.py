@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: engine_ready
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Wait until engine instances serve
 description:
   - Waits until the C(/health) of each instance is 200 while its unit stays up.

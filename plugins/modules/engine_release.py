@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: engine_release
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Stage, activate, confirm and restore releases of engine instances
 description:
   - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: engine_runtime
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Install the virtual environment that an engine version runs from
 description:
   - Installs a runtime with uv from a lock with hashes, in a directory named after its content.

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: fleet_facts
 version_added: 0.2.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Work out what hosts run
 description:
   - Works out from the inventory what each host runs. These are its engine, its instances with their GPUs and ports, the

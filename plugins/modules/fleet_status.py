@@ -9,7 +9,7 @@ module: fleet_status
 short_description: What an inference host runs, and how it does
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 description:
   - Reads instances, releases, units, load, drains, the edge's health and the last gates of one host in one execution.
   - Whatever is missing is left empty; a bare host has a status too. What could not be read is named in RV(problems).

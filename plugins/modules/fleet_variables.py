@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: fleet_variables
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Validate the variables of all hosts of a play
 description:
   - Validates what is set for each host of the play against the argument specs of the roles, and names every problem of

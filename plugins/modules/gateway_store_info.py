@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: gateway_store_info
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Look whether the gateways' Redis and PostgreSQL can be used from this host
 description:
   - Connects to the Redis that gateways share, shows it the password, and asks it what it is. Fails with host, port and

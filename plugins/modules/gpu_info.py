@@ -102,7 +102,7 @@ options:
     type: int
     default: 60
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 """
 
 EXAMPLES = r"""

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: host_preflight
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Check that a host can become what the inventory says
 description:
   - Looks at system, ports and disk of a host in one execution and reports everything that is wrong at once.

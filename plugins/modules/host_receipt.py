@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: host_receipt
 version_added: 0.2.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Find out in one look whether a host is still as the last run left it
 description:
   - A run that has converged a host leaves a receipt there. It says what the host was made from (a digest of its

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: key_proof
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Prove that a host answers live keys and refuses dead ones
 description:
   - Asks every edge of the host with each live key for a real chat completion, and every edge and every engine with each

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: key_rotation
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Keep a rotation's lock and record, and judge whether it may go on
 description:
   - The controller's side of what role P(inference.fleet.keys#role) does on the hosts. It looks at all hosts of the run

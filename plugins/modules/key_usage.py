@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: key_usage
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: When an edge's keys were used last, and which keys it takes
 description:
   - Reads which keys the edge of a host takes, and when each key was used last. It sees no key and changes nothing.

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: litellm_key
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Keep the clients' virtual keys in LiteLLM's database
 description:
   - Each live key is a virtual key of LiteLLM's, known by its hash, and each client a team. What a client spends, and

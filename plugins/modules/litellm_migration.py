@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: litellm_migration
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Bring LiteLLM's database up to its version
 description:
   - Applies the migrations that LiteLLM brings and the database does not have yet, in their order, and waits for the end

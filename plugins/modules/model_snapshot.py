@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: model_snapshot
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Keep a model's weights on a host, complete, and able to come back by themselves
 description:
   - Finds out what a revision of a model consists of, fetches what of it is not on the host's fast disk, verifies it,

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: prisma_client
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Make the Prisma client through which LiteLLM uses its database
 description:
   - Generates the Python code of the client from LiteLLM's schema, with the generator that the Python package C(prisma)

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Plan a rollout, decide which hosts are next, and keep its record
 description:
   - The controller's side of every change of a fleet. It looks at all hosts of the run at once, so its tasks have

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout_claim
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Note on a host which rollout it takes part in
 description:
   - Keeps two rollouts off one host, from whichever controllers they come, and lets a rollout that was broken off go on

@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: rollout_event
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Note an event of a host in the rollout's journal
 description:
   - Adds one line to the journal on the controller. It makes no connection, and without a journal it does nothing, so

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: secret_scan
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Find the places of a machine where clients' keys stand
 description:
   - Looks in files, in the arguments and environments of processes, and in the journal for keys of which only the

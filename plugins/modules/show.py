@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: show
 version_added: 0.2.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Show lines as they are
 description:
   - Prints lines on the controller as they are, such as those of the filter P(inference.fleet.table#filter). What

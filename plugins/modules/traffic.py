@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: traffic
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Watch a change with requests of one's own
 description:
   - Starts and stops a driver that sends chat completions, streamed and not, while the fleet is changed, and reports

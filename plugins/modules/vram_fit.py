@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 module: vram_fit
 version_added: 0.1.0
 author:
-  - inference.fleet contributors
+  - inference.fleet contributors (@inference-fleet)
 short_description: Work out whether a model fits a host's GPUs, and how long a context it then serves
 description:
   - Reads a model's C(config.json) and the size of its weights, and works out what an instance would have left for its
@@ -321,7 +321,7 @@ def main() -> None:
                 "type": "dict",
                 "options": {
                     "kv_cache_gib": {"type": "float"},
-                    "kv_cache_tokens": {"type": "int"},
+                    "kv_cache_tokens": {"type": "int", "no_log": False},
                     "model_gib": {"type": "float"},
                     "requested_gib": {"type": "float"},
                     "fraction": {"type": "float"},

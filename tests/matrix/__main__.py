@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.matrix import environments
-from tests.matrix.cells import CELLS, Cell, choose
+from tests.matrix.cells import CELLS, TARGETS, Cell, choose
 from tests.project import ROOT
 
 #: What runs on hosts, with its tests.
@@ -19,22 +19,19 @@ HOST_TESTS = ("tests/unit/plugins/module_utils", "tests/unit/plugins/modules", "
 CONTROLLER_TESTS = ("test_api_key_errors.py", "test_secrets_manager.py", "test_store_aws.py", "test_store_server.py")
 
 
-def environment(programs: Path, **more: str) -> dict[str, str]:
-    """A shell in which the cell's programs come first, and no setting of Ansible's counts."""
+def environment(*directories: Path, **more: str) -> dict[str, str]:
+    """A shell in which these directories' programs come first, and no setting of Ansible's counts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
-    return {**kept, "PATH": f"{programs}:{os.environ['PATH']}", **more}
+    return {**kept, "PATH": os.pathsep.join([*map(str, directories), os.environ["PATH"]]), **more}
 
 
 def check_core(cell: Cell, programs: Path, reports: Path) -> None:
-    """Unit and inventory tests with this ansible-core, then its ansible-test sanity."""
+    """Unit and inventory tests with this ansible-core, then its ansible-test sanity, also for the Pythons of hosts."""
     pytest(programs, reports / f"{cell.name}.xml", "tests/unit", "tests/inventory")
-    command = ["ansible-test", "sanity", "--color", "no", "--python", "default"]
     home = environments.make_home(programs)
-    run(
-        [str(programs / command[0]), *command[1:]],
-        environments.copy_collection(),
-        environment(programs, HOME=str(home)),
-    )
+    variables = environment(programs, environments.link_pythons(TARGETS), HOME=str(home))
+    command = [str(programs / "ansible-test"), "sanity", "--color", "no", "--python", "default"]
+    run(command, environments.copy_collection(), variables)
 
 
 def check_target(cell: Cell, programs: Path, reports: Path) -> None:

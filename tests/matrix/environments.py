@@ -138,6 +138,15 @@ def copy_collection() -> Path:
     return fleet
 
 
+def link_pythons(versions: t.Iterable[str]) -> Path:
+    """The Pythons under their names: what ansible-test finds on PATH may be a shim of pyenv that runs nothing."""
+    directory = PLACE / "pythons"
+    directory.mkdir(parents=True, exist_ok=True)
+    for version in versions:
+        link(directory / f"python{version}", find_python(version))
+    return directory
+
+
 def make_home(programs: Path) -> Path:
     """A home for ansible-test, with the stand-in for get-pip.py and this user's settings of the package index."""
     home = PLACE / "home"

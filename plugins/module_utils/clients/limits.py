@@ -198,12 +198,13 @@ def row_of(name: str) -> Limit:
 
 def spec() -> dict[str, dict[str, t.Any]]:
     """The options of a client in an argument spec, without its name."""
-    return {row.name: dict(_KINDS[row.kind].spec) for row in schema.LIMITS}
+    # Ansible takes each name with `token` in it for a secret, unless it says that it is none.
+    return {row.name: {**_KINDS[row.kind].spec, "no_log": False} for row in schema.LIMITS}
 
 
 def documentation() -> dict[str, dict[str, t.Any]]:
     """The same options with what they mean."""
-    return {name: {"description": [row_of(name).description], **option} for name, option in spec().items()}
+    return {row.name: {"description": [row.description], **_KINDS[row.kind].spec} for row in schema.LIMITS}
 
 
 def check(item: t.Mapping[str, t.Any]) -> Limits:

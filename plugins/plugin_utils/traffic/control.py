@@ -144,7 +144,6 @@ def _spawn(config: dict[str, t.Any]) -> subprocess.Popen[bytes]:
             # What ends the playbook with its whole group or terminal does not end the driver before its last report.
             start_new_session=True,
         )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin:
-        process.stdin.write(json.dumps(config).encode())
+    with contextlib.suppress(BrokenPipeError), t.cast("t.IO[bytes]", process.stdin) as pipe:
+        pipe.write(json.dumps(config).encode())
     return process
