@@ -157,6 +157,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
@@ -309,11 +310,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        status = Host(module.params).status()
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, **status, rows=rows_of(module.params["host"], status))
+    finish(module, lambda: look(module.params))
+
+
+def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What the module returns."""
+    status = Host(params).status()
+    return {"changed": False, **status, "rows": rows_of(params["host"], status)}
 
 
 if __name__ == "__main__":

@@ -282,8 +282,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, check_engine
 from ansible_collections.inference.fleet.plugins.module_utils.instances.memory import reported
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
@@ -338,10 +338,7 @@ def main() -> None:
         mutually_exclusive=[("reported", "reported_file")],
         supports_check_mode=True,
     )
-    try:
-        module.exit_json(changed=False, **look(module.params))
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
+    finish(module, lambda: {"changed": False, **look(module.params)})
 
 
 def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
