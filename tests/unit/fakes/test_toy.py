@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,11 +19,32 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics im
 from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import progress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
+from tests.fakes.standin import wheels
 from tests.fakes.toy import overlay
 from tests.fakes.toy.toy import ENGINE as TOY
 from tests.project import ROOT
 from tests.unit.fakes import runtimes
 
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    engine_accelerator: cpu
+    engine_locks_dir: "{{ locks }}"
+    engine_instances: [{index: 0, name: toy-0, engine: toy, gpus: [], engine_port: 8100, served_name: m}]
+  tasks:
+    - inference.fleet.vram_fit:
+        model_path: "{{ model }}"
+        engine: toy
+        options: {context: 512, slots: 3}
+        gpus: [{name: NVIDIA L40S, memory_mib: 46068}]
+      register: found
+    - ansible.builtin.assert: {that: found.verdict == 'fits'}
+    - ansible.builtin.include_role: {name: inference.fleet.toy, tasks_from: validate}
+    - ansible.builtin.include_role: {name: inference.fleet.toy, tasks_from: validate}
+      vars: {toy_extra_args: {max-num-seqs: 3}}
+"""
 GIVEN: dict[str, t.Any] = {"alias": "m", "context": 128, "slots": 2, "patience": 1}
 
 
@@ -87,3 +109,31 @@ def test_a_copy_of_the_collection_knows_it_by_one_module_and_one_line(tmp_path: 
     (copy / "plugins/module_utils/engines/registry.py").write_text("ENGINES = {}\n")
     with pytest.raises(ValueError, match="not as it was"):
         overlay.add_to(copy)
+
+
+def test_modules_and_roles_of_a_copy_take_it_as_any_other(tmp_path: Path) -> None:
+    copy = tmp_path / "collections/ansible_collections/inference/fleet"
+    for folder in ("meta", "plugins", "roles"):
+        shutil.copytree(ROOT / folder, copy / folder)
+    overlay.add_to(copy)
+    wheels.write_locks(wheels.build_all(), tmp_path / "locks", runtimes.PYTHON, "cpu")
+    (tmp_path / "play.yml").write_text(PLAY)
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible-playbook"),
+            *("-i", "localhost,", "play.yml"),
+            *("-e", f"ansible_python_interpreter={sys.executable}"),
+            *("-e", f"locks={tmp_path / 'locks'}", "-e", f"model={runtimes.TINY}"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert (
+        "toy_extra_args sets max-num-seqs, which is an option of vLLM; Toy calls it slots." in done.stdout + done.stderr
+    )
+    assert "failed=1" in done.stdout
+    assert done.stdout.count("validate | Check version, options and GPUs") >= 2
