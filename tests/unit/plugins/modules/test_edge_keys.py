@@ -329,7 +329,7 @@ FIRST, SECOND = ["team-a|600|8|0|", "team-b"], ["v=2|team-a|600|8|0|", "v=2|team
 def first_version(path: Path) -> None:
     """The map as the collection before versions wrote it."""
     path.parent.mkdir(exist_ok=True)
-    lines = [f"{key['sha256']} {value}\n" for key, value in zip((A, B), FIRST, strict=True)]
+    lines = [f"{key['sha256']} {value}\n" for key, value in zip((A, B), FIRST)]
     path.write_text("".join(["# SHA-256 of a client's key, and the client. Written by module edge_keys.\n", *lines]))
     path.chmod(0o640)
 

@@ -128,7 +128,7 @@ def one_more(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[types.ModuleType]:
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setattr(load("client_schema", SCHEMA), "LIMITS", schema.LIMITS)
     yield load("fleet_clients")
-    for module, content in zip(modules, before, strict=True):
+    for module, content in zip(modules, before):
         vars(module).update(content)
 
 

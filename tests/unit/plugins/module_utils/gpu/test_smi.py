@@ -20,13 +20,13 @@ RECORDS = Path(__file__).parents[3] / "fixtures/nvidia"
 def recorded(name: str) -> str:
     """A recorded GPU as it would answer our query: no header, no units."""
     header, row = (RECORDS / f"{name}.csv").read_text().splitlines()
-    values = dict(zip((title.split(" [")[0] for title in header.split(", ")), row.split(", "), strict=True))
+    values = dict(zip((title.split(" [")[0] for title in header.split(", ")), row.split(", ")))
     return ", ".join(values[field.query].removesuffix(" MiB") for field in GPU_FIELDS) + "\n"
 
 
 def line(**changes: str) -> str:
     """The answer of a healthy L40S with some values changed."""
-    values = dict(zip((field.key for field in GPU_FIELDS), recorded("l40s-595").strip().split(", "), strict=True))
+    values = dict(zip((field.key for field in GPU_FIELDS), recorded("l40s-595").strip().split(", ")))
     return ", ".join({**values, **changes}.values())
 
 

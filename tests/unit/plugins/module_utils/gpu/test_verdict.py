@@ -253,7 +253,7 @@ def test_scenario(scenario: str, look: Look) -> None:
     instance_type, verdict, findings = CASES[scenario]
     found, reasons = judge(look(scenario), wanted(instance_type))
     assert [(reason.severity, reason.check, reason.gpu) for reason in reasons] == [item[:3] for item in findings]
-    for reason, (_severity, _check, _gpu, part) in zip(reasons, findings, strict=True):
+    for reason, (_severity, _check, _gpu, part) in zip(reasons, findings):
         assert part in reason.text()
         assert reason.advice.endswith(".")
     assert found == verdict
