@@ -38,7 +38,8 @@ def test_all_hosts_are_in_the_table_and_the_unfit_fail_it(inventory: Path) -> No
     status, output = play(inventory)
     assert status == 2
     table = output.split("TASK [Show all hosts]")[1].split("TASK [")[0]
-    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in table.splitlines()[3:] if line.strip()}
+    rows = table.partition("\n")[2].partition("ok: [")[0].splitlines()
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in rows}
     assert lines.pop("host") == "verdict driver gpus reason"
     assert list(lines) == ["fit", "bare", "mistaken", "gone"]
     assert lines["fit"] == "ok - not needed (cpu) -"

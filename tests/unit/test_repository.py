@@ -250,3 +250,10 @@ def test_the_directory_of_the_engines_is_written_down_once() -> None:
         "roles/preflight/defaults/main.yml": 1,
         "roles/preflight/meta/argument_specs.yml": 1,
     }
+
+
+def test_a_receipt_notes_every_package_that_roles_install() -> None:
+    engine = load(ROOT / "roles/engine/vars/main.yml")
+    installed = {*engine["__engine_packages_common"], "haproxy", "python3-venv"}
+    installed.update(*engine["__engine_packages_accelerator"].values())
+    assert set(load(ROOT / "roles/receipt/defaults/main.yml")["receipt_packages"]) == installed
