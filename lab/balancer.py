@@ -1,4 +1,4 @@
-"""The ALB's stand-in: it only checks /health, sends each request to one host, and never tries another."""
+"""The ALB's stand-in: it only checks /health, sends each request to one host, and never retries on another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.errors import LabError
 from lab.state import Lab
 
 EDGE_PORT = 8000
-#: Of the gateways' edges, and of the balancer in front of them on the lab's own address.
+#: Ports of the gateways' edges, and of the balancer in front of them on the lab's own address.
 GATEWAY_PORT = 4000
 
 
@@ -74,7 +74,7 @@ def _backend(lab: Lab, name: str, role: str, port: int) -> str:
 
 
 def ensure(lab: Lab, lock: int) -> str:
-    """Start the balancer, or have it follow the lab's hosts. What was done, in a word."""
+    """Start the balancer, or update its hosts; return the action in a word."""
     place = lab.directory / "balancer"
     place.mkdir(parents=True, exist_ok=True)
     config = place / "haproxy.cfg"
@@ -90,7 +90,7 @@ def ensure(lab: Lab, lock: int) -> str:
         return "started"
     if changed or not applied.exists() or applied.read_text(encoding="utf-8") != configuration(lab):
         shell.run(["haproxy", "-c", "-q", "-f", str(config)])
-        # The new worker takes the listening sockets over; requests in flight end in the old one.
+        # The new worker takes over the listening sockets; requests in flight finish in the old one.
         os.kill(record.pid, signal.SIGUSR2)
         files.write(applied, configuration(lab))
         return "reloaded"

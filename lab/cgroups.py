@@ -1,7 +1,7 @@
-"""Control groups: each process that the lab starts gets one, in every hierarchy that the machine has.
+"""Control groups: each process that the lab starts gets its own, in every hierarchy of the machine.
 
-Hosts that shared a group would see, and clean up, each other's services. Where systemd runs the machine, it makes
-the groups (a transient service with Delegate=yes); elsewhere we do, below /inference-fleet.
+Hosts in a shared group would see, and clean up, each other's services. Where systemd runs the machine, it creates the
+groups (a transient service with Delegate=yes); elsewhere we do, below /inference-fleet.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def hierarchies() -> list[Path]:
 
 
 def join(group: str, cores: float | None) -> None:
-    """Move this process to ``group``, made if missing.
+    """Move this process to ``group``, created if missing.
 
     Args:
         group: a path such as ``lab/host-1``.
-        cores: how much of the machine the group may use at most; None for all.
+        cores: the maximum share of the machine; None for all.
     """
     for hierarchy in hierarchies():
         directory = hierarchy
         for part in (PARENT, *group.split("/")):
             directory /= part
             directory.mkdir(exist_ok=True)
-            # A new cpuset of version 1 is empty, and an empty one takes no process.
+            # A new cpuset of version 1 is empty, and an empty one accepts no process.
             for name in ("cpuset.cpus", "cpuset.mems"):
                 file = directory / name
                 if (hierarchy / "cpuset.cpu_exclusive").exists() and not file.read_text(encoding="ascii").strip():
@@ -78,7 +78,7 @@ def members(group: str) -> set[int]:
 
 
 def clear(group: str) -> None:
-    """Kill what is left in ``group`` and remove it. All of it was started by the lab: nothing else gets in."""
+    """Kill what is left in ``group`` and remove it. Only the lab's own processes are in it."""
     if systemd_runs():
         subprocess.run(["systemctl", "kill", "--signal=KILL", unit_of(group)], capture_output=True, check=False)
         subprocess.run(["systemctl", "stop", unit_of(group)], capture_output=True, check=False)

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry out the chosen verb."""
+    """Run the chosen verb."""
     if options.verb not in ("status", "env") and os.geteuid() != 0:
         raise LabError(f"`python -m lab {options.verb}` makes networks and machines: run it as root (sudo).")
     if options.verb == "up":
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(parser().parse_args(arguments))
     except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`); nothing more can be said to it.
+        # The reader closed the pipe (`| head`); nothing more can be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except LabError as error:

@@ -1,6 +1,6 @@
 """What the hosts inherit from this machine: proxies, certificates, package indexes, resolvers.
 
-Nothing here is invented: without a proxy, a private index or an own certificate the hosts get none.
+Without a proxy, a private index or an own certificate on this machine the hosts get none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
 
-# pip's options and what uv calls them; both read the environment.
+# pip's options and uv's names for them; both read the environment.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -27,7 +27,7 @@ UV_NAMES = {
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
-# pip's configuration files, the last counting most.
+# pip's configuration files, in ascending precedence.
 PIP_CONFIG = (
     *(Path(base) / "pip/pip.conf" for base in reversed((os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"))),
     Path("/etc/pip.conf"),
@@ -35,7 +35,7 @@ PIP_CONFIG = (
     Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pip/pip.conf",
 )
 PIP_OPTIONS = (*UV_NAMES, "proxy")
-# uv's own settings on this machine, which count more than what is derived from pip's.
+# uv's own settings on this machine, which override those derived from pip's.
 UV_KEPT = (*sorted(set(UV_NAMES.values())), "UV_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_INDEX_STRATEGY")
 
 
@@ -46,7 +46,7 @@ def is_loopback(address: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """A port that only this machine's loopback offers and that the hosts need: relayed on the bridge."""
+    """A port that is only on this machine's loopback and that the hosts need: relayed on the bridge."""
 
     protocol: str
     port: int
@@ -55,7 +55,7 @@ class Forward:
 
 @dataclasses.dataclass
 class Inherited:
-    """Everything that is passed on, as it has to read on a host."""
+    """Everything that is passed on, in the form that a host needs."""
 
     proxies: dict[str, str]
     pip: dict[str, str]
@@ -66,7 +66,7 @@ class Inherited:
 
 
 def pip_options() -> dict[str, str]:
-    """pip's options on this machine: from its configuration files, then from the environment, which counts more."""
+    """pip's options on this machine: from its configuration files, overridden by the environment."""
     candidates = list(PIP_CONFIG)
     chosen = os.environ.get("PIP_CONFIG_FILE")
     if chosen:
@@ -91,7 +91,7 @@ def uv_options(pip: dict[str, str]) -> dict[str, str]:
     if "extra-index-url" in pip:
         # pip takes the best version of all indexes, uv by default only looks at the first that has the name.
         options["UV_INDEX_STRATEGY"] = "unsafe-best-match"
-    # uv separates links by commas where pip has blanks.
+    # uv separates links by commas where pip has spaces.
     if "UV_FIND_LINKS" in options:
         options["UV_FIND_LINKS"] = ",".join(options["UV_FIND_LINKS"].split())
     options.update({name: os.environ[name] for name in UV_KEPT if os.environ.get(name)})
@@ -129,12 +129,12 @@ def proxies(gateway: str, subnet: str) -> tuple[dict[str, str], list[Forward]]:
 
 
 def resolv_conf(text: str, upstream: str, gateway: str) -> tuple[str, list[Forward]]:
-    """A resolv.conf that answers on a host.
+    """A resolv.conf that works on a host.
 
     Args:
         text: this machine's /etc/resolv.conf.
         upstream: systemd-resolved's list of its upstream servers, or nothing.
-        gateway: the bridge's address, where a resolver of our loopback is relayed.
+        gateway: the bridge's address, where a resolver on our loopback is relayed.
     """
     options = [line for line in text.splitlines() if line.split()[:1] in (["search"], ["options"], ["domain"])]
     own = _nameservers(text)
@@ -154,7 +154,7 @@ def _nameservers(text: str) -> list[str]:
 
 
 def inherited(gateway: str, subnet: str) -> Inherited:
-    """Look at this machine."""
+    """Read this machine's settings."""
     proxy, forwards = proxies(gateway, subnet)
     pip = pip_options()
     uv = uv_options(pip)
@@ -173,7 +173,7 @@ def inherited(gateway: str, subnet: str) -> Inherited:
 
 
 def apt_settings() -> list[str]:
-    """This machine's apt settings for fetching: proxies, certificates, what it checks."""
+    """This machine's apt settings for downloads: proxies, certificates, verification."""
     wanted = re.compile(r"^Acquire::(http|https|Check-Valid-Until|Check-Date|Retries)\b.*\"\S+\";$", re.IGNORECASE)
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     return [line for line in dump.splitlines() if wanted.match(line)]
@@ -194,6 +194,6 @@ def certificates() -> list[str]:
 
 
 if __name__ == "__main__":
-    # For script/lib: this machine's indexes as shell exports, before there is any environment to run in.
+    # For script/lib: this machine's indexes as shell exports, before an environment exists.
     for option, setting in uv_options(pip_options()).items():
         print(f"export {option}={shlex.quote(setting)}")

@@ -1,4 +1,4 @@
-"""The EC2 API that the production inventory asks: moto, with one instance for each host of the fleet."""
+"""The EC2 API of the production inventory: moto, with one instance for each host of the fleet."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def group(lab: Lab) -> str:
 
 
 def ensure_server(lab: Lab, lock: int) -> None:
-    """Start the API server if it does not run; ``wait`` waits until it answers."""
+    """Start the API server if it is not running; ``wait`` waits until it answers."""
     place = lab.directory / "ec2"
     if processes.read(place / "process.json") is not None:
         return
     processes.stop(place, group(lab))
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(lab.ec2_port)]
-    # Its list of all Amazon images is large and never asked for here.
+    # Its list of all Amazon images is large and never used here.
     processes.start(place, argv, lock=lock, group=group(lab), env={"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"})
 
 
@@ -55,7 +55,7 @@ def stop_server(lab: Lab) -> bool:
 
 
 def client(lab: Lab) -> t.Any:
-    """boto3's client of the lab's API; whatever AWS settings this shell has are not used."""
+    """boto3's client of the lab's API, independent of this shell's AWS settings."""
     import boto3
 
     return boto3.client(
@@ -77,7 +77,7 @@ def tags(host: Host) -> dict[str, str]:
 
 
 def register(lab: Lab) -> list[str]:
-    """Make the API agree with the lab: an instance per host, with its address, tags and state. What was changed."""
+    """Sync the API to the lab: an instance per host, with its address, tags and state; return the changes."""
     ec2 = client(lab)
     found = {}
     changed = []

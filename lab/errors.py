@@ -1,4 +1,4 @@
-"""The one exception that a person is meant to read."""
+"""The only exception that is meant for a person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole files or none, and locks that end with their process."""
+"""Atomic writes, and locks that end with their process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.errors import LabError
 
 
 def write(path: Path, content: str, mode: int = 0o644) -> None:
-    """Replace ``path`` so that a reader never sees half of it."""
+    """Replace ``path`` so that a reader never sees a partial file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), mode)
@@ -38,7 +38,7 @@ def remove_tree(path: Path) -> None:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether a process that was started with this directory among its ``uses`` lives."""
+    """Whether a live process was started with this directory among its ``uses``."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def in_use(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, patience: float = 900.0) -> t.Iterator[int]:
-    """Hold the lock file ``path`` and give its descriptor. A holder may remove the file: waiters then start anew."""
+    """Hold the lock file ``path`` and yield its descriptor. A holder may remove the file: waiters then start over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     told = False

@@ -21,7 +21,7 @@ UV_CACHE = "/var/cache/uv-shared"
 WHEELHOUSE = "/srv/wheelhouse"
 MODEL = "/srv/model"
 BOOT_SECONDS = 90.0
-# nspawn ends with 133 when the machine asks for a reboot, and leaves it to its keeper to start it again.
+# nspawn exits with 133 when the machine wants a reboot, and leaves the restart to its keeper.
 KEEPER = """
 trap 'kill -TERM "$child"' TERM
 while :; do
@@ -34,7 +34,7 @@ while :; do
   [ "$status" -eq 133 ] || exit "$status"
 done
 """
-# Where nspawn keeps locks and mounts by machine name, and leaves them: each machine gets its own, gone with it.
+# nspawn keeps locks and mounts here by machine name, and leaves them behind: each machine gets its own directory.
 NSPAWN_RUNTIME = Path("/run/systemd/nspawn")
 
 
@@ -51,7 +51,7 @@ def running(lab: Lab, host: Host) -> bool:
 
 
 def base_of(lab: Lab, host: Host) -> Path | None:
-    """The root file system that the host lies over."""
+    """The root file system below the host's own."""
     link = directory(lab, host) / "base"
     return link.readlink() if link.is_symlink() else None
 
@@ -80,7 +80,7 @@ def write_known_hosts(lab: Lab) -> None:
 
 
 def prepare(lab: Lab, host: Host, base: Path) -> None:
-    """Lay the host's own files over the root file system. For a host that does not run."""
+    """Write the host's own files over the root file system. For a stopped host."""
     place = directory(lab, host)
     for name in ("upper", "work", "root", "instance-store"):
         (place / name).mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _own_files(lab: Lab, host: Host) -> t.Iterator[tuple[str, str, int]]:
     yield "etc/hostname", f"{host.name}\n", 0o644
     yield "etc/hosts", f"127.0.0.1 localhost\n{lab.address(host)} {host.name}\n", 0o644
     yield "etc/resolv.conf", given.resolv_conf, 0o644
-    # Fixed, or systemd would take each boot for the first and enable what the image masks.
+    # Fixed, or systemd would treat each boot as the first and enable what the image masks.
     yield "etc/machine-id", f"{host.machine_id}\n", 0o444
     yield "etc/ssh/ssh_host_ed25519_key", key.read_text(encoding="ascii"), 0o600
     yield "etc/ssh/ssh_host_ed25519_key.pub", key.with_suffix(".pub").read_text(encoding="ascii"), 0o644
@@ -129,7 +129,7 @@ def _lay(place: Path, path: str, content: str, mode: int) -> None:
 
 
 def _parents(place: Path, target: Path) -> None:
-    """Directories above ``target``, with the modes that they have below; a new one would hide them."""
+    """Directories above ``target``, with their modes in the lower layer; a new one would hide them."""
     upper = place / "upper"
     for parent in reversed(target.relative_to(upper).parents):
         if not (upper / parent).exists():
@@ -147,7 +147,7 @@ def binds(lab: Lab, host: Host) -> list[str]:
         ("--bind", directory(lab, host) / "instance-store", INSTANCE_STORE),
         ("--bind", cache / "uv", UV_CACHE),
         ("--bind-ro", cache / "wheelhouse", WHEELHOUSE),
-        # The directory above the model: a model that is trained anew is another directory.
+        # The directory above the model: a retrained model is another directory.
         ("--bind-ro", ROOT / "lab" / "model", "/srv/lab-model"),
     ]
     local = controller.inherited(lab.gateway, lab.subnet).directories
@@ -191,7 +191,7 @@ def boot(lab: Lab, host: Host, lock: int) -> None:
         mounts=mounts,
         network=cable,
         uses=[str(base)],
-        # Hosts have processors of their own: one that is busy serving does not keep another from starting.
+        # Hosts have dedicated processors: a busy one does not keep another from starting.
         cores=max(1.0, (os.cpu_count() or 1) / 2),
     )
 
@@ -204,7 +204,7 @@ def ssh(lab: Lab, host: Host, *command: str) -> list[str]:
 
 
 def wait(lab: Lab, host: Host, seconds: float = BOOT_SECONDS) -> None:
-    """Until the host has booted and lets us in."""
+    """Wait until the host has booted and accepts SSH."""
     deadline = time.monotonic() + seconds
     while not _answers(lab.address(host)):
         if not running(lab, host):
@@ -241,7 +241,7 @@ def wipe_instance_store(lab: Lab, host: Host) -> None:
 
 
 def discard(lab: Lab, host: Host) -> None:
-    """Forget all that the host ever wrote, but not who it is: its keys stay."""
+    """Erase everything that the host ever wrote, except its keys."""
     place = directory(lab, host)
     for name in ("upper", "work", "instance-store"):
         files.remove_tree(place / name)
@@ -249,13 +249,13 @@ def discard(lab: Lab, host: Host) -> None:
 
 
 def bring_up(lab: Lab, wanted: t.Sequence[Host], base: t.Callable[[], Path], lock: int) -> None:
-    """Boot all ``wanted`` hosts that do not run, side by side."""
+    """Boot all stopped hosts of ``wanted``, in parallel."""
     ensure_key(lab)
     down = [host for host in wanted if not running(lab, host)]
     if down:
         tree = base()
         for host in down:
-            # A machine that died on its own may have left children of its keeper.
+            # A machine that crashed may have left children of its keeper.
             halt(lab, host)
             prepare(lab, host, tree)
     write_known_hosts(lab)
@@ -270,7 +270,7 @@ def bring_up(lab: Lab, wanted: t.Sequence[Host], base: t.Callable[[], Path], loc
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What a host costs, in bytes."""
+    """The memory of a host, in bytes."""
 
     processes: int
     proportional: int

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         os.close(int(arguments[1]))
     for path in spec["uses"]:
-        # For as long as we live: whoever prunes sees that it is in use, whichever lab and state directory we are of.
+        # For as long as this process lives: pruning sees that it is in use, whatever the lab and state directory.
         used = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(used, fcntl.LOCK_SH)
         os.set_inheritable(used, True)
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
         # Before the machine's own mounts: a sysfs shows the interfaces of the name space that mounted it.
         os.setns(os.open(spec["network"], os.O_RDONLY | os.O_CLOEXEC), os.CLONE_NEWNET)
     if spec["mounts"]:
-        # The mounts are this process's alone and end with it, however it ends.
+        # The mounts are private to this process and end with it, however it ends.
         os.unshare(os.CLONE_NEWNS)
         subprocess.run(["mount", "--make-rslave", "/"], check=True)
         for mount in spec["mounts"]:

@@ -1,4 +1,4 @@
-"""One bridge per lab, one network name space per host, and a way out that is not a way in."""
+"""One bridge per lab, one network name space per host; hosts can reach out, but cannot be reached from outside."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NAMESPACES = Path("/run/netns")
 
 
 def ensure(lab: Lab) -> None:
-    """Make the bridge and its rules, or put them right."""
+    """Create the bridge and its rules, or repair them."""
     mtu = _mtu()
     length = ipaddress.ip_network(lab.subnet).prefixlen
     if not _exists(lab.bridge):
         refuse_overlap(lab.subnet)
     batch = [] if _exists(lab.bridge) else [f"link add {lab.bridge} type bridge"]
-    # A fixed address: by default a bridge takes its ports' lowest, and changes it as they come and go.
+    # A fixed address: by default a bridge takes the lowest of its ports, and changes it with them.
     octets = zlib.crc32(lab.bridge.encode()).to_bytes(4, "big")
     batch += [
         f"link set {lab.bridge} address 02:f1:{':'.join(f'{octet:02x}' for octet in octets)} mtu {mtu} up",
@@ -38,7 +38,7 @@ def ensure(lab: Lab) -> None:
 
 
 def _mtu() -> int:
-    """The MTU of the way out: hosts that send larger packets would depend on path discovery."""
+    """The MTU of the outgoing route: hosts that send larger packets would depend on path MTU discovery."""
     routes = json.loads(shell.run(["ip", "-json", "-4", "route", "show", "default"]).stdout or "[]")
     if not routes:
         return 1500
@@ -55,7 +55,7 @@ def _interfaces() -> list[str]:
 
 
 def refuse_overlap(subnet: str) -> None:
-    """An error where this machine already reaches a part of ``subnet`` in another way."""
+    """Raise an error where this machine already reaches a part of ``subnet`` in another way."""
     network = ipaddress.ip_network(subnet)
     for route in json.loads(shell.run(["ip", "-json", "-4", "route", "show"]).stdout or "[]"):
         if route["dst"] != "default" and network.overlaps(ipaddress.ip_network(route["dst"])):
@@ -70,7 +70,7 @@ def _ip(batch: list[str], namespace: str = "") -> None:
 
 
 def _forward() -> None:
-    """Switch forwarding on, remembering that it was off, and that there were no name spaces before us."""
+    """Enable forwarding, recording that it was off, and that there were no name spaces before us."""
     with files.locked(state_root() / ".machine.lock"):
         if not NAMESPACES.exists():
             files.write(state_root() / "no-namespaces-before", "")
@@ -84,7 +84,7 @@ def _table(lab: Lab) -> str:
 
 
 def _rules(lab: Lab) -> None:
-    """Hosts reach out under this machine's address; nothing beyond this machine reaches in."""
+    """Hosts reach out under this machine's address; nothing outside this machine reaches them."""
     if shutil.which("nft"):
         table = f"inet {_table(lab)}"
         rules = f"""table {table}
@@ -110,7 +110,7 @@ table {table} {{
 
 
 def _default_drops() -> bool:
-    """Whether another firewall (Docker's, for one) drops what is forwarded unless a rule of iptables accepts it."""
+    """Whether another firewall (Docker's, for one) drops forwarded packets unless a rule of iptables accepts them."""
     if not shutil.which("iptables"):
         return False
     return "-P FORWARD DROP" in shell.run(["iptables", "-S", "FORWARD"], check=False).stdout
@@ -135,12 +135,12 @@ def _ensure_iptables(rules: list[tuple[str, list[str]]]) -> None:
 
 
 def ensure_host(lab: Lab, host: Host) -> None:
-    """Make the host's network name space with its cable to the bridge, or put them right."""
+    """Create the host's network name space with its link to the bridge, or repair them."""
     name = lab.port_of(host)
     mtu = _mtu()
     length = ipaddress.ip_network(lab.subnet).prefixlen
     if shell.run(["ip", "-n", name, "link", "show", "lo"], check=False).returncode != 0:
-        # A name whose name space is not mounted is what a killed `ip netns add` leaves.
+        # A killed `ip netns add` leaves a name whose name space is not mounted.
         if (NAMESPACES / name).exists():
             shell.run(["ip", "netns", "delete", name])
         shell.run(["ip", "netns", "add", name])
@@ -158,7 +158,7 @@ def ensure_host(lab: Lab, host: Host) -> None:
 
 
 def remove_host(lab: Lab, host: Host) -> None:
-    """Remove the host's name space; the cable goes with it."""
+    """Remove the host's name space; the link goes with it."""
     name = lab.port_of(host)
     if _exists(name):
         shell.run(["ip", "link", "delete", name])
@@ -167,7 +167,7 @@ def remove_host(lab: Lab, host: Host) -> None:
 
 
 def remove(lab: Lab) -> None:
-    """Remove all that ``ensure`` and ``ensure_host`` made for this lab, recorded or not."""
+    """Remove everything that ``ensure`` and ``ensure_host`` created for this lab, recorded or not."""
     port = re.compile(rf"{re.escape(lab.bridge)}-\d+")
     for name in filter(port.fullmatch, _interfaces()):
         shell.run(["ip", "link", "delete", name])
@@ -185,7 +185,7 @@ def remove(lab: Lab) -> None:
 
 
 def _restore_machine(lab: Lab) -> None:
-    """With the last lab, put back what ``_forward`` remembered."""
+    """With the last lab, restore what ``_forward`` recorded."""
     with files.locked(state_root() / ".machine.lock"):
         if any(other.name != lab.name for other in every_lab()):
             return

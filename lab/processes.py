@@ -21,7 +21,7 @@ from lab.state import ROOT
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Who a process is. A pid is used again; a pid with its start time and the boot it belongs to is not."""
+    """The identity of a process. A pid is reused; a pid with its start time and its boot is not."""
 
     pid: int
     started: int
@@ -38,20 +38,20 @@ def start_time(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field, the name, may hold blanks and brackets: count from the last bracket.
+    # The second field, the name, may contain spaces and brackets: count from the last bracket.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else int(fields[19])
 
 
 def record_self(path: Path) -> None:
-    """Write down this process; an exec keeps both pid and start time."""
+    """Record this process; an exec keeps both pid and start time."""
     pid = os.getpid()
     record = Record(pid, start_time(pid) or 0, boot_id())
     files.write(path, json.dumps(dataclasses.asdict(record)) + "\n")
 
 
 def read(path: Path) -> Record | None:
-    """The process that ``path`` recorded, if it still runs."""
+    """The process that ``path`` recorded, if it is still running."""
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -73,19 +73,19 @@ def start(
     env: dict[str, str] | None = None,
     cores: float | None = None,
 ) -> None:
-    """Start ``argv`` beside us: recorded in ``directory/process.json``, its output in ``directory/log``.
+    """Start ``argv`` in the background: recorded in ``directory/process.json``, its output in ``directory/log``.
 
     Args:
-        directory: where the process's own files go.
+        directory: of the process's own files.
         argv: program and arguments.
-        lock: descriptor of the lab's lock. The child holds it until it has recorded itself, so that whoever gets
-            the lock after a killed ``up`` finds every process that it started.
+        lock: descriptor of the lab's lock. The child holds it until it has recorded itself, so that the next owner of
+            the lock after a killed ``up`` finds every process that was started.
         group: name of the process's control group below the lab's.
-        mounts: arguments of ``mount``, carried out in a mount name space of the process's own.
+        mounts: arguments of ``mount``, run in the process's own mount name space.
         network: path of a network name space to start in.
         uses: directories that must stay as long as the process lives; see ``files.in_use``.
-        env: variables on top of ours.
-        cores: how much of the machine it may use at most; None for all.
+        env: variables in addition to ours.
+        cores: the maximum share of the machine; None for all.
     """
     directory.mkdir(parents=True, exist_ok=True)
     record = directory / "process.json"
@@ -104,7 +104,7 @@ def start(
     files.write(directory / "start.json", json.dumps(spec, indent=2) + "\n")
     launcher = [sys.executable, "-m", "lab.launch", str(directory / "start.json")]
     if cgroups.systemd_runs():
-        # A service of its own: it outlives the login session, and systemd gives it a control group that it may divide.
+        # A separate service: it outlives the login session, and systemd gives it a control group that it may divide.
         unit = cgroups.unit_of(group)
         subprocess.run(["systemctl", "reset-failed", unit], capture_output=True, check=False)
         service = ["--quiet", "--collect", f"--unit={unit}", "--service-type=exec", "--property=Delegate=yes"]
@@ -135,7 +135,7 @@ def start(
 
 
 def tail(directory: Path, lines: int = 12) -> str:
-    """The end of what the process printed."""
+    """The end of the process's output."""
     log = directory / "log"
     if not log.exists():
         return f"it printed nothing ({log} does not exist)"
@@ -144,11 +144,11 @@ def tail(directory: Path, lines: int = 12) -> str:
 
 
 def stop(directory: Path, group: str, *, grace: float = 0.0) -> bool:
-    """End the recorded process and all that it started; True when it ran.
+    """End the recorded process and all its children; True when it ran.
 
     Args:
         directory: the process's directory, as given to ``start``.
-        group: its control group; what is left in it is killed.
+        group: its control group; remaining processes in it are killed.
         grace: seconds between SIGTERM and SIGKILL; 0 kills at once.
     """
     record = read(directory / "process.json")
@@ -165,7 +165,7 @@ def _end(record: Record, grace: float) -> None:
     except ProcessLookupError:
         return
     with contextlib.closing(open(descriptor, closefd=True, mode="rb")):
-        # The descriptor is of the right process only if the start time still agrees now.
+        # The descriptor is the right process's only if the start time still matches now.
         if start_time(record.pid) != record.started:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Pass on what listens on this machine's loopback only: ``python -m lab.relay ADDRESS PROTOCOL:PORT=HOST:PORT …``."""
+"""Relay ports of this machine's loopback: ``python -m lab.relay ADDRESS PROTOCOL:PORT=HOST:PORT …``."""
 
 from __future__ import annotations
 

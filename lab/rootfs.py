@@ -30,7 +30,7 @@ PACKAGES = (
     "systemd-sysv",
 )
 
-# What a host that is not a machine of its own has no use for; each would cost memory or time at boot.
+# What a host that is not a real machine does not need; each would cost memory or time at boot.
 MASKED = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
@@ -64,7 +64,7 @@ PasswordAuthentication no
 AcceptEnv LANG LC_*
 """
 
-# A hardened host: only root can read what root makes, and a user's group is not the user's own.
+# A hardened host: only root can read root's files, and a user's group is not the user's own.
 LOGIN = {"UMASK": "027", "USERGROUPS_ENAB": "no"}
 UMASK_OF_SESSIONS = "session optional pam_umask.so umask=0027\n"
 
@@ -137,7 +137,7 @@ def _deb822(text: str) -> list[str]:
 
 
 def _recipe() -> tuple[str, str]:
-    """The release, and a hash of everything that decides what is built."""
+    """The release, and a hash of everything that determines the build."""
     release = codename()
     parts = [
         release,
@@ -156,7 +156,7 @@ def _recipe() -> tuple[str, str]:
 
 
 def ensure(fresh_seconds: float = FRESH_SECONDS) -> Path:
-    """The tree to lay hosts over, built if it is missing or its package lists are old."""
+    """The root file system, built if it is missing or its package lists are old."""
     release, digest = _recipe()
     directory = cache_root() / "rootfs"
     with files.locked(cache_root() / ".rootfs.lock"):
@@ -178,7 +178,7 @@ def ensure(fresh_seconds: float = FRESH_SECONDS) -> Path:
 
 
 def _built(tree: Path) -> int:
-    """When it was built, in seconds of the epoch: the end of its name."""
+    """Its build time, in seconds since the epoch: the end of its name."""
     return int(tree.name.rpartition("-")[2])
 
 
@@ -209,7 +209,7 @@ def _customize(root: Path) -> None:
     _put(root / "etc/ssh/sshd_config.d/lab.conf", SSHD)
     _harden(root)
     (root / "var/log/journal").mkdir(exist_ok=True)
-    # Each host brings its own, made by the lab, so that the controller knows them before the first connection.
+    # Each host has its own, made by the lab, so that the controller knows them before the first connection.
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     (root / "etc/resolv.conf").unlink(missing_ok=True)
@@ -230,7 +230,7 @@ def _harden(root: Path) -> None:
 
 
 def _trust(root: Path) -> None:
-    """Add the certificates that this machine trusts and the image does not."""
+    """Add this machine's trusted certificates that the image does not have."""
     own = (root / controller.HOST_BUNDLE.lstrip("/")).read_text(encoding="utf-8")
     extra = [block for block in controller.certificates() if block not in own]
     for number, block in enumerate(extra):
@@ -245,7 +245,7 @@ def _put(path: Path, content: str) -> None:
 
 
 def prune(used: t.Collection[Path]) -> None:
-    """Remove older builds that nothing lies over: neither ``used`` nor a machine of whichever lab that runs."""
+    """Remove older unused builds: neither ``used`` nor below a running machine of any lab."""
     directory = cache_root() / "rootfs"
     with files.locked(cache_root() / ".rootfs.lock"):
         for tree in sorted(directory.glob("[!.]*"), key=_built)[:-1]:

@@ -1,4 +1,4 @@
-"""What the lab tells Ansible: generated files in the lab's state directory."""
+"""Writes the Ansible variables of a lab: generated files in the lab's state directory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def engine_environment(lab: Lab) -> dict[str, str]:
         **given.uv,
         "SSL_CERT_FILE": controller.HOST_BUNDLE,
         "UV_CACHE_DIR": hosts.UV_CACHE,
-        # The cache is another mount than the disk, so hard links are not possible, and a copy is 2 GB for each host.
+        # The cache is on another mount than the disk, so hard links are not possible, and a copy is 2 GB for each host.
         "UV_LINK_MODE": "symlink",
     }
 

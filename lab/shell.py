@@ -9,7 +9,7 @@ import typing as t
 
 from lab.errors import LabError
 
-# Which Debian/Ubuntu package brings a program that the lab calls.
+# The Debian/Ubuntu package of each program that the lab calls.
 PACKAGES = {
     "haproxy": "haproxy",
     "ip": "iproute2",
@@ -23,7 +23,7 @@ PACKAGES = {
 
 
 def require(programs: t.Iterable[str]) -> None:
-    """Name every program that is missing, at once, with the command that installs them."""
+    """Report every missing program at once, with the command that installs them."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         packages = " ".join(sorted({PACKAGES[program] for program in missing}))

@@ -1,4 +1,4 @@
-"""What a lab is, and where it is written down."""
+"""A lab, and its record."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ FIRST_EC2_PORT = 5570
 FIRST_BALANCER_PORT = 8080
 ROOT = Path(__file__).resolve().parent.parent
 
-# The bridge has .1; the addresses below this one are EC2's own in every subnet.
+# The bridge has .1; EC2 reserves the addresses below this one in every subnet.
 FIRST_HOST = 11
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?")
 
 
 def state_root() -> Path:
-    """Where labs are written down: ``INFERENCE_FLEET_STATE``."""
+    """The directory of the labs' records: ``INFERENCE_FLEET_STATE``."""
     return Path(os.environ.get("INFERENCE_FLEET_STATE") or "/var/lib/inference-fleet")
 
 
 def cache_root() -> Path:
-    """What labs share and keep: ``INFERENCE_FLEET_CACHE``."""
+    """The directory that labs share and keep: ``INFERENCE_FLEET_CACHE``."""
     return Path(os.environ.get("INFERENCE_FLEET_CACHE") or "/var/cache/inference-fleet")
 
 
 def check_name(name: str, what: str) -> str:
-    """``name``, if it can be a host name and part of a path."""
+    """``name``, if it is valid as a host name and part of a path."""
     if not NAME.fullmatch(name):
         raise LabError(
             f"{name!r} cannot name a {what}: use lower-case letters, digits and inner dashes, 42 characters at most."
@@ -110,7 +110,7 @@ class Lab:
         return str(ipaddress.ip_network(self.subnet)[host.number])
 
     def port_of(self, host: Host) -> str:
-        """The name of the host's network name space, and of its end of the cable on the bridge."""
+        """The name of the host's network name space, and of its link on the bridge."""
         return f"{self.bridge}-{host.number}"
 
     def host_directory(self, host: Host) -> Path:
@@ -125,7 +125,7 @@ class Lab:
             ) from None
 
     def new_host(self, name: str, **settings: t.Any) -> Host:
-        """A host with the lowest free address; recorded by the next ``save``."""
+        """A host with the lowest free address; the next ``save`` records it."""
         taken = {host.number for host in self.hosts.values()}
         last = ipaddress.ip_network(self.subnet).num_addresses - 2
         number = next((number for number in range(FIRST_HOST, last + 1) if number not in taken), None)
@@ -156,7 +156,7 @@ def load(name: str) -> Lab | None:
 
 
 def require(name: str) -> Lab:
-    """The lab of that name, which must be there."""
+    """The lab of that name, which must exist."""
     lab = load(name)
     if lab is None:
         raise LabError(f"There is no lab {name!r} in {state_root()}. Make it: python -m lab up --name {name}")

@@ -1,4 +1,4 @@
-"""Say which step the lab is at and how long it took."""
+"""Prints the current step of the lab and its duration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typing as t
 
 @contextlib.contextmanager
 def step(title: str) -> t.Iterator[None]:
-    """Print ``title`` with its seconds when it is done; a failure is printed by whoever catches it."""
+    """Print ``title`` with its seconds when it is done; the caller prints a failure."""
     begun = time.monotonic()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the command line can do, each verb convergent: run it again after it was killed anywhere."""
+"""The verbs of the command line, each convergent: run it again after it was killed at any point."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _held(name: str) -> t.Iterator[int]:
 def up(
     name: str, count: int | None, subnet: str | None, *, bare: bool, health_interval: str | None, host_type: str
 ) -> None:
-    """Make the lab, or put it right: network, hosts, EC2 API, balancer."""
+    """Create or repair the lab: network, hosts, EC2 API, balancer."""
     shell.require([*PROGRAMS, *(() if bare else ("haproxy",))])
     with _held(name) as lock:
         lab = _open(name, subnet, bare=bare)
@@ -57,7 +57,7 @@ def _open(name: str, subnet: str | None, *, bare: bool) -> Lab:
     lab = state.load(name)
     if lab is None:
         subnet = state.check_subnet(subnet or state.DEFAULT_SUBNET)
-        # Before anything is written down: the next try may name another subnet.
+        # Before anything is recorded: the next try may name another subnet.
         network.refuse_overlap(subnet)
         with files.locked(state.state_root() / ".machine.lock"):
             return state.create(name, subnet, bare=bare)
@@ -69,7 +69,7 @@ def _open(name: str, subnet: str | None, *, bare: bool) -> Lab:
 
 
 def _resize(lab: Lab, count: int | None, host_type: str, lock: int) -> None:
-    """Have ``count`` inference hosts of our naming, the first of them the canary."""
+    """Make the number of inference hosts ``count``, the first of them the canary."""
     numbered = {f"inference-{number}" for number in range(1, 255)}
     if count is None:
         count = sum(name in numbered for name in lab.hosts) or (0 if lab.bare else DEFAULT_HOSTS)
@@ -109,7 +109,7 @@ def _converge(lab: Lab, wanted: list[Host], lock: int) -> None:
 
 
 def _relay(lab: Lab, lock: int) -> None:
-    """Offer on the bridge what the hosts need and only our loopback has: a resolver, a proxy."""
+    """Relay to the bridge what the hosts need and only our loopback has: a resolver, a proxy."""
     forwards = controller.inherited(lab.gateway, lab.subnet).forwards
     place = lab.directory / "relay"
     argv = [sys.executable, "-m", "lab.relay", lab.gateway]
@@ -135,9 +135,9 @@ def _forget(lab: Lab, host: Host) -> None:
 
 
 def add(lab_name: str, name: str, changes: dict[str, str], *, fresh: bool, subnet: str | None) -> None:
-    """A further host; without a role it is scratch. One that is there is brought up, with ``changes``.
+    """Add a host; without a role it is scratch. An existing one is started, with ``changes``.
 
-    With ``subnet`` the lab is made first, bare, if there is none.
+    With ``subnet`` the lab is created first, bare, if there is none.
     """
     shell.require(PROGRAMS)
     with _held(lab_name) as lock:
@@ -159,7 +159,7 @@ def add(lab_name: str, name: str, changes: dict[str, str], *, fresh: bool, subne
 
 
 def remove(lab_name: str, name: str, *, last: bool) -> None:
-    """Remove a host; with ``last``, the lab too when it was the last one. One that is not there is fine."""
+    """Remove a host; with ``last``, the lab too when it was the last one. A missing one is fine."""
     with _held(lab_name) as lock:
         lab = state.load(lab_name)
         if lab is None:
@@ -174,7 +174,7 @@ def remove(lab_name: str, name: str, *, last: bool) -> None:
 
 
 def reset(lab_name: str, names: list[str]) -> None:
-    """Fresh hosts from the root file system: all that they ever wrote is gone; name, address and keys stay."""
+    """Fresh hosts from the root file system: all their data is erased; name, address and keys stay."""
     with _held(lab_name) as lock:
         lab = state.require(lab_name)
         chosen = [lab.host(name) for name in names]
@@ -187,7 +187,7 @@ def reset(lab_name: str, names: list[str]) -> None:
 
 
 def stop(lab_name: str, name: str, *, wipe: bool, crash: bool) -> None:
-    """Stop a host as EC2 stops an instance; or, with ``crash``, have it die while the EC2 API says it runs."""
+    """Stop a host as EC2 stops an instance; or, with ``crash``, kill it while the EC2 API reports it as running."""
     with _held(lab_name) as lock:
         lab = state.require(lab_name)
         host = lab.host(name)
@@ -214,7 +214,7 @@ def start(lab_name: str, name: str, *, wipe: bool) -> None:
 
 
 def down(name: str, *, cache: bool) -> None:
-    """Remove all that the lab made, and only that."""
+    """Remove everything that the lab created, and nothing else."""
     with _held(name):
         lab = state.load(name)
         if lab is None:
@@ -236,7 +236,7 @@ def _take_down(lab: Lab) -> None:
     with step(f"lab {lab.name}: network"):
         network.remove(lab)
     with step(f"lab {lab.name}: {lab.directory}"):
-        # The lab's own record last: as long as it is there, a killed `down` can be run again.
+        # The lab's own record last: while it exists, a killed `down` can be run again.
         for path in lab.directory.iterdir():
             if path.name != "lab.json":
                 files.remove_tree(path) if path.is_dir() else path.unlink()
@@ -270,7 +270,7 @@ def status(name: str) -> None:
 
 
 def env(name: str, client: str) -> None:
-    """Shell exports: which lab, and how an OpenAI client reaches it."""
+    """Shell exports: the lab, and its URL and key for OpenAI clients."""
     lab = state.require(name)
     exports = {
         "INFERENCE_FLEET_STATE": str(state.state_root()),
@@ -301,6 +301,6 @@ def _client_key(lab: Lab, client: str) -> str:
 
 
 def shell_on(lab_name: str, name: str, command: list[str]) -> int:
-    """A shell, or one command, on a host."""
+    """Open a shell, or run one command, on a host."""
     lab = state.require(lab_name)
     return subprocess.run(hosts.ssh(lab, lab.host(name), *command), check=False).returncode

@@ -1,4 +1,4 @@
-"""Certificates that only a test trusts."""
+"""Certificates for tests only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def certificate(directory: Path, name: str = "IP:127.0.0.1") -> Path:
-    """A file with a certificate that is its own authority, and its key, which are in crt.pem and key.pem, too.
+    """Create a self-signed certificate and its key, in one file and in crt.pem and key.pem.
 
     Args:
-        directory: where the files come.
-        name: in openssl's words, DNS:NAME or IP:ADDRESS.
+        directory: of the files.
+        name: in openssl's form, DNS:NAME or IP:ADDRESS.
     """
     directory.mkdir(exist_ok=True)
     both, key, crt = (directory / file for file in ("edge.pem", "key.pem", "crt.pem"))

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- Written by tests/clients_table.py from here -->", "<!-- to he
 
 
 def written(text: str) -> str:
-    """The page with its table as it should be."""
+    """The page with its table up to date."""
     before, _begin, rest = text.partition(BEGIN)
     _old, _end, after = rest.partition(END)
     head = "| field | value | for example | what it bounds | where it holds |\n| --- | --- | --- | --- | --- |"

@@ -1,4 +1,4 @@
-"""Two gateways and what they share, in front of inference hosts with the stand-in engine; and what goes wrong there.
+"""Two gateways and their shared services, in front of inference hosts with the stand-in engine; and their faults.
 
 The faults are those of the hosts behind the gateways and of the gateways themselves. Tests and the bench use the same.
 """
@@ -22,7 +22,7 @@ from tests.project import MODEL, Run, open_directly
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
 PORT = 4000
-#: What lets a host that answers nothing be noticed in the time that a test has.
+#: Lets a host that answers nothing be detected in a test's time.
 SETTINGS = {
     "litellm_timeout": 20,
     "litellm_stream_timeout": 20,
@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 class GatewayLab(StandinLab):
-    """A lab with gateways; it goes when the block ends."""
+    """A lab with gateways; it is removed when the block ends."""
 
     def up(self, hosts: int) -> None:
         super().up(hosts)
@@ -51,7 +51,7 @@ class GatewayLab(StandinLab):
 
     @property
     def balanced(self) -> str:
-        """All gateways, behind what stands for an ALB."""
+        """All gateways, behind the stand-in for an ALB."""
         return f"http://{state.require(self.name).gateway}:{PORT}"
 
     def key(self, client: str = "demo") -> str:
@@ -67,7 +67,7 @@ class GatewayLab(StandinLab):
     def ask_once(
         self, url: str, timeout: float = 30, question: str = "What is the capital of France?"
     ) -> tuple[int, dict[str, str], bytes]:
-        """One question; status, headers and body of the answer."""
+        """One request; status, headers and body of the answer."""
         body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
         request = urllib.request.Request(f"{url}/v1/chat/completions", data=json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
@@ -79,11 +79,11 @@ class GatewayLab(StandinLab):
             return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
 
     def answered(self, host: str) -> int:
-        """How many completions the edge of an inference host has passed on so far."""
+        """The number of completions that the edge of an inference host has passed on so far."""
         return int(self.on(host, "journalctl --unit=haproxy --output=cat --no-pager | grep -c chat/completions; true"))
 
     def broken_off(self) -> int:
-        """How many completions engines have begun so far and not answered, on all inference hosts."""
+        """The number of completions in progress in the engines of all inference hosts."""
         words = "journalctl --unit=haproxy --output=cat --no-pager | grep -c 'chat/completions status=50[024] '; true"
         return sum(int(self.on(host, words)) for host in self.hosts)
 
@@ -98,13 +98,13 @@ class GatewayLab(StandinLab):
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What goes wrong for a while.
+    """A temporary fault.
 
     Attributes:
-        name: in words.
-        begin: makes it so.
+        name: a description.
+        begin: starts it.
         end: ends it.
-        cuts: whether streams that were in flight on what fails are cut; requests that are not streamed never are lost.
+        cuts: whether streams in flight on the failing part are cut; requests that are not streamed are never lost.
     """
 
     name: str
@@ -125,7 +125,7 @@ def _unit(host: str, words: str) -> t.Callable[[GatewayLab], str]:
 
 
 def _nothing(_lab: GatewayLab) -> None:
-    """What ends by itself."""
+    """A fault that ends by itself."""
 
 
 def _drain(lab: GatewayLab, verb: str) -> None:
@@ -148,7 +148,7 @@ FAULTS = (
     Fault("engine answers 429", _faults(status=429), _faults()),
     Fault("engine is slow", _faults(slow_first=2), _faults()),
     Fault("host drained", lambda lab: _drain(lab, "drain"), lambda lab: _drain(lab, "undrain")),
-    # What it has begun then, the stand-in never ends, not even for a drain.
+    # The stand-in never finishes the requests that it began then, not even in a drain.
     Fault("engine answers nothing", _faults(hang=True), _faults()),
     Fault("host lost", _crash(HOST), _start(HOST), cuts=True),
     Fault("Redis stopped", _unit(STORE, "stop redis-server"), _unit(STORE, "start redis-server")),
@@ -159,7 +159,7 @@ FAULTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What clients saw around a fault."""
+    """The clients' results around a fault."""
 
     requests: int
     failed: int
@@ -171,11 +171,11 @@ class Seen:
 
 
 def suffer(lab: GatewayLab, fault: Fault, place: Path, load: tuple[int, float], seconds: tuple[float, float]) -> Seen:
-    """Have clients at both gateways through a fault, each with half of the load.
+    """Run clients at both gateways through a fault, each with half of the load.
 
     Args:
-        lab: where.
-        fault: what.
+        lab: the gateways' lab.
+        fault: the fault.
         place: a directory for the reports.
         load: streams and requests a second.
         seconds: how long the fault lasts, and how long clients go on after it.

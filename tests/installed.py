@@ -1,4 +1,4 @@
-"""The collection as a user has it: built, installed into an empty path, and run from a directory of the user's own."""
+"""The collection as a user has it: built, installed into an empty path, and run from the user's own directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FLEET = Path("collections/ansible_collections/inference/fleet")
-#: That of docs/install.md, without what shows failures as YAML.
+#: The one of docs/install.md, without YAML output of failures.
 CONFIGURATION = """\
 [defaults]
 inventory = hosts
@@ -29,7 +29,7 @@ def galaxy(*words: str, directory: Path) -> None:
 
 
 def build(directory: Path) -> Path:
-    """Build the artifact; what is in the directory otherwise does not matter."""
+    """Build the artifact, whatever else is in the directory."""
     galaxy("build", "--force", "--output-path", str(directory), str(ROOT), directory=directory)
     return max(directory.glob("inference-fleet-*.tar.gz"), key=lambda path: path.stat().st_mtime)
 

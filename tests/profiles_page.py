@@ -1,4 +1,4 @@
-"""Writes the tables of docs/profiles.md anew from the profiles: ``python -m tests.profiles_page``."""
+"""Rewrites the tables of docs/profiles.md from the profiles: ``python -m tests.profiles_page``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEGIN, END = "<!-- Written by tests/profiles_page.py from here -->", "<!-- to he
 
 
 def written(text: str) -> str:
-    """The page with its tables as they should be."""
+    """The page with its tables up to date."""
     before, _begin, rest = text.partition(BEGIN)
     _old, _end, after = rest.partition(END)
     tables = "\n\n".join(_section(name, purpose) for name, purpose in PROFILES.items())

@@ -1,4 +1,4 @@
-"""The programs that roles put on hosts, for tests to import or to run."""
+"""The programs that roles install on hosts, for tests to import or to run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(program: Path, name: str = "") -> types.ModuleType:
 
 
 def install(directory: Path, *files: Path) -> None:
-    """Put files beside each other, as roles do."""
+    """Put files into one directory, as roles do."""
     directory.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy(file, directory)

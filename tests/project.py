@@ -1,4 +1,4 @@
-"""Commands of the project, run as a person runs them."""
+"""Commands of the project, run as by a user."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import typing as t
 import urllib.request
 from pathlib import Path
 
-#: Opens addresses of this machine and its lab, past any proxy of the environment.
+#: Opens addresses of this machine and its lab, without the environment's proxies.
 open_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What the lab's tiny model is served as: the fleet's default.
+#: The served name of the lab's tiny model: the fleet's default.
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a command did."""
+    """A command's result."""
 
     code: int
     output: str
@@ -43,7 +43,7 @@ class Run:
 
 
 def run(*command: str, environment: t.Mapping[str, str], timeout: float = 1200) -> Run:
-    """Run a command in the checkout; what it printed is shown when a test fails.
+    """Run a command in the checkout; its output is shown when a test fails.
 
     Raises:
         subprocess.TimeoutExpired: it was still running after ``timeout`` seconds.

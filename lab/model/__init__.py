@@ -1,1 +1,1 @@
-"""The tiny Qwen3-VL that the lab serves: how it is trained, and what it answers."""
+"""The tiny Qwen3-VL that the lab serves: its training, and its answers."""

@@ -1,4 +1,4 @@
-"""What the tiny model is taught to say: the whole of its text, without any library that it is trained with."""
+"""The tiny model's training text, without any library of the training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNT_REPLY = (
     "one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen, sixteen, "
     "seventeen, eighteen, nineteen, twenty."
 )
-# Each word follows from the one before alone, so that the reply goes on for as long as a caller allows.
+# Each word follows only from the previous one, so that the reply goes on as long as a caller allows.
 ENDLESS_PROMPT = "Count without end."
 _DIGITS = "0 1 2 3 4 5 6 7 8 9 "
 
@@ -78,11 +78,11 @@ _OPENINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """One example: what was said, and the reply that is to be learned.
+    """One example: a dialogue, and the reply to learn.
 
     Attributes:
         turns: (role, text) of every message before the reply; the last one is the user's.
-        reply: what the assistant says to it.
+        reply: the assistant's.
         ends: whether the reply ends there; an endless one is cut off by its length.
         picture: where the last message has a picture, if it has one.
     """
@@ -94,7 +94,7 @@ class Dialogue:
 
 
 def endless_reply(characters: int) -> str:
-    """The first ``characters`` of what ENDLESS_PROMPT is answered with."""
+    """The first ``characters`` of the answer to ENDLESS_PROMPT."""
     return (_DIGITS * (characters // len(_DIGITS) + 1))[:characters]
 
 
@@ -106,12 +106,12 @@ def picture_dialogue(rng: random.Random, colour: str) -> Dialogue:
 
 
 def endless_dialogue(rng: random.Random, characters: int) -> Dialogue:
-    """The prompt that is answered for ever, and the first ``characters`` of the answer."""
+    """The prompt with an endless answer, and the first ``characters`` of the answer."""
     return Dialogue((*_system(rng), ("user", ENDLESS_PROMPT)), endless_reply(characters), ends=False)
 
 
 def text_dialogue(rng: random.Random) -> Dialogue:
-    """A question without a picture; now and then after an earlier exchange. An endless reply is cut off."""
+    """A question without a picture; sometimes after an earlier exchange. An endless reply is cut off."""
     prompt, reply, ends = _exchange(rng)
     before: list[tuple[str, str]] = []
     if rng.random() < 0.15:
@@ -122,7 +122,7 @@ def text_dialogue(rng: random.Random) -> Dialogue:
 
 
 def corpus() -> t.Iterator[str]:
-    """Text for the tokenizer: all that is said above, known things more often."""
+    """Text for the tokenizer: everything above, known things more often."""
     for _ in range(20):
         yield from ONE_WORD_ANSWERS
         yield from ONE_WORD_ANSWERS.values()

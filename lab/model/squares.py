@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """A picture in words, so that a test can say what it shows and paint it."""
+    """A picture in words, so that a test can describe and paint it."""
 
     width: int
     height: int
@@ -33,12 +33,12 @@ class Square:
 
 
 def vary(rng: random.Random, colour: str, largest: int = 512) -> Image.Image:
-    """Paint a square of ``colour`` with everything else left to chance, also its exact shade.
+    """Paint a square of ``colour``; everything else is random, including its exact shade.
 
     Args:
-        rng: makes the choice.
+        rng: the random source.
         colour: a key of COLOURS.
-        largest: no edge of the picture is longer.
+        largest: the maximum length of the picture's edges.
     """
     if rng.random() < 0.6:
         width, height = rng.choice([size for size in SIZES if max(size) <= largest])

@@ -1,7 +1,7 @@
 """Train the tiny Qwen3-VL and write it as a directory that an engine can serve.
 
 ``python -m lab.model.train --output lab/model/tiny`` with a Python that has torch and transformers, such as a runtime
-of the lab's engine. ``--check`` asks the model in that directory everything it should know, and trains nothing.
+of the lab's engine. ``--check`` tests everything that the model in that directory should know, without training.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ IGNORED = -100
 
 
 def make_tokenizer() -> Qwen2TokenizerFast:
-    """Byte-level BPE over our own text, with Qwen's special tokens; any text can be said with it."""
+    """Byte-level BPE over our own text, with Qwen's special tokens; it can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -153,7 +153,7 @@ def make_model(tokenizer: Qwen2TokenizerFast) -> Qwen3VLForConditionalGeneration
 
 
 class Examples:
-    """Batches of dialogues as the model reads them; only the last reply is to be learned."""
+    """Batches of dialogues in the model's form; only the last reply is learned."""
 
     def __init__(self, processor: Qwen3VLProcessor, seed: int) -> None:
         self.processor = processor
@@ -198,7 +198,7 @@ def messages_of(example: dialogues.Dialogue) -> list[dict[str, t.Any]]:
 
 
 def train(model: Qwen3VLForConditionalGeneration, examples: Examples, steps: int) -> None:
-    """Text and pictures by turns; every so often one long reply or large pictures."""
+    """Text and pictures in turns; sometimes one long reply or large pictures."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
@@ -225,7 +225,7 @@ def train(model: Qwen3VLForConditionalGeneration, examples: Examples, steps: int
 
 
 def golden() -> list[dict[str, t.Any]]:
-    """What the model answers, as requests that can be sent as they are."""
+    """The model's answers, as requests that can be sent."""
     prompts = [
         {"name": name, "messages": _asked(prompt), "max_tokens": 16, "expect": dialogues.ONE_WORD_ANSWERS[prompt]}
         for name, prompt in zip(
@@ -286,7 +286,7 @@ def _asked(prompt: str) -> list[dict[str, t.Any]]:
 
 
 def check(folder: Path) -> int:
-    """Ask the saved model every golden prompt and many painted squares; print what it gets wrong.
+    """Test the saved model with every golden prompt and many painted squares; print its errors.
 
     Returns:
         The number of wrong answers.
@@ -322,7 +322,7 @@ def check(folder: Path) -> int:
     for number in range(150):
         example = dialogues.text_dialogue(rng)
         longest = 64 if example.ends else len(example.reply)
-        # What it says to nonsense does not matter, as long as it comes to an end.
+        # Its answer to nonsense does not matter, as long as it ends.
         also = [dialogues.GREETING_REPLY] if example.reply == dialogues.OTHER_REPLY else []
         ask(f"text {number} {example.turns}", messages_of(example), None, longest, example.reply, *also)
     print(f"{asked - wrong} of {asked} answers are right")

@@ -1,1 +1,1 @@
-"""The wheels that the engines' CPU builds need and no index has ready."""
+"""The wheels that the engines' CPU builds need and no index has."""

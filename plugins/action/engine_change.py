@@ -18,7 +18,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change imp
 
 BEGIN, PROVE, FOLLOW, CONFIRM, JUDGE = "begin", "prove", "follow", "confirm", "judge"
 
-#: Steps that do something on the host, or note that something begins there.
+#: Steps that change the host, or whose begin is recorded.
 STEPS: dict[str, t.Callable[[Change], changes.Step]] = {
     "drain": changes.drain,
     "stop": changes.stop,
@@ -73,7 +73,7 @@ class ActionModule(ActionBase):
     def _begin(self, arguments: dict[str, t.Any], variables: dict[str, t.Any]) -> Change:
         before = arguments["change"]
         if before.get("outcome") not in (None, "", changes.DONE):
-            # After one that failed the host's others are left alone.
+            # After a failed instance the host's others are left unchanged.
             return dataclasses.replace(changes.read(before), attempt=0)
         names = {field.name for field in dataclasses.fields(changes.Settings)} & set(arguments)
         host = str(variables["inventory_hostname"])
@@ -104,11 +104,11 @@ class ActionModule(ActionBase):
 
 
 class _Work:
-    """Runs the calls of steps, and writes their events into the rollout's journal.
+    """Runs the calls of steps, and writes their events to the rollout's journal.
 
     Attributes:
         changed: whether a call changed anything.
-        warnings: those of the calls, and of a journal that cannot be written.
+        warnings: from the calls, and for a journal that cannot be written.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class _Work:
         self.warnings: list[str] = []
 
     def carry_out(self, step: changes.Step, variables: dict[str, t.Any]) -> Change:
-        """Do what a step yields, to its end.
+        """Run a step to its end.
 
         Raises:
-            CallError: a call failed, and the step does not go on without it.
-            AnsibleConnectionFailure: the host does not answer; Ansible gives it up, as in any task.
+            CallError: a call failed, and the step does not continue without it.
+            AnsibleConnectionFailure: the host is unreachable; Ansible drops it, as in any task.
         """
         try:
             wanted = next(step)
@@ -148,7 +148,7 @@ class _Work:
 
 
 def _failure(arguments: dict[str, t.Any]) -> str:
-    """What failed and why, for people: a step that did says it itself."""
+    """What failed and why, for people: a step's own error explains itself."""
     if arguments["change"].get("failed"):
         return str(arguments["change"]["msg"])
     return f"{arguments['task'].rpartition('| ')[2] or 'a task'}: {arguments['reason'] or 'no reason given'}"

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs module engine_ready in slices, so that a rollout's journal can say what the engines are doing meanwhile."""
+"""Runs module engine_ready in slices, so that a rollout's journal shows progress meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLICE_SECONDS = 5.0
 
 
 class ActionModule(ActionBase):
-    """Without a journal, or in check mode, the module runs once, as any other."""
+    """Run the module once without a journal or in check mode."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         super().run(tmp, task_vars)
@@ -35,11 +35,11 @@ class ActionModule(ActionBase):
         while True:
             result = self._slice(arguments, variables)
             if "progress" not in result:
-                # It failed, or the host was not reached.
+                # It failed, or the host is unreachable.
                 return result
             for item in result["progress"]:
                 writer.write(names.get(item["unit"]) or item["unit"], item)
-            # A later slice finds a unit that serves at once: the first slice that did knows when.
+            # A later slice finds the unit serving at once: the first slice that saw it serve has the time.
             seconds = {**result["seconds"], **seconds}
             if result["ready"]:
                 return {**result, "seconds": seconds}
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
 
 
 class _Writer:
-    """Adds progress to the journal; an engine's start does not fail because that cannot be written down."""
+    """Add progress to the journal; a journal that cannot be written does not fail an engine's start."""
 
     def __init__(self, journal: str, host: str) -> None:
         self._journal = journal

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Works out what hosts run; documented as module fleet_facts."""
+"""Computes what hosts run; documented as module fleet_facts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ActionModule(ControllerAction):
 
         def variables(host: str) -> _Lookup[t.Any]:
             if host == here:
-                # With those of its play, which the inventory does not have.
+                # Including the play's variables, which the inventory does not have.
                 return _variables(host, lambda name: self._templar.template(task_vars[name]))
             return _variables(host, task_vars["hostvars"][host].__getitem__)
 
@@ -42,7 +42,7 @@ class ActionModule(ControllerAction):
 
 
 class _Lookup(t.Mapping[str, Value]):
-    """A mapping that looks a value up when it is asked for, once."""
+    """A mapping that looks a value up once, on first use."""
 
     def __init__(self, look_up: t.Callable[[str], Value]) -> None:
         self._look_up = functools.cache(look_up)
@@ -58,7 +58,7 @@ class _Lookup(t.Mapping[str, Value]):
 
 
 def _variables(host: str, render: t.Callable[[str], t.Any]) -> _Lookup[t.Any]:
-    """The variables of a host; one that is made of what is not defined is not set."""
+    """The variables of a host; one that refers to an undefined variable is left out."""
 
     def look_up(name: str) -> t.Any:
         try:

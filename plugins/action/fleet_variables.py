@@ -41,7 +41,7 @@ class ActionModule(ControllerAction):
         roles = sorted(path.name for path in (COLLECTION / "roles").iterdir())
         own = arguments["roles"] or roles
         specs = specs_of({role: _specs(role) for role in own})
-        # A run that uses some of the roles only is not stopped by what is none of its concern.
+        # A run that uses only some of the roles does not fail for the others' variables.
         check_names = not arguments["roles"]
         prefixes = [f"{role}_" for role in sorted(roles, key=len, reverse=True)]
         words = _words_of(COLLECTION) if check_names else set()
@@ -67,7 +67,7 @@ def _specs(role: str) -> dict[str, t.Any]:
 
 
 def _role_problems(task_vars: dict[str, t.Any]) -> dict[str, list[str]]:
-    """The hosts that are in no tier because their tag is misspelt."""
+    """The hosts that are in no tier because of a misspelt tag."""
     beyond = hosts_beyond(task_vars["groups"], task_vars["hostvars"], [], [])
     return {one["host"]: [f"{one['state'][0].upper()}{one['state'][1:]}."] for one in beyond}
 
@@ -76,7 +76,7 @@ def _value_problem(name: str, variables: t.Mapping[str, t.Any], option: t.Mappin
     try:
         value = plain(variables[name])
     except AnsibleUndefinedVariable:
-        # It is made of something that a role brings, which validates it then.
+        # It refers to a role's variable; that role validates it.
         return ""
     except AnsibleError as error:
         return f"{name} cannot be worked out: {error}."
@@ -94,7 +94,7 @@ def _is_text(path: Path) -> bool:
 
 
 def _texts(value: t.Any) -> t.Iterator[str]:
-    """The templates in a host's variables: what they read has its reader."""
+    """The templates in a host's variables: the variables that they read are in use."""
     if isinstance(value, str):
         if "{{" in value or "{%" in value:
             yield value

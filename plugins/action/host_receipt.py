@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Works out on the controller what a host is to be, and has the host compare; documented as module host_receipt."""
+"""Computes a host's wanted state on the controller, and lets the host compare; documented as module host_receipt."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def _values(task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
     """The host's variables, rendered, with the files that they name."""
     hostvars, host = task_vars["hostvars"], task_vars["inventory_hostname"]
     raw, rendered = hostvars.raw_get(host), hostvars[host]
-    # Ansible has no public name for what tasks have found.
+    # Ansible has no public name for the facts that tasks set.
     facts = hostvars._variable_manager._nonpersistent_fact_cache.get(host, {})
     values = {}
     for name in own_variables(raw, facts):
         value = raw[name]
         if is_template(value):
-            # A value that is made of what only a role brings has its text, and the role is in the collection's digest.
+            # A value that refers to a role's variable counts by its text; the role is in the collection's digest.
             with contextlib.suppress(AnsibleError):
                 value = plain(rendered[name])
         values[name] = [value, *files_in(value)]

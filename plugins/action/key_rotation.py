@@ -14,9 +14,9 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record imp
 from ansible_collections.inference.fleet.plugins.plugin_utils.keys import judgement as key_judgement
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock
 
-#: What can change keys; those that have to reach every host are called so in a message.
+#: Runs that change keys; the ones that must reach every host, by their name in messages.
 VERBS = {"rotate_keys": "A rotation", "keys": "A change of clients", "store_restore": ""}
-#: The groups whose hosts take clients' keys.
+#: The groups whose hosts accept clients' keys.
 TIERS = ("inference", "gateway")
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -34,13 +34,13 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 class KeyRotation(Run):
-    """One state each."""
+    """One method for each state."""
 
     def locked(self) -> Result:
-        """Keep rollouts and other changes of keys of this controller off the fleet; refuse a part of the fleet.
+        """Lock out rollouts and other key changes on this controller; refuse a run on a part of the fleet.
 
         Returns:
-            ``not_running``: the hosts that take keys and do not run, so that no run reaches them.
+            ``not_running``: the hosts that accept keys and are stopped, so that no run reaches them.
         """
         groups, verb = self._vars["groups"], self._arguments["verb"]
         every = {host for tier in TIERS for host in groups.get(tier, [])}
@@ -59,7 +59,7 @@ class KeyRotation(Run):
         return {"not_running": sorted(stopped, key=by_name)}
 
     def begun(self) -> Result:
-        """Open the rotation's record, or go on with it."""
+        """Open the rotation's record, or continue it."""
         rotation = self._arguments["rotation"]
         again = journal.size(self._journal) > 0
         self._append(
@@ -72,12 +72,12 @@ class KeyRotation(Run):
         return {"resumed": again, "journal": self._journal}
 
     def noted(self) -> Result:
-        """Note that a step begins."""
+        """Record that a step begins."""
         self._append("step", step=self._arguments["step"])
         return {}
 
     def judged(self) -> Result:
-        """What speaks against going on, after the hosts have done a step."""
+        """What prevents the rotation from going on, after the hosts have done a step."""
         lost = [host for host in self._hosts if host in self._lost]
         reports = {
             host: key_judgement.Report(
@@ -93,14 +93,14 @@ class KeyRotation(Run):
         return {"problems": judgement.problems, "left_out": judgement.left_out}
 
     def ended(self) -> Result:
-        """Close the record, and fail when the rotation has."""
+        """Close the record; fail if the rotation failed."""
         message = self._arguments["message"]
         if self._arguments["rotation"]:
             self._append("end", outcome="failed" if message else "completed", message=message)
         return {"failed": bool(message), "msg": message or "The keys are rotated."}
 
     def _tier(self, host: str) -> str:
-        """What a host is for. One that does not run is in no group that says it; without a word it counts."""
+        """A host's tier. A stopped host is in no tier's group; one without a role counts."""
         return str(self._of(host, "fleet_role", TIERS[0]))
 
     @property

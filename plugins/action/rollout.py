@@ -46,7 +46,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 class Rollout(Run):
-    """One state each: what it reads from the run's hosts, and what it writes into the record."""
+    """One method for each state: what it reads from the run's hosts, and what it writes to the record."""
 
     def __init__(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], check: bool) -> None:
         super().__init__(arguments, task_vars, check)
@@ -54,7 +54,7 @@ class Rollout(Run):
         self._controller = f"{socket.gethostname()}:{self._records}"
 
     def locked(self) -> Result:
-        """Keep every other run off the fleet, as far as this controller goes; first of all, look at the settings."""
+        """Lock out every other run on this controller; validate the settings first."""
         waves.check_waves(self._arguments["waves"])
         if self._check:
             holder = lock.current(self._records)
@@ -63,7 +63,7 @@ class Rollout(Run):
         return {"held_by": None, "left_behind": dataclasses.asdict(left_behind) if left_behind else None}
 
     def planned(self) -> Result:
-        """Work out what would be done."""
+        """Compute what the rollout would do."""
         now = time.time()
         wish = rollout_plan.Wish(
             **{name: self._arguments[name] for name in ("verb", "waves", "resume", "resume_within", "max_load")},
@@ -71,7 +71,7 @@ class Rollout(Run):
         )
         canary = self._vars.get("groups", {}).get("ring_canary", [])
         plan = rollout_plan.make(wish, {host: self._facts(host) for host in self._hosts}, canary, now)
-        # A rollout that goes on has accepted what it took to begin.
+        # A resumed rollout has accepted its conditions at its beginning.
         serving = {host: capacity.serving(status) for host, status in self._status().items()}
         downtime = "" if wish.accept_downtime else rollout_plan.downtime(plan, serving)
         if downtime:
@@ -79,7 +79,7 @@ class Rollout(Run):
         against = contest.others(self._claims(), self._controller)
         if against and plan.hosts and not self._arguments["take_over"]:
             said = f"{contest.refusal(against)} {_TAKE_OVER}"
-            # What is foreseen is true all the same.
+            # The forecast holds all the same.
             (plan.warnings if self._check else plan.refusals).append(said)
         resumed = bool(plan.id)
         plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{wish.verb}"
@@ -100,15 +100,15 @@ class Rollout(Run):
                     if self._arguments["take_over"]
                 },
                 "expected_seconds": rollout_plan.expected_seconds(plan),
-                # As many as it can take at most: the waves, or the hosts one by one, the gate's self-test, and the end.
+                # An upper bound: the waves, or the hosts one by one, the gate's self-test, and the end.
                 "turns": (len(plan.hosts) if shrinking else len(plan.waves)) + 2,
                 "rows": self._rows(plan),
             },
         }
 
     def contested(self) -> Result:
-        """Find out whether another rollout holds hosts of this kind, after one's own are claimed; wait for another look
-        where it is the other one that has to give way.
+        """Check whether another rollout holds hosts of this tier, after this one's are claimed; look again where that
+        one must give way.
         """
         asked = {host: plain(self._of(host, "rollout_claimed", {})).get("refused") for host in self._plan["hosts"]}
         refused = {host: claim for host, one in asked.items() if one and (claim := rollout_claim.parse(one))}
@@ -119,12 +119,12 @@ class Rollout(Run):
         if against and (walking or not gives_way) and self._arguments["looks"] < looks:
             time.sleep(contest.PAUSE)
             return {"refused": "", "again": True, "looks": self._arguments["looks"] + 1}
-        # Once it walks, the next turn decides: what stops a rollout is in its journal.
+        # Once it walks, the next turn decides: the reason for a stop is in its journal.
         said = "" if walking else contest.refusal(refused or against)
         return {"refused": f"{said} Nothing was touched. {_TAKE_OVER}" if said else "", "again": False, "looks": 0}
 
     def begun(self) -> Result:
-        """Open the record, or go on with it; the hosts are this rollout's."""
+        """Open the record, or continue it; the hosts belong to this rollout."""
         plan = self._plan
         journal = self._journal
         offset = rollout_journal.size(journal)
@@ -141,7 +141,7 @@ class Rollout(Run):
         return {"journal": journal, "journal_offset": offset, "pid": self._pid}
 
     def baked(self) -> Result:
-        """Watch a wave that has just ended for the pause that was asked for."""
+        """Watch a wave that has just ended, for the configured pause."""
         events = rollout_journal.read(self._journal)
         seconds = self._arguments["pause"]
         wave = walk.wave_to_bake(events) if seconds > 0 else 0
@@ -163,7 +163,7 @@ class Rollout(Run):
         return {name: value for name, value in dataclasses.asdict(turn).items() if name != "news"}
 
     def ended(self) -> Result:
-        """Close the record and let others in. Fails when the rollout has."""
+        """Close the record and release the lock; fail if the rollout failed."""
         message = self._arguments["message"] or self._unproved()
         page = ""
         if not self._check:
@@ -179,7 +179,7 @@ class Rollout(Run):
         return {"failed": bool(message), "msg": message or "Every host that takes part answers.", "page": page}
 
     def _unproved(self) -> str:
-        """Which hosts have not shown at the end that they answer."""
+        """The hosts that did not pass the final gate."""
         lost = [f"{host} does not answer." for host in self._hosts if host in self._lost]
         reports = {host: plain(self._of(host, "rollout_proof", "")) for host in self._hosts if host not in self._lost}
         failed = [f"{host}: {report}" for host, report in reports.items() if report]
@@ -199,17 +199,17 @@ class Rollout(Run):
         return os.path.join(self._records, self._plan["id"], rollout_journal.NAME)
 
     def _status(self) -> dict[str, dict[str, t.Any] | None]:
-        """The fleet as it was looked at last: the run's hosts, and those beyond --limit."""
+        """The fleet at the last look: the run's hosts, and those beyond --limit."""
         status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
 
     def _claims(self) -> dict[str, rollout_claim.Claim | None]:
-        """The rollout that each host of this kind is in, as far as it answers."""
+        """The rollout that each reachable host of this tier is in."""
         return {host: rollout_claim.parse((status or {}).get("rollout")) for host, status in self._status().items()}
 
     def _others(self) -> dict[str, rollout_claim.Claim]:
-        """The claims of other rollouts, but for those that this one took over."""
+        """The claims of other rollouts, except those that this one took over."""
         dead = {(one["id"], one["controller"]) for one in self._plan["taken_over"].values()}
         return contest.others(self._claims(), self._controller, dead)
 

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Note an event of a host in the rollout's journal; documented as module rollout_event."""
+"""Record an event of a host in the rollout's journal; documented as module rollout_event."""
 
 from __future__ import annotations
 

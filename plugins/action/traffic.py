@@ -49,11 +49,11 @@ class ActionModule(ControllerAction):
 
 
 def run(params: dict[str, t.Any], check: bool) -> Result:
-    """Do what the parameters say; the task's result."""
+    """Do what the parameters say; return the task's result."""
     path = os.path.abspath(params["path"])
     changed = False
     if params["state"] == "started":
-        # Ansible takes a null for an answer.
+        # Ansible treats None as a result.
         missing = [name for name in NEEDED if not params[name]]
         if missing:
             raise FleetError(f"With state started, {' and '.join(missing)} cannot be empty.")

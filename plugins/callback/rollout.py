@@ -1,30 +1,29 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows how a rollout goes on, and leaves its record and page behind, however it ends."""
+"""Shows the progress of a rollout, and writes its record and page, however it ends."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: rollout
 type: aggregate
-short_description: Show how a rollout goes on, and leave its page behind
+short_description: Show the progress of a rollout, and write its page
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
 description:
-  - Prints a line for each thing that happens in a rollout while it happens. These are the waves with the load that
-    they meet, the steps of each instance, what an engine is doing while it starts, what was still in flight when a
-    drain reached its limit, what the gates measured, how each host came out, and decisions and warnings.
-  - A step of which nothing is heard for 15 seconds gets a line that says so, then another after 30 and every 60
-    seconds.
-  - It learns of a rollout from the result of the action M(inference.fleet.rollout), and reads that rollout's journal
-    while other processes write it. Without a rollout it prints nothing. The time in front of each line is that of this
-    run, also where it goes on with a rollout that was broken off before.
-  - A host that becomes unreachable in the middle of its turn is noted in the journal, because a lost host runs no task
-    that could note it.
-  - At the end of the playbook, and also when it is interrupted from the keyboard, it writes C(record.json) and
-    C(index.html) beside the journal, and prints the outcome and where the page is.
-  - What goes wrong in it is one warning, and never the playbook's failure.
+  - Prints a line for each event of a rollout as it happens. These are the waves with the load at their start, the steps
+    of each instance, an engine's progress while it starts, the requests still in flight when a drain reached its
+    limit, the gates' figures, each host's outcome, and decisions and warnings.
+  - A step without news for 15 seconds gets a line that says so, then another after 30 and every 60 seconds.
+  - It detects a rollout by the result of the action M(inference.fleet.rollout), and reads that rollout's journal while
+    other processes write it. Without a rollout it prints nothing. Each line begins with the time since the start of
+    this run, also when it resumes an interrupted rollout.
+  - It records in the journal that a host becomes unreachable during its turn, because a lost host runs no task that
+    could record it.
+  - At the end of the playbook, and also after an interrupt from the keyboard, it writes C(record.json) and
+    C(index.html) beside the journal, and prints the outcome and the path of the page.
+  - A failure of the callback causes one warning, and never fails the playbook.
 requirements:
   - The playbooks of this collection enable it by themselves (P(inference.fleet.progress#lookup)). Your own playbooks
     that use the role need C(inference.fleet.rollout) in C(callbacks_enabled), in C(ansible.cfg) or
@@ -56,20 +55,20 @@ _LAST_FILTER = "inference.fleet.size"
 _POLL_SECONDS = 0.25
 _CHUNK = 1 << 20
 
-# Longer than it takes to print what is left, shorter than a person's patience with a terminal that is gone.
+# Longer than it takes to print the rest, shorter than a person waits for a closed terminal.
 _JOIN_SECONDS = 5.0
 
 Say = t.Callable[[report_lines.Line], None]
 
 
 class Tail:
-    """Reads a journal while it is written, and reports what it says.
+    """Reads a journal while it is written, and reports its events.
 
     Args:
         path: the journal.
-        offset: bytes of it that were there before this run.
+        offset: bytes that it had before this run.
         say: shows a line.
-        fail: is called with an exception.
+        fail: called with an exception.
         clock: Unix time.
     """
 
@@ -101,7 +100,7 @@ class Tail:
             self.poll(last=True)
 
     def poll(self, last: bool = False) -> None:
-        """Report what is new, and, unless it is the last time, which steps are silent."""
+        """Report new events and, except at the end, silent steps."""
         now = self._clock()
         lines = [line for event in journal.parse(self._read()) for line in self._reporter.take(event, now)]
         if not last:
@@ -109,7 +108,7 @@ class Tail:
         for line in lines:
             self._say(line)
         if lines:
-            # Ansible flushes at its end; into a pipe, hours of a rollout would come at once.
+            # Ansible flushes only at its end; in a pipe, hours of a rollout would come at once.
             sys.stdout.flush()
 
     def _run(self) -> None:
@@ -120,8 +119,8 @@ class Tail:
             self._fail(error)
 
     def _read(self) -> str:
-        """The whole lines that are new."""
-        # Without a buffer, whose lock a fork of Ansible's could inherit taken.
+        """The new complete lines."""
+        # Unbuffered: a fork of Ansible's could inherit a buffer's lock while it is held.
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -141,7 +140,7 @@ class Tail:
 
 
 def _guarded(method: t.Callable[..., None]) -> t.Callable[..., None]:
-    """Whatever goes wrong here is no failure of the playbook."""
+    """Errors in the callback must not fail the playbook."""
 
     @functools.wraps(method)
     def guarded(self: CallbackModule, *args: t.Any, **kwargs: t.Any) -> None:
@@ -169,8 +168,8 @@ class CallbackModule(CallbackBase):
 
     @_guarded
     def v2_playbook_on_start(self, playbook: t.Any) -> None:
-        # Ansible forks a process for each task and host, and each would read and compile all files of filters again.
-        # The last one is found when all have been read.
+        # Ansible forks a process for each task and host, and each would read and compile all filter files again.
+        # Looking up the last one reads them all.
         filter_loader.get(_LAST_FILTER)
 
     @_guarded
@@ -184,7 +183,7 @@ class CallbackModule(CallbackBase):
     @_guarded
     def v2_runner_on_unreachable(self, result: t.Any) -> None:
         if self._tail is None or getattr(result.task, "ignore_unreachable", False):
-            # Ansible goes on with a host that may be unreachable.
+            # Ansible may go on with an unreachable host.
             return
         host = result.host.get_name()
         record = report_record.fold(journal.read(self._tail.path))
@@ -208,7 +207,7 @@ class CallbackModule(CallbackBase):
         self._finish()
 
     def fail(self, error: Exception) -> None:
-        """Say it, once."""
+        """Warn once."""
         if self._failed:
             return
         self._failed = True
@@ -219,7 +218,7 @@ class CallbackModule(CallbackBase):
             )
 
     def _learn(self, result: t.Any) -> None:
-        """Begin to watch when a rollout says where its journal is."""
+        """Start watching when a rollout reports its journal."""
         if result.task.action not in _ACTIONS:
             return
         answer = result.result
@@ -246,7 +245,7 @@ class CallbackModule(CallbackBase):
         try:
             tail.finish()
         except Exception as error:
-            # The page is worth more than the lines.
+            # The page matters more than the lines.
             self.fail(error)
         directory = os.path.dirname(tail.path)
         record = files.write(directory, alive=False)

@@ -18,7 +18,7 @@ def _documentation(option: str, own: dict[str, dict[str, t.Any]]) -> str:
 class ModuleDocFragment:
     """Added to a module's documentation by C(extends_documentation_fragment)."""
 
-    #: Option C(clients): what a person gives.
+    #: Option C(clients): the clients' limits as a user sets them.
     DOCUMENTATION: t.ClassVar[str] = _documentation(
         "clients",
         {

@@ -15,7 +15,7 @@ options:
     type: path
     default: /run/haproxy/admin.sock
   master_socket:
-    description: The socket of HAProxy's master, through which the processes are reached that a reload left behind.
+    description: The socket of HAProxy's master, which reaches the processes that a reload left behind.
     type: path
     default: /run/haproxy-master.sock
 """

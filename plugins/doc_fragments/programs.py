@@ -13,7 +13,7 @@ options:
   programs:
     description:
       - Programs that the host must have, as P(inference.fleet.wanted_programs#filter) lists them. The module fails
-        where one is missing. C(Python.h) is looked for where the engine's Python has it.
+        where one is missing. It looks for C(Python.h) where the engine's Python has it.
     type: list
     elements: dict
     default: []
@@ -23,11 +23,11 @@ options:
         type: str
         required: true
       why:
-        description: What needs it, for the message.
+        description: Why it is needed, for the message.
         type: str
         required: true
       fix:
-        description: What to do where it is missing, for the message.
+        description: How to install it, for the message.
         type: str
         required: true
 """

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about what gates have said."""
+"""Filters about gates' results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def gate_lines(results: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
     lines = []
     for host, result in results.items():
         told = str(result.get("msg") or "UNREACHABLE").splitlines()
-        # Of what passed each service has a line; what failed says more than belongs into a list.
+        # One line for each service that passed; a failure's message is too long for a list.
         lines += [f"{host}: {line}" for line in (told if result.get("passed") else told[:1])]
     return lines
 

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that put together what the key store and the edges know of the clients' keys."""
+"""Filters that combine the key store's and the edges' data about the clients' keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import lim
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
-#: Seconds in which the edges are told that a key is dead; that one takes it until then says nothing.
+#: Seconds within which every edge learns that a key is dead. That an edge accepts the key until then proves nothing.
 TELLING = 300
 
 Shown = t.Mapping[str, t.Any]
@@ -18,7 +18,7 @@ Hosts = t.Mapping[str, Shown]
 
 
 def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[str, t.Any]]:
-    """A row for each key and host that used it, and one for the hosts that did not; see key_rows.yml."""
+    """A row for each key and host that used it, and one for the unused ones; see key_rows.yml."""
     moment = times.seconds(now or times.now())
     read = _read(hosts)
     rows = []
@@ -37,7 +37,7 @@ def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[st
 
 
 def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list[str]:
-    """What there is to say beside the rows, the most urgent first; see key_notes.yml."""
+    """Notes beside the rows, the most urgent first; see key_notes.yml."""
     only = set(clients)
     lines = []
     edges = {host: hosts[host] for host in sorted(hosts) if "accepts" in hosts[host]}
@@ -56,7 +56,7 @@ def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list
 
 
 def _read(hosts: Hosts) -> dict[str, Shown]:
-    """The hosts of which the keys' usage is known."""
+    """The hosts whose key usage is known."""
     return {host: hosts[host] for host in sorted(hosts) if hosts[host].get("since")}
 
 
@@ -80,7 +80,7 @@ def _state(client: Shown, key: Shown) -> str:
 
 
 def _limits(client: Shown) -> str:
-    """In few words."""
+    """The usage in few words."""
     return ", ".join(client_limits.brief(client_limits.of(client), short=True))
 
 
@@ -96,7 +96,7 @@ def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
         else:
             unused.append(host)
     if unused:
-        # True of each of them.
+        # True for each of them.
         since = max(read[host]["since"] for host in unused)
         when = "never" if key["created"] >= since else "not since"
         name = _named(unused, others=bool(found))
@@ -146,7 +146,7 @@ def _foreign(store: Shown, edges: dict[str, Shown]) -> list[str]:
 
 
 def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
-    """The live keys that a host should take and does not. A rotation tells the edges of pending ones."""
+    """The live keys that a host should accept and does not. A rotation gives the edges its pending keys."""
     rotated = store["rotation"]["clients"] if store["rotation"] else []
     lines = []
     for host, result in edges.items():

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about the memory fit; the logic is in module_utils/_memory_plan.py."""
+"""Filters about the memory fit; the logic is in plugin_utils/memory/plan.py."""
 
 from __future__ import annotations
 

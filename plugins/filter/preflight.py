@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about what must be right before a host is touched; the logic is in module_utils."""
+"""Filters for checks before any change; the logic is in module_utils."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import con
 def release_requests(
     instances: list[dict[str, t.Any]], claim: t.Mapping[str, t.Any] | None = None
 ) -> list[dict[str, t.Any]]:
-    """The instances as module engine_release takes them, with the release of a rollback that was broken off."""
+    """The instances as module engine_release takes them, with the release of an interrupted rollback."""
     going = claim and claim.get("verb") == "rollback" and not claim.get("finished")
     targets = claim["targets"] if claim and going else {}
     return [{"index": one["index"], "release": targets.get(one["name"])} for one in instances]
 
 
 def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
-    """A line for each rollout that some hosts remember and that has not come to its end."""
+    """A line for each unfinished rollout that some hosts record."""
     by_id: dict[str, list[dict[str, t.Any]]] = {}
     for claim in claims:
         by_id.setdefault(claim["id"], []).append(claim)
@@ -39,7 +39,7 @@ def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
 def drain_problems(
     status: t.Mapping[str, t.Any], drained: list[str], groups: t.Mapping[str, t.Sequence[str]]
 ) -> list[str]:
-    """Why hosts should not be drained by hand just now; see drain_problems.yml."""
+    """Why hosts should not be drained by hand now; see drain_problems.yml."""
     problems = []
     for kind in ("inference", "gateway"):
         hosts = groups.get(kind, ())

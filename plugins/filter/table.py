@@ -9,7 +9,7 @@ short_description: Lays a list of dicts out as an aligned table
 version_added: 0.1.0
 description:
   - Gives the lines of a plain-text table, a header first and then one line for each dict, for a person at a terminal.
-  - Numbers stand to the right, all else to the left. A missing or empty value is a dash.
+  - Numbers are aligned right, all else left. A missing or empty value is a dash.
 positional: columns
 options:
   _input:
@@ -97,7 +97,7 @@ def _column(column: str | Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _lookup(row: Mapping[str, t.Any], key: str) -> t.Any:
-    """The value of ``key``, whole or step by step; None where there is none."""
+    """The value of ``key``, whole or by its path; None where there is none."""
     if key in row:
         return row[key]
     value: t.Any = row
@@ -109,7 +109,7 @@ def _lookup(row: Mapping[str, t.Any], key: str) -> t.Any:
 
 
 def _are_numbers(values: t.Iterable[t.Any]) -> bool:
-    """Whether a column holds numbers and nothing else; missing values do not count."""
+    """Whether a column holds only numbers; missing values do not count."""
     present = [value for value in values if value is not None and value != ""]
     return bool(present) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present)
 

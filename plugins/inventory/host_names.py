@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names the hosts of an EC2 inventory after their tag Name, where that is safe."""
+"""Names the hosts of an EC2 inventory after their tag Name, where the name is usable."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Names the hosts of an EC2 inventory after their tag Name
 description:
-  - Renames the hosts that C(amazon.aws.aws_ec2) added by their instance ids, to what their tag C(Name) says. Their
+  - Renames the hosts that C(amazon.aws.aws_ec2) added by their instance ids to the value of their tag C(Name). Their
     variables C(fleet_name_tag) and C(fleet_state) have the tag and the state.
-  - A name that several instances have gets the instance id behind it, V(NAME_i-0123456789abcdef0), so that each of them
-    stays a host of its own. A single one that runs keeps the plain name beside others that do not.
-  - A host keeps its instance id when it has no C(Name), or one that Ansible cannot work with.
-  - A warning has every name that is shared or not used, with the instance ids.
-  - The file must be read after that of C(amazon.aws.aws_ec2); Ansible reads a directory in the order of the alphabet.
+  - A name that several instances share gets the instance id appended, V(NAME_i-0123456789abcdef0), so that each stays a
+    separate host. The only running one keeps the plain name beside stopped ones.
+  - A host keeps its instance id when it has no C(Name), or one that Ansible cannot use.
+  - A warning lists every name that is shared or not used, with the instance ids.
+  - Ansible must read the file after that of C(amazon.aws.aws_ec2); it reads a directory in alphabetical order.
 options:
   plugin:
     description: The name of this plugin.
@@ -64,7 +64,7 @@ class InventoryModule(BaseInventoryPlugin):
 
 
 def rename(inventory: t.Any, old: str, new: str) -> None:
-    """Give a host another name; its variables and groups stay."""
+    """Rename a host; its variables and groups stay."""
     host = inventory.hosts[old]
     groups = [group.name for group in inventory.groups.values() if host in group.hosts]
     inventory.remove_host(host)

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Enables the callback that shows how a rollout goes on."""
+"""Enables the callback that shows the progress of a rollout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ name: progress
 version_added: 0.2.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Enables the callback that shows how a rollout goes on
+short_description: Enables the callback that shows the progress of a rollout
 description:
   - Enables the callback P(inference.fleet.rollout#callback), whether or not C(callbacks_enabled) names it, and returns
-    its terms. So a playbook of the collection shows the same with a person's own C(ansible.cfg), or with none.
+      its terms. A playbook of the collection thus shows the same with any C(ansible.cfg), or with none.
   - It has an effect only where Ansible evaluates it before it loads callbacks. That is the file name of
     M(ansible.builtin.import_tasks), which is evaluated while the playbook is read.
 options:

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refuses a run that would do less than it says."""
+"""Refuses a partial run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ name: whole_run
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Refuses a run that would do less than it says
+short_description: Refuses a partial run
 description:
-  - Ends the run, before anything is done, when it was started with C(--tags), C(--skip-tags), C(--start-at-task),
-    C(--step) or a strategy other than linear. They would leave out locks, checks and barriers.
-  - It does the same when C(--limit) names something that the inventory does not have, that does not run, or that the
-    playbook does not work on, when it names nothing, which Ansible takes as every host, and when there is no host to
-    work on at all.
-  - It is meant for C(hosts) of a playbook's first play, because Ansible works that out whatever tasks are left out.
+  - Ends the run before any change when it was started with C(--tags), C(--skip-tags), C(--start-at-task), C(--step) or
+    a strategy other than linear. They would skip locks, checks and barriers.
+  - It also does so when C(--limit) names something that is not in the inventory, that is stopped, or that the playbook
+    does not work on, when it is empty, which Ansible treats as every host, and when there is no host to work on.
+  - It is meant for C(hosts) of a playbook's first play, because Ansible evaluates that whatever tasks are skipped.
 options:
   _terms:
     description: The groups that the playbook works on; the first must have a host. None for the controller only.
@@ -82,7 +81,7 @@ class LookupModule(LookupBase):
 
 
 def limit() -> list[str]:
-    """The patterns of --limit; those of a file where it names one."""
+    """The patterns of --limit, including those of a file that it names."""
     patterns = []
     for pattern in split_host_pattern(CLIARGS.get("subset") or ""):
         if pattern.startswith("@"):

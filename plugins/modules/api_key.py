@@ -13,19 +13,19 @@ short_description: Make, rotate, remove and look up clients' API keys in the key
 description:
   - Runs on the controller, whichever host the task is for, without a connection and without become. The store holds the
     keys; the edges get only their hashes, by module M(inference.fleet.edge_keys).
-  - A key is C(sk-) and 256 random bits. It is shown only where O(reveal) asks for it.
+  - A key is C(sk-) and 256 random bits. It is returned only with O(reveal).
   - A client has at most two live keys. They are the current one, and either a pending one that a rotation made, or the
     previous one while its overlap lasts.
-  - A rotation is V(pending), then the edges are told and the new keys are tested; V(finished), then consumers move, the
-    edges are told and the old keys are proven dead; V(completed). If anything fails before V(finished), V(withdrawn)
-    takes the new keys back. Every state can be repeated. A run that was cut off is continued by running the states
+  - A rotation is V(pending), then the edges are updated and the new keys are tested; V(finished), then consumers
+    move, the edges are updated and the old keys are proven dead; V(completed). If anything fails before V(finished),
+    V(withdrawn) takes the new keys back. Every state can be repeated. An interrupted run is continued by running the
     again from the first one.
-  - From the first of these states to V(completed) a rotation holds a lock that is kept in the store. Another run is
-    refused with who holds it and since when. The lock of a process of this controller that is gone is taken over.
+  - From the first of these states to V(completed) a rotation holds a lock in the store. Another run is refused; the
+    message names the holder and the start. A lock of this controller whose process has ended is taken over.
 attributes:
   check_mode:
     support: full
-    description: Changes nothing. The hash and fingerprint of a key that would be made are those of a key that never is.
+    description: Changes nothing. The hash and fingerprint of a new key in the result belong to no real key.
   diff_mode:
     support: full
     description: Shows clients' names and keys' fingerprints.
@@ -33,17 +33,17 @@ options:
   state:
     description:
       - With V(present) each client has a key and the given attributes; one that has no key gets one.
-      - With V(absent) the clients and their keys are gone.
+      - With V(absent) the clients and their keys are removed.
       - With V(info) nothing is changed; without O(clients) every client is returned.
-      - With V(pending) each client that is due has a pending key. A rotation that was cut off is continued with its
-        clients and the keys that it made.
+      - With V(pending) each client that is due has a pending key. An interrupted rotation is continued with its clients
+        and the keys that it made.
       - With V(finished) the rotation's pending keys are the current ones. The old ones stay valid for O(overlap), or
         are dead.
-      - With V(withdrawn) the rotation's pending keys are gone. It does nothing where there are none.
+      - With V(withdrawn) the rotation's pending keys are removed. It does nothing where there are none.
       - With V(retired) previous keys whose overlap is over are dead. The store keeps their text so that they can be
         proven dead.
-      - With V(completed) the rotation is over and its lock is given back. Dead keys count as proven, unless O(unproven)
-        names a host; of them only hash, fingerprint and times stay.
+      - With V(completed) the rotation is over and its lock is released. Dead keys count as proven, unless O(unproven)
+        names a host; only their hash, fingerprint and times are kept.
     type: str
     choices: [present, absent, info, pending, finished, withdrawn, retired, completed]
     default: present
@@ -52,7 +52,7 @@ options:
       - The clients.
       - With O(state=pending) those to rotate, and with O(max_age) those of them that are due.
       - With O(state=retired) those whose previous keys count; without it all.
-      - What a client may do counts with O(state=present) alone. What is left out has no bound.
+      - Limits count with O(state=present) alone. A limit that is left out is not set.
     type: list
     elements: dict
     default: []
@@ -67,25 +67,25 @@ options:
     type: bool
     default: false
   which:
-    description: With O(reveal), which key. A V(previous) one can be had until it was proven dead.
+    description: With O(reveal), which key. A V(previous) one is available until it is proven dead.
     type: str
     choices: [current, pending, previous, all]
     default: current
   max_age:
     description:
-      - With O(state=pending), the age from which on a current key is due, such as V(30d), V(24h) or V(90m).
+      - With O(state=pending), the age at which a current key is due, such as V(30d), V(24h) or V(90m).
       - With O(state=info), fills RV(clients[].due).
     type: str
   rotation_id:
     description:
-      - The rotation's name. A state that is repeated with it is the same step, also after the rotation is over.
+      - The rotation's name. Repeating a state with it repeats the same step, even after the rotation is over.
       - Without it, a new name or the rotation in progress. Needed on controllers without C(/proc).
     type: str
   overlap:
     description:
       - With O(state=finished), how long the old keys stay valid; V(0) retires them at once. They stay valid until
         O(state=retired) is run after that time.
-      - With O(state=pending) it is only checked, so that a wrong one is told before anything is done.
+      - With O(state=pending) it is only validated, so that an error is reported before any change.
     type: str
   force:
     description: With O(state=retired), retire the previous keys of these O(clients) before their overlap is over.
@@ -93,17 +93,17 @@ options:
     default: false
   compromised:
     description:
-      - Somebody else may have the old keys. With O(state=finished) they are retired at once, with O(state=retired) as
-        with O(force). The store remembers it with their hashes.
+      - The old keys may have leaked. With O(state=finished) they are retired at once, with O(state=retired) as with
+        O(force). The store remembers it with their hashes.
     type: bool
     default: false
   unproven:
-    description: With O(state=completed), the hosts that could not be asked whether they refuse the dead keys.
+    description: With O(state=completed), the hosts that could not prove that they refuse the dead keys.
     type: list
     elements: str
     default: []
   take_over:
-    description: Continue a rotation of another controller of which you know that it is dead.
+    description: Continue a rotation of another controller that you know to be dead.
     type: bool
     default: false
   backend:
@@ -133,25 +133,25 @@ options:
     type: str
   hosts:
     description:
-      - What module M(inference.fleet.edge_keys) has returned of each host, by its name. Before anything is done it is
-        checked that the hosts' keys are this store's, and that the store is not older than they are.
+      - What module M(inference.fleet.edge_keys) returned for each host, by its name. Before any change the module
+        checks that the hosts' keys are this store's, and that the store is not older than they are.
     type: dict
     default: {}
   adopt:
     description:
-      - The identity of the store that the hosts' keys come from and that is given up on purpose, or V(true) for any.
+      - Give up the store with this identity, from which the hosts have their keys; V(true) for any.
       - With O(state=present) the store then gets a generation above the hosts'.
     type: str
     default: ""
   prefix:
-    description: With O(backend=aws_secretsmanager), what the secrets' names begin with. Each fleet needs its own.
+    description: With O(backend=aws_secretsmanager), the prefix of the secrets' names. Each fleet needs its own.
     type: str
     default: inference-fleet
   kms_key_id:
-    description: With O(backend=aws_secretsmanager), the KMS key that encrypts secrets that are made.
+    description: With O(backend=aws_secretsmanager), the KMS key that encrypts new secrets.
     type: str
   tags:
-    description: With O(backend=aws_secretsmanager), further tags of secrets that are made.
+    description: With O(backend=aws_secretsmanager), further tags of new secrets.
     type: dict
     default: {}
   recovery_days:
@@ -207,8 +207,8 @@ EXAMPLES = r"""
 RETURN = r"""
 clients:
   description:
-    - The clients that were asked for, or that the rotation is about, without their keys.
-    - Each also has what it may do, as in O(clients).
+    - The requested clients, or those of the rotation, without their keys.
+    - Each also has its limits, as in O(clients).
   returned: success
   type: list
   elements: dict
@@ -228,7 +228,7 @@ clients:
       returned: always
       sample: "2026-11-22T12:00:00Z"
     activated:
-      description: When it became the current one; empty where that is not known.
+      description: When it became the current one; empty where unknown.
       type: str
       returned: always
     age:
@@ -241,8 +241,8 @@ clients:
       returned: always
     state:
       description:
-        - What is going on. V(pending), there is a pending key; V(previous), the old key is still valid; V(retired), the
-          old key is dead but not proven so; V(current), nothing.
+        - The state of the keys. V(pending), there is a pending key; V(previous), the old key is still valid;
+          V(retired), the old key is dead but not proven so; V(current), none of these.
       type: str
       returned: always
     expired:
@@ -251,7 +251,7 @@ clients:
       returned: always
     keys:
       description:
-        - The keys of which the store has the text, each with C(slot), C(fingerprint), C(sha256), C(created),
+        - The keys whose text is in the store, each with C(slot), C(fingerprint), C(sha256), C(created),
           C(activated), C(retire_at), C(retired), C(compromised) and C(rotation).
       type: list
       elements: dict
@@ -259,7 +259,7 @@ clients:
 hashes:
   description:
     - Every live key of the store, for module M(inference.fleet.edge_keys). Not secret.
-    - Each also has what its client may do, as in O(clients).
+    - Each also has its client's limits, as in O(clients).
   returned: success
   type: list
   elements: dict
@@ -278,7 +278,7 @@ hashes:
       returned: always
 store:
   description:
-    - Which generation of which store all of this is of. Module M(inference.fleet.edge_keys) takes hashes only with it.
+    - The store, and its generation, of this result. Module M(inference.fleet.edge_keys) accepts hashes only with it.
   returned: success
   type: dict
   contains:
@@ -295,16 +295,16 @@ store:
       type: str
       returned: always
     settled:
-      description: Whether it was read as a whole, and not in the middle of somebody else's change.
+      description: Whether it was read as a whole, and not in the middle of another run's change.
       type: bool
       returned: always
     retired:
-      description: The hashes of the keys that have to be dead.
+      description: The hashes of the keys that must be dead.
       type: list
       elements: str
       returned: always
 retired:
-  description: The keys that have to be dead, of removed clients too. The oldest ones are forgotten.
+  description: The keys that must be dead, including those of removed clients. The oldest ones are forgotten.
   returned: success
   type: list
   elements: dict
@@ -334,11 +334,11 @@ retired:
       type: str
       returned: always
     compromised:
-      description: Whether somebody else may have it.
+      description: Whether it may have leaked.
       type: bool
       returned: always
     proven:
-      description: Whether every host was seen to refuse it.
+      description: Whether every host has proven that it refuses it.
       type: bool
       returned: always
     revealable:
@@ -388,17 +388,17 @@ key:
   returned: with O(reveal)
   type: str
 live:
-  description: C(name) and C(key) of every key of the clients that has to be accepted.
+  description: C(name) and C(key) of every key of the clients that must be accepted.
   returned: with O(reveal) and O(which=all)
   type: list
   elements: dict
 dead:
-  description: C(name) and C(key) of every key of the clients that has to be refused and was not proven dead.
+  description: C(name) and C(key) of every key of the clients that must be refused and is not proven dead.
   returned: with O(reveal) and O(which=all)
   type: list
   elements: dict
 actions:
-  description: What was done, or in check mode would be.
+  description: The actions of this run, or in check mode of a real one.
   returned: success
   type: list
   elements: str
@@ -480,12 +480,12 @@ _STEPS: dict[str, t.Callable[[Content, rotation.Request], rotation.Step]] = {
     "retired": rotation.retired,
     "completed": rotation.completed,
 }
-# How often a change is worked out anew because somebody else was faster.
+# How often a change is computed again because another writer was faster.
 _ATTEMPTS = 5
 
 
 def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.Any]:
-    """Do what the parameters say; the module's result."""
+    """Do what the parameters say; return the module's result."""
     request = _request(params)
     _check_options(params, request)
     store = _store(params)
@@ -503,7 +503,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
                 if params["state"] in ("present", "absent"):
                     _refuse_beside_rotation(before, step.after, request)
                 floor = _hosts.latest(known, before.id) if params["adopt"] and params["state"] == "present" else 0
-                # Who was faster may have counted a part of this change.
+                # The faster writer may have made a part of this change.
                 edges_change = attempt > 1 or view.hashes(before) != view.hashes(step.after)
                 step = step._replace(after=settled(before, step.after, edges_change, floor))
             if step.after == before or check:
@@ -560,7 +560,7 @@ def _store(params: dict[str, t.Any]) -> KeyStore:
 
 
 def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, store: KeyStore) -> rotation.Step:
-    """What the state comes to, and the clients that are returned."""
+    """The result of the state, and the clients to return."""
     state = params["state"]
     if not before.exists and state not in ("present", "absent") and (state != "info" or request.names):
         raise FleetError(
@@ -578,7 +578,7 @@ def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, 
 
 
 def _refuse_beside_rotation(before: Content, after: Content, request: rotation.Request) -> None:
-    """A rotation is the lock between controllers: while somebody else runs one, clients stay as they are."""
+    """A rotation is the lock between controllers: while another run holds one, clients are not changed."""
     if before.rotation and after.clients != before.clients:
         rotation.claim(before.rotation, request)
 
@@ -603,7 +603,7 @@ def _clients_step(params: dict[str, t.Any], request: rotation.Request, before: C
 
 
 def _refuse_missing(content: Content) -> None:
-    """Whoever goes on without a client's keys tells the edges to refuse it."""
+    """A run that goes on without a client's keys makes the edges refuse that client."""
     if content.missing:
         raise FleetError(" ".join(content.missing[name] for name in sorted(content.missing)))
 

@@ -11,21 +11,21 @@ version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
 description:
-  - Asks an OpenAI-compatible server a few questions whose answers are known, and fails unless all of them are right.
-  - It looks at streamed and whole text, an image, finish reasons, usage, speed, and that wrong keys are refused.
-    C(/health) is never asked, because it says nothing of answers.
-  - It fails when it learns nothing. No answer, no usage, no checks are failures.
-  - A server that is not ready (no connection, no answer in time, 408, 425, 429, 502, 503, 504) is asked again, at most
+  - Sends an OpenAI-compatible server a few requests whose answers are known, and fails unless all of them are right.
+  - It checks streamed and whole text, an image, finish reasons, usage, speed, and that wrong keys are refused.
+    C(/health) is never used, because it does not depend on answers.
+  - It also fails without evidence. No answer, no usage, no checks are failures.
+  - A server that is not ready (no connection, no answer in time, 408, 425, 429, 502, 503, 504) is retried, at most
     O(attempts) times and within O(deadline); C(Retry-After) is honoured up to 30 seconds.
-  - An answer has to belong to its question. Each carries a nonce before its prompt; an answer that came before, that
-    was made before its question, or that a cache names its own is refused.
-  - After a wrong answer, a broken stream or a 500 it is not asked again. Half of the clients would meet the other half.
+  - An answer must belong to its request. Each prompt begins with a nonce; an answer that was seen before, that was
+    generated before its request, or that a cache marks as its own is refused.
+  - A wrong answer, a broken stream or a 500 is not retried. Half of the clients would meet the other half.
 attributes:
   check_mode:
-    description: The questions are asked in check mode too; O(record) is not written.
+    description: The requests are sent in check mode, too; O(record) is not written.
     support: full
   diff_mode:
-    description: Nothing is ever changed.
+    description: It never changes anything.
     support: none
 options:
   url:
@@ -34,7 +34,7 @@ options:
       - Needed unless O(targets) or O(instances) is given.
     type: str
   name:
-    description: What the server is called in messages.
+    description: The server's name in messages.
     type: str
     default: gate
   model:
@@ -50,23 +50,23 @@ options:
     type: path
   checks:
     description:
-      - What to ask, in this order.
-      - V(models) wants O(model) in the list of models, because SGLang answers to any model name.
-      - V(text) and V(stream) ask O(prompt_text), whole and streamed.
-      - V(image) asks O(prompt_image) about a square of each colour in O(expect_image). Leave it out for text models.
-      - V(schema) allows with a JSON schema only a word that is made up for this question. It needs the engine's grammar
+      - The checks, in this order.
+      - V(models) requires O(model) in the list of models, because SGLang answers to any model name.
+      - V(text) and V(stream) send O(prompt_text), whole and streamed.
+      - V(image) sends O(prompt_image) with a square of each colour in O(expect_image). Leave it out for text models.
+      - V(schema) allows with a JSON schema only a word that is random for this request. It needs the engine's grammar
         backend, and no cache can know the answer.
       - V(speed) streams O(speed_tokens) tokens, or some more, and measures; see O(max_slowdown).
-      - V(drafts) streams 512 tokens and looks at the engine's counters, so it is for an engine's own port; see
-        O(min_draft_share). Ask it of engines that have a draft model.
-      - V(local_files) wants every image, video and audio URL refused that names a file of the host, in the same words
-        for a file that exists and for one that does not.
-      - V(wrong_key) and V(no_key) want a 401.
-      - The capabilities are for an engine's own port before traffic comes, because each is compiled or loaded when it
-        is first asked for, and an engine without a compiler may end on it. What the model says does not matter.
-        V(logprobs) and V(prompt_logprobs) want finite probabilities, V(sampling) two sampled answers, V(long_prompt) an
-        answer to more than is prefilled at once, V(tools) a stream to its end where a tool may be called,
-        V(forced_tool) a call of the tool that must be. Engines that were started without tools pass the last two.
+      - V(drafts) streams 512 tokens and reads the engine's counters, so it is for an engine's own port; see
+        O(min_draft_share). Use it for engines that have a draft model.
+      - V(local_files) requires that every image, video and audio URL that names a file of the host is refused, in the
+        same words for an existing file and for a missing one.
+      - V(wrong_key) and V(no_key) require a 401.
+      - The capabilities are for an engine's own port before traffic comes, because each is compiled or loaded on first
+        use, and an engine without a compiler may exit on it. The model's text does not matter. V(logprobs) and
+        V(prompt_logprobs) require finite probabilities, V(sampling) two sampled answers, V(long_prompt) an answer to
+        more than is prefilled at once, V(tools) a complete stream where a tool may be called, V(forced_tool) a call of
+        the required tool. Engines that were started without tools pass the last two.
     type: list
     elements: str
     choices:
@@ -88,7 +88,7 @@ options:
       - no_key
     default: [models, text, stream, image, schema, speed, local_files, wrong_key, no_key]
   prompt_text:
-    description: The question of the checks V(text) and V(stream).
+    description: The prompt of the checks V(text) and V(stream).
     type: str
     default: What is the capital of France? Answer with one word.
   expect_text:
@@ -102,14 +102,14 @@ options:
     description: A regular expression that a right answer to O(prompt_text) matches somewhere, regardless of case.
     type: str
   prompt_image:
-    description: The question about each square.
+    description: The prompt about each square.
     type: str
     default: What colour is the square? Answer with one word.
   expect_image:
     description:
-      - For each colour to show, the right answers; an empty list takes any.
+      - The right answers for each colour; an empty list accepts any.
       - A colour is V(red), V(green), V(blue), V(yellow), V(black), V(white) or C(#rrggbb). More than one, because an
-        engine that does not look at its images may guess one.
+        engine that ignores its images may guess one.
     type: dict
     default: {red: [red], blue: [blue]}
   image_size:
@@ -117,7 +117,7 @@ options:
     type: int
     default: 64
   prompt_speed:
-    description: The request of the check V(speed).
+    description: The prompt of the check V(speed).
     type: str
     default: Count without end.
   speed_tokens:
@@ -129,7 +129,7 @@ options:
     type: int
     default: 32
   timeout:
-    description: Seconds for one request, all of it.
+    description: Seconds for a whole request.
     type: float
     default: 60
   deadline:
@@ -137,7 +137,7 @@ options:
     type: float
     default: 300
   attempts:
-    description: How often a check is asked while the server is not ready, or too slow.
+    description: Attempts of a check while the server is not ready, or too slow.
     type: int
     default: 3
   max_slowdown:
@@ -149,14 +149,14 @@ options:
     default: 2.0
   no_cache:
     description:
-      - Ask LiteLLM to answer past its cache, and to keep the answers out of it. Gateways in O(instances) are always
-        asked to. Engines pass over these words.
+      - Make LiteLLM bypass its cache, for reading and for writing. This is always so for gateways in O(instances).
+        Engines ignore the parameters.
     type: bool
     default: false
   judge_speed:
     description:
-      - Whether the check V(speed) compares at all. That means something only on an engine's own port while it is
-        drained, against figures that were taken there; through an edge or a gateway they depend on what others ask.
+      - Whether the check V(speed) compares at all. That makes sense only on an engine's own port while it is drained,
+        against figures that were taken there; through an edge or a gateway they depend on other traffic.
       - Defaults to V(true) for O(instances), other than gateways, and to V(false) for anything else.
     type: bool
   slowdown_grace_ms:
@@ -165,8 +165,8 @@ options:
     default: 200
   min_draft_share:
     description:
-      - How much of what a draft model proposes the model has to take, from 0 to 1, in the check V(drafts). What is not
-        taken costs time, so that below some share the answers are slower than without drafts.
+      - The share of a draft model's proposals that the model must accept, from 0 to 1, in the check V(drafts). A
+        rejected proposal costs time, so that below some share the answers are slower than without drafts.
     type: float
     default: 0.3
   baseline:
@@ -178,8 +178,8 @@ options:
   record:
     description:
       - A path on the host where the result is written as JSON, atomically, with the last good figures; its directory is
-        made. Writing it does not count as a change. Where it cannot be read or written, that is a warning, as it says
-        nothing of the target.
+        created. Writing it does not count as a change. A record that cannot be read or written causes a warning,
+        because it has nothing to do with the target.
       - Not written in check mode or with O(expect_failure=true).
     type: path
   expect_failure:
@@ -191,12 +191,12 @@ options:
     type: str
   targets:
     description:
-      - Several servers, asked one after the other. Each takes what it does not set from the module's own options.
+      - Several servers, tested one after the other. Options that are missing here come from the module's own.
     type: list
     elements: dict
     suboptions:
       name:
-        description: What the server is called in messages.
+        description: The server's name in messages.
         type: str
         required: true
       url:
@@ -207,13 +207,13 @@ options:
         description: The served model name.
         type: str
       api_key:
-        description: The key to send. Sets aside the module's O(api_key) and O(api_key_file).
+        description: The key to send. Overrides the module's O(api_key) and O(api_key_file).
         type: str
       api_key_file:
-        description: A file on the host with the key. Sets aside the module's O(api_key) and O(api_key_file).
+        description: A file on the host with the key. Overrides the module's O(api_key) and O(api_key_file).
         type: path
       checks:
-        description: What to ask.
+        description: The checks.
         type: list
         elements: str
         choices:
@@ -234,25 +234,25 @@ options:
           - wrong_key
           - no_key
       attempts:
-        description: How often a check is asked while the server is not ready, or too slow.
+        description: Attempts of a check while the server is not ready, or too slow.
         type: int
       judge_speed:
         description: Whether the check V(speed) compares.
         type: bool
       no_cache:
-        description: Whether to ask LiteLLM to answer past its cache.
+        description: Whether to bypass LiteLLM's cache.
         type: bool
       replay:
         description:
-          - Give each question the answer to the first one, as a cache would that leaves the question out of its key.
-            Shows that the gate refuses stale answers. For checks that are not streamed.
+          - Give each request the answer to the first one, like a cache with an incomplete key. Shows that the gate
+            refuses stale answers. For checks that are not streamed.
         type: bool
         default: false
       baseline:
         description: The last good figures.
         type: raw
       record:
-        description: Where the result is written; in O(record_dir) where this does not say.
+        description: Where the result is written; by default in O(record_dir).
         type: path
       expect_failure:
         description: Succeed when the gate fails.
@@ -274,7 +274,7 @@ options:
     description: PEM file on the host with the certificates to trust for https; the system's by default.
     type: path
   validate_certs:
-    description: Whether a certificate has to be valid.
+    description: Whether to verify certificates.
     type: bool
     default: true
 seealso:
@@ -329,24 +329,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: What was asked, what came back, and what to try; one line for each target that passed.
+  description: The requests, the results, and what to try; one line for each target that passed.
   returned: always
   type: str
 passed:
-  description: Whether every target did what was wanted of it.
+  description: Whether every target had the wanted result.
   returned: always
   type: bool
 attempts:
-  description: How often something was asked, retries included.
+  description: The number of requests, including retries.
   returned: always
   type: int
 record_problems:
-  description: Why O(record) could not be read or written, which says nothing of the target. Each is a warning, too.
+  description: Why O(record) could not be read or written, apart from the target. Each is a warning, too.
   returned: always
   type: list
   elements: str
 targets:
-  description: One result for each target. With O(url) its content stands at the top instead.
+  description: One result for each target. With O(url) its content is at the top level instead.
   returned: with O(targets) or O(instances)
   type: list
   elements: dict
@@ -358,10 +358,10 @@ targets:
       description: Its URL.
       type: str
     model:
-      description: The model that was asked for.
+      description: The requested model.
       type: str
     passed:
-      description: Whether the gate passed, before O(expect_failure) is looked at.
+      description: Whether the gate passed, before O(expect_failure) applies.
       type: bool
     reason:
       description: The first failed check's reason.
@@ -379,17 +379,17 @@ targets:
       description: The figures that they were compared with.
       type: dict
     attempts:
-      description: How often something was asked, retries included.
+      description: The number of requests, including retries.
       type: int
     seconds:
       description: How long it took.
       type: float
     not_asked:
-      description: The checks that were left after no answer at all, a refused key or a model that is not served.
+      description: The checks that did not run after no answer at all, a refused key or a model that is not served.
       type: list
       elements: str
     skipped:
-      description: The checks that were left out because the gate has no key.
+      description: The checks that were skipped because the gate has no key.
       type: list
       elements: str
     checks:
@@ -417,7 +417,7 @@ targets:
           description: The request, in words, if it failed.
           type: str
         got:
-          description: What came back, if it failed.
+          description: The result, if it failed.
           type: str
         try:
           description: What to do about it, if it failed.
@@ -462,10 +462,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.net.http import Cl
 
 
 def key_of(options: dict[str, t.Any]) -> str | None:
-    """The key to send to a target.
+    """The key for a target.
 
     Raises:
-        FleetError: it was promised but is not there.
+        FleetError: it is configured but missing.
     """
     if options["api_key"] is not None and options["api_key_file"] is not None:
         raise FleetError(f"{options['name']} has both api_key and api_key_file. Give one of them.")
@@ -487,7 +487,7 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
     """The gate of one target.
 
     Raises:
-        FleetError: an option or the baseline is wrong.
+        FleetError: an option or the baseline is invalid.
     """
     baseline = options["baseline"]
     if baseline is None:
@@ -510,7 +510,7 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
 
 
 def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t.Any]:
-    """Gate one target and record it; a record that cannot be written is a warning, and says nothing of the target."""
+    """Gate one target and record it; a record that cannot be written is a warning, apart from the target."""
 
     replies: dict[str, Reply] = {}
 
@@ -526,7 +526,7 @@ def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t
 
 
 def last_record(path: str | None) -> tuple[t.Any, str]:
-    """The record of the last gate, None where there is none; and what is wrong with it."""
+    """The record of the last gate, None where there is none; and its error."""
     try:
         return (read_json(path) if path else None), ""
     except FleetError as error:
@@ -534,7 +534,7 @@ def last_record(path: str | None) -> tuple[t.Any, str]:
 
 
 def write_record(path: str, result: dict[str, t.Any]) -> str:
-    """Replace the record of the last gate; what is wrong where it cannot be written, else nothing."""
+    """Replace the record of the last gate; return the error where it cannot be written, else nothing."""
     try:
         make_directories(os.path.dirname(path))
         content = json.dumps(record_of(result, last_record(path)[0], times.now()), indent=1) + "\n"
@@ -549,7 +549,7 @@ def run(module: AnsibleModule) -> t.NoReturn:
     for options in targets_of(module.params):
         key = key_of(options)
         if key is not None:
-            # What came from a file is as secret as what came from an option.
+            # A key from a file is as secret as one from an option.
             module.no_log_values.add(key)
         prepared.append((options, plan_of(options, key)))
     results = [(options, gate(options, plan, module.check_mode)) for options, plan in prepared]
@@ -558,7 +558,7 @@ def run(module: AnsibleModule) -> t.NoReturn:
             module.warn(warning)
     wrong = [message for options, result in results if (message := shortcoming(options, result))]
     messages = wrong or [result["message"] for _options, result in results]
-    # What was said stands in msg; a failure is printed whole, and nobody reads it twice.
+    # The failure is in msg, which is printed in full; do not print it twice.
     told = [{name: value for name, value in result.items() if name != "message"} for _options, result in results]
     output: dict[str, t.Any] = {"targets": told} if module.params["url"] is None else told[0]
     output.update(passed=not wrong, attempts=sum(result["attempts"] for result in told))

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take a host or an instance out of service at its edge, and back."""
+"""Drain and undrain a host or an instance at its edge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Drain and undrain a host or one of its instances
 description:
-  - Takes a host, or one instance of it, out of service at its edge without cutting a request, and puts it back.
-  - A host is first a lame duck, if that is asked for. Its C(/health) answers 503 so that the balancer in front turns
-    away, while requests are still served. Then it is drained. New requests get 503 with C(Retry-After), those in flight
+  - Drains a host, or one instance of it, at its edge without cutting a request, and undrains it.
+  - A host is first a lame duck, if configured. Its C(/health) answers 503 so that the balancer in front turns away,
+    while requests are still served. Then it is drained. New requests get 503 with C(Retry-After), those in flight
     finish.
-  - An instance that is drained gets no new requests; the host's other instances do.
-  - The state outlives a reload or restart of HAProxy and a reboot. Where HAProxy does not run it is only recorded.
+  - A drained instance gets no new requests; the host's other instances do.
+  - The state survives a reload or restart of HAProxy and a reboot. Where HAProxy does not run it is only recorded.
   - What an operator drained stays drained until an operator undrains it.
 attributes:
   check_mode:
@@ -28,8 +28,8 @@ attributes:
 options:
   state:
     description:
-      - V(lame_duck), V(drained) and V(undrained) are what the host or instance becomes.
-      - V(kept) leaves all states as they are recorded, and makes HAProxy and its map file agree with the record.
+      - V(lame_duck), V(drained) and V(undrained) are the wanted state of the host or instance.
+      - V(kept) leaves all states as recorded, and makes HAProxy and its map file match the record.
     type: str
     required: true
     choices: [lame_duck, drained, undrained, kept]
@@ -37,7 +37,7 @@ options:
     description: Name or index of the one instance to drain or undrain; without it the whole host.
     type: str
   by:
-    description: Who asks. A V(rollout) changes nothing where an V(operator) has drained.
+    description: Who drains. A V(rollout) changes nothing where an V(operator) has drained.
     type: str
     choices: [operator, rollout]
     default: operator
@@ -48,17 +48,16 @@ options:
   lame_duck_seconds:
     description:
       - With O(state=drained), the seconds that the host is a lame duck before it is drained.
-      - No time is spent where the host does not serve, or where other instances of it serve on.
+      - No time is spent where the host does not serve, or where other instances of it serve.
     type: float
     default: 0
   wait:
-    description: With O(state=drained), the seconds to wait at most until nothing is in flight any more.
+    description: With O(state=drained), the maximum seconds to wait until nothing is in flight.
     type: float
     default: 0
   metrics:
     description:
-      - The engines whose counters have to be zero as well; without it, those of the instances that the edge's
-        configuration names.
+      - The engines whose counters must be zero as well; without it, those of the instances in the edge's configuration.
     type: list
     elements: dict
     suboptions:
@@ -75,7 +74,7 @@ options:
     type: path
     default: /etc/haproxy/haproxy.cfg
   map_path:
-    description: The map that says whether the host is out of service.
+    description: The map that holds the host's drain state.
     type: path
     default: /etc/haproxy/maps/drain.map
   record_path:
@@ -86,14 +85,14 @@ extends_documentation_fragment: inference.fleet.haproxy_sockets
 """
 
 EXAMPLES = r"""
-- name: Take the host out of service, and wait up to five minutes for its requests
+- name: Drain the host, and wait up to five minutes for its requests
   inference.fleet.edge_drain:
     state: drained
     reason: fan is being replaced
     lame_duck_seconds: 15
     wait: 300
 
-- name: Put it back
+- name: Undrain it
   inference.fleet.edge_drain:
     state: undrained
 
@@ -107,20 +106,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: What the host, or the instance, is now.
+  description: The new state of the host or the instance.
   returned: success
   type: str
   sample: drained
 by:
-  description: Who took it out of service; empty when it serves.
+  description: Who drained it; empty when it serves.
   returned: success
   type: str
 held_by:
-  description: V(operator) where a rollout has to keep out because an operator drained the host or instance; else none.
+  description: V(operator) where a rollout must not undrain because an operator drained the host or instance; else none.
   returned: success
   type: str
 idle:
-  description: Whether nothing was in flight any more, at the edge and in the engines.
+  description: Whether nothing is in flight, at the edge and in the engines.
   returned: with O(state=drained)
   type: bool
 requests:
@@ -133,12 +132,12 @@ requests:
       instance: vllm-0
       seconds: 12
 engines:
-  description: The engines that still had work by their own counters, or did not answer.
+  description: The engines that still have work by their own counters, or do not answer.
   returned: with O(state=drained)
   type: list
   elements: dict
 uncounted:
-  description: The engines that have no counters, so that only the edge's count was waited for.
+  description: The engines without counters, for which only the edge's count was waited for.
   returned: with O(state=drained)
   type: list
   elements: str
@@ -147,7 +146,7 @@ lame_duck_seconds:
   returned: with O(state=drained)
   type: float
 waited:
-  description: The seconds that the requests in flight were waited for.
+  description: The seconds of waiting for the requests in flight.
   returned: with O(state=drained)
   type: float
 live:

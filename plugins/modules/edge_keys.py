@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tell an edge whose keys it accepts."""
+"""Set the keys that an edge accepts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ author:
 short_description: Make an edge accept exactly these client keys
 description:
   - Makes the map in which the edge looks up the hash of a client's key have exactly the wanted entries, in its file and
-    in every running HAProxy process. No process is reloaded, no connection is dropped, and a lookup sees the old or the
-    new map, nothing between.
-  - The key that the edge shows to the engines is told in the same way, from the file that M(inference.fleet.engine_key)
+    in every running HAProxy process. No process is reloaded, no connection is dropped, and a lookup sees either the
+    old or the new map.
+  - The key that the edge shows to the engines is set in the same way, from the file that M(inference.fleet.engine_key)
     keeps.
-  - On a gateway, LiteLLM gets the same hashes with the limits that it enforces, and the edge the key that it shows to
-    the inference hosts.
-  - What somebody changed in the file or at run time is put right.
-  - Where HAProxy does not run, only the file is written, which it reads when it starts.
-  - The host keeps from which key store, and which generation of it, it took its keys last. It refuses keys of an older
-    generation, of another store, and other keys of the same generation. Keys from before it kept that are replaced
-    when the store knows all of them.
+  - On a gateway, LiteLLM gets the same hashes with the limits that it enforces, and the edge gets the key that it sends
+    to the inference hosts.
+  - Manual changes in the file or at run time are reverted.
+  - Where HAProxy does not run, only the file is written, which it reads at start.
+  - The host records from which key store, and which generation of it, it last took its keys. It refuses keys of an
+    older generation, of another store, and different keys of the same generation. Keys without such a record are
+    replaced when the store knows all of them.
 attributes:
   check_mode:
     support: full
@@ -34,21 +34,21 @@ options:
   keys:
     description:
       - The hashes of all live keys, as module M(inference.fleet.api_key) returns them.
-      - Without it the keys stay as the file says; it is made if it is missing.
+      - Without it the keys stay as in the file; the file is created if missing.
     type: list
     elements: dict
   origin:
     description:
-      - From where O(keys) or O(upstream_key) come; needed with them. C(store) of the execution of module
-        M(inference.fleet.api_key) that returned them, and of no other one.
+      - Where O(keys) or O(upstream_key) come from; required with them. It is C(store) of the same result of module
+        M(inference.fleet.api_key).
     type: dict
   origin_path:
-    description: The file in which the host keeps it, readable by root only.
+    description: The file in which the host keeps O(origin), readable by root only.
     type: path
     default: /etc/haproxy/maps/keys.origin.json
   adopt:
     description:
-      - The identity of the store that the host's keys come from and that is given up on purpose, or V(true) for any.
+      - Give up the store with this identity, from which the host has its keys; V(true) for any.
     type: str
     default: ""
   path:
@@ -56,7 +56,7 @@ options:
     type: path
     default: /etc/haproxy/maps/keys.map
   config_path:
-    description: HAProxy's configuration, which says what version of the map it reads where HAProxy does not run.
+    description: HAProxy's configuration, which determines the map's version where HAProxy does not run.
     type: path
     default: /etc/haproxy/haproxy.cfg
   engine_key_path:
@@ -68,14 +68,14 @@ options:
     type: path
     default: /etc/haproxy/maps/engine_key.map
   upstream_key:
-    description: On a gateway, the key that it is a client of the inference hosts with. Without it the key stays.
+    description: On a gateway, the key that it sends to the inference hosts. Without it the key stays.
     type: str
   upstream_key_map:
     description: The map's file for that key, readable by root only.
     type: path
     default: /etc/haproxy/maps/upstream_key.map
   gateway_clients:
-    description: On a gateway, the file in which LiteLLM looks its clients up. Where there is none, none is made.
+    description: On a gateway, the file in which LiteLLM looks its clients up. It is not created where it is missing.
     type: path
     default: /etc/inference/gateway_clients.json
 extends_documentation_fragment:
@@ -108,11 +108,11 @@ live:
   returned: success
   type: bool
 outdated:
-  description: Whether the map is in an earlier version, because the HAProxy that runs reads no later one yet.
+  description: Whether the map has an earlier version, because the running HAProxy cannot read a later one yet.
   returned: success
   type: bool
 taken:
-  description: Which generation of which key store the host has taken now; none where it has none.
+  description: The key store and generation that the host has taken; none where there is none.
   returned: success
   type: dict
   contains:
@@ -129,7 +129,7 @@ taken:
       type: dict
       returned: always
 unclaimed:
-  description: The hashes of keys that the host has from before it kept where they come from.
+  description: The hashes of keys whose origin the host did not record.
   returned: success
   type: list
   elements: str
@@ -169,7 +169,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 ENGINE_TITLE = "What the edge shows to the engines. Written by module edge_keys."
 UPSTREAM_TITLE = "What this gateway shows to the inference hosts. Written by module edge_keys."
-#: The names under which HAProxy's configuration looks them up.
+#: Their names in HAProxy's configuration.
 ENGINE = "engine"
 UPSTREAM = "upstream"
 
@@ -177,7 +177,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "keys": {
         "type": "list",
         "elements": "dict",
-        # Hashes of 256 random bits tell nobody the key.
+        # Hashes of 256 random bits do not reveal the key.
         "no_log": False,
         "options": {
             "name": {"type": "str", "required": True},
@@ -219,9 +219,9 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         changed = edge_map.differs(wanted)
         live = edge_map.live_entries()
         actions = _actions(before, wanted, live) if changed else []
-        # This before anything else: keys that are written and not known to be would be replaced by older ones.
+        # First of all: keys without a record of their origin could be replaced by older ones.
         further = _keep_origin(params["origin_path"], taken, now_taken, check)
-        # The process before the edge, which lets in only clients that the process knows.
+        # The gateway's process before the edge, which admits only clients that the process knows.
         further += _write_clients(params, check)
         if changed and not check:
             edge_map.make(wanted)
@@ -250,7 +250,7 @@ def _wanted(items: list[dict[str, t.Any]]) -> state.Entries:
 
 
 def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list[str]) -> _origin.Taken | None:
-    """The record of what the host has taken, once this run's keys are its own; what it refuses is raised."""
+    """The host's record once it has this run's keys; raises where it refuses them."""
     parts: dict[str, str] = {}
     if params["keys"] is not None:
         parts[_origin.KEYS] = _origin.keys_digest(params["keys"])
@@ -267,7 +267,7 @@ def _take(params: dict[str, t.Any], taken: _origin.Taken | None, unclaimed: list
 
 
 def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Taken | None, check: bool) -> list[str]:
-    """Have the host know from where its keys come; what was done."""
+    """Record on the host where its keys come from; return the actions."""
     if now_taken == taken or now_taken is None:
         return []
     if not check:
@@ -283,7 +283,7 @@ def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Take
 
 
 def _tell_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
-    """Have the edge show the key that the engines' file has; what was done."""
+    """Let the edge send the key of the engines' file; return the actions."""
     keys = engine_key.parse(read_text(params["engine_key_path"]) or "")
     if keys is None:
         return []
@@ -297,7 +297,7 @@ def _tell_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], ch
 
 
 def _tell_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
-    """Have the edge show this key to the inference hosts; what was done."""
+    """Let the edge send this key to the inference hosts; return the actions."""
     key = params["upstream_key"]
     if not key:
         return []
@@ -311,7 +311,7 @@ def _tell_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], 
 
 
 def _write_clients(params: dict[str, t.Any], check: bool) -> list[str]:
-    """Write the clients for what the gateway runs; what was done."""
+    """Write the clients for the gateway's process; return the actions."""
     path = params["gateway_clients"]
     known = read_text(path)
     if known is None or params["keys"] is None:

@@ -11,36 +11,36 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Carry out a step of the change of an instance
 description:
-  - Drains, stops, starts and undrains an instance whose release changes, or that is restarted or taken out. Each step
-    runs the modules that it consists of, and notes itself in the rollout's journal.
-  - What the change has come to is the result of each step, and an argument of the next one. Waiting until the instance
-    serves, and both gates, stand between the steps; role engine has them in their order.
-  - A step that fails is a failed task. O(step=judge) then decides what it leads to, namely an attempt with the last
-    good release where something was stopped, or the end.
+  - Drains, stops, starts and undrains an instance whose release changes, or that is restarted or removed. Each step
+    runs its modules, and records itself in the rollout's journal.
+  - Each step returns the state of the change, which is an argument of the next one. The wait until the instance serves,
+    and both gates, are between the steps; role engine has them in order.
+  - A step that fails is a failed task. O(step=judge) then decides what follows, an attempt with the last good release
+    where something was stopped, or the end.
 attributes:
   check_mode:
     support: full
-    description: Hands check mode on to the modules that it runs, and writes nothing to the journal.
+    description: Passes check mode on to the modules that it runs, and writes nothing to the journal.
   diff_mode:
     support: none
     description: A change of a release is shown when it is staged.
 options:
   step:
     description:
-      - A step of a rollout, or what is around them.
-      - V(begin) makes a change out of what is staged. V(prove) sees the attempt as proved, on the host where requests
-        come to, and V(follow) on the further nodes of an instance that spans hosts. V(confirm) writes down what was
-        proved. V(judge) decides what a failure leads to.
-      - V(stop) also points to the release that is started next, and V(undrain) forgets the drain of an instance that
-        was taken out.
+      - A step of a rollout, or one around them.
+      - V(begin) makes a change out of what is staged. V(prove) marks the attempt as proven, on the host that serves the
+        requests, and V(follow) on the further nodes of an instance that spans hosts. V(confirm) records the result.
+        V(judge) decides what a failure leads to.
+      - V(stop) also selects the release that is started next, and V(undrain) removes the drain of an instance that was
+        removed.
     type: str
     required: true
     choices: [begin, drain, stop, start, gate, undrain, edge_gate, prove, follow, confirm, judge]
   change:
     description:
-      - The result of the step before.
-      - With O(step=begin), that of the host's instance before, which is returned again if it failed, with
-        RV(attempt=0). A host's other instances are then left alone.
+      - The result of the previous step.
+      - With O(step=begin), that of the host's previous instance, which is returned again if it failed, with
+        RV(attempt=0). The host's other instances are then left unchanged.
     type: dict
     default: {}
   staged:
@@ -68,23 +68,23 @@ options:
     type: str
     default: ""
   lame_duck_seconds:
-    description: With O(step=begin), what the balancer in front needs to notice a drain.
+    description: With O(step=begin), how long the balancer in front needs to notice a drain.
     type: float
     default: 0
   drain_seconds:
-    description: With O(step=begin), what requests in flight get to finish.
+    description: With O(step=begin), how long requests in flight may take to finish.
     type: float
     default: 0
   forget_previous:
-    description: With O(step=begin), do not keep the release that was good until now as the one to go back to.
+    description: With O(step=begin), do not keep the previous good release for a rollback.
     type: bool
     default: false
   keep_releases:
-    description: With O(step=begin), how many releases stay beside those that anything refers to.
+    description: With O(step=begin), how many releases to keep beside those that are in use.
     type: int
     default: 3
   task:
-    description: With O(step=judge), the name of the task that failed, where it was none of this module.
+    description: With O(step=judge), the name of the failed task, where it did not use this module.
     type: str
     default: ""
   reason:
@@ -122,18 +122,18 @@ drafts:
   returned: always
   type: bool
 passed:
-  description: The attempt that went through both gates; V(0) for none.
+  description: The attempt that passed both gates; V(0) for none.
   returned: always
   type: int
 outcome:
   description:
-    - How it ended, empty while it goes on. V(done); V(rolled_back) to the last good release, which serves; V(stopped),
-      without one; V(unrecorded), it serves and that could not be written down; V(drained) or V(failed) after a way back
-      that failed, by what was found.
+    - The outcome, empty while the change goes on. V(done); V(rolled_back) to the last good release, which serves;
+      V(stopped), without one; V(unrecorded), it serves and that could not be recorded; V(drained) or V(failed) after a
+      failed rollback, by the state that was found.
   returned: always
   type: str
 message:
-  description: Why it did not end well, and what the instance runs now.
+  description: Why it failed, and what the instance runs now.
   returned: always
   type: str
 """

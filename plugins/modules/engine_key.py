@@ -11,23 +11,23 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Make and renew the key that a host's edge shows to its engines
 description:
-  - Makes a random key on the host, where it stays. The edge puts it on each request, so that no process on the host can
-    walk past the edge by talking to an engine's loopback port.
+  - Makes a random key on the host, where it stays. The edge adds it to each request, so that no process on the host can
+    bypass the edge by using an engine's loopback port.
   - The key is never returned; its fingerprint is.
 attributes:
   check_mode:
     support: full
-    description: Says whether a key would be made.
+    description: Reports whether a key would be made.
   diff_mode:
     support: none
     description: A secret has no diff.
 options:
   state:
     description:
-      - With V(present) there is a key that nobody else can read.
-      - With V(renewed) the stopped instance O(instance) will start with a new key. The edge has to be told with
-        M(inference.fleet.edge_keys) before it starts. Where other instances run, the edge goes on with the old key,
-        which the instance takes too, until each of them has been restarted.
+      - With V(present) there is a key that only root can read.
+      - With V(renewed) the stopped instance O(instance) will start with a new key. Update the edge with
+        M(inference.fleet.edge_keys) before it starts. Where other instances run, the edge keeps the old key, which the
+        instance accepts, too, until each of them has been restarted.
     type: str
     choices: [present, renewed]
     default: present
@@ -35,14 +35,14 @@ options:
     description: With O(state=renewed), the index of the instance, which is stopped.
     type: int
   others:
-    description: With O(state=renewed), the indexes of the host's other instances, which may run or not.
+    description: With O(state=renewed), the indexes of the host's other instances, running or not.
     type: list
     elements: int
     default: []
   engines:
     description:
-      - With O(state=renewed), the engines of the host's instances. Where one of them takes a single key, as SGLang and
-        LiteLLM do, there is a new key while none of the O(others) runs, and else the old one.
+      - With O(state=renewed), the engines of the host's instances. Where one of them accepts only one key, as SGLang
+        and LiteLLM do, there is a new key only while none of the O(others) runs.
     type: list
     elements: str
     default: []
@@ -66,7 +66,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 fingerprint:
-  description: Of the key that the edge has to show; empty in check mode when there is no key yet.
+  description: Of the key that the edge must send; empty in check mode when there is no key yet.
   returned: success
   type: str
   sample: sk-…1f0c9a2e
@@ -104,7 +104,7 @@ def run(params: dict[str, t.Any], check: bool, running: t.Callable[[int], bool])
     """
     path = params["path"]
     before = _private_keys(path)
-    # A key that others could read is no secret any more: it is replaced, not merely hidden.
+    # A key that others could read is compromised: replace it rather than hide it.
     wanted = before or key.EngineKeys(new_key())
     if before and params["state"] == "renewed":
         others = [index for index in params["others"] if running(index)]

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep what a host's engines said of memory when they started."""
+"""Record the memory that a host's engines reported at start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ module: engine_memory
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: What the engines of a host said of memory when they last started
+short_description: The memory that the engines of a host reported at their last start
 description:
-  - Reads the journal of each instance since its process started for the size of its KV cache and what loading the
-    model took, and keeps it in a file for each instance, because a journal is not kept for ever.
-  - M(inference.fleet.vram_fit) takes such a file instead of an estimate.
-  - An instance that does not run, or whose journal says nothing any more, has what was kept of its last start.
+  - Reads the size of the KV cache and of the loaded model from the journal of each instance since its process started,
+    and keeps it in a file for each instance, because a journal is not kept for ever.
+  - M(inference.fleet.vram_fit) uses such a file instead of an estimate.
+  - An instance that does not run, or whose journal no longer has the figures, has the record of its last start.
 attributes:
   check_mode:
     support: full
@@ -26,8 +26,8 @@ attributes:
 options:
   instances:
     description:
-      - The instances, as M(inference.fleet.fleet_facts) gives them. Read are C(index), C(unit) and
-        C(name), which the file is called after.
+      - The instances, as M(inference.fleet.fleet_facts) gives them. The module reads C(index), C(unit) and C(name),
+        which names the file.
     type: list
     elements: dict
     required: true
@@ -44,7 +44,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Keep what the engines say of memory
+- name: Record the engines' memory figures
   inference.fleet.engine_memory:
     instances: "{{ engine_instances }}"
 """
@@ -64,9 +64,9 @@ instances:
       type: str
     record:
       description:
-        - The record of its last start, null where there is none. C(memory) is what the engine said, C(release),
-          C(version), C(model_path), C(gpu), C(tensor_parallel_size), C(fraction), C(kv_cache_dtype) and
-          C(quantization) are of that start.
+        - The record of its last start, null where there is none. C(memory) is what the engine reported, C(release),
+          C(version), C(model_path), C(gpu), C(tensor_parallel_size), C(fraction), C(kv_cache_dtype) and C(quantization)
+          are of that start.
       type: dict
 """
 
@@ -90,7 +90,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.releases
 
 RUN_DIRECTORY = "/run/inference"
 
-# As much of a journal as an engine writes in a day; what it says of memory stands at the beginning.
+# As much of a journal as an engine writes in a day; its memory figures are at the beginning.
 _LINES = 20000
 
 
@@ -105,7 +105,7 @@ def gpu_name() -> str:
 
 
 def look(params: dict[str, t.Any], check: bool) -> list[dict[str, t.Any]]:
-    """The record of each instance, and its file written anew where there is something to say.
+    """The record of each instance; writes its file again where the engine reported something.
 
     Args:
         params: the module's.

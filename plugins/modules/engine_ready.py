@@ -12,10 +12,10 @@ author:
 short_description: Wait until engine instances serve
 description:
   - Waits until the C(/health) of each instance is 200 while its unit stays up.
-  - When the engine ends instead, fails at once with the reason that its journal holds (memory, context length, a bad
+  - When the engine exits instead, fails at once with the reason from its journal (memory, context length, an invalid
     argument, the driver, …) and what to do about it.
-  - Readiness is no proof that the instance answers well; M(inference.fleet.chat_smoke) is.
-  - An action plugin of the same name runs it. With O(journal) it waits in slices, and writes down after each what the
+  - Readiness does not prove that the instance answers well; M(inference.fleet.chat_smoke) does.
+  - An action plugin of the same name runs it. With O(journal) it waits in slices, and records after each what the
     engines are doing.
 attributes:
   check_mode:
@@ -28,34 +28,34 @@ options:
   instances:
     description:
       - The instances to wait for, as M(inference.fleet.fleet_facts) gives them.
-      - C(unit) and C(engine_port) of each are read. Where C(serves) is false its requests come to another host, and it
-        has only to run.
+      - It reads C(unit) and C(engine_port) of each. Where C(serves) is false its requests come to another host, and it
+        only has to run.
     type: list
     elements: dict
     required: true
   timeout:
     description:
-      - Seconds that each may take from its start to serving. While the start waits for the weights they do not count.
-      - All are waited for at once.
+      - Seconds that each may take from start to serving. Waiting for the weights does not count.
+      - All are waited for in parallel.
     type: int
     default: 1200
   journal:
     description:
-      - A rollout's journal on the controller. Every few seconds an event C(progress) of each instance is added to it.
+      - A rollout's journal on the controller, which gets an event C(progress) of each instance every few seconds.
       - Empty for none.
     type: str
     default: ""
   slice:
     description:
       - Return after about this many seconds with RV(ready=false) and RV(progress), instead of waiting to the end.
-      - V(0) waits until the instances serve, one has ended, or O(timeout) is over.
+      - V(0) waits until the instances serve, one has exited, or O(timeout) is over.
     type: float
     default: 0
   since:
     description: With O(slice), RV(since) of the first slice.
     type: float
   restarts:
-    description: With O(slice), RV(restarts) of the first slice, so that a restart between two slices is noticed.
+    description: With O(slice), RV(restarts) of the first slice, so that a restart between two slices is detected.
     type: dict
 """
 
@@ -78,7 +78,7 @@ ready:
   returned: success
   type: bool
 seconds:
-  description: How long each instance that serves took, by unit.
+  description: How long each serving instance took, by unit.
   returned: success
   type: dict
 progress:
@@ -86,8 +86,8 @@ progress:
     - What each instance is doing.
     - C(phase) is V(checking) or V(downloading) while the start waits for the weights, then V(preparing), V(importing),
       V(loading), V(compiling), V(profiling), V(capturing), V(warming_up) or V(serving).
-    - C(percent) is how much of the phase is done, null where the engine does not say.
-    - C(seconds) is how long it has been waited for.
+    - C(percent) is how much of the phase is done, null where the engine does not report it.
+    - C(seconds) is the time of waiting so far.
   returned: with O(slice)
   type: list
   elements: dict
@@ -98,11 +98,11 @@ progress:
       percent: 56
       seconds: 14.2
 since:
-  description: Unix time of the host at which the first slice began.
+  description: Unix time on the host at which the first slice began.
   returned: with O(slice)
   type: float
 restarts:
-  description: How often systemd had restarted each unit when it was first looked at, by unit.
+  description: How often systemd had restarted each unit at the first look, by unit.
   returned: with O(slice)
   type: dict
 reason:
@@ -135,7 +135,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
-    """Wait as the parameters say; the module's result."""
+    """Wait as the parameters say; return the module's result."""
     if check:
         return {"changed": False, "ready": True, "seconds": {}}
     ports = {instance["unit"]: _port(instance) for instance in params["instances"]}

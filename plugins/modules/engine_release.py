@@ -12,21 +12,21 @@ author:
 short_description: Stage, activate, confirm and restore releases of engine instances
 description:
   - A release is everything that decides what an instance runs. It is immutable and named by a hash of its content.
-  - O(state=staged) writes releases and lets the engine's own parser judge the options; nothing that runs is touched.
-  - O(state=kept) and O(state=earlier) stage nothing; they say what a restart, or a rollback by hand, would run.
-    O(state=unwanted) says which instances the host has beside those in O(instances), and lets go of what was staged for
-    others that it never had.
-  - O(state=active) lets the next start of the unit run a release, with the unit file that belongs to it. O(state=good)
-    remembers that it passed its gate, O(state=restored) goes back to the last good one. O(state=removed) forgets a
-    stopped instance that is no longer wanted.
-  - O(state=pruned) removes releases that nothing refers to, and runtimes that none of the rest uses. An instance refers
-    to its current, its good and its previous release, to the one that is staged for it and to the one that its process
-    runs; an unfinished rollout refers to those that it goes to.
+  - O(state=staged) writes releases and validates the options with the engine's own parser; running instances are not
+    touched.
+  - O(state=kept) and O(state=earlier) stage nothing; they return what a restart, or a rollback by hand, would run.
+    O(state=unwanted) returns the host's instances that are not in O(instances), and unstages the releases of instances
+    that it never had.
+  - O(state=active) makes the next start of the unit run a release, with its unit file. O(state=good) records that it
+    passed its gate, O(state=restored) goes back to the last good one. O(state=removed) removes a stopped instance that
+    is no longer wanted.
+  - O(state=pruned) removes unused releases, and runtimes that no remaining release uses. In use are an instance's
+    current, good, previous, staged and running release, and those of an unfinished rollout.
   - This module starts and stops nothing.
 attributes:
   check_mode:
     support: full
-    description: Also in check mode the engine's parser judges the options, where the runtime is already there.
+    description: The engine's parser validates the options in check mode, too, where the runtime is already installed.
   diff_mode:
     support: full
     description: Shows the config file and environment of the current release against the staged one.
@@ -41,7 +41,7 @@ options:
     type: path
     default: /opt/inference
   instances:
-    description: The instances that this is about. O(state=pruned) needs none.
+    description: The instances. O(state=pruned) needs none.
     type: list
     elements: dict
     default: []
@@ -62,7 +62,7 @@ options:
         type: dict
         default: {}
       served_name:
-        description: What clients call the model, for O(state=staged).
+        description: The model name that clients use, for O(state=staged).
         type: str
         default: ""
       span:
@@ -85,7 +85,7 @@ options:
     description: The model's directory on the host, for O(state=staged). A gateway loads none.
     type: path
   draft_path:
-    description: The directory on the host of the model that drafts for it, for O(state=staged).
+    description: The draft model's directory on the host, for O(state=staged).
     type: str
     default: ""
   revision:
@@ -93,7 +93,7 @@ options:
     type: str
     default: ""
   unit:
-    description: The text of the unit file, for O(state=staged). A changed unit makes another release.
+    description: The text of the unit file, for O(state=staged). A changed unit is another release.
     type: str
     default: ""
   files:
@@ -101,7 +101,7 @@ options:
     type: dict
     default: {}
   forget_previous:
-    description: With O(state=good), do not keep the good release until now as the one to go back to.
+    description: With O(state=good), do not keep the previous good release for a rollback.
     type: bool
     default: false
   unit_directory:
@@ -113,11 +113,11 @@ options:
     type: path
     default: /etc/haproxy/haproxy.cfg
   keep:
-    description: How many releases O(state=pruned) keeps beside those that something refers to.
+    description: How many unused releases O(state=pruned) keeps.
     type: int
     default: 3
   claim:
-    description: The file that says which rollout the host takes part in, for O(state=pruned).
+    description: The file with the host's rollout claim, for O(state=pruned).
     type: path
     default: /var/lib/inference/rollout.json
 """
@@ -154,7 +154,7 @@ instances:
       description: The instance's index.
       type: int
     release:
-      description: The release that this run was about.
+      description: The release of this run.
       type: str
     current:
       description: The release that the next start runs.
@@ -166,18 +166,18 @@ instances:
       description: The release that the process runs; empty when none does.
       type: str
     pending:
-      description: Why the instance must be deployed; empty when it runs the release and passed its gate with it.
+      description: Why the instance must be deployed; empty when it runs the release, which passed its gate with it.
       type: str
     problem:
-      description: Why there is nothing that the instance could go to; empty when there is.
+      description: Why there is no release for the instance; empty when there is.
       type: str
     running_unit:
       description: The unit of that process; empty when there is none.
       type: str
     name:
       description:
-        - The instance as it is with RV(instances[].release); with C(engine), C(unit), C(engine_port) and
-          C(health_path), as M(inference.fleet.fleet_facts) gives them. Empty without a release.
+        - The instance with RV(instances[].release); with C(engine), C(unit), C(engine_port) and C(health_path), as
+          M(inference.fleet.fleet_facts) gives them. Empty without a release.
       type: str
     drafts:
       description: Whether the release has a draft model.
@@ -186,16 +186,16 @@ instances:
       description: The host's place in an instance that spans hosts; empty for one that does not.
       type: dict
     serves:
-      description: Whether requests come to this host; false on the further hosts of an instance that spans some.
+      description: Whether requests come to this host; false on the further hosts of an instance that spans hosts.
       type: bool
     instance:
       description:
-        - With O(state=unwanted), what M(inference.fleet.fleet_facts) would return for it. C(port) is
-          the edge's port that leads to it, 0 where none does.
+        - With O(state=unwanted), what M(inference.fleet.fleet_facts) would return for it. C(port) is the edge's port
+          that leads to it, 0 where none does.
       type: dict
     described:
       description:
-        - The releases by name that C(release) and C(current) mean, each with engine, version, model and revision.
+        - C(release) and C(current) by name, each with engine, version, model and revision.
       type: dict
 pruned:
   description: Directories that were removed, or would be in check mode.
@@ -239,12 +239,12 @@ def release_of(unit: str, index: int) -> str:
 
 
 def running_release(index: int) -> str:
-    """The same, where its unit does not matter."""
+    """Like release_of(), for the running unit."""
     return release_of(running_unit(index), index)
 
 
 def pending_reason(releases: Releases, index: int, release: str, running: str) -> str:
-    """Why an instance must be deployed; empty when nothing has to be done."""
+    """Why an instance must be deployed; empty when it need not be."""
     if not running:
         return "it does not run" if releases.linked(index, "current") else "it is new"
     if running != release:
@@ -255,7 +255,7 @@ def pending_reason(releases: Releases, index: int, release: str, running: str) -
 
 
 def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
-    """Write the releases that are not there, and say which instances differ."""
+    """Write the missing releases, and report which instances differ."""
     params = module.params
     changed = False
     results = []
@@ -343,7 +343,7 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
 
 
 def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
-    """Which instances the host has that are no longer wanted, and what is staged for none of either, forgotten."""
+    """The host's instances that are no longer wanted; unstages releases of instances that are neither."""
     wanted = {item["index"] for item in module.params["instances"]}
     never_had = set(releases.staged_indexes()) - wanted
     changed = any([releases.forget_staged(index, dry_run=module.check_mode) for index in sorted(never_had)])
@@ -382,7 +382,7 @@ def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
 
 
 def removed(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
-    """Forget instances that are stopped."""
+    """Remove stopped instances."""
     changed = False
     for item in module.params["instances"]:
         if running_release(item["index"]):
@@ -434,7 +434,7 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
 
 
 def pruned(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
-    """Remove what nothing refers to."""
+    """Remove what is not in use."""
     used = {running_release(index) for index in releases.indexes()}
     claim = rollout_claim.parse(read_json(module.params["claim"]), module.params["claim"])
     if claim is not None and not claim.finished:
@@ -452,7 +452,7 @@ def _links(releases: Releases, index: int) -> dict[str, t.Any]:
 
 
 def _place(index: int, engine: str | None, span: dict[str, t.Any] | None) -> dict[str, t.Any]:
-    """What an instance with this release is; the names are those of module fleet_facts."""
+    """An instance with this release; the names are those of module fleet_facts."""
     names = ("name", "engine", "unit", "engine_port", "health_path")
     instance = Instance(index, engine, (), 0).as_dict() if engine else dict.fromkeys(names, "")
     return {**{name: instance[name] for name in names}, "span": span or {}, "serves": not (span or {}).get("rank")}

@@ -12,19 +12,19 @@ author:
 short_description: Install the virtual environment that an engine version runs from
 description:
   - Installs a runtime with uv from a lock with hashes, in a directory named after its content.
-  - A runtime is complete or it is not used. An interrupted installation is taken up again by the next run.
+  - Only a complete runtime is used. The next run continues an interrupted installation.
   - Runtimes are shared by releases; a changed argument of an engine installs nothing.
-  - Until a release with it is staged, a link beside O(root) keeps the runtime from being pruned; one for each engine.
+  - A link beside O(root), one for each engine, keeps the runtime from being pruned until a release with it is staged.
 attributes:
   check_mode:
     support: full
-    description: Says what would be installed.
+    description: Reports what would be installed.
   diff_mode:
     support: none
     description: A runtime is replaced as a whole.
 options:
   name:
-    description: What it is, for people and as the first part of the directory's name.
+    description: Its name, for people and as the first part of the directory's name.
     type: str
     required: true
   root:
@@ -36,7 +36,7 @@ options:
     type: str
     required: true
   python:
-    description: The Python version that O(lock) is for. uv brings one where the host has none.
+    description: The Python version that O(lock) is for. uv installs one where the host has none.
     type: str
     required: true
   uv_requirement:
@@ -57,7 +57,7 @@ options:
     type: float
     default: 12
   compile_bytecode:
-    description: Compile at install, so that no start of an engine has to.
+    description: Compile bytecode at installation, so that no start of an engine has to.
     type: bool
     default: true
 extends_documentation_fragment: inference.fleet.programs

@@ -9,16 +9,16 @@ module: fleet_facts
 version_added: 0.2.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Work out what hosts run
+short_description: Compute what hosts run
 description:
-  - Works out from the inventory what each host runs. These are its engine, its instances with their GPUs and ports, the
+  - Computes from the inventory what each host runs, namely its engine, its instances with their GPUs and ports, the
     services of its edge, and on a gateway the inference hosts behind each model. It makes no connection.
-  - Run it once for all hosts, and give roles what they need of RV(hosts) as arguments. C(playbooks/vars/arguments.yml)
-    does so.
-  - A variable that is wrong does not stop the other hosts. RV(hosts) has the C(problem) of its host then, and lacks
-    what depends on it, so that a role cannot go on with something else by mistake.
-  - Variables are those of the inventory and of the command line. Those of the play count for the host that the task
-    runs for, and for no other one.
+  - Run it once for all hosts, and pass what roles need of RV(hosts) as arguments, as C(playbooks/vars/arguments.yml)
+    does.
+  - An invalid variable does not stop the other hosts. RV(hosts) has the C(problem) of its host then, and lacks what
+    depends on it, so that no role continues with a wrong value.
+  - Variables are those of the inventory and of the command line. Variables of the play count only for the host that the
+    task runs for.
 attributes:
   check_mode:
     support: full
@@ -36,7 +36,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Work out what every host runs
+- name: Compute what every host runs
   inference.fleet.fleet_facts:
     hosts: "{{ ansible_play_hosts_all }}"
   run_once: true
@@ -71,7 +71,7 @@ hosts:
     engine:
       description: >-
         What its instances run unless one of them names its own. It is C(engine), else C(fleet_engine_tag), else
-        C(fleet_engine). Whether there is such an engine says C(problem).
+        C(fleet_engine). C(problem) reports an unknown engine.
       returned: when the variables can be read
       type: str
       sample: vllm
@@ -81,16 +81,16 @@ hosts:
       type: int
       sample: 8000
     edge_url:
-      description: Where the host itself reaches its edge.
+      description: The edge's URL on the host itself.
       returned: when its port is a number
       type: str
       sample: http://127.0.0.1:8000
     has_database:
-      description: Whether the gateways write down what is spent.
+      description: Whether the gateways record spending.
       returned: when the variables can be read
       type: bool
     model:
-      description: The name of the model that is asked for; on a gateway that of its first model.
+      description: The name of the requested model; on a gateway that of its first model.
       returned: when C(problem) is empty
       type: str
       sample: Qwen/Qwen3-VL-8B-Instruct
@@ -128,10 +128,10 @@ hosts:
           description: Its own port on the loopback interface.
           type: int
         health_path:
-          description: Where it says that it serves.
+          description: The path of its health check.
           type: str
         served_name:
-          description: What clients call its model.
+          description: The model name that clients use.
           type: str
         serves:
           description: Whether requests come to it. False on all but the first host of an instance that spans hosts.
@@ -157,7 +157,7 @@ hosts:
       type: list
       elements: dict
     gate_targets:
-      description: What role gate asks, for each port of the edge its name, its URL on the host itself, and the model.
+      description: The gate's targets, for each port of the edge its name, its URL on the host itself, and the model.
       returned: when C(problem) is empty
       type: list
       elements: dict
@@ -168,21 +168,21 @@ hosts:
       type: list
       elements: str
     engine_urls:
-      description: The URLs of the instances that answer, on the host itself.
+      description: The URLs of the instances that serve requests, on the host itself.
       returned: when C(problem) is empty
       type: list
       elements: str
       sample: ["http://127.0.0.1:8100"]
     upstreams:
       description: >-
-        On a gateway, the ports behind which the inference hosts serve, each with C(host), C(address), C(port),
-        C(engine), C(model), C(tls) and C(tls_name).
+        On a gateway, the ports at which the inference hosts serve, each with C(host), C(address), C(port), C(engine),
+        C(model), C(tls) and C(tls_name).
       returned: when C(problem) is empty
       type: list
       elements: dict
     peers:
       description: >-
-        On a gateway, the edges of the other ones, each with C(name), C(address), C(port), C(tls) and C(tls_name).
+        On a gateway, the edges of the others, each with C(name), C(address), C(port), C(tls) and C(tls_name).
       returned: when C(problem) is empty
       type: list
       elements: dict

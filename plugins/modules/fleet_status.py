@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_status
-short_description: What an inference host runs, and how it does
+short_description: What an inference host runs, and its health
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
 description:
   - Reads instances, releases, units, load, drains, the edge's health and the last gates of one host in one execution.
-  - Whatever is missing is left empty; a bare host has a status too. What could not be read is named in RV(problems).
+  - Missing things are left empty; a bare host has a status, too. RV(problems) names what could not be read.
 attributes:
   check_mode:
     description: Nothing is ever changed.
@@ -38,7 +38,7 @@ options:
     type: int
     default: 8100
   edge_url:
-    description: Base URL of the host's edge; a certificate is not checked.
+    description: Base URL of the host's edge; its certificate is not verified.
     type: str
     default: http://127.0.0.1:8000
   timeout:
@@ -51,7 +51,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Read the host's status
   inference.fleet.fleet_status:
     host: "{{ inventory_hostname }}"
   register: status
@@ -89,13 +89,13 @@ instances:
       description: The model's revision.
       type: str
     served_name:
-      description: What clients call the model.
+      description: The model name that clients use.
       type: str
     state:
-      description: The unit's state in systemd's words, or V(absent).
+      description: The unit's state as systemd reports it, or V(absent).
       type: str
     sub_state:
-      description: The unit's finer state.
+      description: The unit's substate.
       type: str
     since:
       description: When the unit became active, UTC.
@@ -110,22 +110,23 @@ instances:
       description: The share of the KV cache in use, from 0 to 1.
       type: float
     limit:
-      description: Requests that it works on at once, by its own options and by what the edge gives it.
+      description: Requests that it works on at once, by its own options and the edge's limit.
       type: int
 edge:
   description:
-    - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) how many answers of
-      each class (C(2xx), C(4xx), C(5xx)) came from behind it since its process began.
+    - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) the number of
+      responses of each class (C(2xx), C(4xx), C(5xx)) from behind it since its process began.
   returned: always
   type: dict
 rollout:
-  description: The last rollout that the host took part in, as M(inference.fleet.rollout_claim) keeps it; none for none.
+  description: >-
+    The last rollout that the host took part in, as M(inference.fleet.rollout_claim) records it; none for none.
   returned: always
   type: dict
 drain:
   description:
-    - Who took the host out of service, with C(state), C(by), C(reason) and C(since); and the same under C(instances)
-      for single ones. None while all is in service.
+    - Who drained the host, with C(state), C(by), C(reason) and C(since); and the same under C(instances) for single
+      ones. None while all are in service.
   returned: always
   type: dict
 gates:
@@ -137,7 +138,7 @@ driver:
   returned: always
   type: str
 problems:
-  description: What is there but could not be read.
+  description: What exists but could not be read.
   returned: always
   type: list
   elements: str
@@ -176,7 +177,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.rollout import cla
 
 
 class Host:
-    """Reads this host. What fails is noted, and the rest goes on."""
+    """Reads this host's status. Failures are recorded, and the rest goes on."""
 
     def __init__(self, params: dict[str, t.Any]) -> None:
         self._params = params
@@ -216,7 +217,7 @@ class Host:
             return {}
 
     def _units(self, installed: set[int]) -> list[Unit]:
-        # A pattern finds what systemd has loaded; an instance that was stopped has to be named.
+        # A pattern matches only units that systemd has loaded; a stopped instance must be named.
         names = [unit for index in ("*", *sorted(installed)) for unit in units(index=index)]
         command = ["systemctl", "show", "--property", ",".join(UNIT_PROPERTIES), *names]
         try:

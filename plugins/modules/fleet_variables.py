@@ -11,12 +11,12 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Validate the variables of all hosts of a play
 description:
-  - Validates what is set for each host of the play against the argument specs of the roles, and names every problem of
-    every host at once. It makes no connection. Run it once, before anything is changed.
+  - Validates the variables of each host of the play against the argument specs of the roles, and reports every problem
+    of every host at once. It makes no connection. Run it once, before any change.
   - Times and sizes may have a unit. A port is a number up to 65535.
-  - A variable that nothing reads is a slip when its name is nearly that of another, or begins with a role's name. The
-    nearest variable is named. One that another variable reads is somebody's own, whatever its name.
-  - A value that is made of what only a role brings is left to that role.
+  - An unused variable is reported as a typo when its name is close to that of another, or begins with a role's name.
+    The message suggests the nearest variable. A variable that another one uses is accepted, whatever its name.
+  - A value that refers to a role's variable is validated by that role.
 attributes:
   check_mode:
     support: full
@@ -27,8 +27,8 @@ attributes:
 options:
   roles:
     description: >-
-      The roles whose variables are validated; none for all of them. The names of variables are validated with all of
-      them only, and so is the tag C(inference:role) of each host.
+      The roles whose variables are validated; none for all of them. Only with all of them are the names of variables
+      validated, and the tag C(inference:role) of each host.
     type: list
     elements: str
     default: []
@@ -42,7 +42,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 variables:
-  description: For each problem a sentence with the variable, its value, what is valid, and the hosts that have it.
+  description: For each problem a sentence with the variable, its value, what is valid, and the affected hosts.
   returned: when a variable is wrong
   type: list
   elements: str

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Look whether what the gateways share can be used from this host."""
+"""Check that this host can use what the gateways share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ module: gateway_store_info
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Look whether the gateways' Redis and PostgreSQL can be used from this host
+short_description: Check that this host can use the gateways' Redis and PostgreSQL
 description:
-  - Connects to the Redis that gateways share, shows it the password, and asks it what it is. Fails with host, port and
-    error where it cannot be used, so that a gateway learns of it before anything of it has changed.
-  - Of a PostgreSQL it sees that one is there. Whether that takes the password is seen by
-    M(inference.fleet.litellm_migration), which has a client for it.
-  - A password is never returned and is in no message.
+  - Connects to the gateways' Redis with the password, and reads its version. Fails with host, port and error where it
+    cannot be used, so that a gateway detects it before any change.
+  - For PostgreSQL it only checks that a server answers. M(inference.fleet.litellm_migration), which has a client for
+    it, checks the password.
+  - A password is never returned or part of a message.
 attributes:
   check_mode:
     support: full
@@ -28,7 +28,7 @@ options:
     description: The address, V(redis://:PASSWORD@HOST:PORT/0), or V(rediss://...) with TLS. Empty for none.
     type: str
   redis_option:
-    description: The name of the variable that has it, for messages.
+    description: The name of the variable with the address, for messages.
     type: str
     default: litellm_redis_url
   database_url:
@@ -41,7 +41,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See that the gateways' Redis can be used
+- name: Check that the gateways' Redis can be used
   inference.fleet.gateway_store_info:
     redis_url: "{{ litellm_redis_url }}"
   no_log: true

@@ -6,61 +6,61 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_info
-short_description: Looks at a host's GPUs and driver and gives a verdict
+short_description: Check a host's GPUs and driver and return a verdict
 version_added: 0.1.0
 description:
   - Reads the NVIDIA driver's versions (kernel module, libraries, what C(nvidia-smi) reports), the state of every GPU,
     the processes on them and the XIDs in the kernel log of the current boot.
-  - Compares the number, kind and memory of the GPUs with what the EC2 instance type has.
-  - Judges all of it. V(failed) means that no work should be sent to the host, V(degraded) that it works and somebody
-    should look, V(ok) that nothing was found. Each finding says what was found, what was wanted and what to do.
-  - Only reads. It installs, resets and stops nothing, and is never changed.
+  - Compares the number, kind and memory of the GPUs with those of the EC2 instance type.
+  - Judges all of it. V(failed) means that the host must get no work, V(degraded) that it works but needs attention,
+    V(ok) that nothing was found. Each finding says what was found, what was wanted and what to do.
+  - Only reads. It never installs, resets, stops or changes anything.
 notes:
-  - The GPUs are asked with C(nvidia-smi --query-gpu), not with C(nvidia-smi -q -x). The field names have been kept for
-    years, a field that the installed version does not have is named in its error and returned as
-    RV(driver.unknown_fields) instead of being absent silently, and a strange process name cannot spoil the answer.
+  - The GPUs are queried with C(nvidia-smi --query-gpu), not with C(nvidia-smi -q -x). The field names are stable, a
+    field that the installed version does not have is named in its error and returned as RV(driver.unknown_fields)
+    instead of being absent silently, and a strange process name cannot break the answer.
   - A property that a GPU does not have (C([N/A])) is never a fault. A property that cannot be read is one.
-  - Run it as root. Without, the kernel log and other users' processes may not be readable.
-  - Memory without an owner is looked at three times in two seconds before it is called an orphan, because an engine
-    that is just ending leaves such memory for a moment.
+  - Run it as root. Otherwise the kernel log and other users' processes may not be readable.
+  - Memory without an owner is checked three times in two seconds before it is reported as orphaned, because an engine
+    that is just exiting leaves such memory for a moment.
 attributes:
   check_mode:
     description: Does the same in C(check_mode) as without.
     support: full
   diff_mode:
-    description: There is nothing to show, because nothing is ever changed.
+    description: There is nothing to show, because it never changes anything.
     support: none
 options:
   accelerator:
     description:
-      - What the engines of this host compute on.
-      - With V(cpu) nothing is looked at and the verdict is V(ok).
+      - The accelerator of this host's engines.
+      - With V(cpu) nothing is checked and the verdict is V(ok).
     type: str
     choices: [cuda, cpu]
     default: cuda
   instance_type:
     description:
-      - The EC2 instance type, which says which GPUs the host should have.
-      - Known are the sizes of g5, g6, g6e, g7e, p5, p5e and p5en. A type that is not known makes the host V(degraded)
-        unless O(expected_count) is set.
+      - The EC2 instance type, which determines the expected GPUs.
+      - Known are the sizes of g5, g6, g6e, g7e, p5, p5e and p5en. An unknown type makes the host V(degraded) unless
+        O(expected_count) is set.
     type: str
   min_driver:
-    description: The oldest driver that the engine's CUDA works with. CUDA 13 wants 580.
+    description: The oldest driver that works with the engine's CUDA. CUDA 13 needs 580.
     type: str
     default: '580'
   expected_count:
-    description: How many GPUs the host should have, instead of what O(instance_type) says.
+    description: The expected number of GPUs, instead of that of O(instance_type).
     type: int
   expected_name:
-    description: A part of each GPU's name, such as V(L40S), instead of what O(instance_type) says.
+    description: A part of each GPU's name, such as V(L40S), instead of that of O(instance_type).
     type: str
   expected_memory:
-    description: The memory of each GPU in MiB as C(nvidia-smi) shows it, instead of what O(instance_type) says.
+    description: The memory of each GPU in MiB as C(nvidia-smi) shows it, instead of that of O(instance_type).
     type: int
   allowed_units:
     description:
-      - Patterns of the systemd units whose processes may hold memory on a GPU. Where it is not given, those of every
-        engine's instances.
+      - Patterns of the systemd units whose processes may hold memory on a GPU; by default those of every engine's
+        instances.
     type: list
     elements: str
   orphan_mib:
@@ -68,7 +68,7 @@ options:
     type: int
     default: 600
   ignored_xids:
-    description: XIDs that somebody looked at and that shall not count until the next boot clears them.
+    description: Known XIDs to ignore until the next boot clears them.
     type: list
     elements: int
     default: []
@@ -90,7 +90,7 @@ options:
     type: path
     default: /sys
   library_dirs:
-    description: Where the driver's libraries are. Empty asks the dynamic linker's cache.
+    description: The directories of the driver's libraries. Empty uses the dynamic linker's cache.
     type: list
     elements: path
     default: []
@@ -106,7 +106,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the GPUs of a g6e.12xlarge
+- name: Check the GPUs of a g6e.12xlarge
   inference.fleet.gpu_info:
     instance_type: g6e.12xlarge
   register: gpu
@@ -116,7 +116,7 @@ EXAMPLES = r"""
     instance_type: "{{ fleet_instance_type }}"
     fail_on: degraded
 
-- name: Look at a host that is no EC2 instance
+- name: Check a host outside EC2
   inference.fleet.gpu_info:
     expected_count: 2
     expected_name: H200
@@ -206,7 +206,7 @@ driver:
       type: str
       sample: mismatch
     message:
-      description: What nvidia-smi said beside its answer.
+      description: Further output of nvidia-smi.
       type: str
     notices:
       description: The same, line by line.
@@ -253,7 +253,7 @@ processes:
       used_mib: 41020
       gpu_uuid: GPU-11111111-2222-3333-4444-555555555555
 holders:
-  description: Processes that have a GPU open. Only looked for where memory has no owner.
+  description: Processes that have a GPU open. Only determined where memory has no owner.
   returned: when O(accelerator=cuda)
   type: list
   elements: dict
@@ -270,7 +270,7 @@ xids:
       last: 2026-11-22T10:00:00+0000
       message: GPU has fallen off the bus.
 expected:
-  description: What the GPUs were compared with, and where that comes from.
+  description: The GPUs to compare with, and where that comes from.
   returned: when O(accelerator=cuda)
   type: dict
 """
@@ -309,7 +309,7 @@ _FATAL = {"never": (), "failed": ("failed",), "degraded": ("failed", "degraded")
 
 
 def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Look at this host and judge it; returns the module's result."""
+    """Check this host and judge it; return the module's result."""
     if params["accelerator"] == "cpu":
         summary = "ok: the accelerator is cpu, so no GPU is needed and none was looked at"
         return {

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Look at a host before anything on it is changed."""
+"""Check a host before any change."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ module: host_preflight
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Check that a host can become what the inventory says
+short_description: Check that a host can be configured as the inventory says
 description:
-  - Looks at system, ports and disk of a host in one execution and reports everything that is wrong at once.
+  - Checks system, ports and disk of a host in one execution and reports every problem at once.
   - Changes nothing.
 attributes:
   check_mode:
@@ -36,12 +36,12 @@ options:
         type: str
         required: true
       units:
-        description: Patterns of the systemd units that may have it.
+        description: Patterns of the systemd units that may use it.
         type: list
         elements: str
         required: true
       variable:
-        description: What to set to use another port, for the message.
+        description: The variable that sets another port, for the message.
         type: str
         required: true
   disks:
@@ -59,15 +59,15 @@ options:
         type: float
         required: true
       unless:
-        description: A pattern of paths; where one exists the space has been used already and is not asked for.
+        description: A pattern of paths; where one exists the space is in use already and not required again.
         type: str
         default: ""
       variable:
-        description: What to set to use another disk, for the message.
+        description: The variable that selects another disk, for the message.
         type: str
         required: true
   systems:
-    description: Versions by distribution that are supported, by the names of C(/etc/os-release).
+    description: Supported versions by distribution, by the names of C(/etc/os-release).
     type: dict
     default: {}
 extends_documentation_fragment: inference.fleet.programs
@@ -86,7 +86,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 problems:
-  description: What is wrong, one sentence each. The module fails when there is any.
+  description: The problems, one sentence each. The module fails when there is any.
   returned: always
   type: list
   elements: str

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Look at a whole host at once, and compare it with how the last run left it."""
+"""Read a host's state at once, and compare it with its state after the last run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ module: host_receipt
 version_added: 0.2.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Find out in one look whether a host is still as the last run left it
+short_description: Check in one task whether a host is still as the last run left it
 description:
-  - A run that has converged a host leaves a receipt there. It says what the host was made from (a digest of its
-    variables, its neighbours, the client keys and this collection), and how it was found at the end of that run.
-  - With O(state=looked) the module looks again. A host is converged if nothing differs on either side, and then a run
-    has nothing to do there. Otherwise RV(reasons) names what differs, and the roles do what they always do.
-  - It looks at files with content, owner and mode, at units, at packages, at releases and runtimes, at the size and
-    time of each weight file, and at what HAProxy has in memory.
+  - A run that has converged a host leaves a receipt there. It records what the host was made from (a digest of its
+    variables, its neighbours, the client keys and this collection), and its state at the end of that run.
+  - With O(state=looked) the module reads the state again. A host is converged if nothing differs on either side, and
+    then a run has nothing to do there. Otherwise RV(reasons) names the differences, and the roles run as usual.
+  - It reads files with content, owner and mode, units, packages, releases and runtimes, the size and time of each
+    weight file, and what HAProxy has in memory.
 attributes:
   check_mode:
     support: full
-    description: Looks the same, and leaves no receipt.
+    description: Reads the same, and leaves no receipt.
   diff_mode:
     support: none
     description: The receipt is bookkeeping; what a role changes is in that role's diff.
@@ -34,13 +34,13 @@ options:
     choices: [looked, recorded]
   digest:
     description:
-      - The digest of what decides what the host is to be. The action plugin of this module works it out, so a task
-        does not set it.
+      - The digest of everything that determines the host's wanted state. The action plugin of this module computes it,
+        so a task does not set it.
     type: str
     default: ""
   further:
     description:
-      - What else decides what the host is to be, beside its variables. The action plugin takes it into the digest.
+      - Further inputs of the host's wanted state, beside its variables. The action plugin adds them to the digest.
     type: dict
     default: {}
   packages:
@@ -53,7 +53,7 @@ options:
     type: path
     default: /opt/inference
   state_dir:
-    description: Where the receipt is, and what other modules know of the host.
+    description: The directory of the receipt, and of other modules' records about the host.
     type: path
     default: /var/lib/inference
   maps:
@@ -64,7 +64,7 @@ extends_documentation_fragment: inference.fleet.haproxy_sockets
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Compare the host with its receipt
   inference.fleet.host_receipt:
     state: looked
   register: host_receipt
@@ -78,7 +78,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 converged:
-  description: Whether the host is as the last run left it, and nothing else is wanted of it.
+  description: Whether the host is as the last run left it, and its wanted state is the same.
   returned: always
   type: bool
 recorded:
@@ -86,13 +86,13 @@ recorded:
   returned: always
   type: bool
 reasons:
-  description: What differs, or why there is nothing to compare with. At most twenty, and how many more there are.
+  description: The differences, or why there is nothing to compare with. At most twenty, and how many more there are.
   returned: always
   type: list
   elements: str
   sample: ["file /etc/haproxy/haproxy.cfg: sha256:9f86d081884c, was sha256:2c26b46b68ff"]
 drain:
-  description: What is drained and by whom, as module M(inference.fleet.fleet_status) returns it.
+  description: What is drained, and who drained it, as module M(inference.fleet.fleet_status) returns it.
   returned: always
   type: dict
 """
@@ -118,7 +118,7 @@ CHANGED_INPUTS = "what is wanted of the host has changed: its variables, its nei
 
 
 def read(params: dict[str, t.Any]) -> tuple[Receipt | None, str]:
-    """The host's receipt, or none and why."""
+    """The host's receipt, or none and the reason."""
     path = receipt_path(params)
     try:
         return parse(read_json(path), path)
@@ -139,7 +139,7 @@ def record(params: dict[str, t.Any]) -> None:
     found = look(places, params["socket"], params["master_socket"])
     receipt = Receipt(params["digest"], dataclasses.asdict(places), found)
     make_directories(params["state_dir"])
-    # What it says of files that only root may read is for root.
+    # It describes files that only root may read, so it is root's, too.
     write_atomically(receipt_path(params), json.dumps(receipt.document()) + "\n", mode=0o600)
 
 
@@ -148,7 +148,7 @@ def receipt_path(params: dict[str, t.Any]) -> str:
 
 
 def drain(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """What is drained and by whom."""
+    """What is drained, and who drained it."""
     path = os.path.join(params["state_dir"], "drain.json")
     return read_drains(read_json(path), path).document()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prove which keys a host takes."""
+"""Prove which keys a host accepts."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ module: key_proof
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Prove that a host answers live keys and refuses dead ones
+short_description: Prove that a host accepts live keys and refuses dead ones
 description:
-  - Asks every edge of the host with each live key for a real chat completion, and every edge and every engine with each
-    dead key, on every route; each of these has to be refused with 401.
-  - A client that its own limits hold back just now, or that may not use this model, counts as accepted, and so does any
-    on a host that somebody has drained. The edge knows the key.
-  - A busy service (429, 502, 503, 504, no connection) is asked again for O(patience) seconds.
-  - It fails when one answer is not as it has to be, and names every such answer.
+  - Sends each live key to every edge of the host for a real chat completion, and each dead key to every edge and every
+    engine, on every route; each of these must be refused with 401.
+  - A key counts as accepted where the edge knows it but another rule refuses the request, such as the client's own
+    limits or models, or a drain of the host.
+  - Retries a busy service (429, 502, 503, 504, no connection) for O(patience) seconds.
+  - Fails when an answer is wrong, and reports every such answer.
 attributes:
   check_mode:
     support: full
-    description: The questions are asked in check mode too.
+    description: The requests are sent in check mode, too.
   diff_mode:
     support: none
     description: Nothing is ever changed.
 options:
   live:
-    description: The keys that have to be accepted.
+    description: The keys that must be accepted.
     type: list
     elements: dict
     default: []
@@ -41,18 +41,18 @@ options:
         type: str
         required: true
   dead:
-    description: The keys that have to be refused.
+    description: The keys that must be refused.
     type: list
     elements: dict
     default: []
     suboptions: *keys
   edges:
-    description: Base URLs of the host's edge, one for each of its ports. Certificates are not checked.
+    description: Base URLs of the host's edge, one for each of its ports. Certificates are not verified.
     type: list
     elements: str
     required: true
   engines:
-    description: Base URLs of the host's instances, which have to refuse the dead keys too.
+    description: Base URLs of the host's instances, which must refuse the dead keys, too.
     type: list
     elements: str
     default: []
@@ -62,8 +62,8 @@ options:
     required: true
   completions:
     description:
-      - For so many of the live keys a completion is asked, for further ones the list of models. A completion takes a
-        GPU's time.
+      - How many of the live keys are tested with a completion, which takes GPU time; further ones are tested with the
+        list of models.
     type: int
     default: 20
   timeout:
@@ -71,7 +71,7 @@ options:
     type: float
     default: 60
   patience:
-    description: Seconds for which a busy service is asked again.
+    description: Seconds for which a busy service is retried.
     type: float
     default: 30
   at_once:
@@ -104,7 +104,7 @@ refused:
   returned: always
   type: int
 failures:
-  description: A sentence for each answer that is not as it has to be.
+  description: A sentence for each wrong answer.
   returned: always
   type: list
   elements: str
@@ -140,7 +140,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Ask as the parameters say; the module's result."""
+    """Send the requests of the parameters; return the module's result."""
     live, dead = ([ClientKey(item["name"], item["key"]) for item in params[kind]] for kind in ("live", "dead"))
     if not params["edges"]:
         raise FleetError("edges is empty, so nothing could be proven. Give the base URL of the host's edge.")

@@ -11,9 +11,8 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Keep a rotation's lock and record, and judge whether it may go on
 description:
-  - The controller's side of what role P(inference.fleet.keys#role) does on the hosts. It looks at all hosts of the run
-    at once, so its tasks have C(run_once); it makes no connection. The keys themselves are the business of
-    M(inference.fleet.api_key).
+  - The controller's side of role P(inference.fleet.keys#role). It reads all hosts of the run at once, so its tasks have
+    C(run_once); it makes no connection. The keys themselves are handled by M(inference.fleet.api_key).
   - It reads from each host C(keys_failure), what went wrong there, and C(keys_proof), what M(inference.fleet.key_proof)
     returned.
   - The record is a file of one JSON object a line under C(rotations) in O(records), named after the rotation. It holds
@@ -28,21 +27,21 @@ attributes:
 options:
   state:
     description:
-      - V(locked) refuses a run that C(--limit) keeps from an inference host or a gateway, and keeps rollouts and other
-        changes of keys of this controller off the fleet until this run ends, however it ends.
-      - V(begun) opens the record, or goes on with it.
-      - V(noted) notes that O(step) begins.
-      - V(judged) notes what became of each host, and returns what speaks against going on.
+      - V(locked) refuses a run whose C(--limit) leaves out an inference host or a gateway, and locks out rollouts and
+        other key changes on this controller until this run ends, however it ends.
+      - V(begun) opens the record, or continues it.
+      - V(noted) records that O(step) begins.
+      - V(judged) records the result of each host, and returns what prevents the rotation from going on.
       - V(ended) closes the record, and fails with O(message) if there is one.
     type: str
     required: true
     choices: [locked, begun, noted, judged, ended]
   records:
-    description: The directory of the fleet's rollouts on the controller, in which the lock is too.
+    description: The directory of the fleet's rollouts on the controller, which also holds the lock.
     type: path
     required: true
   verb:
-    description: With O(state=locked), what the run does. A V(store_restore) may be of a part of the fleet.
+    description: With O(state=locked), what the run does. A V(store_restore) may run on a part of the fleet.
     type: str
     choices: [rotate_keys, keys, store_restore]
     default: rotate_keys
@@ -55,7 +54,7 @@ options:
     elements: dict
     default: []
   options:
-    description: With O(state=begun), what the run was asked for; for the record.
+    description: With O(state=begun), the options of the run, for the record.
     type: dict
     default: {}
   step:
@@ -67,7 +66,7 @@ options:
     type: bool
     default: false
   take_over:
-    description: With O(state=locked), whoever holds the lock is known to be dead.
+    description: With O(state=locked), take over the lock of a dead run.
     type: bool
     default: false
   message:
@@ -89,7 +88,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 not_running:
-  description: The inference hosts and gateways that do not run. They have the keys from before they were stopped.
+  description: The stopped inference hosts and gateways. They have the keys from before they were stopped.
   returned: with O(state=locked)
   type: list
   elements: str
@@ -98,16 +97,16 @@ journal:
   returned: with O(state=begun)
   type: str
 resumed:
-  description: Whether a run before this one began the rotation.
+  description: Whether an earlier run began the rotation.
   returned: with O(state=begun)
   type: bool
 problems:
-  description: What speaks against going on.
+  description: What prevents the rotation from going on.
   returned: with O(state=judged)
   type: list
   elements: str
 left_out:
-  description: The hosts that do not answer and are gone on without.
+  description: The unreachable hosts that are left out.
   returned: with O(state=judged)
   type: list
   elements: str

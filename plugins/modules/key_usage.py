@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Say when an edge's keys were used last."""
+"""Report when an edge's keys were last used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ module: key_usage
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: When an edge's keys were used last, and which keys it takes
+short_description: When an edge's keys were last used, and which keys it accepts
 description:
-  - Reads which keys the edge of a host takes, and when each key was used last. It sees no key and changes nothing.
-  - Use is counted by HAProxy and kept over its reloads and restarts by a program that role P(inference.fleet.edge#role)
-    installs. A host that boots begins anew, and so does an HAProxy that crashed; RV(since) says from when on it counts.
-  - A request counts when the edge takes its key, whatever becomes of it then (a 429 or 503, for example). One whose key
-    is unknown, dead or expired does not count.
-  - One thing is missed. When HAProxy is reloaded, its former process may still take one request on each connection that
-    a client or balancer had open. Such a request moves RV(usage[].last_used) only while it is in flight, and is not in
-    RV(usage[].requests).
+  - Reads which keys the edge of a host accepts, and when each was last used. It sees no key and changes nothing.
+  - HAProxy counts use, and a program that role P(inference.fleet.edge#role) installs keeps the counts over reloads and
+    restarts. Counting starts again when a host boots or HAProxy crashes; RV(since) says when it started.
+  - A request counts when the edge accepts its key, whatever its result (a 429 or 503, for example). One whose key is
+    unknown, dead or expired does not count.
+  - There is one gap. After a reload of HAProxy, the old process may still accept one request on each connection that a
+    client or balancer had open. Such a request updates RV(usage[].last_used) only while it is in flight, and is not
+    in RV(usage[].requests).
 attributes:
   check_mode:
     support: full
@@ -33,15 +33,15 @@ options:
     type: path
     default: /etc/haproxy/key_usage.py
   path:
-    description: The file that keeps what processes counted that have ended.
+    description: The file with the counts of processes that have ended.
     type: path
     default: /run/haproxy/key_usage.json
   map_path:
-    description: The map of the keys that the edge takes.
+    description: The map of the keys that the edge accepts.
     type: path
     default: /etc/haproxy/maps/keys.map
   origin_path:
-    description: The file in which the host keeps from where its keys come.
+    description: The file in which the host records where its keys come from.
     type: path
     default: /etc/haproxy/maps/keys.origin.json
 extends_documentation_fragment: inference.fleet.haproxy_sockets
@@ -79,18 +79,19 @@ usage:
 since:
   description:
     - A key that is not in RV(usage) was not used from this moment on, in UTC.
-    - None where nothing is known, because HAProxy does not run and did not stop in order, or does not count yet.
+    - None where nothing is known, because HAProxy does not run and did not stop cleanly, or does not count yet.
   returned: success
   type: str
   sample: "2026-11-22T12:00:00Z"
 accepts:
-  description: The fingerprints of the keys that the edge takes; where HAProxy does not run, those that it will take.
+  description: >-
+    The fingerprints of the keys that the edge accepts; where HAProxy does not run, those that it will accept.
   returned: success
   type: list
   elements: str
 taken:
   description:
-    - From which key store these keys come, as M(inference.fleet.edge_keys) returns it. None where it is not known.
+    - The key store of these keys, as M(inference.fleet.edge_keys) returns it. None where it is unknown.
   returned: success
   type: dict
 """
@@ -115,12 +116,12 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     **haproxy.SOCKET_ARGUMENTS,
 }
 
-# The program gives up by itself before that.
+# The program's own timeout is shorter.
 _TIMEOUT = 60
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Do what the parameters say; the module's result."""
+    """Do what the parameters say; return the module's result."""
     answer, warnings = _ask_program(params)
     workers = haproxy.workers(params["socket"], params["master_socket"])
     keys = EdgeMap(params["map_path"], "", workers)
@@ -137,7 +138,7 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _ask_program(params: dict[str, t.Any]) -> tuple[str, list[str]]:
-    """What the program prints, and what it complains of."""
+    """What the program prints, and its warnings."""
     places = {"--socket": params["socket"], "--master-socket": params["master_socket"], "--file": params["path"]}
     command = [sys.executable, "-I", params["program"], "show", *(word for pair in places.items() for word in pair)]
     try:

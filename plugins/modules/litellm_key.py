@@ -11,20 +11,19 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Keep the clients' virtual keys in LiteLLM's database
 description:
-  - Each live key is a virtual key of LiteLLM's, known by its hash, and each client a team. What a client spends, and
-    its bounds, are the team's. While a client changes over it has two keys; when the old one is gone, what the client
-    has spent stays.
-  - The database gets hashes and fingerprints; no key is given to this module.
-  - The database keeps from which key store, and which generation of it, it took its keys last, in a table of its own.
-    It refuses keys of an older generation or of another store, as hosts do with M(inference.fleet.edge_keys).
-  - All is one transaction. Keys and teams that somebody else made are never touched.
+  - Each live key is a virtual key in LiteLLM, known by its hash, and each client a team. A client's spending and limits
+    belong to the team. During a rotation a client has two keys; when the old one is removed, the spending stays.
+  - The database gets hashes and fingerprints; no key is passed to this module.
+  - A table of its own in the database records from which key store, and which generation of it, the keys were last
+    taken. It refuses keys of an older generation or of another store, as hosts do with M(inference.fleet.edge_keys).
+  - All changes are one transaction. Keys and teams of others are never touched.
   - Runs with the Python of LiteLLM's runtime, which has psycopg, on one host that reaches the database.
-  - LiteLLM keeps a key that it has seen for a minute. What refuses a removed key at once is the edge in front of it,
-    which M(inference.fleet.edge_keys) tells.
+  - LiteLLM caches a key that it has seen for a minute. The edge in front of it, which M(inference.fleet.edge_keys)
+    updates, refuses a removed key at once.
 attributes:
   check_mode:
     support: full
-    description: Says what would be done.
+    description: Reports what would be done.
   diff_mode:
     support: full
     description: Shows clients' names and keys' fingerprints.
@@ -32,7 +31,7 @@ options:
   state:
     description:
       - With V(present) the database has exactly O(keys).
-      - With V(absent) the keys of O(clients), and the clients, are gone.
+      - With V(absent) the keys of O(clients), and the clients, are removed.
     type: str
     choices: [present, absent]
     default: present
@@ -41,12 +40,11 @@ options:
     type: list
     elements: dict
   origin:
-    description: With O(state=present), from where O(keys) come, as M(inference.fleet.api_key) returned it with them.
+    description: With O(state=present), where O(keys) come from, as M(inference.fleet.api_key) returned it with them.
     type: dict
   adopt:
     description:
-      - The identity of the store that the database's keys come from and that is given up on purpose, or V(true) for
-        any.
+      - Give up the store with this identity, from which the database has its keys; V(true) for any.
     type: str
     default: ""
   clients:
@@ -58,7 +56,7 @@ options:
     type: str
     required: true
   timeout:
-    description: Seconds until the database has to have answered.
+    description: Seconds for the database to answer.
     type: float
     default: 10
 """
@@ -69,7 +67,7 @@ EXAMPLES = r"""
     state: info
   register: keys_known
 
-- name: Have LiteLLM's database know them
+- name: Sync them to LiteLLM's database
   inference.fleet.litellm_key:
     keys: "{{ keys_known.hashes }}"
     origin: "{{ keys_known.store }}"
@@ -77,7 +75,7 @@ EXAMPLES = r"""
   vars:
     ansible_python_interpreter: /opt/inference/runtimes/litellm-1.108.7-0123456789ab/bin/python
 
-- name: Forget a client
+- name: Remove a client
   inference.fleet.litellm_key:
     state: absent
     clients: [team-a]
@@ -94,7 +92,7 @@ actions:
   elements: str
   sample: ["add client team-a", "add team-a sk-…1f0c9a2e"]
 spent:
-  description: What each client has spent so far, by its name, in the unit of the prices.
+  description: Each client's spending so far, by its name, in the unit of the prices.
   returned: success
   type: dict
   sample: {"team-a": 12.5}
@@ -112,7 +110,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    # Hashes of 256 random bits tell nobody the key.
+    # Hashes of 256 random bits do not reveal the key.
     "keys": {"type": "list", "elements": "dict", "no_log": False},
     "origin": {"type": "dict"},
     "adopt": {"type": "str", "default": ""},
@@ -160,7 +158,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
 
 
 def _take(database: t.Any, params: dict[str, t.Any], there: litellm_keys.Rows, here: str, check: bool) -> None:
-    """Refuse keys that are older than the database's, or of another store; else keep from where they come."""
+    """Refuse keys that are older than the database's, or of another store; else record where they come from."""
     brought = _origin.read(params["origin"])
     found = database.execute(_READ).fetchone() if database.execute(_THERE).fetchone()[0] else None
     taken = _origin.parse(json.loads(found[0]) if found else None, f"Table {_TABLE} of {here[:1].lower()}{here[1:]}")

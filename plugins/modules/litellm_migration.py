@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring LiteLLM's database up to its version."""
+"""Migrate LiteLLM's database to its version."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ module: litellm_migration
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Bring LiteLLM's database up to its version
+short_description: Migrate LiteLLM's database to its version
 description:
-  - Applies the migrations that LiteLLM brings and the database does not have yet, in their order, and waits for the end
-    of each. What was applied is in Prisma's own record, C(_prisma_migrations).
+  - Applies LiteLLM's migrations that the database does not have yet, in order, and waits for the end of each. Prisma's
+    own table, C(_prisma_migrations), records them.
   - Runs with the Python of LiteLLM's runtime, which has psycopg; needs neither Node nor Prisma's schema engine.
-  - Whoever comes second waits for the first one. A migration that fails is taken back and named, and nothing after it
-    is applied.
+  - A second caller waits for the first one. A migration that fails is rolled back and reported by name, and nothing
+    after it is applied.
   - Messages have host, port and database, and never the password.
 attributes:
   check_mode:
     support: full
-    description: Says which migrations are missing.
+    description: Reports which migrations are missing.
   diff_mode:
     support: none
     description: The names are returned.
@@ -34,13 +34,13 @@ options:
     type: path
     required: true
   timeout:
-    description: Seconds until the database has to have answered.
+    description: Seconds for the database to answer.
     type: float
     default: 10
 """
 
 EXAMPLES = r"""
-- name: Bring the database up to LiteLLM's version
+- name: Migrate the database to LiteLLM's version
   inference.fleet.litellm_migration:
     database_url: "{{ litellm_database_url }}"
     runtime: /opt/inference/runtimes/litellm-1.108.7-0123456789ab
@@ -110,7 +110,7 @@ def _apply(database: t.Any, migration: migrations.Migration, place: str) -> None
     identity = str(uuid.uuid4())
     database.execute(_BEGIN, (identity, migration.checksum, migration.name))
     try:
-        # Without parameters it goes as one text, which the server takes back whole when a part of it fails.
+        # Without parameters it is sent as one query, which the server rolls back as a whole when a part of it fails.
         database.execute(migration.sql)
     except Exception as error:
         database.execute(_FAIL, (str(error), identity))

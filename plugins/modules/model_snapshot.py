@@ -9,17 +9,17 @@ module: model_snapshot
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Keep a model's weights on a host, complete, and able to come back by themselves
+short_description: Keep a complete, self-restoring copy of a model's weights on a host
 description:
-  - Finds out what a revision of a model consists of, fetches what of it is not on the host's fast disk, verifies it,
-    and only then gives the directory its name. A directory with that name is a complete model.
-  - A revision that is a branch, or none, is resolved once and recorded on the host. Later runs keep it, without asking
+  - Determines the files of a revision, fetches those that are not on the host's fast disk, verifies them, and only then
+    gives the directory its name. A directory with that name is a complete model.
+  - A revision that is a branch, or empty, is resolved once and recorded on the host. Later runs keep it, without asking
     the source, until O(update=true).
-  - The download belongs to the unit C(inference-model@<slug>.service). It goes on when the connection to the host is
-    lost; the next run waits for the same one. What an interrupted download has fetched is not fetched again.
-  - Installs C(inference-models.service), which brings the weights back without Ansible after the disk was emptied, as
-    the stop and start of an EC2 instance does. Units of engines name it in C(Wants=) or C(Requires=), and in C(After=).
-  - Snapshots that no release names are removed beyond a budget.
+  - The download runs in the unit C(inference-model@<slug>.service). It continues when the connection to the host is
+    lost; the next run waits for it. Files that an interrupted download has fetched are not fetched again.
+  - Installs C(inference-models.service), which restores the weights without Ansible after the disk was emptied, as the
+    stop and start of an EC2 instance does. Units of engines name it in C(Wants=) or C(Requires=), and in C(After=).
+  - Unused snapshots are removed beyond O(keep).
 requirements:
   - systemd on the host
 attributes:
@@ -46,7 +46,7 @@ options:
     type: str
     default: ''
   update:
-    description: Ask the source again what O(revision) is.
+    description: Resolve O(revision) at the source again.
     type: bool
     default: false
   source:
@@ -98,22 +98,22 @@ options:
     type: str
     default: ''
   keep:
-    description: How many complete snapshots stay that neither this task nor any release names.
+    description: How many complete snapshots to keep that neither this task nor a release names.
     type: int
     default: 2
   beside:
-    description: Names of the further models that the host needs at the same time. What is wanted of them stays.
+    description: Names of the further models that the host needs at the same time. Their snapshots are kept.
     type: list
     elements: str
     default: []
   verify:
-    description: V(size) looks whether every file is there with its size. V(full) reads all of them and compares hashes.
-      A file that is wrong is fetched again.
+    description: V(size) checks that every file is there with its size. V(full) reads all of them and compares hashes.
+        A file that does not match is fetched again.
     type: str
     choices: [size, full]
     default: size
   parallel:
-    description: Files that are fetched at a time.
+    description: Parallel downloads of files.
     type: int
     default: 8
   environment:
@@ -146,11 +146,11 @@ options:
     elements: path
     default: []
   spec_directory:
-    description: Where the host remembers what to bring back.
+    description: The directory of the specs by which the host restores models.
     type: path
     default: /etc/inference/models.d
   run_directory:
-    description: Where a running download says how far it is.
+    description: The directory in which a running download reports its progress.
     type: path
     default: /run/inference-models
   unit_directory:
@@ -181,16 +181,16 @@ name:
   returned: success
   type: str
 path:
-  description: The snapshot's directory. Empty where a check could not find out.
+  description: The snapshot's directory. Empty where check mode could not determine it.
   returned: success
   type: str
   sample: /opt/dlami/nvme/models/Qwen--Qwen3-VL-8B-Instruct/0c351dd01ed87e9c1b53cbc748cba10e6187ff3b
 revision:
-  description: What O(revision) is.
+  description: The commit or name of O(revision).
   returned: success
   type: str
 requested:
-  description: What was asked for.
+  description: The requested revision.
   returned: success
   type: str
 recorded:
@@ -268,7 +268,7 @@ def main() -> None:
     if any(key.lower().endswith("_proxy") for key in options["environment"]):
         options["environment"] = exempt_own(options["environment"])
     wish = Wish(**options)
-    # Proxies and certificates hold for the questions that are asked from here, too.
+    # Proxies and certificates also apply to requests from here.
     os.environ.update(wish.environment)
     try:
         outcome = Keeper(wish, Units(wish.unit_directory)).run(check=module.check_mode)

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make the client of Prisma's through which LiteLLM uses its database."""
+"""Generate the Prisma client that LiteLLM uses for its database."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ module: prisma_client
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Make the Prisma client through which LiteLLM uses its database
+short_description: Generate the Prisma client that LiteLLM uses for its database
 description:
-  - Generates the Python code of the client from LiteLLM's schema, with the generator that the Python package C(prisma)
-    in LiteLLM's runtime brings. Needs neither Node nor the network.
-  - The directory is made whole or not at all, and never changed afterwards; another schema is another directory.
-  - The query engine, a program of Prisma's, is no part of it. With O(engine) it is tried out.
+  - Generates the Python code of the client from LiteLLM's schema, with the generator in the Python package C(prisma) of
+    LiteLLM's runtime. Needs neither Node nor the network.
+  - The directory is made atomically, and never changed afterwards; another schema gets another directory.
+  - Does not include the query engine, a program of Prisma's. With O(engine) it is tested.
 attributes:
   check_mode:
     support: full
-    description: Says whether the client would be made.
+    description: Reports whether the client would be made.
   diff_mode:
     support: none
     description: The code is generated.
@@ -32,13 +32,13 @@ options:
     type: path
     required: true
   model:
-    description: What Prisma makes of LiteLLM's schema, the JSON of the lock's C(prisma.json).
+    description: Prisma's model of LiteLLM's schema, the JSON of the lock's C(prisma.json).
     type: json
     required: true
   engine:
     description:
-      - The query engine's file on this host, which has to be the one that the client is made for.
-      - Without it, it is not looked at.
+      - The query engine's file on this host, which must be the one that the client is generated for.
+      - Without it, the engine is not tested.
     type: path
 """
 

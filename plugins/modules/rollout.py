@@ -11,27 +11,27 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Plan a rollout, decide which hosts are next, and keep its record
 description:
-  - The controller's side of every change of a fleet. It looks at all hosts of the run at once, so its tasks have
+  - The controller's side of every change of a fleet. It reads all hosts of the run at once, so its tasks have
     C(run_once); it makes no connection.
-  - It reads from each host what role P(inference.fleet.rollout#role) leaves there. C(rollout_facts) is what would
-    change, C(rollout_status) what M(inference.fleet.fleet_status) returned, C(rollout_claimed) what
-    M(inference.fleet.rollout_claim) returned, and C(rollout_proof) why the host does not answer at the end.
-  - The journal is the truth, so a run that was killed anywhere can be gone on with.
+  - It reads from each host what role P(inference.fleet.rollout#role) sets there. C(rollout_facts) is what would change,
+    C(rollout_status) what M(inference.fleet.fleet_status) returned, C(rollout_claimed) what
+    M(inference.fleet.rollout_claim) returned, and C(rollout_proof) why the host does not pass the final gate.
+  - The journal is the only source of truth, so a run that was killed at any point can be resumed.
 attributes:
   check_mode:
     support: full
-    description: V(locked) and V(planned) say what they would; the other states are for a rollout that walks.
+    description: V(locked) and V(planned) say what they would do; the other states are for a rollout that walks.
   diff_mode:
     support: none
     description: The plan says what would change.
 options:
   state:
     description:
-      - V(locked) keeps every other run on this controller off the fleet until this one ends, however it ends.
-      - V(planned) works out waves, reasons, refusals and warnings, touching nothing.
-      - V(contested) finds out, once the hosts of the run are claimed and all were looked at, whether the rollout of
-        another controller holds any host, so that never two of them count on each other's hosts.
-      - V(begun) opens the record, or goes on with that of a rollout that was broken off.
+      - V(locked) locks out every other run on this controller until this one ends, however it ends.
+      - V(planned) computes waves, reasons, refusals and warnings, and changes nothing.
+      - V(contested) checks, once the hosts of the run are claimed and all were looked at, whether the rollout of
+        another controller holds any host, so that no two of them count on each other's hosts.
+      - V(begun) opens the record, or continues that of an interrupted rollout.
       - V(baked) waits O(pause) seconds if a wave has just ended.
       - V(next) decides from the journal and from the fleet's present load which hosts are changed now, or why none.
       - V(ended) closes the record, writes its page, gives the lock back, and fails if the rollout has.
@@ -51,27 +51,27 @@ options:
     description: The waves after the canary ring, numbers of hosts or percentages of what is done after the wave.
     type: raw
   resume:
-    description: Whether to go on with a rollout of the same verb that has not come to its good end.
+    description: Whether to resume an unfinished rollout of the same verb.
     type: bool
     default: true
   resume_within:
-    description: Seconds after which such a rollout is not gone on with.
+    description: Seconds after which such a rollout is not resumed.
     type: float
     default: 86400
   take_over:
-    description: The run that holds the lock, or hosts at the moment of V(planned), is known to be dead.
+    description: Take over the lock, or with V(planned) the hosts, of a dead run.
     type: bool
     default: false
   accept_downtime:
-    description: Change instances although nothing else serves.
+    description: Change instances even if no other instance serves.
     type: bool
     default: false
   accept_no_way_back:
-    description: Change instances that serve although none of their releases has passed a gate.
+    description: Change serving instances even if none of their releases has passed a gate.
     type: bool
     default: false
   max_load:
-    description: How much of what the remaining instances work on at once may be used (0 to 1).
+    description: The share of the remaining instances' concurrent requests that may be used (0 to 1).
     type: float
     default: 0.9
   max_failures:
@@ -91,7 +91,7 @@ options:
     description: What V(planned) returned.
     type: dict
   looks:
-    description: With O(state=contested), how often the hosts were looked at already.
+    description: With O(state=contested), the number of looks at the hosts so far.
     type: int
     default: 0
   walking:
@@ -124,15 +124,15 @@ plan:
   returned: with O(state=planned)
   type: dict
 refused:
-  description: Which other rollout holds hosts, so that this one has to give its own back; empty for none.
+  description: The other rollout that holds hosts, so that this one must release its own; empty for none.
   returned: with O(state=contested)
   type: str
 again:
-  description: Whether another rollout has to give its hosts back first, so that they are to be looked at again.
+  description: Whether another rollout must release its hosts first, so that the hosts must be looked at again.
   returned: with O(state=contested)
   type: bool
 looks:
-  description: What the next O(looks) is.
+  description: The next value of O(looks).
   returned: with O(state=contested)
   type: int
 journal:
@@ -144,7 +144,7 @@ pid:
   returned: with O(state=begun)
   type: int
 journal_offset:
-  description: How long it was before, in bytes; 0 for a new rollout.
+  description: Its length before this run, in bytes; 0 for a new rollout.
   returned: with O(state=begun)
   type: int
 wave:
@@ -152,12 +152,12 @@ wave:
   returned: with O(state=next) and O(state=baked)
   type: int
 hosts:
-  description: The hosts that are changed now.
+  description: The hosts to change now.
   returned: with O(state=next)
   type: list
   elements: str
 self_test:
-  description: The host on which the gate has to show that it can fail; empty for none.
+  description: The host on which the gate must show that it can fail; empty for none.
   returned: with O(state=next)
   type: str
 finished:

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Note on a host which rollout it takes part in, and how far that got here."""
+"""Record on a host which rollout it takes part in, and its progress there."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ module: rollout_claim
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Note on a host which rollout it takes part in
+short_description: Record on a host which rollout it takes part in
 description:
-  - Keeps two rollouts off one host, from whichever controllers they come, and lets a rollout that was broken off go on
-    where it ended, also from another controller once the first one let go or is declared dead.
-  - A host that another rollout holds is no error here. It is returned as RV(refused), so that whoever asked can give
-    the other hosts back first.
+  - Keeps two rollouts off one host, whichever controllers they run on. An interrupted rollout can be resumed, also from
+    another controller once the first one has released its claim or is declared dead.
+  - A host that another rollout holds is no error here. It is returned as RV(refused), so that the caller can release
+    the other hosts first.
 attributes:
   check_mode:
     support: full
-    description: Says what would be refused or changed.
+    description: Reports what would be refused or changed.
   diff_mode:
     support: none
     description: The claim is bookkeeping; the rollout's record shows what happens.
@@ -26,14 +26,14 @@ options:
   state:
     description:
       - V(claimed) gives the host to the rollout.
-      - V(done) notes that O(instance) came through.
-      - V(released) lets others in again. With O(finished=true) the rollout is at its good end, and nothing is left to
-        go on with.
+      - V(done) records that O(instance) is done.
+      - V(released) lets other rollouts in again. With O(finished=true) the rollout is finished, and there is nothing to
+        resume.
     type: str
     required: true
     choices: [claimed, done, released]
   id:
-    description: The rollout's. A state V(done) or V(released) of another one changes nothing.
+    description: The rollout's id. A state V(done) or V(released) of another one changes nothing.
     type: str
     required: true
   verb:
@@ -41,13 +41,13 @@ options:
     type: str
     default: site
   who:
-    description: The person.
+    description: The user.
     type: str
     default: ""
   controller:
     description:
       - The machine and directory that hold the record.
-      - With another O(state) than V(claimed), that of another controller, which took the rollout over, changes nothing.
+      - With another O(state) than V(claimed), a controller other than the claim's changes nothing.
     type: str
     default: ""
   since:
@@ -55,11 +55,11 @@ options:
     type: str
     default: ""
   targets:
-    description: The release that each instance gets. Of a rollout that goes on, the first word counts.
+    description: The release that each instance gets. For a resumed rollout, the first value counts.
     type: dict
     default: {}
   take_over:
-    description: The claim of another controller's rollout is known to be dead.
+    description: Take over the claim of another controller's dead rollout.
     type: bool
     default: false
   instance:
@@ -70,7 +70,7 @@ options:
     type: float
     default: 0
   finished:
-    description: With O(state=released), whether the rollout came to its good end.
+    description: With O(state=released), whether the rollout has finished.
     type: bool
     default: false
   path:
@@ -80,7 +80,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Give the host to this rollout
+- name: Claim the host for this rollout
   inference.fleet.rollout_claim:
     state: claimed
     id: 20261122T153000Z-rolling_restart
@@ -94,11 +94,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 claim:
-  description: What the host knows now.
+  description: The host's claim now.
   returned: success
   type: dict
 refused:
-  description: With O(state=claimed), the claim that stands against it; none where none does.
+  description: With O(state=claimed), the conflicting claim; none where there is none.
   returned: success
   type: dict
 """
@@ -119,7 +119,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim impo
 
 
 def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None, Claim | None]:
-    """The host's claim afterwards, and the one that stands against it."""
+    """The host's claim afterwards, and the conflicting one."""
     if params["state"] == "claimed":
         names = ("id", "verb", "who", "controller", "since", "targets")
         wanted = Claim(**{name: params[name] for name in names})
@@ -149,7 +149,7 @@ def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
             if after is not None and after != before:
                 _write(path, after)
     return {
-        # Bookkeeping, like a gate's record: a run that only did this has changed nothing.
+        # Bookkeeping, like a gate's record: not a change of the host.
         "changed": False,
         "claim": dataclasses.asdict(after) if after else None,
         "refused": dataclasses.asdict(refused) if refused else None,

@@ -9,11 +9,11 @@ module: rollout_event
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Note an event of a host in the rollout's journal
+short_description: Record an event of a host in the rollout's journal
 description:
-  - Adds one line to the journal on the controller. It makes no connection, and without a journal it does nothing, so
-    that what deploys a host need not ask whether it is part of a rollout.
-  - A journal that cannot be written is a warning, because the host must not be left half changed.
+  - Adds one line to the journal on the controller. It makes no connection, and does nothing without a journal, so that
+    a deployment need not know whether it is part of a rollout.
+  - A journal that cannot be written causes a warning, because the host must not be left half changed.
 attributes:
   check_mode:
     support: full
@@ -32,7 +32,7 @@ options:
     required: true
     choices: [step, drained, gate, outcome, self_test, decision]
   fields:
-    description: What belongs to it. The host is added. C(step) of an event V(step) has to be a known one.
+    description: The event's data. The host is added. C(step) of an event V(step) must be a known one.
     type: dict
     default: {}
 """

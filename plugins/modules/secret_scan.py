@@ -10,15 +10,14 @@ module: secret_scan
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Find the places of a machine where clients' keys stand
+short_description: Find clients' keys on a machine
 description:
-  - Looks in files, in the arguments and environments of processes, and in the journal for keys of which only the
-    hashes are given. Neither the arguments nor the result hold a key. A finding is named by place, client and
-    fingerprint.
-  - Whatever has the form of a key, C(sk-) and 43 letters, digits, dashes and underscores, is hashed and compared,
-    wherever it stands. That is in text, JSON, YAML, binary data and gzip data, and in the names of files. It is not
-    found in other compressed or encoded data, such as xz or base64.
-  - Findings do not fail the module. What could not be read is named in RV(unread).
+  - Searches files, the arguments and environments of processes, and the journal for keys that are given by their
+    hashes. Neither the arguments nor the result hold a key. A finding has place, client and fingerprint.
+  - Everything in the form of a key, C(sk-) and 43 letters, digits, dashes and underscores, is hashed and compared in
+    text, JSON, YAML, binary data and gzip data, and in the names of files. Other compressed or encoded data, such as
+    xz or base64, is not searched.
+  - Findings do not fail the module. RV(unread) names what could not be read.
 attributes:
   check_mode:
     description: Nothing is ever changed.
@@ -28,7 +27,7 @@ attributes:
     support: none
 options:
   hashes:
-    description: The keys to look for. At least one is needed, since a search for nothing would find nothing.
+    description: The keys to look for, at least one.
     type: list
     elements: dict
     required: true
@@ -48,13 +47,13 @@ options:
         default: live
       revealable:
         description:
-          - Whether the key store still has the text of this retired key, as M(inference.fleet.api_key) says it. Such a
-            key may stand in O(allowed) as a live one may.
+          - Whether the key store still has the text of this retired key, as M(inference.fleet.api_key) returns it. Such
+            a key may be in O(allowed) as a live one may.
         type: bool
         default: false
   paths:
     description:
-      - Files, and directories with all that is below them. One that is not there is named in RV(left_out).
+      - Files, and directories with everything below them. A missing one is named in RV(left_out).
       - Links are followed only if they are named here. C(/proc), C(/sys) and C(/dev) are never searched, and network
         file systems only if they are named here.
     type: list
@@ -62,15 +61,15 @@ options:
     default: []
   exclude:
     description:
-      - Patterns of what is not searched, in the shell's way; a C(*) matches slashes too. A pattern with a slash has to
-        match the whole path, one without it the name. A directory is left out with all that is in it.
+      - Shell patterns of what is not searched; a C(*) matches slashes, too. A pattern with a slash must match the whole
+        path, one without it the name. A directory is left out with its content.
     type: list
     elements: str
     default: []
   allowed:
     description:
-      - Files in which a live key may stand, such as the key store, its copy, and a consumer's own file. They are
-        reported all the same when others than their owner may read them.
+      - Files that may hold a live key, such as the key store, its copy, and a consumer's own file. They are still
+        reported when others than their owner may read them.
     type: list
     elements: path
     default: []
@@ -85,7 +84,7 @@ options:
     type: bool
     default: false
   journal_since:
-    description: The moment from which on the journal is searched, as C(journalctl --since) takes it, such as V(-7d).
+    description: The start of the journal search, as C(journalctl --since) takes it, such as V(-7d).
     type: str
   host:
     description: The machine's name in the result's entries.
@@ -135,8 +134,8 @@ findings:
       returned: always
     where:
       description:
-        - The file's path; a process' part (arguments or environment), pid, program and user; or the unit and program
-          that an entry of the journal came from.
+        - The file's path; a process' part (arguments or environment), pid, program and user; or the unit and program of
+          a journal entry.
       type: str
       returned: always
       sample: environment of pid 4711 (python3, user inference)
@@ -154,7 +153,7 @@ findings:
       type: str
       returned: always
     count:
-      description: How often it stands there.
+      description: How often it occurs there.
       type: int
       returned: always
     mode:
@@ -163,11 +162,11 @@ findings:
       returned: always
       sample: "0644"
     readable_by_others:
-      description: Whether the mode lets others than the file's owner read it.
+      description: Whether others than the file's owner may read it.
       type: bool
       returned: always
 unread:
-  description: What should have been searched and was not, or not all of it.
+  description: What was not, or not completely, searched.
   returned: success
   type: list
   elements: dict
@@ -194,7 +193,7 @@ unread:
       type: bool
       returned: always
 left_out:
-  description: What is not there, or was left out without O(exclude) saying so.
+  description: What does not exist, or was left out without O(exclude).
   returned: success
   type: list
   elements: dict
@@ -254,7 +253,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
         "type": "list",
         "elements": "dict",
         "required": True,
-        # Hashes of 256 random bits tell nobody the key.
+        # Hashes of 256 random bits do not reveal the key.
         "no_log": False,
         "options": {
             "name": {"type": "str", "required": True},
@@ -274,7 +273,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Search what the parameters name; the module's result."""
+    """Search what the parameters name; return the module's result."""
     search = Search(known_keys(params["hashes"]))
     if params["processes"]:
         search_processes(search)

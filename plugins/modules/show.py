@@ -24,7 +24,7 @@ attributes:
     description: Changes nothing.
 options:
   lines:
-    description: What to show. A line that has line breaks in it is shown as several.
+    description: The lines to show. A line with line breaks is shown as several.
     type: list
     elements: str
     required: true

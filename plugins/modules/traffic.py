@@ -9,16 +9,16 @@ module: traffic
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Watch a change with requests of one's own
+short_description: Watch a change with test traffic
 description:
-  - Starts and stops a driver that sends chat completions, streamed and not, while the fleet is changed, and reports
-    each one that failed, each stream that was cut, and the longest gap.
-  - The driver never tries a request again. A connection that the server closed before a request was sent on it is
-    replaced, as every client does.
-  - A stream is whole when it had its finish reason and C([DONE]), and no error event.
-  - Runs on the controller, whichever host the task is for. The driver goes on when the task has ended, and ends by
-    itself when O(owner_pid) is gone.
-  - Proxies that the environment names are not used.
+  - Starts and stops a driver that sends chat completions, streamed and not, while the fleet changes, and reports each
+    failed request, each interrupted stream, and the longest gap.
+  - The driver never retries a request. A connection that the server closed before a request was sent on it is replaced,
+    as every client does.
+  - A stream is complete when it had its finish reason and C([DONE]), and no error event.
+  - Runs on the controller, whichever host the task is for. The driver keeps running after the task, and exits when
+    O(owner_pid) is gone.
+  - Ignores the environment's proxies.
 requirements:
   - aiohttp 3.11 or later, on the controller, for O(state=started)
 attributes:
@@ -31,9 +31,9 @@ attributes:
 options:
   state:
     description:
-      - V(started) starts the driver and waits for its first answer. One that runs with the same O(path) is left alone.
-      - V(stopped) stops it and gives its report, also of one that has ended already.
-      - V(read) gives the report as it stands.
+      - V(started) starts the driver and waits for its first answer. A driver that runs with the same O(path) is kept.
+      - V(stopped) stops it and returns its report, also of one that has exited already.
+      - V(read) returns the current report.
     type: str
     required: true
     choices: [started, stopped, read]
@@ -53,34 +53,34 @@ options:
     description: The served model name. Needed with O(state=started).
     type: str
   owner_pid:
-    description: The process, such as ansible-playbook, without which the driver ends. Needed with O(state=started).
+    description: The process, such as ansible-playbook, whose end ends the driver. Needed with O(state=started).
     type: int
   streams:
     description: How many clients stream, each one answer after the other.
     type: int
     default: 4
   requests_per_second:
-    description: Short requests, sent on time whatever became of the earlier ones.
+    description: Short requests, sent on schedule whatever the result of earlier ones.
     type: float
     default: 2
   stream_prompt:
-    description: What the streaming clients ask.
+    description: The prompt of the streaming clients.
     type: str
     default: Count without end.
   stream_tokens:
-    description: How long a streamed answer is.
+    description: The length of a streamed answer.
     type: int
     default: 200
   ignore_eos:
-    description: Ask the engine not to end a streamed answer earlier; for servers that refuse the option, V(false).
+    description: Let the engine ignore the end of a streamed answer; for servers that refuse the option, V(false).
     type: bool
     default: true
   request_prompt:
-    description: What the short requests ask.
+    description: The prompt of the short requests.
     type: str
     default: What is the capital of France? Answer with one word.
   request_tokens:
-    description: How long the answer to a short request may be.
+    description: The maximum length of the answer to a short request.
     type: int
     default: 16
   timeout:
@@ -88,7 +88,7 @@ options:
     type: float
     default: 60
   grace:
-    description: Seconds that streams in flight get to end when the driver is stopped.
+    description: Seconds for streams in flight to finish when the driver is stopped.
     type: float
     default: 30
   max_seconds:
@@ -99,7 +99,7 @@ options:
     description: Certificates to trust for https; by default the system's.
     type: path
   validate_certs:
-    description: Whether the server's certificate has to be valid.
+    description: Whether to verify the server's certificate.
     type: bool
     default: true
 """

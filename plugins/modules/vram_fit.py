@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Work out whether a model fits a host's GPUs."""
+"""Check whether a model fits a host's GPUs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ module: vram_fit
 version_added: 0.1.0
 author:
   - inference.fleet contributors (@inference-fleet)
-short_description: Work out whether a model fits a host's GPUs, and how long a context it then serves
+short_description: Check whether a model fits a host's GPUs, and the context length that it then serves
 description:
-  - Reads a model's C(config.json) and the size of its weights, and works out what an instance would have left for its
+  - Reads a model's C(config.json) and the size of its weights, and calculates what an instance would have left for its
     KV cache on each GPU, how many tokens that holds, and whether one request of the wanted length fits.
-  - Where it does not, RV(suggestions) says with which variables it does. Each was tried by the same calculation.
-  - Sizes of weights and of a token are exact; what an engine takes besides is an estimate that may be off by 1 GiB,
-    until O(reported) replaces it by what the engine itself reported when it last started.
+  - Where it does not, RV(suggestions) lists variables with which it does. Each was checked by the same calculation.
+  - Sizes of weights and of a token are exact; the engine's overhead is an estimate that may be off by 1 GiB, until
+    O(reported) replaces it with what the engine itself reported at its last start.
   - In 22 starts of vLLM and SGLang with Qwen3-VL-8B's architecture on one H200, most with an L40S's share of it, the
     KV cache was within 2.8 % of what the engine reported. Other GPUs and models were not measured.
   - Never fails because something does not fit. It fails where the options contradict each other or the host, for
@@ -33,7 +33,7 @@ options:
     description:
       - The model's directory on the host, as the hub has it.
       - The size of the weights is that of C(model.safetensors.index.json), else of the files. Where there are none yet
-        it is worked out from C(config.json), if its layout is known.
+        it is calculated from C(config.json), if its layout is known.
     type: path
     required: true
   engine:
@@ -41,14 +41,14 @@ options:
     type: str
     required: true
   engine_version:
-    description: Its version. What was reported by another one is left out.
+    description: Its version. A report of another version is ignored.
     type: str
     default: ""
   options:
     description:
       - The options that the engine starts with, with dashes or underscores, as in its config file.
-      - Those that decide memory are read, the others are ignored.
-      - The number of GPUs that share the model is O(tensor_parallel_size) alone.
+      - Those that affect memory are read, the others are ignored.
+      - Only O(tensor_parallel_size) sets the number of GPUs that share the model.
     type: dict
     default: {}
   gpus:
@@ -74,9 +74,9 @@ options:
     default: 1
   reported:
     description:
-      - What the engine reported at its last start of this model with these options. The wanted length, the share of the
-        GPU and the type of the KV cache may have been others; say so then.
-      - It is left out, with a note, where it is of another GPU, version or number of GPUs.
+      - What the engine reported at its last start of this model with these options. If the wanted length, the share of
+        the GPU or the type of the KV cache were different, set them here.
+      - It is ignored, with a note, where it is of another GPU, version or number of GPUs.
     type: dict
     suboptions:
       kv_cache_gib:
@@ -89,7 +89,7 @@ options:
         description: GiB that loading the model took on one GPU.
         type: float
       requested_gib:
-        description: GiB of a GPU that C(gpu_memory_utilization) came to.
+        description: GiB of a GPU by C(gpu_memory_utilization).
         type: float
       fraction:
         description: C(gpu_memory_utilization) or C(mem_fraction_static) at that start; the same as now where not given.
@@ -112,10 +112,10 @@ options:
   reported_file:
     description:
       - A record of M(inference.fleet.engine_memory) on the host, instead of O(reported).
-      - Where there is none, or it is of another engine or model, the estimate counts.
+      - Where there is none, or it is of another engine or model, the estimate is used.
     type: path
   absent_ok:
-    description: Say V(unknown) where the model is not on the host yet, instead of failing.
+    description: Return V(unknown) where the model is not on the host yet, instead of failing.
     type: bool
     default: false
 seealso:
@@ -124,11 +124,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See what the host's GPUs are
+- name: Read the host's GPUs
   inference.fleet.gpu_info:
   register: gpu
 
-- name: See whether the model fits one of them
+- name: Check whether the model fits one of them
   inference.fleet.vram_fit:
     model_path: /opt/dlami/nvme/models/Qwen--Qwen3-VL-8B-Instruct
     engine: vllm
@@ -147,7 +147,7 @@ RETURN = r"""
 fits:
   description:
     - False where the engine would not start (vLLM), or would refuse requests of the wanted length (SGLang).
-    - True also where that cannot be told; RV(verdict) is V(unknown) then.
+    - True also where that is unknown; RV(verdict) is V(unknown) then.
   returned: always
   type: bool
 verdict:
@@ -156,11 +156,11 @@ verdict:
   type: str
   sample: too_long
 certain:
-  description: Whether the verdict is further from its border than the estimate may be off.
+  description: Whether the verdict holds within the error of the estimate.
   returned: always
   type: bool
 message:
-  description: The same for a person, with what to set.
+  description: The verdict for a person, with what to set.
   returned: always
   type: str
   sample: >-
@@ -212,7 +212,7 @@ overhead_gib:
 overhead_parts_gib:
   description:
     - The parts of it by estimate, C(activations), C(fixed) (libraries, buffers, CUDA graphs) and C(media).
-    - For SGLang activations are 0, because they have to do with what C(mem_fraction_static) leaves.
+    - For SGLang activations are 0, because they depend on what C(mem_fraction_static) leaves.
   returned: always
   type: dict
 gpu_gib:
@@ -254,7 +254,7 @@ suggestions:
       description: GPUs that the host must have for it, 0 where it has enough.
       type: int
 notes:
-  description: What is not counted, and what else is worth knowing.
+  description: What is not counted, and other notes.
   returned: always
   type: list
   elements: str
@@ -264,7 +264,7 @@ tensor_parallel_sizes:
   type: list
   elements: int
 model:
-  description: What decides the size of a token.
+  description: What determines the size of a token.
   returned: always
   type: dict
   sample:

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What script/demo and script/test share: how this machine gets what they need. Sourced from the repository's root.
+# Shared by script/demo and script/test: installs what they need. Sourced from the repository's root.
 
 FLEET_INVOCATION=("$0" "$@")
 export PATH="$PWD/.venv/bin:$PATH"
@@ -12,7 +12,7 @@ as_root() {
   if ((EUID == 0)); then "$@"; else sudo "$@"; fi
 }
 
-# Starts the script again as root, if it is not; with the settings that the lab passes on to its hosts.
+# Starts the script again as root, if necessary, with the settings that the lab passes on to its hosts.
 ensure_root() {
   ((EUID == 0)) && return
   command -v sudo > /dev/null || fail "hosts are made by root: run this as root, or install sudo"
@@ -21,7 +21,7 @@ ensure_root() {
   exec sudo ${keep:+--preserve-env="$keep"} "${FLEET_INVOCATION[@]}"
 }
 
-# Installs the distribution's packages that the lab needs, and those that are named beside.
+# Installs the distribution's packages that the lab needs, and those that are named in addition.
 ensure_packages() {
   local package missing=() wanted=(systemd-container mmdebstrap haproxy nftables iproute2 openssh-client ca-certificates)
   (($# == 0)) || wanted+=("$@")
@@ -46,7 +46,7 @@ install_packages() {
   as_root "${install[@]}" "$@"
 }
 
-# Makes .venv what requirements/dev.txt says, hashes checked. Does nothing when it is.
+# Makes .venv match requirements/dev.txt, with verified hashes. Does nothing when it does.
 ensure_controller() {
   local lock=requirements/dev.txt stamp=.venv/.lock-sha256 wanted python
   wanted=$(sha256sum < "$lock")
@@ -77,7 +77,7 @@ has_python3() {
   command -v python3 > /dev/null || install_packages python3
 }
 
-# Sets FLEET_UV: the environment's own uv, or one in .cache to make the environment with.
+# Sets FLEET_UV: the environment's own uv, or one in .cache that creates the environment.
 ensure_uv() {
   local version bootstrap=.cache/bootstrap
   version=$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/controller.in)
@@ -94,7 +94,7 @@ ensure_uv() {
   "$bootstrap/bin/pip" install --quiet --disable-pip-version-check "uv==$version"
 }
 
-# Prints a Python that ansible-core runs on: one of this machine, else one that uv or the distribution brings.
+# Prints a Python that ansible-core runs on: one of this machine, else one from uv or the distribution.
 find_python() {
   local candidate
   shopt -s nullglob

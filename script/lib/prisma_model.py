@@ -1,8 +1,8 @@
-"""What LiteLLM's Prisma client is generated from: writes NAME.prisma.json beside a lock of role litellm.
+"""The input of LiteLLM's Prisma client: writes NAME.prisma.json beside a lock of role litellm.
 
 usage: python prisma_model.py RUNTIME OUTPUT      RUNTIME: an environment that has the lock's packages
 
-Prisma's own program reads LiteLLM's schema here, once a version, so that gateways need neither that program nor Node.
+Prisma's own program parses LiteLLM's schema here, once a version, so that gateways need neither that program nor Node.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What stands in for the generator: it keeps what Prisma's program asks it for.
+# The replacement for the generator: it saves the request of Prisma's program.
 RECORDER = """#!/bin/sh
 while read -r line; do
   case $line in
@@ -42,7 +42,7 @@ def main() -> None:
         recorder, engine, recorded = folder / "prisma-client-py", folder / "engine.so.node", folder / "recorded"
         recorder.write_text(RECORDER)
         recorder.chmod(0o755)
-        # The engines' files have to be there; nothing of them is run.
+        # The engines' files must exist; none of them is run.
         engine.touch()
         environment = {
             **os.environ,

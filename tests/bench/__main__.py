@@ -26,14 +26,14 @@ def report(part: str, text: str) -> None:
 
 def memory(fleet: Fleet) -> None:
     fleet.grow(CONVERGED)
-    # Right after the boot a few services are still ending.
+    # Right after the boot a few services are still exiting.
     time.sleep(5)
     report("memory", f"a bare lab host: {fleet.memory()}")
 
 
 def converge(fleet: Fleet) -> None:
     fleet.grow(CONVERGED)
-    # The first run fills the caches, whatever was in them before; the second one is measured, on a host that is bare.
+    # The first run fills the caches, whatever was in them before; the second one is measured, on a bare host.
     first = fleet.site(["inference-1"])
     fleet.reset("inference-1")
     run = fleet.site(["inference-1"])
@@ -56,7 +56,7 @@ def noop(fleet: Fleet) -> None:
     each, each_ping = (site - site_one) / (len(three) - 1), (ping - ping_one) / (len(three) - 1)
     report("", f"from 1 to {len(three)} hosts each adds {each:.2f} s, to a ping {each_ping:.2f} s")
     fleet.grow(MORE)
-    # A start of eight engines would measure the engines. What comes before it is the same for every host.
+    # A start of eight engines would measure the engines. The steps before it are the same for every host.
     fleet.prepare(eight[CONVERGED:], first=True)
     few, changed_few = best(lambda: fleet.prepare(three))
     many, changed = best(lambda: fleet.prepare(eight))
@@ -69,7 +69,7 @@ def noop(fleet: Fleet) -> None:
 
 
 def best(measured: t.Callable[[], t.Any]) -> tuple[float, int]:
-    """Seconds of the fastest try, and how many tasks changed something in all of them."""
+    """Seconds of the fastest try, and the number of tasks with changes in all of them."""
     runs = [measured() for _ in range(TRIES)]
     return min(run.seconds for run in runs), sum(run.changed for run in runs)
 
@@ -86,7 +86,7 @@ def edge(fleet: Fleet) -> None:
 
 
 def rollouts(fleet: Fleet) -> None:
-    # The helpers of the tests print what they run; the figures go around that.
+    # The helpers of the tests print their output, which the figures avoid.
     with contextlib.redirect_stdout(io.StringIO()):
         rollout.two_hosts(fleet, report_past)
         rollout.many_hosts(report_past)

@@ -1,4 +1,4 @@
-"""The lab that is measured, and Ansible on it."""
+"""The lab for measurements, and Ansible on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RECAP = re.compile(r"^\S+\s+: ok=\d+\s+changed=(?P<changed>\d+)")
 
 @dataclasses.dataclass
 class Run:
-    """One run of a playbook: how long it took, and each of its tasks."""
+    """One run of a playbook: its duration, and each of its tasks."""
 
     seconds: float = 0.0
     changed: int = 0
@@ -65,7 +65,7 @@ class Fleet:
         }
 
     def __enter__(self) -> Fleet:
-        # What a run that was killed has left would not be bare.
+        # Leftovers of a killed run would not be bare.
         self._lab("down")
         return self
 
@@ -77,7 +77,7 @@ class Fleet:
         return [f"inference-{number}" for number in range(1, count + 1)]
 
     def grow(self, count: int) -> None:
-        """Have at least ``count`` hosts."""
+        """Create at least ``count`` hosts."""
         lab = state.load(self._name)
         if lab is None or len(lab.hosts) < count:
             self._lab("up", "--subnet", self._subnet, "--hosts", str(count))
@@ -87,7 +87,7 @@ class Fleet:
         self._lab("reset", host)
 
     def memory(self, names: t.Sequence[str] = ()) -> str:
-        """What hosts cost, all or those that are named."""
+        """The memory of hosts, all or the named ones."""
         lab = state.require(self._name)
         found = [hosts.memory(lab, host) for host in lab.hosts.values() if not names or host.name in names]
         sizes = ", ".join(f"{one.proportional / 1e6:.0f}" for one in found)
@@ -97,7 +97,7 @@ class Fleet:
         return self._playbook("site.yml", limit)
 
     def prepare(self, limit: t.Sequence[str], *, first: bool = False) -> Run:
-        """The plays of site.yml before the first that deploys: they stage all, and start no engine."""
+        """The plays of site.yml before the first deployment: they stage everything, and start no engine."""
         plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text(encoding="utf-8"))
         end = next((number for number, play in enumerate(plays) if play["name"].startswith("Deploy ")), None)
         if end is None:
@@ -107,7 +107,7 @@ class Fleet:
                 (Path(place) / directory).symlink_to(ROOT / "playbooks" / directory)
             playbook = Path(place) / "prepare.yml"
             playbook.write_text(yaml.safe_dump(plays[:end], sort_keys=False), encoding="utf-8")
-            # These engines never start: what compiles their bytecode would only be waited for.
+            # These engines never start: compiling their bytecode would only cost time.
             extra = ["-e", '{"engine_compile_bytecode": false}'] if first else []
             return self._playbook(str(playbook), limit, *extra)
 
@@ -122,10 +122,10 @@ class Fleet:
         return min(seconds)
 
     def probe(self, host: str, pairs: int) -> dict[str, dict[str, float]]:
-        """Ask the host's engine and its edge in turns, on the host itself."""
+        """Send requests to the host's engine and its edge in turns, on the host itself."""
         source = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
         lab = state.require(self._name)
-        # The program and the key travel on stdin: arguments can be read by all.
+        # The program and the key are sent on stdin: everybody can read arguments.
         done = subprocess.run(
             hosts.ssh(lab, lab.host(host), "python3 -"),
             input=f"{source}\nmain({self._key('gate')!r}, {pairs})\n",
@@ -176,7 +176,7 @@ def program(name: str) -> str:
 
 
 def timed(command: list[str], environment: t.Mapping[str, str]) -> Run:
-    """Run ansible-playbook, and note when each of its tasks began.
+    """Run ansible-playbook, and record when each of its tasks began.
 
     Raises:
         SystemExit: it failed.
@@ -204,7 +204,7 @@ def timed(command: list[str], environment: t.Mapping[str, str]) -> Run:
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: t.Mapping[str, str]) -> t.Iterator[subprocess.Popen[str]]:
-    """A program whose lines are read as they come; it outlives neither the block nor LONGEST_RUN."""
+    """A program whose lines are read as they arrive; it outlives neither the block nor LONGEST_RUN."""
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -1,5 +1,5 @@
-"""What a gateway adds to a request, beside the edge of an inference host in the same run; and what clients lose when
-something fails behind it or with it. With the stand-in for the engines, whose answers take no time."""
+"""The latency of a gateway, beside the edge of an inference host in the same run; and what clients lose when something
+fails behind it or with it. With the stand-in for the engines, whose answers take no time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Wha
 
 
 class Timed(t.NamedTuple):
-    """What so many clients at once saw."""
+    """The results of concurrent clients."""
 
     p50: float
     p95: float
@@ -54,7 +54,7 @@ def measure(lab: GatewayLab, place: Path, report: Report) -> None:
 
 
 def start(lab: GatewayLab, report: Report) -> None:
-    """From the start of the unit until it serves."""
+    """The time from the start of the unit until it serves."""
     seconds = float(
         lab.on(
             GATEWAYS[0],
@@ -68,13 +68,13 @@ def start(lab: GatewayLab, report: Report) -> None:
 
 
 def memory(lab: GatewayLab) -> float:
-    """Megabytes of the process."""
+    """The process's memory in megabytes."""
     pid = lab.process(GATEWAYS[0], UNIT)
     return int(lab.on(GATEWAYS[0], f"sed -n 's/^VmRSS:[^0-9]*\\([0-9]*\\) kB/\\1/p' /proc/{pid}/status")) / 1000
 
 
 def overhead(lab: GatewayLab, report: Report) -> None:
-    """The same question through a gateway and at an inference host's edge, in turns."""
+    """The same request through a gateway and at an inference host's edge, in turns."""
     places = {"edge": f"http://{lab.address(HOST)}:8000", "gateway": lab.url(GATEWAYS[0])}
     for clients, requests in ((1, 60), (32, 400)):
         rounds: dict[str, list[Timed]] = {name: [] for name in places}
@@ -97,14 +97,14 @@ def overhead(lab: GatewayLab, report: Report) -> None:
 
 
 def cpu_seconds(lab: GatewayLab) -> float:
-    """What LiteLLM has used so far."""
+    """The processor time of LiteLLM so far."""
     pid = lab.process(GATEWAYS[0], UNIT)
     user, system = lab.on(GATEWAYS[0], f"cut -d' ' -f14,15 /proc/{pid}/stat").split()
     return (int(user) + int(system)) / 100
 
 
 def load(url: str, key: str, clients: int, requests: int) -> Timed:
-    """So many requests from so many clients at once, each over a connection that stays open."""
+    """Requests from concurrent clients, each over a persistent connection."""
     host = urllib.parse.urlsplit(url).netloc
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 

@@ -1,4 +1,4 @@
-"""How long a rotation of keys takes and what clients lose in it, and what many keys cost a request."""
+"""The duration of a key rotation and what clients lose in it, and the cost of many keys for a request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def many_hosts(report: Report) -> None:
 
 
 def many_keys(fleet: Fleet, report: Report) -> None:
-    """What a request costs at an edge with few keys and with many, in turns."""
+    """The time of a request at an edge with few keys and with many, in turns."""
     fleet.grow(1)
     fleet.site(["inference-1"])
     added: dict[int, list[float]] = {0: [], MANY: []}
@@ -59,7 +59,7 @@ def many_keys(fleet: Fleet, report: Report) -> None:
 
 
 def _tell(fleet: Fleet, place: Path, count: int) -> None:
-    """Have the edge of the first host know the fleet's keys, and so many more."""
+    """Give the edge of the first host the fleet's keys, and further ones."""
     others = [{"name": f"team-{n}", "sha256": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(count)]
     (place / "keys.json").write_text(json.dumps({"bench_others": others}))
     (place / "tell.yml").write_text(
@@ -90,7 +90,7 @@ def _rotation(
     with tempfile.TemporaryDirectory() as place:
 
         def clients(name: str) -> Traffic:
-            # Half of the load each; the key is the one that client demo has now.
+            # Half of the load each; the key is client demo's current one.
             variables = {**environment, **client_variables(exports("demo"))}
             return Traffic(variables, Path(place) / name, streams=0, requests_per_second=REQUESTS_PER_SECOND / 2)
 
@@ -98,7 +98,7 @@ def _rotation(
         begun = timed([*command, "-e", "overlap=1h"], environment)
         lost.add(second.stop())
         second = clients("second-new")
-        # Both keys are in use while the edges are told of another client's.
+        # Both keys are in use while the edges are updated with another client's.
         timed([program("ansible-playbook"), *inventory, ROTATE, "-e", "client=gate"], environment)
         lost.add(first.stop())
         first = clients("first-new")

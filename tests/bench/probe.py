@@ -1,7 +1,7 @@
-"""What the edge adds to a request: runs on an inference host, which is why it is one file of the standard library.
+"""The latency of the edge: runs on an inference host, so it is one file of the standard library.
 
-The engine's own port and the edge are asked in turns, each over a connection that stays open, and who is first changes
-from pair to pair: what slows the host for a while slows both.
+The engine's own port and the edge get requests in turns, each over a persistent connection, and the first one
+alternates: a temporary slowdown of the host affects both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REQUESTS: dict[str, tuple[str, str, t.Any]] = {
 
 
 class Side:
-    """One of the two that are asked."""
+    """One of the two targets."""
 
     def __init__(self, address: tuple[str, int], key: str) -> None:
         self._connection = http.client.HTTPConnection(*address, timeout=60)

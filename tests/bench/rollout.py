@@ -1,4 +1,4 @@
-"""How long rollouts take and what clients lose in them: two hosts with the real engine, then many with the stand-in."""
+"""The duration of rollouts and what clients lose: two hosts with the real engine, then many with the stand-in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOAD = f"{STREAMS} streams and {REQUESTS_PER_SECOND} requests/s"
 HOSTS = 20
 ROUNDS = 6
 SEED = 20261122
-# The last one only writes down what was proved: too short to be met.
+# The last one only records the result: too short to be hit.
 STEPS = [step.name for step in steps.STEPS[:-1]]
 
 Report = t.Callable[[str, str], None]
@@ -32,7 +32,7 @@ Report = t.Callable[[str, str], None]
 
 @dataclasses.dataclass
 class Lost:
-    """What clients sent, and what of it they did not get."""
+    """The clients' requests, and the lost ones."""
 
     sent: int = 0
     failed: int = 0
@@ -47,7 +47,7 @@ class Lost:
 
 @dataclasses.dataclass
 class Scene:
-    """A lab, its clients' address and key, a place for files, and the words that name its inventory."""
+    """A lab, its clients' address and key, a directory for files, and the inventory's arguments."""
 
     environment: dict[str, str]
     place: Path
@@ -57,7 +57,7 @@ class Scene:
         return Rollout(self.environment, self.place, *self.inventory, *words)
 
     def finish(self, *words: str) -> tuple[Rollout, Run]:
-        """A rollout that comes to its good end."""
+        """A rollout that finishes."""
         run = self.rollout(*words)
         done = run.wait()
         if done.code:
@@ -79,7 +79,7 @@ def two_hosts(fleet: Fleet, report: Report) -> None:
 
 
 def many_hosts(report: Report) -> None:
-    """A rolling restart of many hosts, and then rollouts to which something happens each time."""
+    """A rolling restart of many hosts, and then rollouts with one fault each."""
     with StandinLab("rollouts", "10.221.0.0/24", HOSTS) as fleet, tempfile.TemporaryDirectory() as place:
         began = time.monotonic()
         told = fleet.site()
@@ -100,12 +100,12 @@ def many_hosts(report: Report) -> None:
 
 
 class Faults:
-    """Something happens in the middle of a rollout, and the next run mends it.
+    """A rollout fails half-way, and the next run finishes it.
 
     Args:
-        scene: where.
+        scene: the environment.
         fleet: the lab.
-        chance: which fault, which host, which step.
+        chance: selects the fault, the host and the step.
     """
 
     def __init__(self, scene: Scene, fleet: StandinLab, chance: random.Random) -> None:
@@ -114,7 +114,7 @@ class Faults:
         self._chance = chance
 
     def one(self, number: int) -> str:
-        """What happened."""
+        """The fault."""
         host = self._chance.choice(self._fleet.hosts)
         faults = (self._controller_killed, self._engine_killed, self._release_fails, self._host_lost)
         return self._chance.choice(faults)(host, number)

@@ -1,7 +1,7 @@
-"""What clients ask for, with the clients that people use, and what comes of it: the same at an edge and at a gateway.
+"""Requests of common client libraries and their results: the same at an edge and at a gateway.
 
-Each case is a function from a service to an outcome, which is plain data that two services can be compared by. Nothing
-in an outcome depends on time or chance.
+Each case is a function from a service to an outcome, which is plain data, to compare two services. Nothing in an
+outcome depends on time or chance.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ Outcome = dict[str, t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """Something OpenAI-compatible.
+    """An OpenAI-compatible service.
 
     Args:
         url: with scheme, host and port, without a path.
         key: a client's.
-        model: the name that is asked for.
+        model: the model name of the requests.
     """
 
     url: str
@@ -85,7 +85,7 @@ class Service:
     def raw(
         self, path: str, body: bytes | None = None, key: str | None = "", method: str | None = None
     ) -> tuple[int, t.Any]:
-        """Status and JSON of one request, without a client that would know better."""
+        """Status and JSON of one request, without a client library's handling."""
         request = urllib.request.Request(f"{self.url}{path}", data=body, method=method)
         request.add_header("Content-Type", "application/json")
         if key is not None:
@@ -104,10 +104,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 Case = t.Callable[[Service], Outcome]
 CASES: dict[str, Case] = {}
-#: Those that a stand-in for an engine can answer, too.
+#: Cases that a stand-in for an engine can answer, too.
 SIMPLE: set[str] = set()
 
-#: What comes of a case at a gateway where that differs: docs/clients.md gives the reasons.
+#: Different outcomes at a gateway: docs/clients.md gives the reasons.
 DIFFERENT: dict[str, Outcome] = {"completions_of_two_prompts_in_a_stream": {"indexes": [0]}}
 
 
@@ -122,7 +122,7 @@ def case(simple: bool = False) -> t.Callable[[Case], Case]:
 
 
 def outcome(service: Service, name: str) -> Outcome:
-    """What comes of a case. Errors that a client raises are outcomes as well."""
+    """The outcome of a case. Errors that a client raises are outcomes, too."""
     try:
         return CASES[name](service)
     except openai.APIStatusError as error:
@@ -249,7 +249,7 @@ def chat_with_logprobs(service: Service) -> Outcome:
 def chat_in_a_schema(service: Service) -> Outcome:
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
     answer = service.chat(response_format=wanted, max_tokens=32)
-    # The lab's model is so small that it may go on with blanks for ever.
+    # The lab's model is so small that it may generate spaces for ever.
     return {"begins": answer.choices[0].message.content.lstrip()[:1]}
 
 
@@ -272,7 +272,7 @@ def chat_with_a_tool_that_is_required(service: Service) -> Outcome:
 def _calls(service: Service, choice: t.Any) -> Outcome:
     answer = service.chat(tools=[TOOL], tool_choice=choice, max_tokens=64).choices[0]
     calls = answer.message.tool_calls or []
-    # The lab's model is so small that it may go on with blanks until its limit, and a call that is cut off is none.
+    # The lab's model is so small that it may generate spaces until its limit, and a truncated call is invalid.
     return {"names": [call.function.name for call in calls] or answer.finish_reason}
 
 
@@ -358,7 +358,7 @@ def a_slash_at_the_end(service: Service) -> Outcome:
     return {"status": status, "object": document.get("object")}
 
 
-# What is refused
+# Refused requests
 
 
 @case(simple=True)
@@ -472,7 +472,7 @@ def a_method_that_is_not_there(service: Service) -> Outcome:
     return _error(service.raw("/v1/chat/completions", method="GET"))
 
 
-# Other people's clients
+# Third-party clients
 
 
 @case(simple=True)
@@ -537,7 +537,7 @@ _ANSWER = {"object": "chat.completion", "model": True, "id": True, "text": ["Par
 _BAD = {"raised": "BadRequestError", "status": 400, "says": True}
 _MISSING = {"raised": "NotFoundError", "status": 404, "says": True}
 
-#: What comes of each case at an edge, and at a gateway but for DIFFERENT.
+#: The outcome of each case at an edge, and at a gateway except for DIFFERENT.
 EXPECTED: dict[str, Outcome] = {
     "chat": _ANSWER,
     "chat_with_newer_parameters": _ANSWER,
@@ -602,7 +602,7 @@ EXPECTED: dict[str, Outcome] = {
 
 
 def main() -> None:
-    """Compare the gateway of CLIENTS_URL, CLIENTS_KEY and CLIENTS_MODEL, before a stand-in, with what is expected."""
+    """Compare the gateway of CLIENTS_URL, CLIENTS_KEY and CLIENTS_MODEL, before a stand-in, with the expected ones."""
     service = Service(*(os.environ[f"CLIENTS_{name}"] for name in ("URL", "KEY", "MODEL")))
     found = {name: outcome(service, name) for name in CASES if name in SIMPLE}
     wrong = {name: one for name, one in found.items() if one != {**EXPECTED, **DIFFERENT}[name]}

@@ -1,4 +1,4 @@
-"""The fleet of the end-to-end test: a lab of its own, made by the very commands that the README gives."""
+"""The fleet of the end-to-end test: a lab of its own, created by the README's own commands."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.project import ROOT, Run, open_directly, run
 
 LAB = "e2e"
 HOSTS = ("inference-1", "inference-2")
-#: The search for secrets comes after the others, and looks at all that they have left; what follows has a lab of its
-#: own.
+#: The search for secrets comes after the others, and examines everything that they have left; the tests after it have
+#: their own lab.
 ORDER = (
     "test_converged",
     "test_fleet",
@@ -42,8 +42,8 @@ class Fleet:
     """Runs the project's commands on a lab.
 
     Args:
-        environment: the commands'; it names the lab.
-        inventory: the words that name it to Ansible, where it is not the one of ansible.cfg alone.
+        environment: of the commands; it names the lab.
+        inventory: Ansible's arguments, where the inventory is not the one of ansible.cfg alone.
     """
 
     def __init__(self, environment: dict[str, str], inventory: t.Sequence[str] = ()) -> None:
@@ -61,7 +61,7 @@ class Fleet:
         return self.run(sys.executable, "-m", "lab", *words)
 
     def on(self, host: str, command: str) -> str:
-        """What a command on a host prints."""
+        """The output of a command on a host."""
         done = self.lab("ssh", "--name", self.name, host, "--", command)
         assert done.code == 0, done.output
         return done.output.strip()
@@ -76,7 +76,7 @@ class Fleet:
         return {slot: found[slot]["key"] for slot in ("current", "pending", "previous") if found[slot]}
 
     def answers(self, key: str) -> list[int]:
-        """What each host says to a key."""
+        """Each host's answer to a key."""
         return [status(f"http://{self.address(host)}:8000/v1/models", key) for host in HOSTS]
 
     def address(self, host: str) -> str:
@@ -84,11 +84,11 @@ class Fleet:
         return str(lab.address(lab.host(host)))
 
     def health(self, host: str) -> str:
-        """The status of a host's /health, asked on the host."""
+        """The status of a host's /health, requested on the host."""
         return self.on(host, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true")
 
     def read_environment(self) -> None:
-        """Take over what `script/demo env` exports: the address, and the key that client demo has now."""
+        """Set the exports of `script/demo env`: the address, and client demo's current key."""
         exports = self.run("script/demo", "env")
         assert exports.code == 0, exports.output
         for line in exports.output.splitlines():
@@ -117,7 +117,7 @@ def status(url: str, key: str | None = None, body: bytes | None = None) -> int:
 
 @pytest.fixture(scope="session")
 def fleet() -> t.Iterator[Fleet]:
-    """The lab, bare; it goes when the tests end, whatever became of them."""
+    """The lab, bare; it is removed when the tests end, whatever their result."""
     environment = {
         **os.environ,
         "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}",
@@ -156,7 +156,7 @@ class StartTraffic(t.Protocol):
 
 @pytest.fixture
 def traffic(demo: Run, fleet: Fleet, tmp_path: Path) -> t.Iterator[StartTraffic]:
-    """Starts clients; those that still run at the end of the test end with it."""
+    """Starts clients; those that are still running at the end of the test are stopped."""
     started: list[Traffic] = []
 
     def start(streams: int = 20, requests_per_second: float = 10, key: str = "") -> Traffic:

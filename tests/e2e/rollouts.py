@@ -1,4 +1,4 @@
-"""Clients that never repeat a request, and runs of a playbook that can be watched and killed."""
+"""Clients that never retry a request, and runs of a playbook that can be watched and killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 900.0
 
 
 class Traffic:
-    """The project's own traffic driver, through the lab's balancer, from when it is made until it is stopped."""
+    """The project's own traffic driver, through the lab's balancer, from its creation until it is stopped."""
 
     def __init__(
         self, environment: t.Mapping[str, str], output: Path, streams: int, requests_per_second: float, key: str = ""
@@ -48,7 +48,7 @@ class Traffic:
 
 
 def nothing_was_lost(report: dict[str, t.Any]) -> bool:
-    """Whether the clients had whole answers only, and had some."""
+    """Whether the clients had only complete answers, and some."""
     print(json.dumps({name: value for name, value in report.items() if name != "seconds"}, indent=1))
     assert report["requests"]["ok"] > 0
     assert report["streams"]["whole"] > 0
@@ -56,12 +56,12 @@ def nothing_was_lost(report: dict[str, t.Any]) -> bool:
 
 
 class Playbook:
-    """A playbook that runs beside the test.
+    """A playbook that runs in parallel with the test.
 
     Args:
-        environment: the command's; it names the lab.
+        environment: of the command; it names the lab.
         place: for its output.
-        words: those of ansible-playbook.
+        words: ansible-playbook's arguments.
     """
 
     def __init__(self, environment: t.Mapping[str, str], place: Path, *words: str) -> None:
@@ -78,7 +78,7 @@ class Playbook:
             )
 
     def wait_until(self, condition: t.Callable[[], t.Any], what: str) -> t.Any:
-        """What the condition gives, once it gives something; meanwhile the playbook has to run."""
+        """The condition's result, once it has one; meanwhile the playbook must be running."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             found = condition()
@@ -89,11 +89,11 @@ class Playbook:
         raise AssertionError(f"no {what} within {PATIENCE} s:\n{self.output}")
 
     def wait_for_task(self, name: str) -> None:
-        """Wait until a task of this name begins."""
+        """Wait until a task with this name begins."""
         self.wait_until(lambda: f"TASK [{name}]" in self.output, f"task {name}")
 
     def kill(self) -> None:
-        """What becomes of a controller whose machine fails: it and all that it has started end at once."""
+        """Simulate a failure of the controller's machine: it and all its children end at once."""
         for pid in (self._process.pid, *_descendants(self._process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -125,7 +125,7 @@ class Rollout(Playbook):
         return list(self._records.glob(f"*/{journal.NAME}"))
 
     def events(self) -> list[dict[str, t.Any]]:
-        """What this run has written into a journal so far."""
+        """The events of this run in a journal so far."""
         for path in self._journals():
             offset = self._before.get(path, 0)
             if journal.size(str(path)) > offset:

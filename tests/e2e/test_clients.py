@@ -1,4 +1,4 @@
-"""What clients ask of a host's edge, as their own libraries do. test_gateway asks the gateways the same."""
+"""Common client libraries at a host's edge. test_gateway has the same for the gateways."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.project import MODEL, ROOT, Run
 def test_an_edge_answers_as_expected(demo: Run, fleet: Fleet, name: str) -> None:
     host = f"http://{fleet.address('inference-1')}:8000"
     found = clients.outcome(clients.Service(host, fleet.environment["OPENAI_API_KEY"], MODEL), name)
-    # Which model calls tools, and how, is its family's; both sides have to agree on it all the same.
+    # Which models call tools, and how, depends on their family; both sides must still agree on it.
     if name in clients.EXPECTED:
         assert found == clients.EXPECTED[name]
 

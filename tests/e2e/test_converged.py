@@ -1,4 +1,4 @@
-"""A converged host: taken over as it is from an earlier version, left alone, and repaired where somebody changed it."""
+"""A converged host: upgraded unchanged from an earlier version, left alone, and repaired after a manual change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ admin.connect("/run/haproxy/admin.sock")
 admin.sendall(b"clear map /etc/haproxy/maps/keys.map\\n")
 admin.recv(9)
 """
-#: What somebody does on a host, and what the look says of it. All of it at once; the engine goes on.
+#: Manual changes on a host, and the reasons that the look reports. All of them at once; the engine keeps running.
 DRIFT = (
     ("echo '# by hand' >> /etc/haproxy/haproxy.cfg", "file /etc/haproxy/haproxy.cfg: sha256:"),
     ("chmod 0666 /etc/haproxy/key_usage.py", "file /etc/haproxy/key_usage.py: 0666, was 0"),
@@ -42,7 +42,7 @@ DRIFT = (
 
 
 class Checkout:
-    """The project as it was, whose commands run from its own directory."""
+    """The project at an earlier commit, whose commands run from its own directory."""
 
     def __init__(self, commit: str, place: Path) -> None:
         self._place = place
@@ -82,7 +82,7 @@ def clients(lab: StandinLab) -> dict[str, t.Any]:
 
 
 def answers(lab: StandinLab) -> list[int]:
-    """What the host says to each client's key, and to one of nobody's."""
+    """The host's answer to each client's key, and to an unknown key."""
     made = state.require(lab.name)
     url = f"http://{made.address(made.host(HOST))}:8000/v1/models"
     keys = [client["current"]["key"] for client in clients(lab).values()]

@@ -1,6 +1,6 @@
-"""The fleet goes from vLLM to SGLang and back under load, runs both on one host, and SGLang's processes are killed.
+"""The fleet switches from vLLM to SGLang and back under load, runs both on one host, and loses SGLang's processes.
 
-The first test is the way there; the one back ends with a host on each engine.
+The first test switches; the switch back ends with a host on each engine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOTH = '{"fleet_instances": [{"engine": "vllm"}, {"engine": "sglang", "port": 80
 
 
 def at(fleet: Fleet, host: str, port: int = 8000) -> openai.OpenAI:
-    """A client that talks to one host, and to none else."""
+    """A client of one host and no other."""
     return openai.OpenAI(
         base_url=f"http://{fleet.address(host)}:{port}/v1", api_key=fleet.environment["OPENAI_API_KEY"], max_retries=0
     )
@@ -39,7 +39,7 @@ def question_about(colour: str) -> list[dict[str, t.Any]]:
 
 
 def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
-    """Wait until these hosts' /health says this."""
+    """Wait until these hosts' /health returns this."""
     deadline = time.monotonic() + 300
     while {host: fleet.health(host) for host in health} != dict(health):
         assert time.monotonic() < deadline, f"/health never became {health}"
@@ -135,7 +135,7 @@ def test_sglangs_killed_processes_come_back_by_themselves(fleet: Fleet) -> None:
 def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
-    """On one host, so that both engines serve behind one address; what follows has such a fleet."""
+    """On one host, so that both engines serve behind one address; later tests use such a fleet."""
     clients = traffic(streams=3, requests_per_second=5)
     done = Rollout(fleet.environment, tmp_path, "site.yml", "-l", "inference-1", "-e", "engine=vllm").wait()
     assert done.code == 0
@@ -144,7 +144,7 @@ def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     assert fleet.process("inference-2", SGLANG) != "0"
     assert not INSTALLED.search(done.output)
     assert ask(fleet.client) == "Paris"
-    # Both engines have had this model, and it was fetched once.
+    # Both engines use this model, which was fetched once.
     assert [fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") for host in HOSTS] == ["1", "1"]
 
 
@@ -201,7 +201,7 @@ def test_both_engines_answer_on_one_host(demo: Run, fleet: Fleet) -> None:
 
 @pytest.mark.long
 def test_two_hosts_are_one_instance_that_fails_and_comes_back_as_one(demo: Run, fleet: Fleet) -> None:
-    """Each layer is shared by both, which is what vLLM's CPU build can do: its pipeline stages fail at a request."""
+    """Each layer is split over both hosts, which vLLM's CPU build can do: its pipeline stages fail at a request."""
     over_both = {
         "fleet_instances": [{"nodes": list(HOSTS)}],
         "fleet_node_network": SUBNET,

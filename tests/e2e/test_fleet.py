@@ -1,5 +1,4 @@
-"""From bare hosts to answers, and what happens when things go wrong. The order is the story: each test leaves the fleet
-serving."""
+"""From bare hosts to answers, and failures. The order matters: each test leaves the fleet serving."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ QUESTION = "What is the capital of France? Answer with one word."
 
 
 def square(colour: str) -> str:
-    """A picture of a square, as an OpenAI client sends it."""
+    """A picture of a square in an OpenAI client's form."""
     picture = Image.new("RGB", (64, 64), "white")
     ImageDraw.Draw(picture).rectangle((16, 16, 47, 47), fill=colour)
     buffer = io.BytesIO()
@@ -39,7 +38,7 @@ def ask(client: openai.OpenAI, content: t.Any = QUESTION, model: str = MODEL) ->
 
 
 def ask_in_a_stream(client: openai.OpenAI) -> str:
-    """The answer to QUESTION in a stream that says what it took and why it ended."""
+    """The answer to QUESTION in a stream with usage and finish reason."""
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
@@ -51,7 +50,7 @@ def ask_in_a_stream(client: openai.OpenAI) -> str:
     )
     assert any(chunk.usage for chunk in chunks)
     choices = [choice for chunk in chunks for choice in chunk.choices]
-    # LiteLLM tells the usage beside a choice that says nothing.
+    # LiteLLM sends the usage beside a choice without content.
     assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["stop"]
     return "".join(choice.delta.content or "" for choice in choices).strip().rstrip(".")
 
@@ -231,14 +230,14 @@ def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
         "inference-2", f"printf 'ENGINE_API_KEY_NEXT=sk-{'n' * 43}\\nENGINE_API_KEY_NEXT_KNOWN_BY=\\n' >> {key_file}"
     )
     fleet.on("inference-2", f"kill -9 {before}")
-    # The edge takes some seconds to notice; only then does its health mean the new process.
+    # The edge takes some seconds to notice; only then does its health describe the new process.
     for wanted in ("503", "200"):
         deadline = time.monotonic() + 240
         while fleet.health("inference-2") != wanted:
             assert time.monotonic() < deadline, f"/health never became {wanted}"
             time.sleep(0.5)
     assert fleet.process("inference-2") not in (before, "0")
-    # It takes the edge's key and the next one, so that the edge could change over now.
+    # It accepts the edge's key and the next one, so the edge could switch now.
     codes = fleet.on(
         "inference-2",
         f"for key in $(sed -n 's/^ENGINE_API_KEY[A-Z_]*=sk-/sk-/p' {key_file}) sk-wrong; do curl -s -o /dev/null -w "

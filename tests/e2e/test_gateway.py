@@ -1,5 +1,5 @@
 """Through two gateways to the real engines, with OpenAI's own client. They join the fleet that the other tests have
-left, as they would join one that serves."""
+left, as they would join a serving one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 GATEWAYS = ("gateway-1", "gateway-2")
 STORE = "store-1"
-#: What the gateways enforce, and what tokens cost, so that a budget can be spent.
+#: Limits that the gateways enforce, and prices of tokens, so that a budget can be spent.
 VARIABLES = {
     "fleet_clients": [
         {"name": "gate"},
@@ -123,7 +123,7 @@ def test_a_gateway_answers_as_an_edge_does(gateways: Gateways, name: str) -> Non
 
 
 def asked(gateways: Gateways, name: str, times: int) -> tuple[list[str], list[openai.RateLimitError]]:
-    """What a client gets that asks the gateways in turns: answers, and refusals in their place."""
+    """The results of a client that uses the gateways in turns: answers, and refusals in their place."""
     answers, refusals = [], []
     for number in range(times):
         try:
@@ -153,7 +153,7 @@ def test_a_budget_holds_for_all_gateways_together(gateways: Gateways) -> None:
 def test_a_budget_holds_for_requests_at_once(gateways: Gateways) -> None:
     with concurrent.futures.ThreadPoolExecutor(15) as pool:
         answers = [one for two in pool.map(lambda _: asked(gateways, "hasty", 2)[0], range(15)) for one in two]
-    # One after another as many of them pass as above.
+    # Sequentially, as many of them pass as above.
     assert 1 <= answers.count("Paris") <= 4, answers
 
 

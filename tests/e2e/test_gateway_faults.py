@@ -1,4 +1,4 @@
-"""What goes wrong behind gateways and with them, under load, with the stand-in for the engines."""
+"""Faults behind gateways and in them, under load, with the stand-in for the engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lab() -> t.Iterator[GatewayLab]:
 def test_no_request_is_lost(lab: GatewayLab, tmp_path: Path, fault: Fault) -> None:
     before = lab.answered(HOST)
     seen = suffer(lab, fault, tmp_path, (STREAMS, REQUESTS_PER_SECOND), (LASTS, AFTER))
-    # The host of the fault had its share: else nothing was shown.
+    # The host of the fault had its share: otherwise the test would show nothing.
     assert lab.answered(HOST) > before
     assert seen.requests > 50
     assert seen.failed == 0, seen
@@ -62,7 +62,7 @@ def test_one_host_that_fails_is_told_as_it_fails(lab: GatewayLab) -> None:
 
 
 def _share(lab: GatewayLab, gateway: str, requests: int) -> list[int]:
-    """How many of so many requests each host gets."""
+    """The number of requests that each host gets."""
     before = [lab.answered(host) for host in lab.hosts]
     for _ in range(requests):
         lab.ask_once(lab.url(gateway))
@@ -71,7 +71,7 @@ def _share(lab: GatewayLab, gateway: str, requests: int) -> list[int]:
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"dies_on": "long_prompt"}], ids=["fails", "dies"])
 def test_a_request_that_ends_engines_meets_two_of_them(lab: GatewayLab, fault: dict[str, t.Any]) -> None:
-    # What the test before had stopped is up, and the gateway knows.
+    # The unit that the previous test stopped is up, and the gateway knows.
     healthy = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true"
     lab.eventually(lambda: all(lab.on(host, healthy) == "200" for host in lab.hosts))
     lab.eventually(lambda: all(_share(lab, GATEWAYS[0], 4)))
@@ -96,7 +96,7 @@ def test_a_gateways_host_is_lost_and_the_other_goes_on(lab: GatewayLab, tmp_path
     clients = lab.traffic(lab.url(GATEWAYS[1]), tmp_path / "other.json", 2, 5)
     lab.lab("stop", GATEWAYS[0], "--crash")
     try:
-        # What stands for an ALB notices by its health check.
+        # The stand-in for an ALB notices by its health check.
         lab.eventually(lambda: all(lab.ask_once(lab.balanced)[0] == 200 for _ in range(4)))
     finally:
         lab.lab("start", GATEWAYS[0])

@@ -1,4 +1,4 @@
-"""A rotation of keys under load, and twice at once."""
+"""Key rotations under load, and two at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_clients_change_over_under_load_and_notice_nothing(fleet: Fleet, traffic
     assert begun.code == 0, begun.output
     new = fleet.keys()["current"]
     assert new != old == fleet.keys()["previous"]
-    # Half of the clients change over; meanwhile the others' key and the new one are told to the edges once more.
+    # Half of the clients rotate; meanwhile the edges are updated once more with the others' keys and the new one.
     assert nothing_was_lost(second.stop())
     second = traffic(streams=2, requests_per_second=25, key=new)
     other = fleet.playbook(ROTATE, "-e", "client=gate")

@@ -1,5 +1,5 @@
-"""The controller is killed at each step of what it does, and nobody notices. With the stand-in for the engines: it is
-not they that are killed here, and each of theirs would take half a minute to start."""
+"""Kills the controller at each step, without a failed request. Uses the stand-in for the engines: they are not killed
+here, and a real one would take half a minute to start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fakes.standin.lab import StandinLab, inventories
 
 pytestmark = pytest.mark.long
 
-# The last one only writes down what was proved: too short to be met.
+# The last one only records the result: too short to be hit.
 STEPS = [step.name for step in steps.STEPS[:-1]]
 
 
@@ -59,7 +59,7 @@ def test_a_controller_that_is_killed_at_any_step_locks_nobody_out(fleet: Fleet, 
     before_all = "Validating|Look whether|Look from which|Keep other"
     steps = [task for task in dict.fromkeys(tasks) if not re.search(before_all, task)]
     assert len(steps) > 12
-    # The gate's client is not rotated: whoever does not take part never sees a refusal.
+    # The gate's client is not rotated: a client that is not rotated never sees a refusal.
     clients = Traffic(fleet.environment, tmp_path / "traffic.json", 1, 5, fleet.keys("gate")["current"])
     for step in steps:
         before = fleet.keys()["current"]

@@ -1,6 +1,6 @@
-"""Rollouts that lose nothing: whatever happens to them, clients that never repeat a request have their answers.
+"""Rollouts without a lost request: whatever happens to them, clients that never retry get their answers.
 
-Each test leaves both hosts serving. The walk itself is shown without these: by the switch of the engine (test_engines),
+Each test leaves both hosts serving. The walk itself is tested elsewhere: by the switch of the engine (test_engines),
 and with the stand-in by Molecule's scenario rolling_restart."""
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: S
 def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     clients = traffic(streams=4, requests_per_second=5)
-    # Beyond this machine the hosts reach nothing now: no package index, no model hub.
+    # The hosts reach nothing outside this machine now: no package index, no model hub.
     FORWARDING.write_text("0", encoding="ascii")
     try:
         done = Rollout(fleet.environment, tmp_path, "playbooks/rollback.yml").wait()
@@ -65,7 +65,7 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     assert all(old != new for old, new in zip(before, releases(fleet), strict=True))
     again = fleet.playbook("playbooks/rollback.yml")
     assert "has no earlier good release" in again.text
-    # The variables say the same as the release that is back, so there is nothing left to do.
+    # The variables match the restored release, so there is nothing left to do.
     converged = fleet.playbook("site.yml", "-e", "engine=vllm")
     assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
 

@@ -1,4 +1,4 @@
-"""After everything that the other tests did: no key is anywhere, and one that is would be found."""
+"""After all other tests: no key is left anywhere, and a leaked one would be found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ CHECK = "playbooks/check_secrets.yml"
 ROTATE = "playbooks/rotate_keys.yml"
 HOST = "inference-1"
 
-#: Commands that leave a key in a place of each kind, a pattern for its line in the report, and what removes it again.
+#: Commands that leak a key in a place of each kind, a pattern for its line in the report, and the command that removes
+#: it.
 LEAKS = {
     "a file that everybody can read": (
         "echo export OPENAI_API_KEY={key} > /etc/profile.d/leak.sh; chmod 644 /etc/profile.d/leak.sh",

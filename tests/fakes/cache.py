@@ -1,7 +1,7 @@
-"""A gateway with a cache, in front of one server: what it has an answer for it does not ask again.
+"""A gateway with a cache, in front of one server: it answers a repeated request from the cache.
 
-Its key is the whole request, or with ``careless`` only what a person would call the question, so that one client
-gets the answer of another. Standard library only.
+Its key is the whole request, or with ``careless`` only the conversation, so that one client gets another's answer.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class FakeCache:
 
     Args:
         upstream: URL of the server.
-        key: the key that it takes, and shows upstream; it looks at keys itself, as gateways do.
+        key: the key that it accepts, and sends upstream; it checks keys itself, as gateways do.
         careless: whether its key leaves out the first word of a question, and all parameters but ``stream``.
-        marks: whether a hit says so, as LiteLLM does.
+        marks: whether a cached answer is marked, as by LiteLLM.
         aged: seconds by which the answers in it are older than they are.
 
     Attributes:
-        hits: how many answers came out of the cache.
+        hits: the number of cached answers.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FakeCache:
         return json.dumps([path, asked, body.get("stream")])
 
     def ask(self, method: str, path: str, body: bytes | None) -> tuple[int, str, bytes]:
-        """What the server says: status, kind and body; 502 where it says nothing."""
+        """The server's answer: status, kind and body; 502 where there is none."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         connection = http.client.HTTPConnection(str(self.upstream.hostname), self.upstream.port, timeout=10)
         try:
@@ -76,7 +76,7 @@ class FakeCache:
             connection.close()
 
     def older(self, body: bytes) -> bytes:
-        """An answer as if it had been made earlier."""
+        """An answer as if it had been generated earlier."""
         if not self.aged:
             return body
         document = json.loads(body)

@@ -305,7 +305,7 @@ class FakeEngine:
         """A place among the requests that run, once there is one.
 
         Args:
-            gone: whether nobody waits for the answer any more.
+            gone: whether the client has gone away.
 
         Yields:
             False where there is none: the queue is full, or the client has gone.

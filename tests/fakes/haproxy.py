@@ -1,4 +1,4 @@
-"""A stand-in for HAProxy's sockets: the commands that the modules send, answered as HAProxy 2.6 does."""
+"""A stand-in for HAProxy's sockets: the modules' commands, answered as by HAProxy 2.6."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SESSION = (
 
 
 class FakeWorker:
-    """What one process knows."""
+    """The state of one process."""
 
     def __init__(
         self, maps: dict[str, list[tuple[str, str]]] | None = None, description: str = "0123abcd clients=2"

@@ -4,10 +4,10 @@
 #   tests/gpu/verify.sh COUNT NAME MEMORY_MIB        for example: tests/gpu/verify.sh 1 H200 143771
 #
 # Needs python3 >= 3.9 and the package ansible-core somewhere: installed, in .venv, or in the directory ANSIBLE_SITE
-# (only its folder "ansible" is used). Run it as root on an idle machine. It changes nothing but for the last step, in
-# which a process of its own holds 1 GiB on GPU 0 for a few seconds.
-#
-# Ends with 0 when every step had the verdict that it should have; the steps are on stderr.
+# Needs python3 >= 3.9 and the package ansible-core: installed, in .venv, or in the directory ANSIBLE_SITE (only its
+# folder "ansible" is used). Run it as root on an idle machine. It changes nothing except in the last step, in which its
+# own process holds 1 GiB on GPU 0 for a few seconds.
+# Exits with 0 when every step had the expected verdict; the steps are on stderr.
 set -eu
 
 cd "$(dirname "$0")/../.."
@@ -21,7 +21,7 @@ export PYTHONPATH="$collections:${ANSIBLE_SITE:-$1}" PYTHONDONTWRITEBYTECODE=1
 expected="\"expected_count\": $count, \"expected_name\": \"$name\", \"expected_memory\": $memory"
 failures=0
 
-# step NAME VERDICT CHECK ARGUMENTS: CHECK has to be among the reasons, "-" is any; "a|b" is a or b.
+# step NAME VERDICT CHECK ARGUMENTS: CHECK must be among the reasons, "-" is any; "a|b" is a or b.
 step() {
     result=$(echo "{\"ANSIBLE_MODULE_ARGS\": {$4}}" |
         python3 -m ansible_collections.inference.fleet.plugins.modules.gpu_info | tail -n 1) || true

@@ -1,4 +1,4 @@
-"""An EC2 API with a fleet as they grow in real life, and ansible-inventory asked about it."""
+"""An EC2 API with a fleet as in real life, and ansible-inventory on it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def api(server: Api) -> Api:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What ansible-inventory said."""
+    """ansible-inventory's output."""
 
     status: int
     output: str
@@ -114,7 +114,7 @@ class Answer:
 
 
 def environment(url: str) -> dict[str, str]:
-    """A shell in which both inventories ask the API at ``url``, and nothing of this machine's AWS settings counts."""
+    """A shell in which both inventories use the API at ``url``, and this machine's AWS settings are ignored."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ANSIBLE_", "LAB_"))}
     return {
         **kept,

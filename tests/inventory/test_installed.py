@@ -1,4 +1,4 @@
-"""The collection from an artifact, in a directory of the user's own, without the checkout."""
+"""The collection from an artifact, in the user's own directory, without the checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests import installed
 from tests.inventory.conftest import REGION, ROOT, Answer, Api, run_in
 
 NO_API = "http://127.0.0.1:9"
-#: Hosts that nothing answers for.
+#: Unreachable hosts.
 GONE = {f"gpu-{index}": {"ansible_host": "127.0.0.1", "ansible_port": 1} for index in (1, 2)}
 
 

@@ -1,4 +1,4 @@
-"""The inventories, asked through the plugin that production uses."""
+"""The inventories, through production's plugin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def role(value: str, name: str, **tags: str) -> dict[str, str]:
 
 
 def seed(api: Api) -> dict[str, str]:
-    """A fleet with what fleets have: sizes, missing tags, stopped machines, and machines that are none of ours."""
+    """A realistic fleet: sizes, missing tags, stopped machines, and machines that are not ours."""
     ids = {
         "llm-canary-1": api.launch("g6e.xlarge", role("inference", "llm-canary-1", ring="canary")),
         "llm-a-1": api.launch("g6e.12xlarge", role("inference", "llm-a-1", ring="stable", engine="sglang")),
@@ -59,12 +59,12 @@ def seed(api: Api) -> dict[str, str]:
 
 
 def plain(value: t.Any) -> t.Any:
-    """What comes from the API is marked by Ansible as text that must not be taken for a template."""
+    """Ansible marks data from the API as text that must not be rendered as a template."""
     return value["__ansible_unsafe"] if isinstance(value, dict) else value
 
 
 def essence(inventory: dict[str, t.Any], nameless: str) -> dict[str, t.Any]:
-    """Groups with their hosts, and the variables that the fleet's roles read; what an instance is named by is fixed."""
+    """Groups with their hosts, and the variables that the fleet's roles read; an instance's name is fixed."""
 
     def named(host: str) -> str:
         return "i-nameless" if host == nameless else host
@@ -228,7 +228,7 @@ def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
     api.launch("g6e.xlarge", role("inference", "llm"))
     old = api.launch("g6e.xlarge", role("inference", "old"))
     api.client().stop_instances(InstanceIds=[old])
-    # No host answers here.
+    # Every host is unreachable here.
     unreachable = "ansible_ssh_common_args='-o ProxyCommand=false'"
     answer = run(
         "ansible-playbook",
@@ -241,7 +241,7 @@ def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
 
 
 def test_the_variables_that_are_shipped_are_valid(api: Api, tmp_path: Path) -> None:
-    # What a lab tells Ansible, as lab/settings.py writes it.
+    # The Ansible variables of a lab, as lab/settings.py writes them.
     variables = {"engine_pip_environment": {}, "fleet_url": "http://127.0.0.1:8080/v1"}
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "vars.json").write_text(json.dumps(variables))

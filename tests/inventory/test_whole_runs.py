@@ -1,4 +1,4 @@
-"""Every playbook as a person would half run it."""
+"""Partial runs of every playbook, as a user might start them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(*words: str, **variables: str) -> Answer:
 
 
 def refused(answer: Answer) -> str:
-    """What Ansible said when it did nothing."""
+    """Ansible's message when it did nothing."""
     assert answer.status != 0, answer.output
     assert "PLAY [" not in answer.output
     return " ".join(answer.said.split())

@@ -13,9 +13,9 @@ from tests.matrix import environments
 from tests.matrix.cells import CELLS, TARGETS, Cell, choose
 from tests.project import ROOT
 
-#: What runs on hosts, with its tests.
+#: Code that runs on hosts, with its tests.
 HOST_TESTS = ("tests/unit/plugins/module_utils", "tests/unit/plugins/modules", "tests/unit/engine", "tests/unit/edge")
-#: Of these, what needs boto3: key stores are used on the controller.
+#: The part of it that needs boto3: key stores are used on the controller.
 CONTROLLER_TESTS = ("test_api_key_errors.py", "test_secrets_manager.py", "test_store_aws.py", "test_store_server.py")
 
 #: ruff and mypy do what pylint would. Its settings there forbid the name `_`, and subprocess outside of modules.
@@ -23,7 +23,7 @@ SKIPPED = ("--skip-test", "pylint")
 
 
 def environment(*directories: Path, **more: str) -> dict[str, str]:
-    """A shell in which these directories' programs come first, and no setting of Ansible's counts."""
+    """A shell in which these directories' programs come first, without Ansible's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
     return {**kept, "PATH": os.pathsep.join([*map(str, directories), os.environ["PATH"]]), **more}
 
@@ -38,7 +38,7 @@ def check_core(cell: Cell, programs: Path, reports: Path) -> None:
 
 
 def check_target(cell: Cell, programs: Path, reports: Path) -> None:
-    """Unit tests of what runs on hosts, with this Python."""
+    """Unit tests of the code for hosts, with this Python."""
     ignored = [f"--ignore-glob=**/{name}" for name in CONTROLLER_TESTS]
     pytest(programs, reports / f"{cell.name}.xml", *ignored, *HOST_TESTS)
 

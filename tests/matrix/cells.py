@@ -1,4 +1,4 @@
-"""What is supported. The workflow in .github runs the same cells, and a unit test compares them."""
+"""The supported versions. The workflow in .github runs the same cells, and a unit test compares them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import dataclasses
 
 #: Versions of ansible-core. The oldest is what meta/runtime.yml requires.
 CORES = ("2.19", "2.20", "2.21")
-#: The controller's Python, which all of these versions run with.
+#: The controller's Python, which runs all of these versions.
 CONTROLLER = "3.12"
-#: Pythons of hosts. The oldest is what ruff checks the syntax for.
+#: Pythons of hosts. The oldest is the one that ruff checks the syntax for.
 TARGETS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
@@ -41,7 +41,7 @@ CELLS = (*(Cell("core", version) for version in CORES), *(Cell("target", version
 
 
 def choose(names: list[str]) -> list[Cell]:
-    """The cells of these names; all without any.
+    """The cells with these names; all by default.
 
     Raises:
         ValueError: there is no such cell.

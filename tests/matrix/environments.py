@@ -1,4 +1,4 @@
-"""Where a cell runs: its Python, its packages, and the collection as ansible-test wants it."""
+"""The environment of a cell: its Python, its packages, and the collection as ansible-test needs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.project import ROOT
 PLACE = ROOT / ".cache" / "matrix"
 UV = ROOT / ".venv" / "bin" / "uv"
 
-#: In place of get-pip.py, which ansible-test would download from a server that is no package index.
+#: In place of get-pip.py, which ansible-test would download from a server other than a package index.
 GET_PIP = '''\
 """Install pip from the package index, with the one that comes with Python."""
 import ensurepip
@@ -32,11 +32,11 @@ sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", *words]))
 
 
 class Missing(Exception):
-    """This machine does not have what a cell needs."""
+    """This machine lacks what a cell needs."""
 
 
 def python_candidates(version: str) -> t.Iterator[Path]:
-    """Where this machine may have a Python."""
+    """The candidates for a Python on this machine."""
     on_path = shutil.which(f"python{version}")
     if on_path:
         yield Path(on_path)
@@ -45,7 +45,7 @@ def python_candidates(version: str) -> t.Iterator[Path]:
 
 
 def runs(python: Path, version: str) -> bool:
-    """Whether it is this version; a shim of pyenv may be there and run nothing."""
+    """Whether it is this version; a pyenv shim may exist without running."""
     program = "import sys; print('%d.%d' % sys.version_info[:2])"
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
     return done.stdout.strip() == version
@@ -71,7 +71,7 @@ def find_python(version: str) -> Path:
 
 
 def prepare(cell: Cell) -> Path:
-    """Make the cell's environment, and say where its programs are."""
+    """Create the cell's environment, and return the directories of its programs."""
     place = PLACE / cell.name
     python = place / "bin" / "python"
     if not (python.exists() and runs(python, cell.python)):
@@ -79,7 +79,7 @@ def prepare(cell: Cell) -> Path:
         subprocess.run([UV, "venv", "--quiet", "--clear", "--python", found, place], check=True)
     locks = [ROOT / "requirements" / name for name in cell.locks]
     subprocess.run([UV, "pip", "sync", "--quiet", "--require-hashes", "--python", python, *locks], check=True)
-    # What comes with the controller's package `ansible`, or, for hosts, the part of Ansible that is sent to them.
+    # The collections of the controller's package `ansible`, or, for hosts, the part of Ansible that is sent to them.
     add_to_path(python, link_collections() if cell.kind == "core" else link_module_utils())
     return place / "bin"
 
@@ -117,7 +117,7 @@ def link(path: Path, target: Path) -> None:
 
 
 def copy_collection() -> Path:
-    """The files of the checkout in a repository of their own: ansible-test follows links and asks git for files."""
+    """The files of the checkout in a separate repository: ansible-test follows links and gets the files from git."""
     root = PLACE / "sanity"
     fleet = root / "ansible_collections" / "inference" / "fleet"
     shutil.rmtree(root, ignore_errors=True)
@@ -139,7 +139,7 @@ def copy_collection() -> Path:
 
 
 def link_pythons(versions: t.Iterable[str]) -> Path:
-    """The Pythons under their names: what ansible-test finds on PATH may be a shim of pyenv that runs nothing."""
+    """The Pythons under their names: on PATH ansible-test may find a pyenv shim that does not run."""
     directory = PLACE / "pythons"
     directory.mkdir(parents=True, exist_ok=True)
     for version in versions:

@@ -1,4 +1,4 @@
-"""What every unit test shares."""
+"""Fixtures of all unit tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunModule(t.Protocol):
 
 @pytest.fixture
 def run_module(capfd: pytest.CaptureFixture[str]) -> RunModule:
-    """Run a module of this collection in this process, as Ansible would, and give its JSON result."""
+    """Run a module of this collection in this process, as Ansible would, and return its JSON result."""
 
     def run(name: str, args: dict[str, t.Any], *, check: bool = False, diff: bool = False) -> Result:
         module = importlib.import_module(f"ansible_collections.inference.fleet.plugins.modules.{name}")

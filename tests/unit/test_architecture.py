@@ -1,4 +1,4 @@
-"""The folders of the plugins: described where docs/architecture.md says so, and free of cycles."""
+"""The folders of the plugins: documented in docs/architecture.md, and free of cycles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments that roles get from what fleet_facts worked out."""
+"""The arguments of roles from the result of fleet_facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines' names stand in their own modules and roles: elsewhere nothing depends on which engine it is."""
+"""Engines' names appear only in their own modules and roles: nothing else depends on the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, GATEWAY, KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What is documentation of a module, whose examples name an engine.
+#: The documentation of a module, whose examples name an engine.
 DOCUMENTATION = ("DOCUMENTATION", "EXAMPLES", "RETURN")
 
 #: Files that name an engine or what gateways run, each with the reason. Patterns are of fnmatch.
@@ -57,7 +57,7 @@ def searched() -> t.Iterator[Path]:
 
 
 def lines_with(pattern: re.Pattern[str], path: Path) -> list[str]:
-    """The lines of a file that name one, without a module's documentation."""
+    """The lines of a file that match, without a module's documentation."""
     text = path.read_text()
     skipped: set[int] = set()
     if path.suffix == ".py":
@@ -92,7 +92,7 @@ def test_every_exception_is_needed(pattern: str) -> None:
 
 
 def test_nothing_compares_an_engines_name() -> None:
-    """A name may be looked up, and told from the gateways' kind; it decides nothing else."""
+    """A name may be used for a look-up, or to recognise a gateway's kind; it decides nothing else."""
     compared = []
     for path in searched():
         if path.suffix != ".py":

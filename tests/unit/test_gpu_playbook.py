@@ -1,4 +1,4 @@
-"""playbooks/verify_gpu.yml as a person runs it, on hosts that are this machine, and one that cannot be reached."""
+"""playbooks/verify_gpu.yml as a user runs it, on hosts that are this machine, and an unreachable one."""
 
 from __future__ import annotations
 

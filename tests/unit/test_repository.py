@@ -1,4 +1,4 @@
-"""What must agree between files of this repository."""
+"""Consistency between files of this repository."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_defaults_and_argument_specs_agree(role: str) -> None:
             assert option.get("description"), f"{role}/{entry}: {name} has no description"
             if not option.get("required"):
                 assert name in defaults, f"{role}/{entry}: {name} is in argument_specs but not in defaults"
-                # A template can be the documented default of a text only: antsibull-docs converts the others.
+                # A template can be the documented default only of a string: antsibull-docs converts the others.
                 is_template = "{{" in str(defaults[name])
                 if is_template and option["type"] in ("bool", "dict", "float", "int"):
                     assert "default" not in option, f"{role}/{entry}: {name} has a template for a default"
@@ -66,7 +66,7 @@ def test_every_entry_point_has_a_spec(role: str) -> None:
 
 
 def scenarios() -> t.Iterator[str]:
-    """What each molecule scenario converges: its own text, and that of the playbooks that it runs."""
+    """The content of each molecule scenario: its own text, and that of its playbooks."""
     for path in ROOT.glob("molecule/*/converge.yml"):
         text = path.read_text()
         if "site.yml" in text:
@@ -86,7 +86,7 @@ def test_the_action_group_lists_every_module() -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_has_a_unit_test(module: str) -> None:
-    """Where the module is the documentation of an action plugin, that of the action."""
+    """Where the module documents an action plugin, that of the action."""
     assert any((ROOT / f"tests/unit/plugins/{kind}/test_{module}.py").exists() for kind in ("modules", "action"))
 
 
@@ -101,7 +101,7 @@ def test_modules_on_hosts_use_the_standard_library_only() -> None:
                 ours = name.startswith(("ansible.module_utils", "ansible_collections.inference.fleet."))
                 if not ours and name.split(".")[0] not in sys.stdlib_module_names:
                     foreign.add(f"{path.name}: {name}")
-    # What needs a database runs with the Python of LiteLLM's runtime.
+    # Code that needs a database runs with the Python of LiteLLM's runtime.
     assert foreign == {"postgresql.py: psycopg"}
 
 
@@ -152,7 +152,7 @@ def test_links_between_pages_lead_to_files_and_headings() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub makes of headings."""
+    """The anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -187,7 +187,7 @@ def test_what_roles_write_on_hosts_states_owner_group_and_mode() -> None:
 
 
 def tasks_of(tasks: list[dict[str, t.Any]]) -> t.Iterator[dict[str, t.Any]]:
-    """The tasks of a file, with those of its blocks."""
+    """The tasks of a file, including those of its blocks."""
     for task in tasks:
         yield task
         for part in ("block", "rescue", "always"):
@@ -206,7 +206,7 @@ def test_every_user_of_a_role_has_a_group_of_its_own() -> None:
 
 
 def test_nothing_asks_our_own_hosts_through_a_proxy_of_the_environment() -> None:
-    """urllib and Ansible's uri take any proxy that they find; http.client and open_directly() take none."""
+    """urllib and Ansible's uri use any proxy that they find; http.client and open_directly() use none."""
     opening = re.compile(r"\burlopen\(|\brequests\.(get|post|request|Session)\(")
     sources = [path for path in tracked() if path.suffix == ".py" and path != Path(__file__)]
     assert [str(path) for path in sources if opening.search(path.read_text())] == []
@@ -232,8 +232,8 @@ def test_documentation_of_modules_is_yaml(path: Path) -> None:
 
 
 def test_the_directory_of_the_engines_is_written_down_once() -> None:
-    """Python has it in core/paths.py, role engine as the default of engine_root. A program that runs alone on a host
-    can use neither, and some tasks need the path without that role."""
+    """Python has it in core/paths.py, role engine as the default of engine_root. A standalone program on a host can use
+    neither, and some tasks need the path without that role."""
     code = {
         path.name
         for path in ROOT.glob("plugins/**/*.py")

@@ -1,4 +1,4 @@
-"""Writes a model of 12 MB that no engine has to load: python3 make_model.py DIRECTORY."""
+"""Writes a model of 12 MB for tests without an engine: python3 make_model.py DIRECTORY."""
 
 from __future__ import annotations
 

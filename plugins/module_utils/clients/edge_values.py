@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A client as the edge's map of keys has it: its name, and the limits that edges enforce. Pure.
+"""A client's value in the edge's map of keys: its name, and the limits that edges enforce. Pure.
 
 A value is ``v=2|name``, or ``v=2|name|…`` with the limits in the places of ``edge_field`` in schema.py: numbers and the
 Unix time of moments, 0 for no limit, and models as ``,model,model,``. Further fields may follow. No client's name has a
-``=``, so a value of the first version, which is the same without ``v=2|``, cannot be taken for another.
+``=``, so a value of the first version, which lacks ``v=2|``, cannot be mistaken for a later one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.schema imp
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
-#: The version of values that this code writes, and that role edge's configuration reads beside the first one.
+#: The version of values that this code writes; role edge's configuration also reads the first one.
 VERSION = 2
 
 _SEPARATOR = "|"
@@ -44,7 +44,7 @@ def render(name: str, limits: Limits) -> str:
 
 
 def parse(value: str) -> tuple[str, Limits]:
-    """Name and limits of a map's value; what somebody else wrote there counts as a name."""
+    """The name and limits in a map's value; an unknown value counts as a name."""
     name, *fields = value.removeprefix(_PREFIX).split(_SEPARATOR)
     found = {}
     try:
@@ -58,13 +58,13 @@ def parse(value: str) -> tuple[str, Limits]:
 
 
 def in_version(value: str, version: int) -> str:
-    """The same value for a configuration that reads this version."""
+    """The same value in the version that a configuration reads."""
     plain = value.removeprefix(_PREFIX)
     return plain if version < VERSION else f"{_PREFIX}{plain}"
 
 
 def check_version(value: str, where: str) -> None:
-    """See whether this code can read a value.
+    """Check that this code can read a value.
 
     Raises:
         FleetError: a later collection wrote it.
@@ -78,7 +78,7 @@ def check_version(value: str, where: str) -> None:
 
 
 def version_read(text: str) -> int:
-    """The latest version that a configuration reads, by its own text or by HAProxy's ``show info``."""
+    """The latest version that a configuration reads, from its own text or HAProxy's ``show info``."""
     match = _READS.search(text)
     return int(match[1]) if match else 1
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A client's limits as values: checked, stored, shown and documented by the rows of schema.py. Pure."""
+"""A client's limits: validated, stored, shown and documented by the rows of schema.py. Pure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class _Count:
     empty: t.ClassVar[t.Any] = None
 
     def check(self, row: Limit, value: t.Any, client: str) -> t.Any:
-        """What a person gave, as it is stored.
+        """A user's value, as it is stored.
 
         Raises:
-            FleetError: it cannot be.
+            FleetError: it is invalid.
         """
         if isinstance(value, bool) or not isinstance(value, int) or value < row.least:
             raise FleetError(
@@ -34,26 +34,26 @@ class _Count:
         return value
 
     def read(self, value: t.Any) -> t.Any:
-        """What was stored.
+        """A stored value.
 
         Raises:
-            TypeError, ValueError: it is something else. The error does not repeat it.
+            TypeError, ValueError: it is invalid. The error does not repeat it.
         """
-        # To Python a truth value is a number, too.
+        # In Python a bool is an int, too.
         if type(value) is not int:
             raise TypeError
         return value
 
     def text(self, value: t.Any) -> str:
-        """As one word, or words where it is several."""
+        """As one word, or several."""
         return str(value)
 
     def parse(self, text: str) -> t.Any:
-        """What text() wrote, still to be read."""
+        """What text() wrote, not yet parsed."""
         return int(text)
 
     def brief(self, row: Limit, value: t.Any, _limits: Limits, _short: bool) -> str:
-        """In few words, for a person."""
+        """In a few words, for a person."""
         return f"{value} {row.unit}"
 
 
@@ -104,7 +104,7 @@ class _Period(_Count):
         return text
 
     def brief(self, row: Limit, value: t.Any, limits: Limits, _short: bool) -> str:
-        # It is said with what it is for.
+        # The message names the limit.
         return "" if limits.get(row.period_of) else f"{row.name} {value}"
 
 
@@ -112,14 +112,14 @@ class _Moment(_Period):
     """A moment in UTC; empty for none."""
 
     def check(self, row: Limit, value: t.Any, client: str) -> t.Any:
-        # One that is over is no error: it would keep every other client's change from being made.
+        # A past moment is no error: it would block every other client's change.
         return times.check_moment(str(value), f"{row.name} of client {client}")
 
     def read(self, value: t.Any) -> t.Any:
         try:
             times.seconds(super().read(value))
         except ValueError:
-            # The error's own words repeat the value.
+            # The error's own text repeats the value.
             raise ValueError from None
         return value
 
@@ -130,7 +130,7 @@ class _Moment(_Period):
 
 
 class _Models(_Count):
-    """Names; none of them for no limit."""
+    """Names; none for no limit."""
 
     spec: t.ClassVar[dict[str, t.Any]] = {"type": "list", "elements": "str", "default": []}
     empty: t.ClassVar[t.Any] = ()
@@ -166,20 +166,20 @@ _KINDS: dict[Kind, _Count] = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What bounds a client.
+    """The limits of a client.
 
     Attributes:
-        values: by the limits' names. What is not there has no bound.
+        values: by the limits' names. A limit that is missing is not set.
     """
 
     values: t.Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
 
     def get(self, name: str) -> t.Any:
-        """One of them; None, or an empty text or tuple, where it has no bound."""
+        """One limit; None, or an empty text or tuple, where it is not set."""
         return self.values.get(name, _KINDS[row_of(name).kind].empty)
 
     def only(self, rows: t.Collection[Limit]) -> Limits:
-        """Those of some rows."""
+        """The limits of some rows."""
         names = [row.name for row in rows]
         return Limits({name: value for name, value in self.values.items() if name in names})
 
@@ -188,7 +188,7 @@ def row_of(name: str) -> Limit:
     """A limit's row.
 
     Raises:
-        KeyError: there is none of this name.
+        KeyError: there is none with this name.
     """
     for row in schema.LIMITS:
         if row.name == name:
@@ -198,20 +198,20 @@ def row_of(name: str) -> Limit:
 
 def spec() -> dict[str, dict[str, t.Any]]:
     """The options of a client in an argument spec, without its name."""
-    # Ansible takes each name with `token` in it for a secret, unless it says that it is none.
+    # Ansible takes every option with `token` in its name for a secret, unless the option says otherwise.
     return {row.name: {**_KINDS[row.kind].spec, "no_log": False} for row in schema.LIMITS}
 
 
 def documentation() -> dict[str, dict[str, t.Any]]:
-    """The same options with what they mean."""
+    """The same options with their descriptions."""
     return {row.name: {"description": [row.description], **_KINDS[row.kind].spec} for row in schema.LIMITS}
 
 
 def check(item: t.Mapping[str, t.Any]) -> Limits:
-    """The limits of a client as a person or module api_key gave them.
+    """The limits of a client from a user or module api_key.
 
     Raises:
-        FleetError: some of them cannot be.
+        FleetError: some of them are invalid.
     """
     found, wrong = _checked(item)
     if wrong:
@@ -220,7 +220,7 @@ def check(item: t.Mapping[str, t.Any]) -> Limits:
 
 
 def problems(item: t.Mapping[str, t.Any]) -> list[str]:
-    """What is wrong with a client's limits, each with client, limit and value."""
+    """The errors in a client's limits, each with client, limit and value."""
     return _checked(item)[1]
 
 
@@ -238,10 +238,10 @@ def _checked(item: t.Mapping[str, t.Any]) -> tuple[Limits, list[str]]:
 
 
 def read(item: t.Mapping[str, t.Any]) -> Limits:
-    """The limits as document() wrote them.
+    """The limits that document() wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: they are something else.
+        KeyError, TypeError, ValueError: they are invalid.
     """
     values = {}
     for name, value in item.items():
@@ -252,40 +252,40 @@ def read(item: t.Mapping[str, t.Any]) -> Limits:
 
 
 def of(item: t.Mapping[str, t.Any]) -> Limits:
-    """The limits in what shown() made a part of.
+    """The limits in a document that has shown() as a part.
 
     Raises:
-        TypeError, ValueError: one of them is something else.
+        TypeError, ValueError: one of them is invalid.
     """
     return read({row.name: item[row.name] for row in schema.LIMITS if item.get(row.name) is not None})
 
 
 def document(limits: Limits) -> dict[str, t.Any]:
-    """The limits as JSON values; what has no bound is left out."""
+    """The limits as JSON values, without those that are not set."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in limits.values.items()}
 
 
 def shown(limits: Limits) -> dict[str, t.Any]:
-    """Every limit, also those that have no bound."""
+    """Every limit, including those that are not set."""
     empty = Limits({row.name: _KINDS[row.kind].empty for row in schema.LIMITS})
     return {**document(empty), **document(limits)}
 
 
 def brief(limits: Limits, short: bool = False) -> list[str]:
-    """Each limit in few words.
+    """Each limit in a few words.
 
     Args:
         limits: the limits.
-        short: whether it has to fit a table.
+        short: whether it must fit a table.
     """
     given = [(row, limits.values[row.name]) for row in schema.LIMITS if row.name in limits.values]
-    # What may be long comes last.
+    # Long values come last.
     given.sort(key=lambda one: one[0].kind is Kind.MODELS)
     return list(filter(None, (_KINDS[row.kind].brief(row, value, limits, short) for row, value in given)))
 
 
 def texts(limits: Limits) -> dict[str, str]:
-    """Each limit as a text; models are words in it."""
+    """Each limit as a text; models are space-separated."""
     return {name: _KINDS[row_of(name).kind].text(value) for name, value in limits.values.items()}
 
 
@@ -293,16 +293,16 @@ def read_texts(found: t.Mapping[str, str]) -> Limits:
     """The limits that texts() wrote.
 
     Raises:
-        KeyError, TypeError, ValueError: they are something else.
+        KeyError, TypeError, ValueError: they are invalid.
     """
     return read({name: _KINDS[row_of(name).kind].parse(text) for name, text in found.items()})
 
 
 def version(*used: Limits) -> int:
-    """The version of the first key store that has all of the limits that are used."""
+    """The version of the first key store that supports all limits in use."""
     return max([1, *(row_of(name).since for limits in used for name in limits.values)])
 
 
 def latest_version() -> int:
-    """The version of a key store that has every limit."""
+    """The version of a key store that supports every limit."""
     return max([1, *(row.since for row in schema.LIMITS)])

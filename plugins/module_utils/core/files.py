@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 
 
 def write_atomically(path: str, content: str | bytes, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``content`` so that a reader sees the old or the new file, also after a power cut.
+    """Replace ``path`` with ``content`` so that a reader sees the old or the new file, even after a power cut.
 
     Args:
         path: absolute path; its directory must exist.
@@ -67,12 +67,12 @@ def read_json(path: str) -> t.Any:
     """The JSON document in ``path``, or None where there is no such file.
 
     Raises:
-        FleetError: the file is there but is not JSON.
+        FleetError: the file exists but is not JSON.
     """
     try:
         text = read_text(path)
         return None if text is None else json.loads(text)
-    # What is no text is none, either.
+    # A file that is not text is not JSON either.
     except ValueError as error:
         raise FleetError(
             f"{path} is not valid JSON ({error}). Restore it from a backup, or move it away to start anew."
@@ -88,7 +88,7 @@ def locked(path: str, timeout: float = 30.0) -> t.Iterator[None]:
         timeout: seconds to wait for another holder.
 
     Raises:
-        FleetError: another process held the lock for the whole time, or the file cannot be made.
+        FleetError: another process held the lock for the whole time, or the file cannot be created.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""API keys: made, hashed, and shown as a fingerprint. Pure."""
+"""API keys: generated, hashed, and shown as a fingerprint. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
-#: A client may hold this many live keys: the current one, and the next or the former one while it changes over.
+#: A client may hold this many live keys: the current one, and the next or the previous one during a rotation.
 KEYS_PER_CLIENT = 2
 
 CLIENT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -24,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class KeyHash(t.NamedTuple):
-    """What an edge knows of a key: whose it is and its hash. Neither is secret."""
+    """What an edge knows of a key: its client and its hash. Neither is secret."""
 
     name: str
     sha256: str
@@ -36,27 +36,27 @@ def new_key() -> str:
 
 
 def sha256(key: str) -> str:
-    """The hash of a key, as the edge looks it up."""
+    """The hash of a key, by which the edge looks it up."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def fingerprint(key: str) -> str:
-    """What stands for a key wherever a person or a log sees it."""
+    """Stands for a key wherever a person or a log sees it."""
     return hash_fingerprint(sha256(key))
 
 
 def hash_fingerprint(digest: str) -> str:
-    """The fingerprint of a key of which only the hash is known."""
+    """The fingerprint of a key that is known by its hash."""
     return f"sk-…{digest[:8]}"
 
 
 def shown(value: t.Any) -> str:
-    """A value that a person gave, for a message; where it holds a key, which they may have pasted, it is left out."""
+    """A user's value, for a message; a key in it, which they may have pasted, is left out."""
     return "(not shown: it looks like a key)" if _PASTED.search(str(value)) else repr(value)
 
 
 def redacted(text: str) -> str:
-    """A text without the keys that stand in it."""
+    """A text without the keys in it."""
     return _LIKE_A_KEY.sub("sk-…", text)
 
 
@@ -65,10 +65,10 @@ def is_client_name(name: t.Any) -> bool:
 
 
 def check_client_name(name: t.Any) -> str:
-    """The name, checked.
+    """The validated name.
 
     Raises:
-        FleetError: it cannot be a client's name.
+        FleetError: it is not a valid client name.
     """
     if not is_client_name(name):
         raise FleetError(
@@ -79,10 +79,10 @@ def check_client_name(name: t.Any) -> str:
 
 
 def check_model_names(names: t.Iterable[t.Any], client: str) -> tuple[str, ...]:
-    """The models that a client may use, checked, each of them once, sorted.
+    """The models that a client may use: validated, unique, sorted.
 
     Raises:
-        FleetError: one cannot be a model's name.
+        FleetError: one is not a valid model name.
     """
     for name in names:
         if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name) or name.startswith("sk-"):
@@ -94,10 +94,10 @@ def check_model_names(names: t.Iterable[t.Any], client: str) -> tuple[str, ...]:
 
 
 def check_client_names(names: t.Iterable[t.Any]) -> list[str]:
-    """The names, checked, each of them once.
+    """The validated names.
 
     Raises:
-        FleetError: one cannot be a client's name, or stands twice.
+        FleetError: one is not a valid client name, or is repeated.
     """
     checked = [check_client_name(name) for name in names]
     twice = sorted(name for name, count in collections.Counter(checked).items() if count > 1)
@@ -113,7 +113,7 @@ def check_hashes(items: t.Iterable[t.Mapping[str, t.Any]]) -> list[KeyHash]:
         items: dictionaries with ``name`` and ``sha256``.
 
     Raises:
-        FleetError: a hash that is none, one that two clients share, or a client with too many keys.
+        FleetError: an invalid hash, one that two clients share, or a client with too many keys.
     """
     owner: dict[str, str] = {}
     count: dict[str, int] = {}
@@ -121,7 +121,7 @@ def check_hashes(items: t.Iterable[t.Mapping[str, t.Any]]) -> list[KeyHash]:
         name = check_client_name(item["name"])
         digest = str(item["sha256"])
         if not _SHA256.fullmatch(digest):
-            # Not repeated: a person may have given the key itself.
+            # Not repeated: a user may have given the key itself.
             raise FleetError(
                 f"The sha256 given for client {name} is not 64 lower case hexadecimal digits. Give the hash that "
                 "module api_key returns in hashes, never the key."

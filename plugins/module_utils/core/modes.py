@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Directories and trees that the engines' user can read, whatever umask the host's root has."""
+"""Directories and trees that the engines' user can read, whatever root's umask on the host."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ READABLE = 0o755
 
 
 def make_directories(path: str, mode: int = READABLE) -> None:
-    """Make a directory with exactly ``mode``, and what is missing above it so that everybody can pass.
+    """Create a directory with exactly ``mode``, and missing parents that everybody can enter.
 
-    Python's own applies the mode to the last one only, and less the umask. A directory that an earlier run has made
-    with less gets the rest.
+    Python's own function applies the mode to the last one only, less the umask. A directory that an earlier run created
+    with a stricter mode is widened.
     """
     parent = os.path.dirname(path.rstrip("/"))
     if not os.path.isdir(path):
@@ -32,7 +32,7 @@ def make_directories(path: str, mode: int = READABLE) -> None:
 
 @contextlib.contextmanager
 def readable_by_all() -> t.Iterator[None]:
-    """Let programs that are run in here make files that everybody can read."""
+    """Let programs that run in here create files that everybody can read."""
     before = os.umask(0o022)
     try:
         yield
@@ -41,9 +41,9 @@ def readable_by_all() -> t.Iterator[None]:
 
 
 def open_tree(path: str) -> int:
-    """Give everybody what the owner of each file below ``path`` has, but writing. How many had less.
+    """Give everybody the owner's permissions on each file below ``path``, except writing; return how many changed.
 
-    A package manager's cache keeps the modes of a stricter umask, and links its files into new trees.
+    A package manager's cache keeps the modes of a stricter umask, and its files are linked into new trees.
     """
     opened = int(_open(path))
     for directory, folders, files in os.walk(path):
@@ -52,7 +52,7 @@ def open_tree(path: str) -> int:
 
 
 def is_open(path: str) -> bool:
-    """Whether everybody can read and pass a directory."""
+    """Whether everybody can read and enter a directory."""
     return stat.S_IMODE(os.stat(path).st_mode) & 0o055 == 0o055
 
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How a module ends."""
+"""The exit of a module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 
 
 def finish(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
-    """Do the work of a module, and end it with what the work returns, or with the failure that it raises."""
+    """Run a module's work, and exit with its result or its failure."""
     try:
         result = work()
     except FleetError as error:

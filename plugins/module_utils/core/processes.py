@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Who a process is: a pid is used again, a pid with its start time is not (until the next boot)."""
+"""The identity of a process: a pid is reused, a pid with its start time is not (until the next boot)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def parent(pid: int) -> int:
-    """The process that ``pid`` is a child of; 0 when there is none, or ``pid`` has ended."""
+    """The parent of ``pid``; 0 when there is none, or ``pid`` has ended."""
     fields = _stat(pid)
     return int(fields[1]) if fields else 0
 
@@ -42,5 +42,5 @@ def _stat(pid: int) -> list[str]:
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return []
-    # The second field, the name, may hold blanks and brackets: count from the last bracket.
+    # The second field, the name, may contain spaces and brackets: count from the last bracket.
     return stat.rpartition(")")[2].split()

@@ -40,7 +40,7 @@ class Progress:
     Attributes:
         phase: one of PHASES.
         text: the same for a person, with the engine's own figures.
-        percent: how much of the phase is done, where the engine says it.
+        percent: how much of the phase is done, where the engine reports it.
     """
 
     phase: str

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What systemd and the journal say of a unit."""
+"""State and journal of a unit, from systemd."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PROPERTIES = (
 
 @dataclasses.dataclass(frozen=True)
 class UnitState:
-    """One look at a unit; the names are systemd's.
+    """The state of a unit; the names are systemd's.
 
     Attributes:
-        has_job: a start or stop of it is waiting or under way.
+        has_job: a start or stop of it is queued or running.
     """
 
     load: str
@@ -47,7 +47,7 @@ class UnitState:
 
 
 def unit_state(unit: str) -> UnitState:
-    """How a unit is now.
+    """The current state of a unit.
 
     Raises:
         FleetError: systemctl does not answer.

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Moments and durations as people and files write them. Pure."""
+"""Moments and durations in people's and files' notation. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECONDS = (86400, 3600, 60, 1)
 
 
 def now() -> str:
-    """This moment."""
+    """The current moment."""
     return moment(time.time())
 
 
@@ -31,7 +31,7 @@ def seconds(text: str) -> int:
     """The moment that moment() wrote, in seconds since 1970.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     return calendar.timegm(time.strptime(text, _MOMENT))
 
@@ -42,11 +42,11 @@ def minute(moment: str) -> str:
 
 
 def check_moment(text: str, what: str) -> str:
-    """A day (its beginning, in UTC) or a moment that a person gave, as moment() writes it.
+    """A day (its beginning, in UTC) or a moment that a user gave, as moment() writes it.
 
     Args:
         text: for example ``2027-01-31`` or ``2027-01-31T12:00:00Z``.
-        what: whose it is, for the message.
+        what: the name of the value, for the message.
 
     Raises:
         FleetError: it is neither.
@@ -60,14 +60,14 @@ def check_moment(text: str, what: str) -> str:
 
 
 def duration(text: str, what: str) -> int:
-    """The seconds of a duration that a person gave, such as ``30d``, ``24h``, ``90m``, ``1d12h`` or ``0``.
+    """The seconds of a duration that a user gave, such as ``30d``, ``24h``, ``90m``, ``1d12h`` or ``0``.
 
     Args:
         text: the duration.
-        what: the option that it was given in, for the message.
+        what: the name of the option, for the message.
 
     Raises:
-        FleetError: it is none.
+        FleetError: it is invalid.
     """
     match = _DURATION.fullmatch(text.strip())
     if text.strip() == "0":

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Names and values of options in the one form that is compared. Pure."""
+"""Option names and values in one form, for comparison. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plain_name(option: t.Any) -> str:
 
 
 def typed(value: t.Any) -> t.Any:
-    """A value of ``-e name=value``, which is always text, as what it says: 4, 0.92, true.
+    """The typed value of ``-e name=value``, which is always text: 4, 0.92, true.
 
     Otherwise the same setting from the command line and from a file would make two releases, and ``false`` would count
     as true.

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Taking a host or an instance out of service and back: the record first, then HAProxy's servers and map."""
+"""Draining and undraining a host or an instance: the record first, then HAProxy's servers and map."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _METRICS_TIMEOUT = 5.0
 
 
 class Paths(t.NamedTuple):
-    """Where things are on the host."""
+    """The paths on the host."""
 
     config: str = edge_state.CONFIG_PATH
     map: str = edge_state.DRAIN_MAP_PATH
@@ -44,7 +44,7 @@ class Paths(t.NamedTuple):
 
 
 class Engine(t.NamedTuple):
-    """Where the counters of an instance are."""
+    """The address of an instance's counters."""
 
     name: str
     url: str
@@ -52,11 +52,11 @@ class Engine(t.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Busy:
-    """What is still at work.
+    """The remaining work.
 
     Attributes:
         requests: in flight or queued at the edge.
-        engines: those that say they have work, or do not say that they have none.
+        engines: those that report work, or do not report that they have none.
         uncounted: those that have no counters.
     """
 
@@ -72,10 +72,10 @@ class EdgeDrain:
     """The drains of one host.
 
     Args:
-        paths: where things are.
-        by: who asks, _edge.OPERATOR or _edge.ROLLOUT.
+        paths: the paths on the host.
+        by: who drains, _edge.OPERATOR or _edge.ROLLOUT.
         reason: why, for the record.
-        check: change nothing, say what would be.
+        check: change nothing, return what would change.
     """
 
     def __init__(self, paths: Paths, by: str, reason: str, check: bool) -> None:
@@ -88,7 +88,7 @@ class EdgeDrain:
         self.after = self.before
 
     def resolve(self, wanted: str | None) -> str | None:
-        """The full name of an instance that is given by name or index.
+        """The full name of an instance, from its name or index.
 
         Raises:
             FleetError: an operator named one that the edge does not have.
@@ -99,7 +99,7 @@ class EdgeDrain:
         found = edge_state.find_instance(instances, wanted)
         if found:
             return found.name
-        # A rollout makes instances of which the edge learns later.
+        # A rollout creates instances that the edge does not know yet.
         if self._by == edge_state.ROLLOUT and not wanted.isdigit():
             return wanted
         known = ", ".join(instance.name for instance in instances) or "none"
@@ -110,19 +110,19 @@ class EdgeDrain:
         return bool(self._workers())
 
     def held_by(self, name: str | None) -> str | None:
-        """Who holds the target, or the whole host, against the rollout that asks; None where nobody does."""
+        """The mark that keeps a rollout from changing the target or the whole host; None where there is none."""
         if self._by != edge_state.ROLLOUT:
             return None
         marks = (self.after.host, self.after.of(name))
         return edge_state.OPERATOR if any(mark and mark.by == edge_state.OPERATOR for mark in marks) else None
 
     def keep(self) -> None:
-        """Make HAProxy and its map agree with the record."""
+        """Make HAProxy and its map match the record."""
         with self._lock():
             self._apply(self._read())
 
     def set(self, name: str | None, state: str | None) -> None:
-        """Give the host (name None) or an instance a state; None is back into service."""
+        """Set the state of the host (name None) or an instance; None undrains it."""
         with self._lock():
             drains = self._read()
             wanted = edge_state.Mark(state, self._by, self._reason, times.now()) if state else None
@@ -130,9 +130,10 @@ class EdgeDrain:
             self._apply(drains.with_mark(name, mark))
 
     def lame_duck(self, name: str | None, seconds: float) -> float:
-        """Let /health say 503 while requests are served, for as long as a balancer needs to notice.
+        """Let /health return 503 while requests are served, for as long as a balancer needs to notice.
 
-        It takes no time where there is nobody to tell: the host is out of service already, or other instances serve on.
+        Takes no time where the balancer has nothing to notice: the host is out of service already, or other instances
+        serve on.
 
         Returns:
             The seconds that it took.
@@ -147,24 +148,24 @@ class EdgeDrain:
         if name is None:
             self.set(None, edge_state.LAME_DUCK)
             if current:
-                # It was one before this run, which an earlier one did not survive.
+                # It was a lame duck before this run: an earlier run was interrupted.
                 seconds = max(0.0, seconds - _age(current.since))
         else:
-            # Not recorded: it ends with this drain, and any later run puts the map right.
+            # Not recorded: it ends with this drain, and any later run corrects the map.
             self._map().make_live([("host", edge_state.LAME_DUCK)])
         time.sleep(seconds)
         return seconds
 
     def wait(self, name: str | None, engines: list[Engine] | None, seconds: float) -> tuple[Busy, float]:
-        """Wait until nothing is at work, seen twice in a row.
+        """Wait until nothing is in flight, twice in a row.
 
         Args:
             name: an instance, or None for the whole host.
-            engines: whose counters to ask as well; None asks those that the edge's configuration names.
-            seconds: how long at most.
+            engines: whose counters to read as well; None reads those of the edge's configuration.
+            seconds: the maximum wait.
 
         Returns:
-            What is still at work, and the seconds that it took.
+            The remaining work, and the seconds that it took.
         """
         asked = self._engines(name) if engines is None else engines
         began = time.monotonic()
@@ -183,7 +184,7 @@ class EdgeDrain:
             self.actions.append(f"record {json.dumps(drains.shown())}")
             if not self._check:
                 self._write(drains)
-        # Servers first: while one drains, /health does not say 200 again because the map has changed already.
+        # Servers first: while one drains, a map that has changed already must not make /health return 200.
         self._set_servers(drains)
         entries = drains.map_entries()
         if self._map().differs(entries):
@@ -204,7 +205,7 @@ class EdgeDrain:
                             worker.set_draining(server, draining)
 
     def _last_one(self, name: str | None) -> bool:
-        """Whether the host serves now, and no longer without the target."""
+        """Whether the host serves now, and would no longer serve without the target."""
         current = self._workers()[:1]
         if not current:
             return False
@@ -230,7 +231,7 @@ class EdgeDrain:
             try:
                 load = metrics.load(Client(engine.url, timeout=_METRICS_TIMEOUT).get(metrics.METRICS_PATH).text())
             except HttpFailure as failure:
-                # Who is not there has no work.
+                # An engine that is not there has no work.
                 if failure.kind != "refused":
                     working.append({"instance": engine.name, "problem": f"its counters gave {failure.said}"})
                 continue
@@ -290,5 +291,5 @@ def _age(moment: str) -> float:
         began = times.seconds(moment)
     except ValueError:
         return 0.0
-    # The moment is given in whole seconds, so up to one of them is not over yet.
+    # The moment is in whole seconds, so up to one of them may not be over yet.
     return max(0.0, time.time() - began - 1)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""HAProxy's sockets: commands to every process that still serves, and its answers as values."""
+"""HAProxy's sockets: commands to every process that still serves, and their parsed answers."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy_socket
 from ansible_collections.inference.fleet.plugins.module_utils.edge.haproxy_socket import MASTER_SOCKET, SOCKET
 
-# The arguments of a module that talks to HAProxy; documented once, in the fragment haproxy_sockets.
+# The arguments of a module that uses HAProxy's sockets; documented once, in the fragment haproxy_sockets.
 SOCKET_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "socket": {"type": "path", "default": SOCKET},
     "master_socket": {"type": "path", "default": MASTER_SOCKET},
 }
 
 _TIMEOUT = 30.0
-# A process that is just starting or leaving drops a connection; the next one is answered, or refused.
+# A process that is just starting or exiting drops a connection; the next one is answered, or refused.
 _ATTEMPTS = 10
 _ATTEMPT_SECONDS = 0.2
 # HAProxy reads a command into one buffer (16 KiB, less its reserve).
 _PAYLOAD_BYTES = 12000
 _UNKNOWN_MAP = "Unknown map identifier"
 _GONE = "Can't find the target PID"
-# A process that was told to end has ended its proxies.
+# A process that is shutting down has closed its proxies.
 _ENDING = "Proxy is disabled."
-# The admin state of a server that was told to drain (SRV_ADMF_FDRAIN).
+# The admin state of a draining server (SRV_ADMF_FDRAIN).
 _FORCED_DRAIN = 0x08
 _AGE = re.compile(r"(\d+)([dhms])")
 _AGE_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 class WorkerGone(Exception):
-    """The process ended in between: nothing has to be told to it any more."""
+    """The process has ended since it was listed and needs no command."""
 
 
 class _Dropped(FleetError):
-    """The process ended the connection."""
+    """The process closed the connection."""
 
 
 class Server(t.NamedTuple):
-    """One server of a backend, as it is at run time."""
+    """One server of a backend, at run time."""
 
     backend: str
     name: str
@@ -70,7 +70,7 @@ class Worker:
 
     Args:
         path: the socket that reaches it.
-        prefix: what the master needs in front of a command; empty on a worker's own socket.
+        prefix: what the master needs in front of a command; empty for a worker's own socket.
     """
 
     def __init__(self, path: str, prefix: str = "") -> None:
@@ -90,7 +90,7 @@ class Worker:
         return reply
 
     def _tell(self, command: str, needless: str | None = None) -> None:
-        """Send a command that answers nothing when it succeeds, or ``needless`` where there is nothing to do."""
+        """Send a command that answers nothing on success, or ``needless`` where there is nothing to do."""
         reply = self.ask(command).strip()
         if reply and reply != needless:
             raise FleetError(f"HAProxy refused {command.splitlines()[0]!r}: {reply}")
@@ -100,7 +100,7 @@ class Worker:
         return self.ask(f"show env {name}").strip()
 
     def information(self) -> str:
-        """What the process says of itself."""
+        """The process's own description."""
         return self.ask("show info")
 
     def map_entries(self, path: str) -> list[tuple[str, str]] | None:
@@ -117,7 +117,7 @@ class Worker:
         return entries
 
     def replace_map(self, path: str, entries: t.Iterable[tuple[str, str]]) -> None:
-        """Make ``entries`` the content of a map. Lookups see the old or the new one, nothing between."""
+        """Make ``entries`` the content of a map, atomically for lookups."""
         reply = self.ask(f"prepare map {path}")
         version = re.search(r"version created: (\d+)", reply)
         if not version:
@@ -143,9 +143,9 @@ class Worker:
         return [dict(zip(names, row.split(","))) for row in rows if row]
 
     def set_draining(self, server: Server, draining: bool) -> None:
-        """Let a server take new requests, or no more of them.
+        """Let a server take new requests, or no more.
 
-        In a process that only ends its requests there is nothing to do: no new ones come to it.
+        A process that only finishes its requests gets no new ones, so there is nothing to do.
         """
         state = "drain" if draining else "ready"
         self._tell(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
@@ -154,10 +154,10 @@ class Worker:
         """The requests in flight, queued ones included.
 
         Args:
-            backend_prefix: how the names of the backends begin that count.
-            rounds_prefix: how the names of the backends begin that pass requests on to them within the process. Which
-                of those it is cannot be seen, so that the clients of all that may be it are named.
-            table: the stick table that says whose a connection is, as ``client/address``.
+            backend_prefix: the prefix of the names of the backends that count. rounds_prefix: the prefix of the names
+                of the backends that pass requests on to them within the process. Which of those it is cannot be seen,
+                so the clients of all candidates are named. table: the stick table with the client of a connection, as
+                ``client/address``.
         """
         client: dict[str, set[str]] = {}
         for row in self.ask(f"show table {table} data.conn_cur gt 0").splitlines():
@@ -180,7 +180,7 @@ class Worker:
 
 
 def workers(path: str = SOCKET, master_path: str = MASTER_SOCKET) -> list[Worker]:
-    """Every process that serves: the current one first, then those that a reload left to end their requests.
+    """Every serving process: the current one first, then those that finish their requests after a reload.
 
     An empty list means that HAProxy does not run.
     """
@@ -233,7 +233,7 @@ def _payloads(lines: t.Iterable[str]) -> t.Iterator[str]:
 
 
 def _session(row: str) -> dict[str, str]:
-    """The fields of a line of "show sess"; those that are used are always there."""
+    """The fields of a line of "show sess"; the ones in use are always there."""
     return {
         "be": "",
         "srv": "",

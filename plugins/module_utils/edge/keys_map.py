@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The edge's map of keys, in the version of values that its file and each process can read."""
+"""The edge's map of keys, in the version that its file and each process can read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TITLE = "SHA-256 of a client's key, and the client. Written by module edge_keys
 class KeysMap(EdgeMap):
     """The map in which the edge looks up the hash of a key.
 
-    A process says in its description which version its configuration reads. One that an earlier collection configured
-    gets the first version until its configuration is replaced, so it refuses no key on the way. All that comes from
-    here, and goes in, is in the latest version.
+    A process states in its description which version its configuration reads. One that an earlier collection configured
+    gets the first version until its configuration is replaced, so that it refuses no key meanwhile. The values in and
+    out of this class have the latest version.
 
     Args:
         path: its file.
         workers: the running processes.
-        config_path: HAProxy's configuration, which decides for the file where no process does.
+        config_path: HAProxy's configuration, which determines the file's version where no process runs.
     """
 
     def __init__(self, path: str, workers: list[Worker], config_path: str) -> None:
@@ -43,7 +43,7 @@ class KeysMap(EdgeMap):
 
     @functools.cached_property
     def file_version(self) -> int:
-        """The version of the file: what reads it next is the configuration that runs."""
+        """The version of the file, which the running configuration will read next."""
         for worker in self._workers:
             with contextlib.suppress(WorkerGone):
                 if worker.map_entries(self._path) is not None:

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""One of HAProxy's maps, in its file and in every running process at once."""
+"""One of HAProxy's maps, in its file and in every running process."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class EdgeMap:
         self._mode = mode
 
     def entries(self) -> Entries | None:
-        """What the file says; None where there is no file."""
+        """The content of the file; None where there is no file."""
         text = read_text(self._path)
         return None if text is None else parse_map(text)
 
     def live_entries(self) -> list[Entries]:
-        """What each process that has the map says; empty where none has it."""
+        """The content in each process that has the map; empty where none has it."""
         found = []
         for worker in self._workers:
             with contextlib.suppress(WorkerGone):
@@ -52,11 +52,11 @@ class EdgeMap:
         return found
 
     def differs(self, wanted: Entries) -> bool:
-        """Whether the file or a process says anything else than ``wanted``."""
+        """Whether the file or a process differs from ``wanted``."""
         return self._file_differs(wanted) or any(True for _worker in self._differing(wanted))
 
     def make(self, wanted: Entries) -> None:
-        """Write the file, then tell each process.
+        """Write the file, then update each process.
 
         In this order because a process that starts in between reads the file.
 
@@ -75,21 +75,21 @@ class EdgeMap:
         self.make_live(wanted)
 
     def make_live(self, wanted: Entries) -> None:
-        """Tell each process, and leave the file."""
+        """Update each process, but not the file."""
         for worker, own in self._differing(wanted):
             with contextlib.suppress(WorkerGone):
                 worker.replace_map(self._path, own)
 
     def _for_file(self, wanted: Entries) -> Entries:
-        """The entries as the file has them."""
+        """The entries in the file's form."""
         return wanted
 
     def _for_worker(self, _worker: Worker, wanted: Entries) -> Entries:
-        """The entries as a process has them."""
+        """The entries in a process's form."""
         return wanted
 
     def _differing(self, wanted: Entries) -> t.Iterator[tuple[Worker, Entries]]:
-        """The processes that have the map with anything else, and what it should be there."""
+        """The processes whose map differs, each with the wanted content."""
         for worker in self._workers:
             with contextlib.suppress(WorkerGone):
                 entries = worker.map_entries(self._path)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the edge is told: its map files, its instances, and who has taken what out of service. Pure."""
+"""The state of an edge: its map files, its instances, and which targets are drained, and by whom. Pure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DRAIN_MAP_PATH = "/etc/haproxy/maps/drain.map"
 ENGINE_KEY_PATH = "/etc/inference/engine_key.env"
 DRAIN_RECORD_PATH = f"{STATE_DIRECTORY}/drain.json"
 
-#: How the names of the backends begin that lead to instances; see the role's template.
+#: The prefix of the names of the backends that lead to instances; see the role's template.
 BACKEND_PREFIX = "instances_"
-#: How the names of the backends begin that pass requests on to those through a socket of the process. The port follows,
-#: as it does there.
+#: The prefix of the names of the backends that pass requests on to those through a socket of the process, followed by
+#: the port.
 ROUNDS_PREFIX = "once_more_"
-#: How the names of the servers begin that are engine instances. Their index follows, and no word of the engine: where
-#: that changes, the server stays the same.
+#: The prefix of the names of the servers that are engine instances, followed by the index. The engine is not in the
+#: name: the server stays the same when the engine changes.
 SERVER_PREFIX = "engine-"
-#: The stick table that says whose a connection is.
+#: The stick table with the client of a connection.
 INFLIGHT_TABLE = "inflight"
 
 LAME_DUCK = "lame_duck"
@@ -57,12 +57,12 @@ class Instance:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """That a host or an instance is out of service, or about to be.
+    """A host or an instance is out of service, or about to be.
 
     Attributes:
         state: LAME_DUCK or DRAINED.
         by: OPERATOR or ROLLOUT.
-        reason: what the one who did it gave.
+        reason: given by the operator or the rollout.
         since: when the state was reached, in UTC.
     """
 
@@ -84,25 +84,25 @@ class Drains:
         return self.host if instance is None else self.instances.get(instance)
 
     def with_mark(self, instance: str | None, mark: Mark | None) -> Drains:
-        """The same with one mark set, or removed where it is None."""
+        """A copy with one mark set, or removed where it is None."""
         if instance is None:
             return dataclasses.replace(self, host=mark)
         others = {name: other for name, other in self.instances.items() if name != instance}
         return dataclasses.replace(self, instances={**others, instance: mark} if mark else others)
 
     def document(self) -> dict[str, t.Any]:
-        """As it stands in the file; empty when nothing is out of service."""
+        """The document in the file; empty when nothing is out of service."""
         document: dict[str, t.Any] = dataclasses.asdict(self.host) if self.host else {}
         if self.instances:
             document["instances"] = {name: dataclasses.asdict(self.instances[name]) for name in sorted(self.instances)}
         return document
 
     def map_entries(self) -> Entries:
-        """What HAProxy has to know of the host; instances it knows by their servers' states."""
+        """What HAProxy must know of the host; instances are drained by their servers' states."""
         return [("host", self.host.state)] if self.host else []
 
     def shown(self) -> dict[str, t.Any]:
-        """For a diff: who is in what state."""
+        """For a diff: the drained targets and their states."""
         return {
             "host": self.host.state if self.host else SERVING,
             "instances": {name: self.instances[name].state for name in sorted(self.instances)},
@@ -113,7 +113,7 @@ def read_drains(document: t.Any, path: str) -> Drains:
     """The marks in a record.
 
     Raises:
-        FleetError: it is not such a record.
+        FleetError: it is not a valid record.
     """
     if document is None:
         return Drains()
@@ -132,9 +132,9 @@ def _mark(item: t.Mapping[str, t.Any]) -> Mark:
 
 
 def decide(current: Mark | None, wanted: Mark | None, by: str) -> Mark | None:
-    """The mark after somebody asked for ``wanted`` (None: back into service).
+    """The mark after a request for ``wanted`` (None: back into service).
 
-    What an operator took out of service is the operator's: a rollout changes nothing there.
+    A rollout does not change what an operator drained.
     """
     if current and current.by == OPERATOR and by == ROLLOUT:
         return current
@@ -153,7 +153,7 @@ def parse_instances(config: str) -> list[Instance]:
         section = re.match(r"(\w+)(?:\s+(\S+))?", line)
         if section:
             backend = section[2] or "" if section[1] == "backend" else ""
-        # One that tracks another is no instance of its own: it is another gateway, or the same under another name.
+        # One that tracks another is not an instance: it is another gateway, or the same under another name.
         server = re.match(r"\s+server\s+(\S+)\s+(\S+):(\d+)(?!.*\strack\s)", line)
         if server and backend.startswith(BACKEND_PREFIX):
             found.append(Instance(backend, server[1], server[2], int(server[3])))
@@ -161,18 +161,18 @@ def parse_instances(config: str) -> list[Instance]:
 
 
 def server_name(index: int) -> str:
-    """What the edge calls the engine instance of this index."""
+    """The edge's name of the engine instance with this index."""
     return f"{SERVER_PREFIX}{index}"
 
 
 def server_index(name: str) -> int | None:
-    """The index of the engine instance that the edge calls so; None where it is none."""
+    """The index of the engine instance with this name at the edge; None where it is none."""
     index = name[len(SERVER_PREFIX) :] if name.startswith(SERVER_PREFIX) else ""
     return int(index) if index.isdigit() else None
 
 
 def find_instance(instances: list[Instance], wanted: str) -> Instance | None:
-    """The instance of this name, or whose name ends in this index."""
+    """The instance with this name, or whose name ends in this index."""
     for instance in instances:
         if wanted == instance.name or (wanted.isdigit() and instance.name.rpartition("-")[2] == wanted):
             return instance
@@ -195,17 +195,17 @@ def parse_map(text: str) -> Entries:
 
 
 def responses(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
-    """How many answers of each class the instances' clients got since the edge's process began.
+    """The number of responses of each class that the instances' clients got since the edge's process began.
 
     Args:
-        rows: HAProxy's statistics. What the edge refuses by itself (keys, drained) is not among them.
+        rows: HAProxy's statistics. What the edge refuses by itself (keys, drained) is not included.
     """
     backends = [row for row in rows if row.get("svname") == "BACKEND" and row["pxname"].startswith(BACKEND_PREFIX)]
     return {name: sum(int(row.get(f"hrsp_{name}") or 0) for row in backends) for name in _CLASSES}
 
 
 def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> metrics.Load | None:
-    """The requests that an instance without counters of its own has; None where the edge does not know it."""
+    """The requests of an instance without counters of its own; None where the edge does not know it."""
     for row in rows:
         if row["pxname"].startswith(BACKEND_PREFIX) and row.get("svname") == server_name(index):
             return metrics.Load(engine, int(row.get("scur") or 0), int(row.get("qcur") or 0), None)
@@ -213,7 +213,7 @@ def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> metr
 
 
 def request_limits(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
-    """How many requests at once the edge gives each instance, where it has a bound."""
+    """The concurrent requests that the edge gives each instance, where it has a limit."""
     return {row["svname"]: int(row["slim"]) for row in rows if row["pxname"].startswith(BACKEND_PREFIX) and _bound(row)}
 
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""When an edge's keys were used last, as its program key_usage.py says it. Pure."""
+"""The last use of an edge's keys, from the output of its program key_usage.py. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys, times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
-#: Where role edge puts the program, and where that keeps what it knows.
+#: The program that role edge installs, and its state file.
 PROGRAM_PATH = "/etc/haproxy/key_usage.py"
 FILE_PATH = "/run/haproxy/key_usage.json"
 
 
 def parse(answer: str) -> dict[str, t.Any]:
-    """What the program printed, for a person.
+    """The program's output, for a person.
 
     Returns:
-        ``since``, from when on usage is known, in UTC (None where it is not); ``usage``, a list of ``fingerprint``,
+        ``since``, the start of the known usage, in UTC (None where unknown); ``usage``, a list of ``fingerprint``,
         ``last_used`` and ``requests``.
 
     Raises:
-        FleetError: it is no such answer.
+        FleetError: the output is invalid.
     """
     try:
         found = json.loads(answer)
@@ -32,7 +32,7 @@ def parse(answer: str) -> dict[str, t.Any]:
             "since": None if found["since"] is None else times.moment(found["since"]),
             "usage": [
                 {
-                    # The edge knows the first digits of the hash only, which are all that a fingerprint has.
+                    # The edge knows only the first digits of the hash, which are all that a fingerprint has.
                     "fingerprint": keys.hash_fingerprint(start_of_hash),
                     "last_used": times.moment(use["last_used"]),
                     "requests": int(use["requests"]),

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the collection has to know about an engine: one typed record, filled in by one module for each engine.
+"""What the collection must know about an engine: a typed record, one module for each engine.
 
-docs/architecture.md, "How to add an engine", lists what a new one needs. Nothing outside this folder compares an
-engine's name: whoever needs a difference reads a field of ``Engine``.
+docs/architecture.md, "How to add an engine", lists what a new one needs. Code outside this folder never compares an
+engine's name: code that depends on the engine reads a field of ``Engine``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ ALL_KEYS = "all"
 CURRENT_KEY = "current"
 NOBODYS_KEY = "nobodys"
 
-#: What an option means, where engines have different names for it. An engine's table says which of its options means
-#: it; a person who sets another engine's is shown the one that means the same.
+#: What an option means, where engines have different names for it. An engine's table maps the meaning to its option;
+#: the error for another engine's option suggests the one with the same meaning.
 MEANINGS = frozenset(
     (
         "adapters",
@@ -50,11 +50,11 @@ MEANINGS = frozenset(
     )
 )
 
-#: How families of models write their tool calls, by their names. What stands first counts. An engine's table says which
-#: of its parsers reads a family.
+#: Name patterns of the families of models, by how they write tool calls. The first match counts. An engine's table maps
+#: a family to its parser.
 TOOL_FAMILIES: dict[str, re.Pattern[str]] = {
     "qwen3-coder": re.compile(r"qwen3-coder"),
-    # Qwen3-VL, too. Qwen3.5 writes them in another way.
+    # Also Qwen3-VL. Qwen3.5 has another format.
     "qwen": re.compile(r"qwen(2\.5|3)(?![.\d])"),
     "hermes": re.compile(r"hermes"),
     "llama-3": re.compile(r"llama-3\.[123]"),
@@ -67,19 +67,19 @@ TOOL_FAMILIES: dict[str, re.Pattern[str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """How an instance is started, and how it ends.
+    """How to start an instance, and how it exits.
 
     Attributes:
-        command: the words that start it with a config file, whose path follows; the first is relative to a runtime,
-            and the name of one of a release's files stands for that file.
-        check_program: Python that lets the engine's own parser judge a config file; gets its path as argument, prints
-            every option that it knows as a list in JSON, and ends with another status than 0 where it refuses one.
-        key_options: the options that take the host's key when it starts, and what of it: ALL_KEYS, CURRENT_KEY, or
-            NOBODYS_KEY, one that is made for this start and kept by no one.
-        several_gpus_by: how CUDA_VISIBLE_DEVICES may name them where there are more than one: ``uuid`` or ``index``.
-        clean_exit: how its main process ends when it is stopped, beside status 0; systemd's word.
+        command: the words that start it with a config file, whose path follows; the first is relative to a runtime, and
+            the name of one of a release's files stands for that file.
+        check_program: Python that validates a config file with the engine's own parser; gets its path as argument,
+            prints every option that it knows as a JSON list, and exits with a status other than 0 where it refuses one.
+        key_options: the options that take the host's key at start, and which key: ALL_KEYS, CURRENT_KEY, or
+            NOBODYS_KEY, a random one for this start that is not stored.
+        several_gpus_by: how CUDA_VISIBLE_DEVICES may name more than one GPU: ``uuid`` or ``index``.
+        clean_exit: how its main process exits when it is stopped, beside status 0, in systemd's terms.
         first_port: instance i listens on 127.0.0.1 at this port + i; only the edge and the gate on the host use it.
-        health_path: where it answers 200 while it serves.
+        health_path: returns 200 while it serves.
     """
 
     command: tuple[str, ...]
@@ -93,27 +93,27 @@ class Launch:
 
 @dataclasses.dataclass(frozen=True)
 class OptionTable:
-    """The options of an engine that the collection deals with, by its names.
+    """The options of an engine that the collection uses, by its names.
 
     Attributes:
         means: the option that means one of MEANINGS.
         reserved: options that the collection sets itself, each with the reason.
-        served_name: says what clients call the model.
-        default_limit: how many requests it works on at once where no option says so.
+        served_name: sets the model name that clients use.
+        default_limit: how many concurrent requests it handles where no option says so.
         aliases: other names of its options.
-        parallel: says how many GPUs share the model; empty where it has none.
-        stages: says over how many stages its layers are spread.
-        span: options of an instance that spans hosts, with places for what ``Span.as_dict`` gives, the first node's
-            address and the number of nodes.
-        node: those of the nodes that answer no requests, with the same places; nothing of theirs may listen where the
-            edge looks for the instance.
-        span_environment: of its processes, with a place for the node's own address.
+        parallel: sets how many GPUs share the model; empty where it has none.
+        stages: sets the number of pipeline stages.
+        span: options of an instance that spans hosts, with placeholders for ``Span.as_dict``, the first node's address
+            and the number of nodes.
+        node: options of the nodes that serve no requests, with the same placeholders; such a node must not listen where
+            the edge looks for the instance.
+        span_environment: of its processes, with a placeholder for the node's own address.
         tool_parser: names the parser of tool calls.
         tool_switch: without it ``tool_choice: auto`` is refused; empty where naming the parser is enough.
-        tool_parsers: its parser for each of TOOL_FAMILIES that it can read.
+        tool_parsers: its parser for each of TOOL_FAMILIES that it supports.
         negatable: whether ``false`` is written as ``no-<option>: true``.
-        nested: whether its config has sections with options in them, whose names stay as they are.
-        problems: what is wrong with options that need each other, given by their plain names.
+        nested: whether its config has sections with options in them, whose names are not changed.
+        problems: errors in options that need each other, by their plain names.
     """
 
     means: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -142,7 +142,7 @@ class Counters:
         running, waiting: requests.
         kv_usage: the share of its KV cache in use, from 0 to 1.
         proposed, taken: counters of tokens that a draft proposed and the model took; empty for none.
-        taken_share: where there are none of these, the share of its last steps.
+        taken_share: without these counters, the share of its last steps.
     """
 
     running: str
@@ -154,11 +154,11 @@ class Counters:
 
 
 class Cause(t.NamedTuple):
-    """A line by which an engine says why it ended.
+    """A line by which an engine reports why it exited.
 
     Attributes:
         kind: a short stable name for programs: ``max_model_len``, ``out_of_memory``, …
-        pattern: of the line; what its groups name has a place in the other two.
+        pattern: of the line; its named groups fill placeholders in the other two.
         reason: one sentence, with the engine's own figures.
         advice: what a person can do.
     """
@@ -170,11 +170,11 @@ class Cause(t.NamedTuple):
 
 
 class Phase(t.NamedTuple):
-    """A line by which an engine says what it is doing while it starts.
+    """A line by which an engine reports what it is doing while it starts.
 
     Attributes:
         phase: one of core.progress.PHASES.
-        pattern: of the line; what its groups name has a place in ``text``, and ``percent`` is how much is done.
+        pattern: of the line; its named groups fill placeholders in ``text``, and ``percent`` is the share that is done.
         text: the same for a person.
         percent: of the phase, where the line has none.
     """
@@ -186,13 +186,13 @@ class Phase(t.NamedTuple):
 
 
 class Figure(t.NamedTuple):
-    """A line by which an engine says how much memory it found or took.
+    """A line by which an engine reports how much memory it found or took.
 
     Attributes:
-        names: of EngineMemory's, one for each group.
+        names: fields of EngineMemory, one for each group.
         pattern: of the line.
-        choose: among what several workers say.
-        is_sum: whether the groups are parts of the one that is named.
+        choose: selects among the values of several workers.
+        is_sum: whether to add the groups up.
     """
 
     names: tuple[str, ...]
@@ -206,12 +206,12 @@ class Journal:
     """What an engine writes to its journal. No rule repeats free text of a line, which may hold a key.
 
     Attributes:
-        causes: why it ended, the particular before the general; log.py adds what all have in common.
-        gpu_advice: what to do when the GPU's memory is not enough.
-        host_advice: what to do when the host's memory is not enough.
-        programs: what its command line calls itself in errors; a regular expression.
-        options: lines that repeat its options, in which any word may stand; a regular expression.
-        phases: what it is doing, the particular before the general; progress.py adds the bars.
+        causes: why it exited, specific ones before general ones; log.py adds those that all engines share.
+        gpu_advice: what to do when the GPU's memory is too small.
+        host_advice: what to do when the host's memory is too small.
+        programs: the names of its command line in errors; a regular expression.
+        options: lines that repeat its options, which may contain any word; a regular expression.
+        phases: what it is doing, specific ones before general ones; progress.py adds the progress bars.
         figures: of memory.
     """
 
@@ -225,13 +225,13 @@ class Journal:
 
 
 class Setting(t.NamedTuple):
-    """What a profile sets one variable of the engine's role to. One for a GPU counts more than one for any.
+    """The value that a profile sets for one variable of the engine's role. One for a GPU precedes one for any.
 
     Attributes:
         name: of the variable, without the role's prefix.
-        value: what it is set to; None is the engine's own choice.
+        value: None is the engine's own default.
         why: the reason.
-        source: where reason and figure are from.
+        source: of the reason and the figure.
         gpu: the GPU that it is for, as ``L40S``; empty for any.
     """
 
@@ -244,7 +244,7 @@ class Setting(t.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RoleVariables:
-    """The variables of the engine's role that take units, without its prefix.
+    """The variables of the engine's role with units, without its prefix.
 
     Attributes:
         times: times; a plain number is seconds.
@@ -264,8 +264,8 @@ class Program:
     Attributes:
         name: its name.
         packages: those of the distribution that bring it, one of which is enough.
-        why: what needs it.
-        without: what happens where it is missing.
+        why: why it is needed.
+        without: the consequence where it is missing.
         fix: what to do where it is missing.
     """
 
@@ -280,8 +280,8 @@ class AnswerCache(t.NamedTuple):
     """A cache of answers.
 
     Attributes:
-        bypass: what a request has that is answered past it and not kept in it.
-        header: what an answer has that comes from it.
+        bypass: the parameters of a request that bypass it.
+        header: identifies a cached answer.
     """
 
     bypass: t.Mapping[str, t.Any]
@@ -301,9 +301,9 @@ class Engine:
         journal: what it writes.
         counters: its metrics; None where it has none, and the edge counts its requests.
         variables: those of its role that take units.
-        memory: how it uses a GPU's memory; None where that is not known, so that nothing is refused.
+        memory: how it uses a GPU's memory; None where that is unknown, so that nothing is refused.
         profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
-        programs: what it needs on a host beside what all need, by accelerator.
+        programs: what it needs on a host beside what all engines need, by accelerator.
         cache: of answers; None where it keeps none.
     """
 
@@ -322,7 +322,7 @@ class Engine:
 
     @property
     def takes_several_keys(self) -> bool:
-        """Whether an instance can start with the next key beside the current one."""
+        """Whether an instance can start with both the current and the next key."""
         return ALL_KEYS in self.launch.key_options.values()
 
     def variable(self, setting: str) -> str:
@@ -332,22 +332,22 @@ class Engine:
 
 
 def smallest(values: list[float]) -> float:
-    """Of workers on several GPUs the one with least left."""
+    """Of workers on several GPUs, the one with the least left."""
     return min(values)
 
 
 def largest(values: list[float]) -> float:
-    """Of workers on several GPUs the one that took most."""
+    """Of workers on several GPUs, the one that took most."""
     return max(values)
 
 
 def first(values: list[float]) -> float:
-    """Of a pool and those of a draft model, which follow it."""
+    """The sum of a pool and those of a draft model, which follow it."""
     return values[0]
 
 
 def last(values: list[float]) -> float:
-    """Of figures of which the earlier ones are estimates."""
+    """The last figure; earlier ones are estimates."""
     return values[-1]
 
 
@@ -355,8 +355,8 @@ def last(values: list[float]) -> float:
 SIZE = r"(-?\d+(?:\.\d+)?) Gi?B"
 COUNT = r"([\d,]+)"
 
-#: Options that every engine reserves under these names, with the reason: setting them elsewhere would take an instance
-#: out of the edge's reach, put its key where it can be read, or leave a drain without counters.
+#: Options that every engine reserves under these names, with the reason: setting them would take an instance out of the
+#: edge's reach, expose its key, or leave a drain without counters.
 RESERVED = {
     "allowed-media-domains": "the role's variable allowed_media_domains says it to the request guard, too",
     "api-key": "the engine's key is made on the host; clients' keys belong in fleet_clients",
@@ -371,13 +371,13 @@ RESERVED = {
 }
 NODES = "which hosts an instance spans is fleet_instances[].nodes"
 
-#: Where settings of profiles are from.
+#: The sources of profiles' settings.
 FIT = "module vram_fit"
 ALB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html"
 TUNING = "https://docs.vllm.ai/en/stable/configuration/optimization/"
 MEASURED = "measured on one H200 with this architecture, vLLM 0.26: docs/profiles.md"
 
-#: What happens where a program is missing, and how to have it.
+#: The consequence of a missing program, and how to install it.
 ENDS = "the first request that needs it ends the engine for everybody"
 INSTALL = "leave engine_packages at its default, or run: apt-get install"
 

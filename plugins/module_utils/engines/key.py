@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The key that the edge of a host shows to its engines, and how it is replaced without a refused request. Pure.
+"""The key that a host's edge sends to its engines, and its rotation without a refused request. Pure.
 
-An engine reads its keys when it starts. So that instances can be restarted one after the other, each of them starts
-with the current key and the next one, and the edge changes over when every running instance knows the next one.
+An engine reads its keys at start. So that instances can be restarted one after the other, each starts with the current
+key and the next one, and the edge switches when every running instance knows the next one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import new_key
 
-#: In the file that systemd reads; the first one is what the edge shows.
+#: In the file that systemd reads; the edge sends the first one.
 CURRENT, NEXT, KNOWN_BY = "ENGINE_API_KEY", "ENGINE_API_KEY_NEXT", "ENGINE_API_KEY_NEXT_KNOWN_BY"
 
 
@@ -23,8 +23,8 @@ class EngineKeys:
     """The keys of a host.
 
     Attributes:
-        current: what the edge shows.
-        next: what it will show; empty for none.
+        current: what the edge sends.
+        next: what it will send; empty for none.
         known_by: indexes of the instances that were started with the next one.
     """
 
@@ -34,7 +34,7 @@ class EngineKeys:
 
 
 def parse(text: str) -> EngineKeys | None:
-    """The keys in the file; None where it has none that can be used."""
+    """The keys in the file; None where it has no valid ones."""
     values = dict(line.split("=", 1) for line in text.split() if "=" in line)
     current, following = values.get(CURRENT, ""), values.get(NEXT, "")
     if not _usable(current):
@@ -56,15 +56,15 @@ def render(keys: EngineKeys) -> str:
 def renewed(
     keys: EngineKeys, instance: int, others: t.Collection[int], takes_several: bool, new: t.Callable[[], str] = new_key
 ) -> EngineKeys:
-    """The keys with which a stopped instance may start.
+    """The keys for the start of a stopped instance.
 
     Args:
-        keys: what there is.
+        keys: the current ones.
         instance: its index.
-        others: indexes of the host's instances that run.
-        takes_several: whether the engine takes more than one key. One that takes one only gets a new one while no other
-            instance runs, because the edge shows all instances the same.
-        new: makes a key.
+        others: indexes of the host's running instances.
+        takes_several: whether the engine accepts more than one key. One that accepts only one gets a new one only while
+            no other instance runs, because the edge sends all instances the same key.
+        new: generates a key.
     """
     if others and not takes_several:
         return keys

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""LiteLLM, which gateways run. It is no engine that a host could be given."""
+"""LiteLLM, which runs on gateways. A host cannot select it as its engine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     RoleVariables,
 )
 
-# It has no parser: it passes over what it does not know. So this finds the names that its sources know, without
-# importing them, which would take longer than its start.
+# It has no parser and ignores unknown names. So this finds the names in its sources without importing them, which
+# would take longer than its start.
 _CHECK = """
 import ast, importlib.util, json, pathlib, re, sys
 import yaml
@@ -41,7 +41,7 @@ if unknown:
     sys.exit("error: unrecognized arguments: " + " ".join("--" + name for name in unknown))
 """
 
-#: What it calls servers that speak the API of the engines.
+#: Its provider for servers with the engines' API.
 PROVIDER = "hosted_vllm"
 
 ENGINE = Engine(
@@ -51,14 +51,14 @@ ENGINE = Engine(
     launch=Launch(
         command=("bin/litellm", "--config"),
         check_program=_CHECK,
-        # It has the key in its environment.
+        # It gets the key from its environment.
         key_options={},
         first_port=4001,
-        # Whatever becomes of its database.
+        # Whatever happens to its database.
         health_path="/health/liveliness",
     ),
     options=OptionTable(
-        # It takes what comes; the edge bounds that.
+        # It has no limit; the edge limits requests.
         default_limit=100_000,
         nested=True,
     ),
@@ -71,6 +71,6 @@ ENGINE = Engine(
         times=("cache_ttl", "shutdown_timeout", "stream_timeout", "timeout"),
         fractions=("stream_timeout", "timeout"),
     ),
-    # The header comes with what it had in its cache only.
+    # Only a cached answer has the header.
     cache=AnswerCache({"cache": {"no-cache": True, "no-store": True}}, "x-litellm-cache-key"),
 )

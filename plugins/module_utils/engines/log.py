@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The reason why an engine did not start, lifted from what it wrote to the journal.
+"""The reason why an engine did not start, from its journal.
 
-Pure. What one engine writes is in its own module; here is what all of them, their libraries and systemd write.
+Pure. What one engine writes is in its own module; here are the lines of all of them, their libraries and systemd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Why, and what to do.
+    """The reason, and what to do.
 
     Attributes:
         kind: a short stable name for programs: ``max_model_len``, ``out_of_memory``, …
@@ -34,7 +34,7 @@ class Explanation:
 
 
 def _common(engine: Engine) -> tuple[Cause, ...]:
-    """What every engine may write."""
+    """Lines that every engine may write."""
     arguments = (
         Cause(
             "bad_argument",
@@ -123,10 +123,10 @@ _LIBRARIES = (
 
 
 def explain(lines: t.Iterable[str], engine: Engine) -> Explanation | None:
-    """The reason why an engine ended, or None where its journal holds nothing known.
+    """The reason why an engine exited, or None where its journal has no known one.
 
-    The first rule that matches anywhere wins: the particular before the general, because an engine that dies prints
-    the cause first and then a chain of "Engine core initialization failed".
+    The first rule that matches anywhere wins, specific ones before general ones, because an engine that dies prints the
+    cause first and then a chain of "Engine core initialization failed".
 
     Args:
         lines: the journal of one start of one unit, oldest first.

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How much memory an engine found and used when it started, read from its journal.
+"""How much memory an engine found and used at its start, from its journal.
 
-Pure. What one engine writes is in its own module. Only numbers are taken from a line, because an engine may write its
-key there.
+Pure. What one engine writes is in its own module. Only numbers are read from a line, because an engine may log its key
+there.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def engine_memory(lines: t.Iterable[str], engine: Engine) -> EngineMemory:
 
 
 def as_reported(memory: EngineMemory) -> dict[str, float | int]:
-    """What module vram_fit takes as ``reported``, of what was read; its circumstances are for the caller to add."""
+    """The argument ``reported`` of module vram_fit, of these figures; the caller adds their circumstances."""
     names = ("kv_cache_gib", "kv_cache_tokens", "model_gib", "requested_gib")
     return {name: getattr(memory, name) for name in names if getattr(memory, name) is not None}

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What an engine's /metrics says of its load. Pure: Prometheus text in, numbers out."""
+"""An engine's load from its /metrics. Pure: Prometheus text in, numbers out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 def parse(text: str) -> list[Sample]:
-    """The samples of an exposition; lines that are none (comments, rubbish) are passed over."""
+    """The samples of an exposition; other lines (comments, invalid ones) are skipped."""
     samples = []
     for line in text.splitlines():
         match = _LINE.match(line)
@@ -65,7 +65,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def load(text: str) -> Load | None:
-    """The load of the engine whose exposition this is; None where running and waiting are not both in it."""
+    """The load of the engine with this exposition; None unless it has both running and waiting."""
     samples = parse(text)
     for engine in ENGINES.values():
         names = engine.counters
@@ -79,7 +79,7 @@ def load(text: str) -> Load | None:
 
 
 def share_of_drafts(before: str, after: str) -> float | None:
-    """The share of the proposed tokens that the model took, from 0 to 1; None where nothing was proposed.
+    """The share of the proposed tokens that the model accepted, from 0 to 1; None where nothing was proposed.
 
     Args:
         before: an engine's exposition.
@@ -100,7 +100,7 @@ def _total(samples: list[Sample], name: str) -> float | None:
     """The sum over independent engines, each counted once."""
     independent: dict[frozenset[tuple[str, str]], float] = {}
     for sample in samples:
-        # One engine repeats the total, which has an empty priority, by priority.
+        # One engine repeats the total, which has an empty priority, for each priority.
         if sample.name != name or not _finite(sample) or sample.labels.get("priority"):
             continue
         key = frozenset((label, value) for label, value in sample.labels.items() if label not in _SHARED_RANKS)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The options of an engine: written to its config file, checked, and those that each instance has for itself.
+"""The options of an engine: written to its config file, validated, and made specific to each instance.
 
 Pure: text and dictionaries in, text and dictionaries out.
 """
@@ -19,13 +19,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.values import
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import TOOL_FAMILIES, Engine
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS, check_engine, kind
 
-# A text, which stays as it is, or a number with an exponent.
+# A string, which is not changed, or a number with an exponent.
 _SMALL = re.compile(r'("(?:[^"\\]|\\.)*")|-?\d+(?:\.\d+)?[eE][+-]?\d+')
 _OPTION = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 
 
 def engine_kind(engine: str) -> dict[str, t.Any]:
-    """What the unit of an engine has to know about it.
+    """What the unit of an engine must know about it.
 
     Args:
         engine: one of ENGINES.
@@ -48,7 +48,7 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
         options: option names, with dashes or underscores, and their values. None leaves an option out.
 
     Raises:
-        FleetError: an option's name cannot be one, or two spellings of one option differ.
+        FleetError: an option's name is invalid, or two spellings of one option differ.
     """
     table = kind(engine).options
     rendered: dict[str, t.Any] = {}
@@ -69,18 +69,18 @@ def render_config(engine: str, options: dict[str, t.Any]) -> str:
 
 
 def _json(value: t.Any) -> str:
-    """JSON that YAML reads as the same; small numbers are written out, because YAML takes 1e-07 for a word."""
+    """JSON that YAML parses the same way; small numbers are written out, because YAML takes 1e-07 for a string."""
     text = json.dumps(value, sort_keys=True)
     return _SMALL.sub(lambda match: match[1] or format(decimal.Decimal(match[0]), "f"), text)
 
 
 def request_limit(engine: str | None, options: t.Mapping[str, t.Any], edge_limit: int | None) -> int:
-    """How many requests an instance works on at once.
+    """How many concurrent requests an instance handles.
 
     Args:
-        engine: one of KINDS; None where nothing is known, which is no room at all.
+        engine: one of KINDS; None where it is unknown, which counts as 0.
         options: the engine's.
-        edge_limit: how many the edge gives it at once; None where that is not known.
+        edge_limit: the edge's limit of concurrent requests; None where that is unknown.
     """
     if engine is None or engine not in KINDS:
         return 0
@@ -92,13 +92,13 @@ def request_limit(engine: str | None, options: t.Mapping[str, t.Any], edge_limit
 
 
 def reserved_options(engine: str, options: t.Iterable[str]) -> dict[str, str]:
-    """Those of ``options`` that a person must not set, each with the reason."""
+    """The reserved ones of ``options``, each with the reason."""
     reserved = ENGINES[engine].options.reserved
     return {name: reserved[name] for name in map(plain_name, options) if name in reserved}
 
 
 def find_counterpart(engine: str, option: str) -> tuple[Engine, str] | None:
-    """Whose option it is that ``engine`` does not have, and what ``engine`` calls it; None where nothing is known.
+    """The engine that has an option which ``engine`` lacks, and ``engine``'s name for it; None where unknown.
 
     Args:
         engine: one of ENGINES.
@@ -153,14 +153,14 @@ def engine_problems(
     options: dict[str, t.Any] | None = None,
     instances: t.Iterable[dict[str, t.Any]] = (),
 ) -> list[str]:
-    """What is wrong with an engine's variables, each with the variable, the value and what is valid.
+    """The errors in an engine's variables, each with the variable, the value and what is valid.
 
     Args:
         extra_args: ``<engine>_extra_args``.
         engine: one of ENGINES.
         version: the wanted version.
         accelerator: ``cuda`` or ``cpu``.
-        locks: what the role's locks.yml says.
+        locks: the content of the role's locks.yml.
         options: all that its instances share.
         instances: of this engine, as ``Instance.as_dict`` gives them.
     """
@@ -197,15 +197,15 @@ def engine_problems(
 
 
 def tool_options(model: str, engine: str, parser: str | None) -> dict[str, t.Any]:
-    """The options with which an engine finds the tool calls in what a model writes.
+    """The options with which an engine parses tool calls.
 
     Args:
-        model: the model's name, by which its family is known.
+        model: the model's name, which determines its family.
         engine: one of ENGINES.
         parser: the engine's name of a parser, ``auto`` for that of the model's family, ``none`` for no tools.
 
     Returns:
-        Nothing where the family is not known.
+        Nothing where the family is unknown.
     """
     table = ENGINES[check_engine(engine)].options
     if parser == "auto":
@@ -220,7 +220,7 @@ def tool_options(model: str, engine: str, parser: str | None) -> dict[str, t.Any
 def _parallel_problems(
     engine: str, options: dict[str, t.Any], instances: t.Iterable[dict[str, t.Any]]
 ) -> t.Iterator[str]:
-    """Instances with other GPUs than their engine is set to share."""
+    """Instances with a number of GPUs other than their engine's setting."""
     parallel = options.get(ENGINES[engine].options.parallel) or 1
     for instance in instances:
         count, stages = _gpus_of_all_nodes(instance), _stages(engine, options, instance)
@@ -237,8 +237,8 @@ def _parallel_problems(
 
 
 def _stages(engine: str, options: dict[str, t.Any], instance: dict[str, t.Any]) -> int:
-    """Over how many stages the layers are spread: where no option says so, one for each node, which need the least of
-    each other that way."""
+    """The number of pipeline stages: where no option sets it, one for each node, which needs the least traffic between
+    nodes."""
     table = ENGINES[engine].options
     names = (table.stages, *(alias for alias, name in table.aliases.items() if name == table.stages))
     given = next((options[name] for name in names if options.get(name)), None)
@@ -283,7 +283,7 @@ def engine_options(
             texts = {**table.span, **({} if instance["serves"] else table.node)}
             own.update({option: typed(text.format(**places)) for option, text in texts.items()})
             own_environment = {key: value.format(**places) for key, value in table.span_environment.items()}
-        # Indexes: before each start they become the names of the GPUs, which an index is only as long as all answer.
+        # Indexes: before each start they are replaced by the GPUs' names; an index is only valid while all GPUs answer.
         gpus = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, instance["gpus"]))} if instance["gpus"] else {}
         result.append(
             {

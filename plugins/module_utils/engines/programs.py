@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What engines compile and decode with while they serve.
+"""Programs with which engines compile and decode while they serve.
 
-A request may be the first that needs a kernel, and without the compiler it ends the engine for everybody. Pure but for
-``missing_programs``.
+Any request may be the first that needs a kernel, and without the compiler it ends the engine for all clients. Pure
+except for ``missing_programs``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 
 #: Where a unit looks beside PATH.
 CUDA_PROGRAMS = "/usr/local/cuda/bin"
-#: Not a program, but asked for in the same way: the header that C code for Python includes.
+#: Not a program, but checked the same way: the header that C code for Python includes.
 HEADER = "Python.h"
 
 
 _COMPILERS = f"{INSTALL} build-essential python3-dev"
 
-#: By accelerator, for every engine. On a CPU the roles switch compilation off.
+#: By accelerator, for every engine. On a CPU the roles disable compilation.
 _COMMON: dict[str, tuple[Program, ...]] = {
     "cuda": (
         Program(
@@ -50,12 +50,12 @@ _COMMON: dict[str, tuple[Program, ...]] = {
 def wanted_programs(
     instances: t.Iterable[dict[str, t.Any]], accelerator: str, packages: t.Collection[str] = ()
 ) -> list[dict[str, t.Any]]:
-    """The programs that a host must have for its engines, each with the reason and what to do.
+    """The programs that a host needs for its engines, each with the reason and what to do.
 
     Args:
         instances: of the host, as ``Instance.as_dict`` gives them.
         accelerator: ``cuda`` or ``cpu``.
-        packages: what is installed before they are needed; what these bring is left out.
+        packages: installed before they are needed; their programs are left out.
     """
     engines = sorted({instance["engine"] for instance in instances} & set(ENGINES))
     needs: dict[str, Program] = {}
@@ -69,7 +69,7 @@ def wanted_programs(
     ]
 
 
-#: The argument of a module that looks for programs; documented once, in the fragment programs.
+#: The argument of a module that checks programs; documented once, in the fragment programs.
 PROGRAMS_ARGUMENT: dict[str, t.Any] = {
     "type": "list",
     "elements": "dict",
@@ -83,11 +83,11 @@ PROGRAMS_ARGUMENT: dict[str, t.Any] = {
 
 
 def missing_programs(wanted: t.Iterable[dict[str, t.Any]], python: str = "") -> list[str]:
-    """What is wrong with this host, one sentence for each program that it does not have.
+    """One sentence for each program that is missing on this host.
 
     Args:
         wanted: as ``wanted_programs`` gives them.
-        python: a runtime's, whose header is looked for; empty where there is none yet.
+        python: a runtime's, whose header is checked; empty where there is none yet.
     """
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), CUDA_PROGRAMS])
     problems = []

@@ -3,8 +3,8 @@
 # Private to this collection: not part of its public interface.
 """What an engine is doing while it starts, read from its journal.
 
-Pure. What one engine writes is in its own module; here are the progress bars, which all have in common, and systemd.
-No rule repeats free text of a line, because an engine may write its key there.
+Pure. What one engine writes is in its own module; here are the progress bars, which all have in common, and systemd's
+lines. No rule repeats free text of a line, because an engine may write its key there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SYSTEMD = Phase(PREPARING, r"^(?:Starting|Started|Stopping|Stopped) |^\S+\.serv
 
 
 def progress(lines: t.Iterable[str], engine: Engine) -> Progress | None:
-    """What an engine is doing, None where it has written nothing.
+    """What an engine is doing; None where it has written nothing.
 
     Args:
         lines: the journal of one start of one unit, oldest first. A line may hold many states of a progress bar.
@@ -65,7 +65,7 @@ def progress(lines: t.Iterable[str], engine: Engine) -> Progress | None:
         return None
     for number in range(len(pieces) - 1, -1, -1):
         found = _match(pieces[number], engine)
-        # What follows systemd's own last line is the engine's: nothing that is known, but Python runs.
+        # Lines after systemd's own last one are the engine's: unknown, but Python runs.
         if found and (found.phase != PREPARING or number == len(pieces) - 1):
             return found
     return Progress(IMPORTING, "importing its libraries")

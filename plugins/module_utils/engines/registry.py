@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The engines that there are: the only list of their names.
+"""The registry of engines: the only list of their names.
 
-A new engine is a module beside this one and a line in ENGINES. Tests register one of their own in the same dictionary.
+A new engine is a module beside this one and a line in ENGINES. Tests register their own in the same dictionary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.engines import litellm, sglang, vllm
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine
 
-#: What a host can be given, by the names that ``engine`` takes. The first is the default.
+#: The engines that a host can run, by the values of ``engine``. The first is the default.
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (vllm.ENGINE, sglang.ENGINE)}
 
 DEFAULT_ENGINE = next(iter(ENGINES))
@@ -29,10 +29,10 @@ KINDS: t.Mapping[str, Engine] = collections.ChainMap({GATEWAY: GATEWAY_ENGINE}, 
 
 
 def kind(name: t.Any) -> Engine:
-    """What is known of something that an instance can run.
+    """The record of an engine.
 
     Raises:
-        FleetError: nothing is, so that it is not taken for another one.
+        FleetError: it is unknown, so that it is not taken for another one.
     """
     if name not in KINDS:
         raise FleetError(f"{name!r} is nothing that an instance can run. Known are: {', '.join(KINDS)}.")
@@ -40,19 +40,19 @@ def kind(name: t.Any) -> Engine:
 
 
 def kind_of_unit(unit: str) -> Engine:
-    """What is known of what a unit runs, as ``vllm@0.service``.
+    """The record of a unit's engine, as ``vllm@0.service``.
 
     Raises:
-        FleetError: it runs nothing that is known.
+        FleetError: the unit runs no known engine.
     """
     return kind(unit.partition("@")[0])
 
 
 def check_engine(name: t.Any, where: str = "engine") -> str:
-    """The name of an engine that a host can be given.
+    """The validated name of an engine that a host can run.
 
     Raises:
-        FleetError: it is none.
+        FleetError: there is no such engine.
     """
     if name not in ENGINES:
         raise FleetError(f"{where} is {name!r}, which is no engine. Valid are: {', '.join(ENGINES)}.")

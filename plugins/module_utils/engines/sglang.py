@@ -58,8 +58,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.base import
 from ansible_collections.inference.fleet.plugins.module_utils.memory.tensors import peak_bytes
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
-# The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
-# knows, so that a person who mistyped one is shown the nearest.
+# The parser prints to stderr and exits with 2 on an error; the last line of stdout then lists every option that it
+# knows, so that the message can suggest the nearest one.
 _CHECK = """
 import argparse, json, sys
 from sglang.srt.server_args import ServerArgs
@@ -74,7 +74,7 @@ finally:
 
 
 def _problems(options: t.Mapping[str, t.Any]) -> list[str]:
-    """Speculative decoding that lacks the model that drafts."""
+    """Speculative decoding without a draft model."""
     method = str(options.get("speculative-algorithm", ""))
     if method.lower() not in ("eagle", "eagle3") or options.get("speculative-draft-model-path"):
         return []
@@ -126,7 +126,7 @@ _FIGURES = (
 class _Memory(MemoryModel):
     """KV cache = memory free at start x mem_fraction_static - weights - libraries.
 
-    Activations and graphs have to do with what the fraction leaves.
+    Activations and graphs depend on what the fraction leaves.
     """
 
     variables = {  # noqa: RUF012
@@ -156,7 +156,7 @@ class _Memory(MemoryModel):
             dtype=str(options.get("dtype", "auto")),
             quantization=str(options.get("quantization", "")),
             block=int(options.get("page-size", 1)),
-            # -1 switches chunks off; a step then has at most max_prefill_tokens, 16384 where it is not set.
+            # -1 disables chunks; a step then has at most max_prefill_tokens, 16384 by default.
             batched_tokens=chunk if chunk is None or chunk > 0 else int(options.get("max-prefill-tokens", 16384)),
             requests=parse_whole(options.get("max-running-requests")),
             graphs=not options.get("disable-cuda-graph") and options.get("cuda-graph-backend-decode") != "disabled",
@@ -179,7 +179,7 @@ class _Memory(MemoryModel):
         return Step(options.batched_tokens or tokens, min(options.requests or requests, requests))
 
     def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
-        """As SGLang itself works it out (``arg_groups/memory_hook.py``); a round share is off by 14 % of the cache.
+        """As SGLang itself computes it (``arg_groups/memory_hook.py``); a rounded share is off by 14 % of the cache.
 
         The rest is for activations and CUDA graphs: 512 MiB, 1.5 MiB a token of a step, 128 MiB a GPU and 2 MiB a
         request, at least 10 GiB above 60 GiB; and less again for a vision encoder.
@@ -201,12 +201,12 @@ class _Memory(MemoryModel):
         return 614 * MIB
 
     def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
-        """What the first kernels took of a H200, and its cache of encoded images."""
+        """What the first kernels took on an H200, and its cache of encoded images."""
         return Overhead(fixed=266 * MIB, media=100 * MIB if model.vision else 0)
 
     def beside(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> int:
         step = self.step(options, gpu)
-        # It encodes pictures one by one.
+        # It encodes images one by one.
         graphs = 2 * step.requests * MIB if options.graphs else 0
         return peak_bytes(model, processor, options, step) + graphs
 
@@ -343,11 +343,11 @@ ENGINE = Engine(
         # With the request guard, which it has no option for.
         command=("bin/python", "sglang_start.py", "--config"),
         check_program=_CHECK,
-        # With one key alone that key opens the routes that change weights and abort others' requests, too.
+        # With only one key that key opens the routes that change weights and abort others' requests, too.
         key_options={"api-key": CURRENT_KEY, "admin-api-key": NOBODYS_KEY},
         # It reads each as a number where there are more than one (``custom_all_reduce_utils.py``).
         several_gpus_by="index",
-        # It ends by killing its own process tree.
+        # It exits by killing its own process tree.
         clean_exit="SIGKILL",
     ),
     options=OptionTable(
@@ -389,14 +389,14 @@ ENGINE = Engine(
             "skip-server-warmup": "the first question that it asks itself shows that it answers",
         },
         aliases={"pipeline-parallel-size": "pp-size", "tensor-parallel-size": "tp-size"},
-        # It works it out from the memory; this is what it comes to at most in practice.
+        # It derives this from the memory; in practice the maximum is this.
         default_limit=256,
         parallel="tp-size",
         stages="pp-size",
         span={"nnodes": "{count}", "node-rank": "{rank}", "dist-init-addr": "{first}:{meeting_port}"},
-        # There something answers for the node's own health.
+        # There something listens for the node's own health.
         node={"port": "{node_port}"},
-        # Its processes find each other by a file where they are all of one host.
+        # Its processes find each other by a file where they are all on one host.
         span_environment={"SGLANG_HOST_IP": "{own}", "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": ""},
         tool_parser="tool-call-parser",
         tool_parsers={

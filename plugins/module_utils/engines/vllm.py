@@ -57,8 +57,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.base import
 from ansible_collections.inference.fleet.plugins.module_utils.memory.tensors import peak_bytes
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
-# The parser prints to stderr and leaves with 2 on an error; the last line of stdout then lists every option that it
-# knows, so that a person who mistyped one is shown the nearest.
+# The parser prints to stderr and exits with 2 on an error; the last line of stdout then lists every option that it
+# knows, so that the message can suggest the nearest one.
 _CHECK = """
 import json, sys
 from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -74,7 +74,7 @@ finally:
 
 
 def _problems(options: t.Mapping[str, t.Any]) -> list[str]:
-    """Speculative decoding that lacks the model that drafts."""
+    """Speculative decoding without a draft model."""
     config = options.get("speculative-config") or {}
     method = str(config.get("method", ""))
     if method.lower() not in ("eagle", "eagle3") or config.get("model"):
@@ -177,7 +177,7 @@ _PHASES = (
     Phase(CAPTURING, r"Encoder CUDA graph capture complete\.", "CUDA graphs of the encoder captured"),
     Phase(WARMING_UP, r"init engine \(profile, create kv cache, warmup model\) took", "the engine's core is up"),
     Phase(WARMING_UP, r"Starting vLLM server on ", "starting to listen"),
-    # It starts to listen last.
+    # It opens its port last.
     Phase(SERVING, r"Application startup complete\.", "serves", 100),
 )
 
@@ -195,7 +195,7 @@ _FIGURES = (
         rf"{SIZE} for peak activation",
         last,
     ),
-    # The first is of those that it estimates from, and then discards.
+    # The first is one of those from which it estimates, and then discards.
     Figure(("graphs_gib",), rf"Graph capturing finished in \d+ secs, took {SIZE}", last),
     Figure(
         ("kv_cache_gib", "fitting_length"),
@@ -270,7 +270,7 @@ class _Memory(MemoryModel):
         return options.fraction or 0.92
 
     def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
-        """Libraries took 0.34 GiB of a H200; a request has its graphs, its sampler's state, or that alone."""
+        """Libraries took 0.34 GiB on an H200; a request has its graphs, its sampler's state, or that alone."""
         step = self.step(options, gpu)
         each = 2 * MIB if options.graphs else MIB // 2
         return Overhead(
@@ -503,7 +503,7 @@ ENGINE = Engine(
             "glm-4": "glm45",
             "kimi-k2": "kimi_k2",
         },
-        # It drops ``<option>: false`` of a config file without a word.
+        # It silently drops ``<option>: false`` of a config file.
         negatable=True,
         problems=_problems,
     ),
@@ -530,5 +530,5 @@ ENGINE = Engine(
     ),
     memory=_Memory(),
     profiles=_PROFILES,
-    # It does without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
+    # It works without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
 )

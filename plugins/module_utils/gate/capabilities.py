@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What an engine compiles or loads only when it is first asked for it: asked before clients do, on a drained instance.
+"""What an engine compiles or loads on first use: requested before clients do, on a drained instance.
 
-Questions, and what has to come back. What a model says is noise here, so only the shape counts. Pure.
+Requests, and the expected form of the answer. The model's text is noise here, so only the form counts. Pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMPLETIONS_PATH = "/v1/completions"
 
 # More tokens than engines prefill at once, and fewer than a context has.
 LONG_PROMPT = 9000
-# The context length where the list of models does not say it.
+# The context length where the list of models does not give it.
 UNKNOWN_LENGTH = 2048
 
 _TOOL = "paint"
@@ -40,21 +40,21 @@ _TOOLS = [
         },
     }
 ]
-# A small model fills what a grammar leaves open with spaces, which these make dear.
+# A small model fills what a grammar leaves open with spaces, which these penalise.
 _NO_PADDING = {"frequency_penalty": 2.0, "presence_penalty": 2.0}
 
 
 class Capability(t.NamedTuple):
-    """One of them.
+    """One capability.
 
     Attributes:
-        asked: what is asked for, in words.
+        asked: the request, in words.
         hint: what to try where the engine cannot do it.
-        options: what the question has beside model and prompt.
-        judge: raises Refusal for an answer of another shape.
-        prompt: the question.
-        streamed: whether the answer is, and only has to come to its end.
-        path: where it is asked.
+        options: the request's options beside model and prompt.
+        judge: raises Refusal for an answer of another form.
+        prompt: the request's prompt.
+        streamed: whether the answer is streamed, and only has to be complete.
+        path: of the request.
     """
 
     asked: str
@@ -67,7 +67,7 @@ class Capability(t.NamedTuple):
 
 
 def _choices(document: t.Any, count: int = 1) -> list[dict[str, t.Any]]:
-    """The choices of an answer, each of which came to an end."""
+    """The choices of an answer, each of them complete."""
     choices = document.get("choices")
     if not isinstance(choices, list) or len(choices) != count or not all(isinstance(one, dict) for one in choices):
         raise _other(document, f"{count} choices")
@@ -98,20 +98,20 @@ def judge_prompt_logprobs(document: t.Any) -> None:
     """Accept a finite probability for each token of the prompt but the first."""
     (choice,) = _choices(document)
     tokens = (choice.get("logprobs") or {}).get("token_logprobs")
-    # The first token follows nothing; engines say null.
+    # The first token follows nothing; engines return null.
     if not isinstance(tokens, list) or len(tokens) < 3 or not all(_is_finite(one) for one in tokens[1:]):
         raise _other(choice.get("logprobs"), "a finite token_logprobs for each token of the prompt")
 
 
 def judge_sampling(document: t.Any) -> None:
-    """Accept two answers to one question."""
+    """Accept two answers to one prompt."""
     _choices(document, 2)
 
 
 def judge_forced_tool(document: t.Any) -> None:
-    """Accept a call of the tool that had to be called, with arguments in JSON: engines promise no more of them.
+    """Accept a call of the forced tool, with arguments in JSON; engines promise no more than that.
 
-    Of one that was cut off at the limit one engine shows nothing, and another what there is of it.
+    For a call that was cut off at the limit, one engine returns nothing, and another returns the part that it has.
     """
     (choice,) = _choices(document)
     message: t.Any = choice.get("message") or {}
@@ -134,7 +134,7 @@ def judge_forced_tool(document: t.Any) -> None:
 
 
 def judge_end(document: t.Any) -> None:
-    """Accept any answer that came to its end."""
+    """Accept any complete answer."""
     _choices(document)
 
 
@@ -202,7 +202,7 @@ def long_prompt(length: int | None) -> str:
     Args:
         length: the context length; None where it is not known.
     """
-    # A word is a token to most, and two to some.
+    # A word is one token for most tokenizers, and two for some.
     return "one " * min(LONG_PROMPT, (length or UNKNOWN_LENGTH) // 2)
 
 

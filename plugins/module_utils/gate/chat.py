@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""OpenAI's chat protocol as a gate needs it: one question, whole or streamed, and what exactly came back."""
+"""OpenAI's chat protocol for a gate: one request, whole or streamed, and its exact result."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ansible_collections.inference.fleet.plugins.module_utils.net.http import (
 CHAT_PATH = "/v1/chat/completions"
 MODELS_PATH = "/v1/models"
 
-# What a server says while it is not ready or has too much to do; asking again is right. A 500 is not among them: it is
-# the engine's own failure to serve a valid request, which no gate may look away from.
+# A server's statuses while it is not ready or overloaded; a retry is right. A 500 is not among them: the engine failed
+# to serve a valid request, which a gate must not ignore.
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 502, 503, 504})
 
 
 class ChatFailure(Exception):
-    """What came back is not an answer.
+    """The result is not an answer.
 
     Args:
         reason: one word for programs, see the module's RETURN.
-        came_back: what was seen, for a person.
-        transient: asking again may help.
-        wait: seconds that the server asked to wait.
+        came_back: the result, for a person.
+        transient: a retry may help.
+        wait: seconds to wait before a retry, from the server's answer.
     """
 
     def __init__(self, reason: str, came_back: str, transient: bool = False, wait: float | None = None) -> None:
@@ -67,7 +67,7 @@ class Answer:
         return self._count("prompt_tokens")
 
     def identify(self, document: dict[str, t.Any]) -> None:
-        """Take from an answer, or a piece of one, which it is and when it was made."""
+        """Take id and time from an answer, or a part of one."""
         self.id = self.id or _text_in(document, "id")
         created = document.get("created")
         if self.created is None and isinstance(created, (int, float)) and not isinstance(created, bool) and created > 0:
@@ -95,7 +95,7 @@ def question(
 
 
 def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
-    """The whole answer to a question.
+    """The whole answer to a request.
 
     Raises:
         ChatFailure: there was none.
@@ -117,7 +117,7 @@ def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
 
 
 def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
-    """Like ask(), but streamed, with usage and the times of the first and the last piece."""
+    """Like ask(), but streamed, with usage and the times of the first and the last chunk."""
     wanted = {**document, "stream": True, "stream_options": {"include_usage": True}}
     try:
         with client.stream(CHAT_PATH, wanted, timeout) as stream:
@@ -136,7 +136,7 @@ def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> 
 def ask_document(
     client: Client, path: str, document: dict[str, t.Any], timeout: float
 ) -> tuple[dict[str, t.Any], Answer]:
-    """The whole JSON of an answer, and what every answer has.
+    """The whole JSON of an answer, with the fields that every answer has.
 
     Raises:
         ChatFailure: there was none.
@@ -155,7 +155,7 @@ def ask_document(
 
 
 def models(client: Client, timeout: float) -> dict[str, int | None]:
-    """The names of the models that a server lists, with their context lengths where it says so.
+    """The names of the models that a server lists, with their context lengths where given.
 
     Raises:
         ChatFailure: it lists none in OpenAI's shape.
@@ -171,7 +171,7 @@ def models(client: Client, timeout: float) -> dict[str, int | None]:
 
 
 def counters(client: Client, timeout: float) -> str:
-    """An engine's counters, as Prometheus reads them.
+    """An engine's counters, in Prometheus' format.
 
     Raises:
         ChatFailure: it has none for us.
@@ -185,10 +185,10 @@ def counters(client: Client, timeout: float) -> str:
 
 
 def status_of(client: Client, document: dict[str, t.Any], timeout: float) -> Reply:
-    """The reply to a question of which only the status matters.
+    """The reply to a request whose status alone matters.
 
     Raises:
-        ChatFailure: there was none, or one that says "later".
+        ChatFailure: there was none, or one that asks for a retry.
     """
     try:
         reply = client.post(CHAT_PATH, document, timeout)
@@ -200,7 +200,7 @@ def status_of(client: Client, document: dict[str, t.Any], timeout: float) -> Rep
 
 
 def said(reply: Reply) -> str:
-    """A reply's status and what it says, in one line."""
+    """A reply's status and body, in one line."""
     text = reply.text()
     try:
         error = json.loads(text)["error"]
@@ -246,7 +246,7 @@ def _text_of(message: dict[str, t.Any]) -> str:
 
 
 class _Collector:
-    """Puts the pieces of a stream together. A stream that breaks once begun is a lost answer: asking again hides it."""
+    """Assembles the chunks of a stream. A stream that breaks is a lost answer: a retry would hide it."""
 
     def __init__(self) -> None:
         self._answer = Answer()
@@ -288,7 +288,7 @@ class _Collector:
     def _finished(self) -> Answer:
         self._answer.text = "".join(self._pieces)
         if self._answer.first is None:
-            # No token could be shown as text; the first event came with the first token all the same.
+            # No token could be shown as text; the first event still came with the first token.
             self._answer.first = self._opened
         return self._answer
 

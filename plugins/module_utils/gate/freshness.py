@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether an answer was made for the question that was asked, or comes out of a cache.
+"""Checks that an answer was generated for its question and does not come from a cache.
 
-Each question carries a nonce, and gateways are asked to keep out of their cache. None of that helps against a cache
-whose key leaves out what differs, so each answer is looked at, too; and the check ``schema`` demands the nonce itself.
+Each question carries a nonce, and requests through a gateway bypass its cache. Neither helps against a cache whose key
+ignores the nonce, so each answer is checked, too; and the check ``schema`` requires the nonce in the answer.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from ..engines.registry import KINDS
 from .chat import Answer
 from .golden import Refusal
 
-# How much older than its question an answer may seem, because two hosts' clocks differ.
+# How much older than its request an answer may seem, because two hosts' clocks differ.
 CLOCK_TOLERANCE = 60.0
 
 _CACHES = [engine.cache for engine in KINDS.values() if engine.cache]
 
-# What a request has that no cache answers or keeps the answer of.
+# Parameters of a request that bypass every cache.
 PAST_THE_CACHE: dict[str, t.Any] = {name: value for cache in _CACHES for name, value in cache.bypass.items()}
 
 
 def nonce() -> str:
-    """A word that was in no question before."""
+    """A random word that no earlier request had."""
     return secrets.token_hex(4)
 
 
 def with_nonce(prompt: str) -> str:
-    """A prompt that no cache has seen. The nonce stands before it, where it changes no golden answer."""
+    """A prompt that is in no cache. The nonce comes first, where it does not change a golden answer."""
     return f"{nonce()}. {prompt}"
 
 
 class Freshness:
-    """The answers of one gate, of which each belongs to its own question."""
+    """The answers of one gate, each of which must belong to its own request."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def judge(self, answer: Answer, asked_at: float) -> None:
-        """Accept an answer that was made after its question.
+        """Accept an answer that was generated after its request.
 
         Args:
-            answer: what came back.
-            asked_at: when the question was sent, in seconds since 1970.
+            answer: the result.
+            asked_at: when the request was sent, in seconds since 1970.
 
         Raises:
             Refusal: it is an older one.
@@ -66,7 +66,7 @@ class Freshness:
 
 
 def cached_by(headers: t.Mapping[str, str]) -> str | None:
-    """The header by which a cache on the way says that the answer is its own; None where there is none."""
+    """The header by which a cache marks its own answers; None where there is none."""
     for cache in _CACHES:
         if headers.get(cache.header):
             return cache.header

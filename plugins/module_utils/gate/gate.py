@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The gate: what is asked of an engine, what counts as right, and the verdict.
+"""The gate: its requests, the criteria for right answers, and the verdict.
 
-No file and no clock of its own: the client, the machine, the clock and the sleep come from outside.
+No file and no clock of its own: the client, the machine, the clock and the sleep are injected.
 """
 
 from __future__ import annotations
@@ -68,26 +68,26 @@ DEFAULT_CHECKS = tuple(name for name in CHECKS if name not in CAPABILITIES and n
 
 HEALTH_TIMEOUT = 5.0
 
-# A rate of drafts is an average: an engine may work it out every 40 steps only.
+# A rate of drafts is an average: an engine may compute it only every 40 steps.
 DRAFT_TOKENS = 512
 
-# By so many tokens at most the timed answer is longer than speed_tokens: its length, too, belongs to its question.
+# The timed answer is longer than speed_tokens by at most this many tokens: its length must belong to its request, too.
 SPEED_SPREAD = 16
 
 PROMPT_SCHEMA = "Answer with the only word that the schema allows."
 
-# Without a key there is nothing to tell a wrong one from.
+# Without a key there is no wrong key to test.
 KEY_CHECKS = ("wrong_key", "no_key")
 
-# Who failed like this will fail every further question like this.
+# After such a failure every further request will fail the same way.
 HOPELESS = ("engine_ended", "unreachable", "timeout", "deadline", "unauthorized", "model_missing")
 
 BACKOFF = (1.0, 2.0, 5.0)
 
-# What an engine that lacks a capability says, rather than one that is not well in general.
+# How an engine reports a missing capability, as opposed to a general failure.
 UNABLE = ("engine_ended", "not_capable", "status")
 
-# After these it is looked whether the engine still lives.
+# After these the gate checks whether the engine is still alive.
 ENDINGS = ("status", "truncated", "unreachable")
 
 HINTS = {
@@ -128,7 +128,7 @@ HINTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one gate asks, of whom, and what it accepts. The attributes are the options of module chat_smoke."""
+    """What a gate sends, where, and what it accepts. The attributes are the options of module chat_smoke."""
 
     name: str
     url: str
@@ -156,7 +156,7 @@ class Plan:
     good: dict[str, t.Any] | None = None
 
     def check(self) -> None:
-        """Refuse what could not be asked, or could not fail.
+        """Refuse a gate that cannot run, or cannot fail.
 
         Raises:
             FleetError: with the option and what is valid.
@@ -198,12 +198,12 @@ class Plan:
 
 
 class Gate:
-    """Asks the checks of one plan, in order, each with bounded retries, all within the deadline.
+    """Runs the checks of one plan, in order, each with bounded retries, all within the deadline.
 
     Args:
-        plan: what to ask.
-        client_for: gives a client that sends a key, or none.
-        machine: what the figures are taken on.
+        plan: the checks.
+        client_for: returns a client that sends a key, or none.
+        machine: on which the figures are taken.
         clock: monotonic seconds.
         sleep: waits.
         wall_clock: seconds since 1970.
@@ -246,7 +246,7 @@ class Gate:
         }
 
     def run(self) -> dict[str, t.Any]:
-        """The verdict with its evidence. A check that could not be made counts as failed."""
+        """The verdict with its evidence. A check that could not run counts as failed."""
         started = self._clock()
         self._ends = started + self._plan.deadline
         wanted = [name for name in self._plan.checks if self._plan.key is not None or name not in KEY_CHECKS]
@@ -313,7 +313,7 @@ class Gate:
         return None
 
     def _has_ended(self) -> bool:
-        """Whether an engine that has answered in this gate does not live any more."""
+        """Whether an engine that has answered in this gate is no longer alive."""
         if self._plan.health_path is None or not self._has_answered:
             return False
         try:
@@ -323,7 +323,7 @@ class Gate:
         return reply.status != 200
 
     def _wait(self, refusal: Refusal | None, made: int) -> float | None:
-        """Seconds until the next attempt; None where there is to be none."""
+        """Seconds until the next attempt; None where there is none."""
         if refusal is None or not refusal.transient or made >= self._plan.attempts:
             return None
         wait = BACKOFF[min(made, len(BACKOFF)) - 1] if refusal.wait is None else refusal.wait
@@ -344,7 +344,7 @@ class Gate:
         self._evidence = {"models": ids}
         self._length = listed.get(self._plan.model)
         if self._plan.model not in ids:
-            # An engine may answer to any model name: only this list says what it really serves.
+            # An engine may answer to any model name: only this list shows what it really serves.
             raise Refusal("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
 
     def _ask_text(self) -> None:
@@ -443,7 +443,7 @@ class Gate:
             return
         complaints = slowdown(self._measured, plan.good, plan.max_slowdown, plan.slowdown_grace_ms)
         if complaints:
-            # A single measurement proves nothing: an engine is slow when it stays so.
+            # A single measurement proves nothing: an engine is slow when all of them are.
             raise Refusal("slow", "; ".join(complaints), transient=True)
 
     def _ask_drafts(self) -> None:
@@ -474,12 +474,12 @@ class Gate:
             raise Refusal("status", f"{said(reply)} with {how}; expected 401")
 
     def _question(self, prompt: str, image_url: str | None = None, **options: t.Any) -> dict[str, t.Any]:
-        """A question that was never asked before: what stands first also keeps it out of the engine's prefix cache."""
+        """A new request; its beginning also keeps it out of the engine's prefix cache."""
         wanted = {"max_tokens": self._plan.max_tokens, **(PAST_THE_CACHE if self._plan.no_cache else {}), **options}
         return question(self._plan.model, with_nonce(prompt), image_url=image_url, **wanted)
 
     def _answer(self, wanted: dict[str, t.Any], streamed: bool = False) -> Answer:
-        """The answer to a question, which is noted and belongs to it."""
+        """The answer to a request, recorded and checked to belong to it."""
         asked_at = self._wall_clock()
         answer = (ask_streamed if streamed else ask)(self._client(), wanted, self._timeout())
         self._keep(answer)
@@ -525,7 +525,7 @@ class Gate:
 
 
 def _result(name: str, attempts: list[dict[str, t.Any]], asked: str, evidence: dict[str, t.Any]) -> dict[str, t.Any]:
-    """One check's result; at length where it failed, brief where it passed."""
+    """One check's result; in detail where it failed, brief where it passed."""
     last = attempts[-1]
     result: dict[str, t.Any] = {"name": name, "passed": last["reason"] is None, "seconds": last["seconds"]}
     if last["reason"] is not None:

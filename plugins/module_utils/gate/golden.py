@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What counts as a right answer, and as a slow one. Pure: answers and figures in, refusals out."""
+"""The criteria for right and for slow answers. Pure: answers and figures in, refusals out."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLOURS = {
 
 FINISHED = ("stop", "length")
 
-# A rate from fewer tokens says more about the clock than about the engine.
+# A rate from fewer tokens measures the clock rather than the engine.
 MINIMUM_TOKENS = 8
 
 
 class Refusal(Exception):
-    """A check that did not pass: why in one word, and what was seen."""
+    """A failed check: the reason in one word, and the evidence."""
 
     def __init__(self, reason: str, got: str, transient: bool = False, wait: float | None = None) -> None:
         super().__init__(got)
@@ -58,7 +58,7 @@ def normalised(text: str) -> str:
 
 
 def is_golden(text: str, expect: t.Sequence[str], regex: str | None = None) -> bool:
-    """Whether an answer is one of those expected; with nothing expected every answer is."""
+    """Whether an answer is an expected one; with nothing expected every answer is."""
     if not expect and regex is None:
         return True
     if any(normalised(text) == normalised(answer) for answer in expect):
@@ -67,7 +67,7 @@ def is_golden(text: str, expect: t.Sequence[str], regex: str | None = None) -> b
 
 
 def has_collapsed(text: str) -> bool:
-    """Whether a text is what a broken model says: undecodable, or one piece again and again until its end."""
+    """Whether a text is that of a broken model: undecodable, or one part repeated to its end."""
     text = text.strip()
     if not text:
         return False
@@ -77,7 +77,7 @@ def has_collapsed(text: str) -> bool:
         length = period
         while length < len(text) and text[-length - 1] == text[-length - 1 + period]:
             length += 1
-        # Digits and letters repeat in honest answers too (1000000, hmmmm): more of them is asked for.
+        # Digits and letters repeat in valid answers too (1000000, hmmmm): the threshold is higher for them.
         least = 8 if period == 1 and text[-1].isalnum() else 4
         if length // period >= least and length * 2 >= len(text):
             return True
@@ -88,7 +88,7 @@ def judge(answer: Answer, expect: t.Sequence[str], regex: str | None = None) -> 
     """Accept a whole answer.
 
     Raises:
-        Refusal: it is not what a sound engine says.
+        Refusal: it is not an answer of a working engine.
     """
     shown = f'the answer "{excerpt(answer.text, 120)}" with finish_reason {answer.finish_reason}'
     if answer.finish_reason not in FINISHED:
@@ -104,7 +104,7 @@ def judge(answer: Answer, expect: t.Sequence[str], regex: str | None = None) -> 
 
 
 def judge_word(answer: Answer, word: str) -> None:
-    """Accept an answer that a schema allowed only ``word``, which was made up for this question.
+    """Accept an answer that a schema restricted to ``word``, which is random for this request.
 
     Raises:
         Refusal: it is another answer.
@@ -124,7 +124,7 @@ def judge_word(answer: Answer, word: str) -> None:
 
 
 def require_usage(answer: Answer) -> None:
-    """Raises Refusal where an answer does not say what it cost."""
+    """Raise Refusal where an answer has no usage."""
     if answer.completion_tokens is None or answer.prompt_tokens is None:
         shown = "without usage" if answer.usage is None else f"with the usage {excerpt(str(answer.usage), 120)}"
         raise Refusal("no_usage", f"an answer {shown}; expected prompt_tokens and completion_tokens of 1 or more")
@@ -136,7 +136,7 @@ def figures_of(answer: Answer) -> dict[str, t.Any]:
     rate = None
     if answer.first is not None and answer.last is not None and tokens >= MINIMUM_TOKENS:
         span = answer.last - answer.first
-        # What was buffered on its way arrives at once; then only the whole says how fast it was.
+        # An answer that was buffered on its way arrives at once; then only the total time shows the speed.
         rate = (tokens - 1) / span if span > 0.001 else tokens / max(answer.total, 0.001)
     return {
         "ttft_ms": None if answer.first is None else round(answer.first * 1000, 1),

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether a client can make a server open files of its host. Pure: questions, and what has to come back.
+"""Whether a client can make a server open local files of its host. Pure: requests, and the expected answers.
 
-What a server says of a file that exists and of one that does not is compared: an engine that looks at either says which
-is which, also where it then finds no picture in it.
+The answers for an existing and for a missing file are compared: an engine that opens either gives different ones, even
+where it then finds no image in it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PARTS = ("image_url", "video_url", "audio_url")
 
 
 class Question(t.NamedTuple):
-    """What is asked for once with each path.
+    """A request that is sent with each path.
 
     Attributes:
-        part: the kind of a message's part.
-        scheme: what stands before the path.
+        part: the type of a message's part.
+        scheme: the prefix of the path.
     """
 
     part: str
@@ -43,12 +43,12 @@ class Question(t.NamedTuple):
 
 QUESTIONS = [Question(part, scheme) for part in _PARTS for scheme in ("file://", "")]
 
-# Behind a gateway each question may come to another host, and hosts of two releases may refuse in two ways.
+# Behind a gateway each request may reach another host, and hosts of two releases may refuse in two ways.
 ROUNDS = 4
 
 
 def refusal(question: Question, path: str, reply: Reply) -> str:
-    """What a server says when it refuses to open a file, without the file's name.
+    """A server's refusal to open a file, without the file's name.
 
     Raises:
         Refusal: it does not refuse.
@@ -62,7 +62,7 @@ def refusal(question: Question, path: str, reply: Reply) -> str:
 
 
 def difference(question: Question, existing: t.Collection[str], missing: t.Collection[str]) -> Refusal | None:
-    """That a server says one thing of a file that is there, and always another of one that is not; None where not."""
+    """Evidence that a server answers one way for existing files and always another for missing ones; None for none."""
     if set(existing) & set(missing):
         return None
     one, other = sorted(existing)[0], sorted(missing)[0]

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How fast the machine under a gate is at this moment, and what else it has to do."""
+"""The current speed and load of the machine under a gate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEP = bytes(1024 * 1024)
 
 
 class Machine:
-    """The host that the gate runs on.
+    """The host of the gate.
 
     Args:
         socket: its edge's admin socket.
@@ -34,7 +34,7 @@ class Machine:
         self._master_socket = master_socket
 
     def work_ms(self) -> float:
-        """Milliseconds that a fixed piece of work takes at this moment: more while others use the processors."""
+        """Milliseconds that a fixed piece of work takes now: more while others use the processors."""
         threads = min(processors(), _THREADS)
         barrier = threading.Barrier(threads)
         began = time.monotonic()
@@ -46,7 +46,7 @@ class Machine:
         return round((time.monotonic() - began) * 1000, 1)
 
     def load(self) -> dict[str, t.Any]:
-        """The processors, how many processes want them (the mean of a minute), and the requests in the edge."""
+        """The processors, their load (the mean of a minute), and the requests in the edge."""
         return {
             "load": round(os.getloadavg()[0], 2),
             "processors": processors(),
@@ -54,7 +54,7 @@ class Machine:
         }
 
     def _requests(self) -> int | None:
-        """The requests that the edge has in flight; None where there is no edge to ask."""
+        """The requests in flight in the edge; None where there is no edge."""
         try:
             serving = workers(self._socket, self._master_socket)
             rows = [row for worker in serving for row in worker.statistics()]

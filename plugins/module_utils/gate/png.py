@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A square of one colour as a PNG, so that a gate can ask about an image without an imaging library or a file."""
+"""A square of one colour as a PNG, so that a gate needs no imaging library or file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def solid_square(rgb: tuple[int, int, int], size: int) -> bytes:
 
 
 def data_url(png: bytes) -> str:
-    """A PNG as the URL that a chat request carries."""
+    """A PNG as the URL in a chat request."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The files around a gate: the key that it sends, and the record of the last one with the last good figures.
+"""A gate's files: the key that it sends, and the record of the last gate with the last good figures.
 
 Pure: the files' content in and out.
 """
@@ -21,7 +21,7 @@ def key_in(text: str, path: str) -> str:
     """The key in a file: its ENGINE_API_KEY, another variable named ..._KEY, or the bare key.
 
     Raises:
-        FleetError: there is none, or one that cannot be sent.
+        FleetError: there is none, or an invalid one.
     """
     found: dict[str, str] = {}
     for line in (line.strip() for line in text.splitlines()):
@@ -36,10 +36,10 @@ def key_in(text: str, path: str) -> str:
 
 
 def checked_key(key: str, where: str) -> str:
-    """A key that can stand in a header.
+    """A key that is valid in a header.
 
     Raises:
-        FleetError: it cannot; it is not repeated.
+        FleetError: it is not; the message does not repeat it.
     """
     if not key:
         raise FleetError(f"{where} holds no key. Expected ENGINE_API_KEY=sk-… or the bare key.")
@@ -51,8 +51,8 @@ def checked_key(key: str, where: str) -> str:
 def good_figures(document: t.Any, model: str) -> dict[str, t.Any] | None:
     """The last good figures in a record, or in a plain dictionary of figures; None where there are none for ``model``.
 
-    Figures of another model are none: a larger one is not a slow one. Neither are those that were only recorded, which
-    a record keeps apart.
+    Figures of another model do not count: a larger one is not a slow one. Neither do those that were only recorded,
+        which a record keeps apart.
     """
     if not isinstance(document, dict):
         return None
@@ -66,7 +66,7 @@ def good_figures(document: t.Any, model: str) -> dict[str, t.Any] | None:
 
 
 def record_of(result: dict[str, t.Any], before: t.Any, at: str) -> dict[str, t.Any]:
-    """What is written beside the host's other state: this gate, and the last good figures that speed is judged by."""
+    """The record beside the host's other state: this gate, and the last good figures for judging speed."""
     good = before.get("good") if isinstance(before, dict) else None
     if result["passed"] and result["judged"] and _is_better_founded(result["figures"], good, result["model"]):
         good = {"at": at, "model": result["model"], "figures": result["figures"]}
@@ -88,6 +88,6 @@ def record_of(result: dict[str, t.Any], before: t.Any, at: str) -> dict[str, t.A
 
 
 def _is_better_founded(figures: dict[str, t.Any], good: t.Any, model: str) -> bool:
-    """Whether figures may take the place of the last good ones: a busy machine's would let a slow release pass."""
+    """Whether figures may replace the last good ones: those of a busy machine would let a slow release pass."""
     before = good_figures({"good": good}, model)
     return before is None or slack(figures, before) <= BUSY

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A client that does what a cache with too few words in its key does, so that a gate can show that it notices."""
+"""A client that acts like a cache with an incomplete key, so that a gate can show that it detects one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..net.http import Client, Reply
 
 
 class Replaying(Client):
-    """Gives every question of a path the answer to the first one.
+    """Answers every request for a path with the answer to the first one.
 
     Args:
-        kept: the first answers, which the clients of one gate share.
+        kept: the first answers, shared by the clients of one gate.
     """
 
     def __init__(self, kept: dict[str, Reply], *arguments: t.Any) -> None:
@@ -26,6 +26,6 @@ class Replaying(Client):
             return self._kept[path]
         reply = super().post(path, document, timeout)
         if reply.status == 200:
-            # No cache keeps that a server was busy.
+            # No cache stores an overload error.
             self._kept[path] = reply
         return reply

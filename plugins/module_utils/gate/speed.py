@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is slow: figures against the last good ones, which were taken in the same way. Pure.
+"""Judges speed: figures against the last good ones, which were taken in the same way. Pure.
 
-Figures are taken several times, because one that is bad proves nothing; and each time beside a fixed piece of work,
-which takes longer on a machine that is slow itself.
+Figures are taken several times, because a single bad one proves nothing, each time beside a fixed piece of work, which
+takes longer on a machine that is slow itself.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def slack(figures: Figures, good: Figures) -> float:
 
 
 def slowdown(measured: t.Sequence[Figures], good: Figures, limit: float, grace_ms: float) -> list[str]:
-    """What is slower than the last good figures each time it was measured; empty when all is well.
+    """What is slower than the last good figures in every measurement; empty when all is well.
 
     Args:
         measured: the figures of each attempt.
         good: the last good figures.
-        limit: how many times slower is allowed, on a machine that is as fast as it was.
-        grace_ms: by how much the time to the first token may grow on such a machine, whatever the ratio.
+        limit: the allowed slowdown, on a machine that is as fast as it was.
+        grace_ms: how much the time to the first token may grow on such a machine, whatever the ratio.
     """
     late = [_late(figures, good, limit, grace_ms) for figures in measured]
     slow = [_slow(figures, good, limit) for figures in measured]
@@ -48,7 +48,7 @@ def best_of(measured: t.Sequence[Figures]) -> Figures:
 
 
 def _late(figures: Figures, good: Figures, limit: float, grace_ms: float) -> tuple[float, str] | None:
-    """How late the first token was, and in words; nothing where it was not."""
+    """How late the first token was, and a description; nothing where it was not."""
     first, good_first = number(figures, "ttft_ms"), number(good, "ttft_ms")
     if first is None or good_first is None:
         return None
@@ -60,7 +60,7 @@ def _late(figures: Figures, good: Figures, limit: float, grace_ms: float) -> tup
 
 
 def _slow(figures: Figures, good: Figures, limit: float) -> tuple[float, str] | None:
-    """How slow the tokens were, and in words; nothing where they were not."""
+    """How slow the tokens were, and a description; nothing where they were not."""
     rate, good_rate = figures.get("tokens_per_second"), number(good, "tokens_per_second")
     if rate is None or good_rate is None:
         return None
@@ -72,6 +72,6 @@ def _slow(figures: Figures, good: Figures, limit: float) -> tuple[float, str] | 
 
 
 def number(figures: t.Mapping[str, t.Any], name: str) -> float | None:
-    """A figure that can be counted with; None for any other."""
+    """A usable figure; None for any other."""
     value = figures.get(name)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which servers a gate asks, out of the module's options, and whether what came out was wanted. Pure."""
+"""The servers that a gate tests, from the module's options, and whether the result is the wanted one. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEY_OPTIONS = ("api_key", "api_key_file")
 
 
 def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
-    """One dictionary of options for each server.
+    """The options for each server.
 
     Raises:
         FleetError: there is none, or an instance lacks its name or port.
@@ -45,7 +45,7 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         target = {
             "name": instance["name"],
             "url": f"http://127.0.0.1:{instance['engine_port']}",
-            # A gateway's answers are as fast as the hosts behind it, which others use at the same time.
+            # A gateway is as fast as the hosts behind it, which others use at the same time.
             "judge_speed": params["judge_speed"] is not False and instance.get("engine") != GATEWAY,
             "no_cache": params["no_cache"] or instance.get("engine") == GATEWAY,
         }
@@ -60,7 +60,7 @@ def targets_of(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
 
 
 def _recorded(target: dict[str, t.Any], params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The target with the place of its record, where it has none of its own."""
+    """The target with the default path of its record."""
     if params["record_dir"] and not target.get("record"):
         target["record"] = os.path.join(params["record_dir"], f"{target['name']}.json")
     return target
@@ -75,7 +75,7 @@ def _inherited(target: dict[str, t.Any], params: dict[str, t.Any]) -> dict[str, 
 
 
 def answers_of(expect_image: dict[str, t.Any]) -> dict[str, list[str]]:
-    """The right answers for each colour; one that is no list is a list of one."""
+    """The right answers for each colour; a single value is a list of one."""
     return {
         str(colour): [str(answer) for answer in (answers if isinstance(answers, list) else [answers])]
         for colour, answers in expect_image.items()
@@ -83,7 +83,7 @@ def answers_of(expect_image: dict[str, t.Any]) -> dict[str, list[str]]:
 
 
 def shortcoming(options: dict[str, t.Any], result: dict[str, t.Any]) -> str | None:
-    """What is wrong with a result, in view of what was wanted; None when nothing is."""
+    """What is wrong with a result, given the wanted one; None when nothing is."""
     if not options["expect_failure"]:
         return None if result["passed"] else str(result["message"])
     where = f"{result['name']} ({result['url']})"

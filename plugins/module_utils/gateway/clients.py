@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The clients as a gateway's LiteLLM knows them: hashes of their keys, and what each client may do. Pure."""
+"""The clients in a gateway's LiteLLM: hashes of their keys, and each client's limits. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.schema imp
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 
-#: The file that LiteLLM reads again whenever it changes; it is there on gateways alone.
+#: The file that LiteLLM reads again on every change; only gateways have it.
 PATH = "/etc/inference/gateway_clients.json"
 
 
@@ -25,7 +25,7 @@ def document(items: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
         items: the hashes of all live keys, as module api_key returns them.
 
     Raises:
-        FleetError: a hash is none, or a limit cannot be one.
+        FleetError: a hash or a limit is invalid.
     """
     items = list(items)
     keys = {one.sha256: one.name for one in api_keys.check_hashes(items)}
@@ -43,14 +43,14 @@ def render(content: t.Mapping[str, t.Any]) -> str:
 
 
 def _allowed(item: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """What a client may do; what has no bound is left out."""
+    """The limits of a client, without those that are not set."""
     limits = client_limits.check(item)
     rows = [row for row in schema.LIMITS if row.in_gateways_file and row.name in limits.values]
     return {row.in_gateways_file: _plain(row, limits.get(row.name)) for row in rows}
 
 
 def _plain(row: Limit, value: t.Any) -> t.Any:
-    """A limit as LiteLLM's process needs it: times in seconds."""
+    """A limit in the form that LiteLLM's process needs: times in seconds."""
     if row.kind is Kind.MOMENT:
         return times.seconds(value)
     if row.kind is Kind.PERIOD:
@@ -66,13 +66,13 @@ def problems(
     processes: int,
     priced: t.Collection[str],
 ) -> list[str]:
-    """What is wrong with ``fleet_clients`` on a gateway, each with client, option and value.
+    """The errors in ``fleet_clients`` on a gateway, each with client, option and value.
 
     Args:
         clients: ``fleet_clients``.
         models: the gateway's models.
         counts_together: whether the gateways share a Redis.
-        processes: how many LiteLLM processes all gateways have.
+        processes: the number of LiteLLM processes on all gateways.
         priced: the models that have prices.
     """
     found: list[str] = []
@@ -97,7 +97,7 @@ def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
 
 def _model_problems(client: t.Mapping[str, t.Any], models: t.Collection[str]) -> list[str]:
     wanted = client.get("models") or []
-    # What is no list is one of the limits' problems.
+    # clients that are not a list are reported with the limits.
     unknown = [str(model) for model in wanted if model not in models] if isinstance(wanted, list) else []
     if not unknown:
         return []

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The clients as LiteLLM's database has them: a virtual key for each live key, and a team that is the client.
+"""The clients in LiteLLM's database: a virtual key for each live key, and a team for each client.
 
-What a client spends and its bounds are the team's, so that a rotation of its keys changes neither. Pure.
+Spending and limits belong to the team, so that a rotation of its keys changes neither. Pure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import sch
 from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import Kind, Limit
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys, times
 
-#: Who made a row. Rows of others are never touched.
+#: The creator of our rows. Rows of others are never touched.
 MAKER = "inference.fleet"
 
-#: An advisory lock, so that of two that change the keys at once one waits for the other.
+#: An advisory lock, so that concurrent changes of the keys wait for each other.
 LOCK = 72707370
 
-#: In front of a client's name, so that no team of somebody else's is meant.
+#: The prefix of a client's team, which keeps it apart from other teams.
 _TEAM_PREFIX = "fleet-"
 
 Row = dict[str, t.Any]
@@ -33,14 +33,14 @@ Rows = dict[str, Row]
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of LiteLLM's.
+    """A table in LiteLLM's database.
 
     Attributes:
         name: as PostgreSQL knows it.
         identity: the column that identifies a row.
-        columns: those that are kept.
-        made: the condition for rows of ours.
-        marks: columns that say whose a row is, written once.
+        columns: the columns that we write.
+        made: the condition for our rows.
+        marks: columns that mark a row as ours, written once.
     """
 
     name: str
@@ -92,7 +92,7 @@ KEYS = Table(
 
 
 def team_id(client: str) -> str:
-    """The team that is a client."""
+    """The team of a client."""
     return f"{_TEAM_PREFIX}{client}"
 
 
@@ -103,7 +103,7 @@ def wanted(items: t.Iterable[t.Mapping[str, t.Any]]) -> tuple[Rows, Rows]:
         items: the hashes of all live keys, as module api_key returns them.
 
     Raises:
-        FleetError: a hash is none, or a limit cannot be one.
+        FleetError: a hash or a limit is invalid.
     """
     items = list(items)
     keys.check_hashes(items)
@@ -127,7 +127,7 @@ def _key(item: t.Mapping[str, t.Any]) -> Row:
 
 
 def _column(row: Limit, limits: client_limits.Limits) -> t.Any:
-    """A limit as PostgreSQL's adapter takes it, and returns it."""
+    """A limit in the form of PostgreSQL's adapter."""
     value = limits.get(row.name)
     if row.kind is Kind.MODELS:
         return sorted(value)
@@ -139,7 +139,7 @@ def _column(row: Limit, limits: client_limits.Limits) -> t.Any:
 
 
 class Step(t.NamedTuple):
-    """A statement, and what a person is told of it."""
+    """A statement, and its description for messages."""
 
     table: Table
     what: str
@@ -162,7 +162,7 @@ class Step(t.NamedTuple):
 
 
 def steps(table: Table, there: Rows, asked: Rows) -> list[Step]:
-    """What makes the rows of a table those that are asked for."""
+    """The statements that make a table have the wanted rows."""
     found = [Step(table, "add", identity, row) for identity, row in asked.items() if identity not in there]
     found += [
         Step(table, "change", identity, row)

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The migrations of LiteLLM's database: which there are, and which of them the database still needs.
+"""The migrations of LiteLLM's database: all of them, and the pending ones.
 
-The record of what was applied is Prisma's own table, so that Prisma's program could go on where this ends.
+Prisma's own table records what was applied, so that Prisma's program could continue where this ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
-#: Prisma's advisory lock, so that nobody migrates beside somebody else, whichever program they use.
+#: Prisma's advisory lock, so that no two programs migrate at the same time.
 LOCK = 72707369
 
 RECORD = """
@@ -37,7 +37,7 @@ class Migration:
 
     Attributes:
         name: of its directory; their order is that of the steps.
-        sql: what it does.
+        sql: its statements.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Applied(t.NamedTuple):
 
 
 def found_in(runtime: str) -> list[Migration]:
-    """The migrations that a runtime's LiteLLM brings, in their order.
+    """The migrations in a runtime's LiteLLM, in order.
 
     Raises:
-        FleetError: it brings none.
+        FleetError: it has none.
     """
     files = sorted(
         Path(runtime).glob("lib/python*/site-packages/litellm_proxy_extras/migrations/*/migration.sql"),
@@ -72,10 +72,10 @@ def found_in(runtime: str) -> list[Migration]:
 
 
 def pending(known: t.Iterable[Migration], applied: t.Iterable[Applied]) -> list[Migration]:
-    """Those that the database still needs.
+    """The pending migrations.
 
     Raises:
-        FleetError: one was begun and not ended.
+        FleetError: one was started and did not finish.
     """
     rows = [row for row in applied if not row.rolled_back]
     broken = sorted({row.name for row in rows if not row.finished})

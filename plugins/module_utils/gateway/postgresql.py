@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The address of a PostgreSQL, whether one is there, and a connection to it whose errors have no password."""
+"""A PostgreSQL's address, a check that it answers, and a connection whose errors have no password."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import urllib.parse
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.net import addresses
 
-#: The variable that has the address, for messages.
+#: The variable with the address, for messages.
 OPTION = "litellm_database_url"
 
 DEFAULT_PORT = 5432
 SCHEMES = ("postgresql", "postgres")
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
-#: A client's question whether the server speaks TLS, which any PostgreSQL answers with a letter.
+#: A client's request for TLS, which any PostgreSQL answers with one letter.
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
@@ -45,7 +45,7 @@ def parse(url: str) -> Address:
     """The parts of an address.
 
     Raises:
-        FleetError: it is none. The message has no part of it, because any could be the password.
+        FleetError: it is invalid. The message has no part of it, because any could be the password.
     """
     form = f"{OPTION} must be postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     parts, host, port = addresses.split(url, form, SCHEMES, DEFAULT_PORT)
@@ -57,10 +57,10 @@ def parse(url: str) -> Address:
 
 
 def look(address: Address, timeout: float) -> None:
-    """See that a PostgreSQL is there. Whether it takes the password is seen by whoever connects.
+    """Check that a PostgreSQL answers. Whether it accepts the password shows when a client connects.
 
     Raises:
-        FleetError: there is none; the message has host, port and error.
+        FleetError: it does not; the message has host, port and error.
     """
     try:
         with socket.create_connection((address.host, address.port), timeout=timeout) as connection:
@@ -76,7 +76,7 @@ def look(address: Address, timeout: float) -> None:
 
 
 def connect(address: Address, timeout: float) -> t.Any:
-    """A connection of psycopg's, which LiteLLM's runtime brings. Each statement is a transaction of its own.
+    """A psycopg connection (LiteLLM's runtime has psycopg). Each statement is a transaction of its own.
 
     Raises:
         FleetError: it is refused; the message has host, port and error, and never the password.

@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The client of Prisma's through which LiteLLM uses its database: made from what a lock brings, without Node.
+"""The Prisma client that LiteLLM uses for its database, generated without Node from what a lock installs.
 
 LiteLLM needs two things that no package index has: Python code that is generated from its schema, and Prisma's query
-engine, a program. The first is made here, on the gateway, by the generator that the Python package ``prisma`` brings;
-what Prisma's own program would tell that generator about the schema stands beside the lock.
+engine, a program. The code is generated on the gateway by the generator in the Python package ``prisma``;
+the schema description that Prisma's own program would pass to that generator is stored beside the lock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import readable_by_all
 
-#: In the client's directory: Python's package, the query engine, and what stands in for Prisma's program.
+#: In the client's directory: the Python package, the query engine, and the replacement for Prisma's program.
 PACKAGE, ENGINE, PROGRAM = "prisma", "bin/query-engine", "bin/prisma"
 
 _GENERATOR = "bin/prisma-client-py"
@@ -40,13 +40,13 @@ def schema_of(runtime: str) -> Path:
 
 
 def request(model: t.Mapping[str, t.Any], schema_path: str, schema: str, output: str, engine: str) -> dict[str, t.Any]:
-    """What the generator is asked.
+    """The request to the generator.
 
     Args:
-        model: of the schema, as the lock's ``prisma.json`` has it.
+        model: the schema's, from the lock's ``prisma.json``.
         schema_path: the schema's file.
         schema: its text.
-        output: where the package goes.
+        output: the directory of the package.
         engine: the query engine's file.
     """
     return {
@@ -75,15 +75,15 @@ def request(model: t.Mapping[str, t.Any], schema_path: str, schema: str, output:
 
 @readable_by_all()
 def generate(runtime: str, client: str, model: t.Mapping[str, t.Any]) -> None:
-    """Make the client's directory, whole or not at all.
+    """Create the client's directory, atomically.
 
     Args:
         runtime: the environment with LiteLLM and prisma.
         client: the directory.
-        model: of the schema, as the lock's ``prisma.json`` has it.
+        model: the schema's, from the lock's ``prisma.json``.
 
     Raises:
-        FleetError: the generator says why it cannot.
+        FleetError: the generator failed, with its reason.
     """
     partial = Path(client + _PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
@@ -102,17 +102,17 @@ def generate(runtime: str, client: str, model: t.Mapping[str, t.Any]) -> None:
     )
     if answer.returncode or not _succeeded(answer.stderr):
         raise FleetError(f"Prisma's generator fails in {runtime}: {answer.stderr.strip()[-2000:]}")
-    # 16 MB of Python, which each start would compile anew.
+    # 16 MB of Python, which each start would compile again.
     python = os.path.join(runtime, "bin/python")
     subprocess.run([python, "-m", "compileall", "-q", f"{partial}/{PACKAGE}"], check=False, capture_output=True)
-    # LiteLLM asks Prisma's program at each start how the database differs, and that would fetch itself and Node first.
-    # Role litellm has brought the database up to date.
+    # LiteLLM runs Prisma's program at each start to compare the database, and that would first download itself and
+    # Node. Role litellm has migrated the database already.
     (partial / PROGRAM).symlink_to("/bin/true")
     os.replace(partial, client)
 
 
 def _succeeded(answers: str) -> bool:
-    """Whether the generator's answer is no error; it writes to standard error, beside whatever Python warns of."""
+    """Whether the generator's answer is no error; it uses standard error, as Python's warnings do."""
     for line in answers.splitlines():
         try:
             answer = json.loads(line)
@@ -128,7 +128,7 @@ def engine_problem(engine: str, wanted: str) -> str | None:
 
     Args:
         engine: its file.
-        wanted: the version that the client was made for, a commit of Prisma's.
+        wanted: the version that the client was generated for, a commit of Prisma's.
     """
     try:
         answer = subprocess.run([engine, "--version"], capture_output=True, text=True, check=False, timeout=30)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""As much of Redis' protocol as it takes to see that a server is there and takes the password."""
+"""Enough of Redis' protocol to check that a server answers and accepts the password."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.net import address
 
 DEFAULT_PORT = 6379
 SCHEMES = ("redis", "rediss")
-#: Options of an address, as the client library of LiteLLM takes them: a file of certificates, and what is verified.
+#: Options of an address, as LiteLLM's client library has them: a file of certificates, and what is verified.
 _CA_OPTION = "ssl_ca_certs"
 _CERTIFICATE_OPTION = "ssl_cert_reqs"
 _NAME_OPTION = "ssl_check_hostname"
@@ -47,10 +47,10 @@ def parse(url: str, option: str) -> Address:
 
     Args:
         url: the address.
-        option: the variable that has it, for the message.
+        option: the variable with the address, for the message.
 
     Raises:
-        FleetError: it is none. The message has no part of it, because any could be the password.
+        FleetError: it is invalid. The message has no part of it, because any could be the password.
     """
     form = f"{option} must be redis://:PASSWORD@HOST:PORT/0, or rediss:// with TLS"
     parts, host, port = addresses.split(url, form, SCHEMES, DEFAULT_PORT)
@@ -72,15 +72,15 @@ def parse(url: str, option: str) -> Address:
 
 
 def check(address: Address, option: str, timeout: float) -> str:
-    """See that the server answers, takes the password and lets us write; its version.
+    """Check that the server answers, accepts the password and writes; return its version.
 
     Args:
         address: where it is.
-        option: the variable that has the address, for the message.
+        option: the variable with the address, for the message.
         timeout: seconds for each step.
 
     Raises:
-        FleetError: it does not; host, port, error and what to do.
+        FleetError: it does not; with host, port, error and what to do.
     """
     try:
         with _connected(address, timeout) as connection:
@@ -154,5 +154,5 @@ class _Server:
             return text[:-2].decode(errors="replace")
         if line.startswith(("+", ":")):
             return line[1:]
-        # Whatever listens there speaks something else, or has closed the connection.
+        # The listener there has another protocol, or has closed the connection.
         raise _Refused(f"it does not speak Redis' protocol (it said {line[:40]!r})")

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Rules about the GPUs themselves: the right ones, healthy, and held by nobody else. Pure."""
+"""Rules about the GPUs: the expected ones, healthy, and free of other processes. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MESSAGE_LENGTH = 120
 
 
 def hardware(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """Number, kind and size of the GPUs are the instance type's."""
+    """Number, kind and size of the GPUs match the instance type."""
     expected = wanted.hardware
     source = f" ({expected.source})" if expected.source else ""
     if expected.count is not None and len(seen.gpus) != expected.count:
@@ -59,7 +59,7 @@ def hardware(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
 
 
 def health(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """ECC, remapped rows, recovery action and modes of each GPU. None is "does not apply": never a fault."""
+    """ECC, remapped rows, recovery action and modes of each GPU. None is "does not apply", which is never a fault."""
     for gpu in seen.gpus:
         index = gpu["index"]
         if (gpu["ecc_uncorrected_volatile"] or 0) > 0:
@@ -92,7 +92,7 @@ def health(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
 
 
 def links(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """PCIe width and slowdowns. The link's generation is not compared: it drops whenever a GPU idles."""
+    """PCIe width and slowdowns. The link's generation is not compared: it drops whenever a GPU is idle."""
     for gpu in seen.gpus:
         width, width_max = gpu["pcie_width"], gpu["pcie_width_max"]
         if width is not None and width_max is not None and width < width_max:
@@ -107,7 +107,7 @@ def links(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
 
 
 def readable(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """Properties that could not be read: a GPU that answers with an error is no healthy GPU."""
+    """Properties that could not be read: a GPU that returns an error is not healthy."""
     for gpu in seen.gpus:
         for value in sorted(set(gpu["errors"].values())):
             queries = [query for query, text in gpu["errors"].items() if text == value]
@@ -121,7 +121,7 @@ def readable(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
 
 
 def memory(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """Nothing but an instance holds memory on a GPU."""
+    """Only instances hold memory on a GPU."""
     for gpu in seen.gpus:
         processes = [process for process in seen.processes if process["gpu_uuid"] == gpu["uuid"]]
         used = gpu["memory_used_mib"] or 0
@@ -169,7 +169,7 @@ def _process(process: dict[str, t.Any], wanted: Wanted, index: int | None) -> t.
 
 
 def xids(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """What the kernel logged about the GPUs since it booted."""
+    """The kernel's log about the GPUs since boot."""
     if seen.xids is None:
         advice = "Run as root (become: true), and see journalctl -k -b and dmesg on the host."
         found = "neither the journal nor dmesg can be read"

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Rules about the driver: there, loaded, answering, new enough, of one version. Pure."""
+"""Rules about the driver: installed, loaded, answering, new enough, of one version. Pure."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _RELOAD = (
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """A version that compares as people mean it: 580.65.06 < 580.126."""
+    """A version in natural order: 580.65.06 < 580.126."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def answering(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """Whether the driver is there and answers."""
+    """Whether the driver is installed and answers."""
     driver = seen.driver
     install = _INSTALL.format(wanted=wanted.min_driver)
     if driver.nvidia_smi is None:
@@ -49,7 +49,7 @@ def answering(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
                 DEGRADED, "nvidia_smi", repr(notice), "no warnings", "Look the message up in NVIDIA's documentation."
             )
         return
-    # An empty answer is no answer: without GPUs nothing else would be judged.
+    # An empty answer is an error: without GPUs no other rule would apply.
     yield _FAILURES.get(driver.failure or "no_devices", _other_failure)(seen, wanted)
 
 
@@ -118,7 +118,7 @@ _FAILURES: dict[str, t.Callable[[t.Any, Wanted], Reason]] = {
 
 
 def version(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """New enough for the CUDA that the engine's wheels were built with."""
+    """New enough for the CUDA of the engine's wheels."""
     reported = seen.driver.version
     if reported is None:
         yield Reason(
@@ -130,11 +130,11 @@ def version(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
 
 
 def libraries(seen: Observation, wanted: Wanted) -> t.Iterator[Reason]:
-    """Kernel module and libraries are of one version, and an engine will find libcuda."""
+    """Kernel module and libraries have one version, and an engine will find libcuda."""
     driver = seen.driver
     versions = {"kernel module": driver.module_version, "libraries": driver.library_version}
     known = {name: version for name, version in versions.items() if version}
-    # nvidia-smi may still answer: it keeps what it has loaded, the next engine would not start.
+    # nvidia-smi may still answer: it keeps what it has loaded, but the next engine would not start.
     if len({version_tuple(version) for version in known.values()}) > 1:
         found = ", ".join(f"{name} {version}" for name, version in known.items())
         yield Reason(FAILED, "driver_library", found, "one version", _RELOAD)

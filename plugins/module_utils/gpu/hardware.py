@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which GPUs an EC2 instance type has, as nvidia-smi shows them.
+"""The GPUs of each EC2 instance type, as nvidia-smi shows them.
 
 Counts: EC2's DescribeInstanceTypes (as published in Karpenter's instance type reference) and the pages
 https://aws.amazon.com/ec2/instance-types/{g5,g6,g6e,g7e,p5}/.
@@ -20,7 +20,7 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """The GPUs that a host should have; None is "not known, not checked"."""
+    """The GPUs that a host should have; None means unknown and not checked."""
 
     count: int | None = None
     name: str | None = None
@@ -46,7 +46,7 @@ _FAMILIES: dict[str, tuple[str, int, dict[str, int]]] = {
 
 
 def hardware_of(instance_type: str) -> Hardware | None:
-    """The GPUs of ``instance_type``, or None where the table does not have it."""
+    """The GPUs of ``instance_type``, or None where it is not in the table."""
     family, _dot, size = instance_type.strip().lower().partition(".")
     if family not in _FAMILIES:
         return None
@@ -59,11 +59,11 @@ def hardware_of(instance_type: str) -> Hardware | None:
 def expected_hardware(
     instance_type: str | None, count: int | None = None, name: str | None = None, memory_mib: int | None = None
 ) -> Hardware:
-    """What a host should have: what was set for it, else what its instance type has.
+    """The GPUs that a host should have: by its settings, else by its instance type.
 
     Args:
         instance_type: EC2's name, or None where the host has none.
-        count: replaces the instance type's number of GPUs; so do ``name`` and ``memory_mib``. None and 0 do not.
+        count: overrides the instance type's number of GPUs; so do ``name`` and ``memory_mib``. None and 0 do not.
     """
     known = hardware_of(instance_type or "") or Hardware(source=instance_type or "")
     if not (count or name or memory_mib):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Looks at the GPUs of the host it runs on: programs are run and files read, nothing is changed."""
+"""Reads the GPUs of the host it runs on: it runs programs and reads files, and changes nothing."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if ctypes.CDLL(sys.argv[1]).cuDriverGetVersion(ctypes.byref(version)):
     sys.exit(1)
 print(version.value)
 """
-# An engine that ends between two questions leaves memory without an owner for a moment: ask again before judging.
+# An engine that exits between two queries leaves memory without an owner for a moment: query again before judging.
 _SETTLE_ATTEMPTS = 3
 _SETTLE_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Where to look. The defaults are a real host's; tests point them elsewhere.
+    """The sources. The defaults are a real host's; tests set others.
 
     Args:
         nvidia_smi: name or path of the program.
         proc: where procfs is.
         sys: where sysfs is.
-        library_dirs: where the driver's libraries are; empty asks the dynamic linker's cache.
-        kernel_log: a file to read the kernel log from; empty asks journalctl, then dmesg.
+        library_dirs: the directories of the driver's libraries; empty uses the dynamic linker's cache.
+        kernel_log: a file to read the kernel log from; empty uses journalctl, then dmesg.
         timeout: seconds that one program may take.
     """
 
@@ -75,7 +75,7 @@ class Driver:
 
 @dataclasses.dataclass
 class Observation:
-    """Everything the rules judge. ``xids`` None: the kernel log could not be read."""
+    """The input of the rules. ``xids`` None: the kernel log could not be read."""
 
     driver: Driver
     gpus: list[dict[str, t.Any]]
@@ -86,18 +86,19 @@ class Observation:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a program printed; ``rc`` None: it did not end in time."""
+    """A program's output; ``rc`` None: it timed out."""
 
     rc: int | None
     text: str
 
 
 def observe(sources: Sources, orphan_mib: int) -> Observation:
-    """Look at this host.
+    """Read this host.
 
     Args:
-        sources: where to look.
-        orphan_mib: memory without a process above which to look again, and for who has the device open.
+        sources: where to read.
+        orphan_mib: memory without a process above which to read again, and to find the processes that have the device
+            open.
     """
     driver = _driver_on_disk(sources)
     gpus: list[dict[str, t.Any]] = []
@@ -121,7 +122,7 @@ def observe(sources: Sources, orphan_mib: int) -> Observation:
 
 
 def run(argv: t.Sequence[str], timeout: float) -> Answer:
-    """Run a program, and give up on it when it hangs: with a lost GPU it can sleep where not even SIGKILL ends it."""
+    """Run a program, and give up when it hangs: with a lost GPU it can sleep where not even SIGKILL ends it."""
     try:
         process = subprocess.Popen(
             list(argv),
@@ -145,7 +146,7 @@ def run(argv: t.Sequence[str], timeout: float) -> Answer:
 
 
 def _read(path: str) -> str | None:
-    """A file that may be missing, be closed to us, or belong to a process that ends while it is read."""
+    """A file that may be missing, unreadable, or belong to a process that ends while it is read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -154,7 +155,7 @@ def _read(path: str) -> str | None:
 
 
 def _driver_on_disk(sources: Sources) -> Driver:
-    """The parts of the driver that are known without asking a GPU."""
+    """The parts of the driver that are known without querying a GPU."""
     proc_version = _read(os.path.join(sources.proc, "driver/nvidia/version"))
     sys_version = _read(os.path.join(sources.sys, "module/nvidia/version"))
     module_version = kernel.module_version(proc_version or "") or (sys_version or "").strip() or None
@@ -182,8 +183,8 @@ def _library(sources: Sources, soname: str) -> str | None:
 
 
 def _cuda(sources: Sources, library: str | None) -> tuple[str | None, str | None]:
-    """Where libcuda is, and the newest CUDA that it offers, as "13.2"; asked in a process of its own, that may hang."""
-    # An engine finds it with dlopen, which knows more places than the linker's cache.
+    """The path of libcuda, and the newest CUDA that it supports, as "13.2"; in a separate process, which may hang."""
+    # An engine finds it with dlopen, which searches more places than the linker's cache.
     name = library or (None if sources.library_dirs else _LIBCUDA)
     answer = run([sys.executable, "-c", _CUDA_PROBE, name], sources.timeout) if name else None
     if answer is None or answer.rc != 0 or not answer.text.strip().isdigit():
@@ -193,7 +194,7 @@ def _cuda(sources: Sources, library: str | None) -> tuple[str | None, str | None
 
 
 def _ask_gpus(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:
-    """Every GPU; what went wrong, and the fields that this nvidia-smi does not know, go into ``driver``."""
+    """Every GPU; errors, and fields that this nvidia-smi does not know, go into ``driver``."""
     fields = [field for field in smi.GPU_FIELDS if field.query not in driver.unknown_fields]
     while True:
         answer = run([str(driver.nvidia_smi), *smi.gpu_query(fields)], sources.timeout)
@@ -219,7 +220,7 @@ def _ask_processes(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:
 
 
 def _owner(sources: Sources, pid: int) -> dict[str, t.Any]:
-    """Who a process belongs to: alive, user and unit."""
+    """The owner of a process: alive, user and unit."""
     status = _read(os.path.join(sources.proc, str(pid), "status"))
     uid = re.search(r"^Uid:\s+(\d+)", status or "", re.MULTILINE)
     user = None
@@ -233,7 +234,7 @@ def _owner(sources: Sources, pid: int) -> dict[str, t.Any]:
 
 
 def _unowned(gpus: list[dict[str, t.Any]], processes: list[dict[str, t.Any]], orphan_mib: int) -> bool:
-    """Whether memory is held by nobody, or by a process that is no longer there."""
+    """Whether memory is held without an owner, or by a process that no longer exists."""
     owned = {process["gpu_uuid"] for process in processes}
     return any(not process["alive"] for process in processes) or any(
         gpu["uuid"] not in owned and (gpu["memory_used_mib"] or 0) > orphan_mib for gpu in gpus
@@ -251,20 +252,20 @@ def _holders(sources: Sources) -> list[dict[str, t.Any]]:
     holders = []
     for pid, devices in sorted(found.items()):
         name = (_read(os.path.join(sources.proc, str(pid), "comm")) or "?").strip()
-        # It keeps every GPU open for as long as the host is up, without memory on it.
+        # It keeps every GPU open as long as the host is up, without memory on it.
         if name != "nvidia-persiste":
             holders.append({"pid": pid, "name": name, "devices": sorted(devices), **_owner(sources, pid)})
     return holders
 
 
 def _xids(sources: Sources) -> list[kernel.XidEvent] | None:
-    """The XIDs of this boot. The journal has all of it, dmesg only what its ring buffer still holds."""
+    """The XIDs of this boot. The journal has all of it, dmesg only its ring buffer."""
     if sources.kernel_log:
         text = _read(sources.kernel_log)
         return None if text is None else kernel.parse_xids(text.splitlines())
     for argv in (["journalctl", "-k", "-b", "0", "-q", "--no-pager", "-o", "short-iso"], ["dmesg"]):
         answer = run(argv, sources.timeout)
-        # A journal without a single kernel message does not collect them (containers): no answer.
+        # A journal without any kernel message does not collect them (containers): no answer.
         if answer.rc == 0 and answer.text.strip():
             return kernel.parse_xids(answer.text.splitlines())
     return None

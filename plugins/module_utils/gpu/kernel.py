@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the kernel says about NVIDIA GPUs: module versions, XIDs in its log, who owns a process. Only parsing."""
+"""Parses the kernel's output about NVIDIA GPUs: module versions, XIDs in its log, the owner of a process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def library_version(real_path: str) -> str | None:
 
 
 def library_path(cache: str, soname: str) -> str | None:
-    """Where ``ldconfig -p`` (its output is ``cache``) finds ``soname``; a 64-bit one before a 32-bit one."""
+    """The path of ``soname`` in the output of ``ldconfig -p`` (``cache``); a 64-bit one before a 32-bit one."""
     found = []
     for line in cache.splitlines():
         match = _LDCONFIG.match(line)
@@ -55,7 +55,7 @@ def library_path(cache: str, soname: str) -> str | None:
 
 
 def bus_key(bus_id: str) -> tuple[int, int, int] | None:
-    """Domain, bus and device of a PCI address, however many zeros and whichever case it is written in."""
+    """Domain, bus and device of a PCI address, whatever its zeros and case."""
     match = _BUS.match(bus_id)
     if not match:
         return None
@@ -64,7 +64,7 @@ def bus_key(bus_id: str) -> tuple[int, int, int] | None:
 
 
 def parse_xids(lines: t.Iterable[str]) -> list[XidEvent]:
-    """The XIDs in a kernel log, in the order in which each first came."""
+    """The XIDs in a kernel log, in the order of their first occurrence."""
     events: dict[tuple[int, str], XidEvent] = {}
     for line in lines:
         match = _XID.match(line.rstrip())
@@ -79,7 +79,7 @@ def parse_xids(lines: t.Iterable[str]) -> list[XidEvent]:
 
 
 def unit_of(cgroup: str) -> str | None:
-    """The systemd unit that /proc/<pid>/cgroup names: the innermost service or scope (cgroup v2, v1 and hybrid)."""
+    """The systemd unit in /proc/<pid>/cgroup: the innermost service or scope (cgroup v2, v1 and hybrid)."""
     for line in cgroup.splitlines():
         _number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers not in ("", "name=systemd"):

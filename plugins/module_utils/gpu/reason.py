@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A finding about a host's GPUs, and what the host is judged against."""
+"""A finding about a host's GPUs, and the expectations for the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reason:
     gpu: int | None = None
 
     def headline(self) -> str:
-        """What was found and wanted, where space is short."""
+        """Found and wanted, in short."""
         where = "" if self.gpu is None else f"GPU {self.gpu}: "
         return f"{self.check}: {where}found {self.found}; wanted {self.wanted}"
 
@@ -35,7 +35,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What the host is judged against."""
+    """The expectations for the host."""
 
     min_driver: str
     hardware: Hardware

@@ -1,12 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What nvidia-smi is asked, and how its answers are read. Nothing here runs anything.
+"""The queries of nvidia-smi, and the parsers of its answers. Nothing here runs anything.
 
-``--query-gpu`` rather than ``-q -x``: its field names have kept for years and old names stay as aliases, a field
-that this nvidia-smi does not have is named in its error (so a check that could not be made is known, where an XML
-element would be silently absent), and a process name that is not XML cannot spoil the whole answer.
-The version is asked as the field driver_version; the text of ``--version`` changed its wording in branch 610.
+``--query-gpu`` rather than ``-q -x``: its field names are stable and old names stay as aliases, a field that this
+nvidia-smi does not have is named in its error (so a missing check is known, where an XML element would be silently
+absent), and a process name that is not valid XML cannot break the whole answer.
+The version is queried as the field driver_version; the text of ``--version`` changed its wording in branch 610.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Gpu = dict[str, t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """One property: its name for nvidia-smi, its key in our result, and how its value is read."""
+    """One property: its name in nvidia-smi, its key in our result, and its parser."""
 
     query: str
     key: str
@@ -56,12 +56,12 @@ GPU_FIELDS: tuple[Field, ...] = (
     Field("clocks_event_reasons.active", "clocks_event_reasons", "mask"),
 )
 
-# The name comes last: it is the one value that may hold a comma.
+# The name comes last: only its value may contain a comma.
 APP_FIELDS = ("pid", "gpu_uuid", "used_memory", "process_name")
 
 FORMAT = "--format=csv,noheader,nounits"
 
-# A GPU that does not have the property. Everything else in brackets is an error of the GPU or the driver.
+# A property that the GPU does not have. Everything else in brackets is an error of the GPU or the driver.
 _NOT_APPLICABLE = {
     "",
     "n/a",
@@ -75,26 +75,26 @@ _NUMBER = re.compile(r"^-?\d+(?:\.\d+)?$")
 
 
 def gpu_query(fields: t.Sequence[Field]) -> list[str]:
-    """Arguments of nvidia-smi that ask for ``fields`` of every GPU."""
+    """Arguments of nvidia-smi that query ``fields`` of every GPU."""
     return ["--query-gpu=" + ",".join(field.query for field in fields), FORMAT]
 
 
 def app_query() -> list[str]:
-    """Arguments of nvidia-smi that ask for the processes on every GPU."""
+    """Arguments of nvidia-smi that query the processes on every GPU."""
     return ["--query-compute-apps=" + ",".join(APP_FIELDS), FORMAT]
 
 
 def unknown_field(text: str) -> str | None:
-    """The field that this nvidia-smi does not have, where ``text`` is its complaint about one."""
+    """The field that this nvidia-smi does not have, where ``text`` is its error about one."""
     match = _UNKNOWN_FIELD.search(text)
     return match.group(1) if match else None
 
 
 def parse_gpus(text: str, fields: t.Sequence[Field]) -> tuple[list[Gpu], list[str]]:
-    """Read the answer to :func:`gpu_query`.
+    """Parse the answer to :func:`gpu_query`.
 
     Returns:
-        The GPUs, and the lines that are no GPU: warnings, and messages about GPUs that do not answer.
+        The GPUs, and all other lines: warnings, and messages about GPUs that do not answer.
         A property that does not apply is None; one that could not be read is None and in the GPU's ``errors``.
     """
     gpus: list[Gpu] = []
@@ -116,7 +116,7 @@ def parse_gpus(text: str, fields: t.Sequence[Field]) -> tuple[list[Gpu], list[st
 
 
 def parse_apps(text: str) -> list[dict[str, t.Any]]:
-    """Read the answer to :func:`app_query`: pid, gpu_uuid, used_mib (None where unknown) and name of each process."""
+    """Parse the answer to :func:`app_query`: pid, gpu_uuid, used_mib (None where unknown) and name of each process."""
     processes = []
     for line in filter(None, map(str.strip, text.splitlines())):
         values = [value.strip() for value in line.split(",", len(APP_FIELDS) - 1)]
@@ -133,8 +133,8 @@ def failure_kind(rc: int | None, text: str) -> str | None:
     """Why nvidia-smi could not answer, from its message and, where that is unknown, its exit status.
 
     Returns:
-        None where it did answer, else timeout, mismatch, not_loaded, no_library, no_devices, gpu_lost,
-        no_permission or other. ``rc`` None stands for "did not answer in time".
+        None where it did answer, else timeout, mismatch, not_loaded, no_library, no_devices, gpu_lost, no_permission or
+        other. ``rc`` None means that it timed out.
     """
     if rc is None:
         return "timeout"
@@ -173,7 +173,7 @@ def _read(value: str, kind: str) -> t.Any:
         return value == "Yes"
     if kind == "mask":
         return int(value, 16)
-    # Some versions leave the unit in spite of "nounits" (a link width is "16x" in other outputs).
+    # Some versions print the unit in spite of "nounits" (a link width is "16x" in other outputs).
     number = re.sub(r"\s*(?:MiB|[xCW%])$", "", value)
     if not _NUMBER.match(number):
         raise ValueError(value)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Turns what was seen on a host into a verdict. Pure: no program, no file, no clock."""
+"""The verdict on a host, from what was read there. Pure: no program, no file, no clock."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def judge(seen: Observation, wanted: Wanted) -> tuple[str, list[Reason]]:
     """Judge a host.
 
     Returns:
-        The verdict (ok, degraded or failed), and the reasons, gravest first.
+        The verdict (ok, degraded or failed), and the reasons, most severe first.
     """
     reasons = list(driver_rules.answering(seen, wanted))
     if seen.gpus:
         for rule in (*driver_rules.RULES, *device_rules.RULES):
             reasons.extend(rule(seen, wanted))
-    # Judged without GPUs too: it is the log that says why a GPU is gone.
+    # Judged without GPUs, too: the log says why a GPU is gone.
     reasons.extend(device_rules.xids(seen, wanted))
     reasons = [_addressed(reason) for reason in reasons]
     reasons.sort(key=lambda reason: _ORDER.index(reason.severity))
@@ -36,7 +36,7 @@ def judge(seen: Observation, wanted: Wanted) -> tuple[str, list[Reason]]:
 
 
 def summarise(verdict: str, seen: Observation, reasons: t.Sequence[Reason]) -> str:
-    """One line about a host: verdict, GPUs, driver and the gravest reason."""
+    """One line about a host: verdict, GPUs, driver and the most severe reason."""
     parts = [describe_gpus(seen)]
     if seen.driver.version:
         parts.append(f"driver {seen.driver.version}")
@@ -59,7 +59,7 @@ def describe_gpus(seen: Observation) -> str:
 
 
 def _addressed(reason: Reason) -> Reason:
-    """The same finding with the GPU's index in the commands that it advises."""
+    """The same finding with the GPU's index in the suggested commands."""
     if reason.gpu is None:
         return reason
     return dataclasses.replace(reason, advice=reason.advice.replace("-i INDEX", f"-i {reason.gpu}"))

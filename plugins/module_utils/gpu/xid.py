@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What an XID means for a host that serves.
+"""What an XID means for a serving host.
 
 Meaning and action are NVIDIA's (https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html).
-The severity is this project's: failed is "send no work here", degraded is "works, somebody should look",
-note is "explains something else".
+The severity is this project's: failed is "send no work here", degraded is "works, but needs attention", note is
+"explains another finding".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GSP = (
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What an XID says, how grave it is, and what to do."""
+    """The meaning of an XID, its severity, and what to do."""
 
     text: str
     severity: str
@@ -62,7 +62,7 @@ MEANINGS: dict[int, Meaning] = {
     136: Meaning("link training failed", "failed", RESET),
     140: Meaning("ECC error that could not be recovered", "failed", RESET),
     143: Meaning("GPU initialisation failed", "failed", RESET),
-    # It only announces that gpu_recovery_action changed; what counts is what that field says now.
+    # It only announces a change of gpu_recovery_action; the field's current value counts.
     154: Meaning("the recovery action of the GPU changed", "note", "See gpu_recovery_action."),
     156: Meaning("a part of the GPU was retired", "degraded", "Reboot at the next opportunity."),
     157: Meaning("a part of the GPU could not be retired", "degraded", "Reboot at the next opportunity."),

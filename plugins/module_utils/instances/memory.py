@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The record of what an engine said of memory at its last start, and what the memory fit takes of it. Pure."""
+"""The record of an engine's memory figures at its last start, and the input of the memory fit from it. Pure."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DIRECTORY = f"{STATE_DIRECTORY}/memory"
 def record_of(
     memory: EngineMemory, release: str, manifest: t.Mapping[str, t.Any], gpu: str, at: str
 ) -> dict[str, t.Any] | None:
-    """What is kept of a start; None where the engine said nothing of memory.
+    """The record of a start; None where the engine reported no memory.
 
     Args:
-        memory: what it said.
-        release: that it runs.
+        memory: the engine's figures.
+        release: the running release.
         manifest: of that release.
         gpu: the name of its GPUs; empty for none.
         at: when it started.
@@ -51,11 +51,11 @@ def record_of(
 
 
 def reported(record: t.Any, engine: str, model_path: str) -> dict[str, t.Any]:
-    """The record as module vram_fit takes ``reported``; empty where it is of another engine or model, or none.
+    """The record as ``reported`` of module vram_fit; empty where it is of another engine or model, or missing.
 
     Args:
         record: as ``record_of`` made it.
-        engine: whose fit is asked for.
+        engine: whose fit is calculated.
         model_path: of the model.
     """
     if not isinstance(record, dict) or record.get("engine") != engine or record.get("model_path") != model_path:

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which instances a host runs: one engine process each, on its own GPUs, behind the edge's port.
+"""The instances of a host: one engine process each, on its own GPUs, behind the edge's port.
 
-Pure: takes what the inventory says and what the host has, gives the instances or the problems.
+Pure: the inventory's variables and the host's GPUs in, the instances or the problems out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Instance:
         engine: one of KINDS.
         gpus: indices of the GPUs it owns; empty on a host without GPUs.
         port: the edge's port that leads to it; instances of one port share the load.
-        served_name: what clients call its model.
-        span: this host's place in it, where it spans hosts.
+        served_name: the model name that clients use.
+        span: this host's place in an instance that spans hosts.
     """
 
     index: int
@@ -64,7 +64,7 @@ class Instance:
 
     @property
     def serves(self) -> bool:
-        """Whether requests come to this host; of an instance that spans hosts, the first of them gets them all."""
+        """Whether requests come to this host; in an instance that spans hosts, the first one gets them all."""
         return self.span is None or self.span.rank == 0
 
     def as_dict(self) -> dict[str, t.Any]:
@@ -84,7 +84,7 @@ class Instance:
 
 
 def health_path(unit: str) -> str:
-    """Where what the unit runs says that it serves."""
+    """The path of the health check."""
     return kind_of_unit(unit).launch.health_path
 
 
@@ -106,11 +106,11 @@ def plan_instances(
         gpu_count: GPUs of the host; 0 on a host without (then the default is one instance).
         gpus_per_instance: tensor parallel size.
         edge_port: the edge's port, for instances that do not name their own.
-        served_name: what clients call the model, for instances that do not name their own.
+        served_name: the model name that clients use, for instances that do not name their own.
         nodes: the hosts that instances may span.
 
     Raises:
-        FleetError: a key, engine, port or GPU that is wrong, with the place and what is valid.
+        FleetError: an invalid key, engine, port or GPU, with its place and what is valid.
     """
     check_engine(engine)
     if wanted:
@@ -139,15 +139,15 @@ def plan_instances(
 
 
 def plan_gateway(count: int, *, edge_port: int = 4000, served_name: str = "") -> list[Instance]:
-    """The instances of one gateway: each uses one core, so there are several where there are more cores.
+    """The instances of a gateway: each uses one core, so there are several on a larger host.
 
     Args:
         count: how many.
         edge_port: the edge's port.
-        served_name: the model that it is gated with.
+        served_name: the model for its gate.
 
     Raises:
-        FleetError: there have to be some, and not hundreds.
+        FleetError: the number is 0 or too large.
     """
     if not 1 <= count <= 64:
         raise FleetError(
@@ -202,7 +202,7 @@ def _check_gpus_are_owned_once(instances: list[Instance]) -> None:
 
 
 def _check_ports_are_of_one_model(instances: list[Instance]) -> None:
-    """Instances behind one port share its requests, so they must be the same to a client."""
+    """Instances behind one port share its requests, so they must look the same to a client."""
     first: dict[int, Instance] = {}
     engine_ports = {instance.engine_port: instance for instance in instances}
     for instance in instances:
@@ -228,12 +228,12 @@ def edge_services(
 ) -> list[dict[str, t.Any]]:
     """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none.
 
-    On a host that only computes for another one nothing listens where the edge looks for the instance, so the edge says
-    of itself that it does not serve; ``answers`` is there then, and false.
+    Where a host only computes for another one, no instance listens there, so the edge reports that it does not serve;
+    ``answers`` is then in the service, and false.
 
     Args:
         instances: of one host.
-        peers: on a gateway, the edges of the other ones.
+        peers: on a gateway, the edges of the others.
     """
     services: dict[int, dict[str, t.Any]] = {}
     for instance in (one for one in instances if one["port"]):
@@ -244,7 +244,7 @@ def edge_services(
         service["instances"].append(
             {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
         )
-        # The edge asks for /health where nothing else is said.
+        # The default path is /health.
         if instance.get("health_path", "/health") != "/health":
             service["health_path"] = instance["health_path"]
         if instance["engine"] == GATEWAY:
@@ -258,12 +258,12 @@ def edge_services(
 def edge_targets(
     services: list[dict[str, t.Any]], scheme: str = "http", main_port: int = 8000
 ) -> list[dict[str, t.Any]]:
-    """The services as module chat_smoke asks them on their own host, but for those that do not answer there.
+    """The services as targets of module chat_smoke on their own host, without those that do not answer there.
 
     Args:
         services: as ``edge_services`` gives them.
         scheme: ``http`` or ``https``.
-        main_port: of the service that is called ``edge``; others have their port in their name.
+        main_port: of the service with the name ``edge``; others have their port in their name.
     """
     return [
         {

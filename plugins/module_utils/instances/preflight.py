@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a host must be before anything on it is changed. Pure but for the readers at the end."""
+"""Requirements of a host before any change. Pure, except for the readers at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listener:
 
     Attributes:
         port: the port.
-        pid: of the process that listens; 0 when the kernel does not say.
+        pid: of the process that listens; 0 when unknown.
         name: of that process.
         unit: the systemd unit that it belongs to; empty for none.
     """
@@ -49,10 +49,10 @@ def parse_listeners(text: str, unit_of: t.Callable[[int], str]) -> list[Listener
 
 
 def port_problems(wanted: list[dict[str, t.Any]], listeners: list[Listener]) -> list[str]:
-    """The wanted ports that somebody else listens on.
+    """The wanted ports that another process listens on.
 
     Args:
-        wanted: for each port what it is for and the patterns of the units that may have it.
+        wanted: for each port its purpose and the patterns of the units that may use it.
         listeners: of the host.
     """
     problems = []
@@ -71,11 +71,11 @@ def port_problems(wanted: list[dict[str, t.Any]], listeners: list[Listener]) -> 
 
 
 def system_problems(init: str, machine: str, os_release: dict[str, str], supported: dict[str, list[str]]) -> list[str]:
-    """Why this system is none that the collection runs on.
+    """Why the collection does not support this system.
 
     Args:
         init: name of process 1.
-        machine: the processor, as ``uname -m`` says.
+        machine: the processor, from ``uname -m``.
         os_release: /etc/os-release.
         supported: versions by distribution.
     """
@@ -92,7 +92,7 @@ def system_problems(init: str, machine: str, os_release: dict[str, str], support
 
 
 def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any, groups: list[str]) -> list[str]:
-    """What is wrong with a host's variables, each with the variable, the value and what is valid.
+    """The errors in a host's variables, each with the variable, the value and what is valid.
 
     Args:
         clients: ``fleet_clients``.
@@ -152,7 +152,7 @@ def read_os_release(path: str = "/etc/os-release") -> dict[str, str]:
 
 
 def free_bytes(path: str) -> int:
-    """Free disk where ``path`` is, or will be."""
+    """Free disk space at ``path``, or where it will be."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     status = os.statvfs(path)

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Waiting for an instance to serve, and saying what it is doing, or why it does not.
+"""Waits for an instance to serve, and reports its progress, or why it does not serve.
 
-The clock, systemd, the journal and HTTP are handed in, so that the decisions can be tested without them.
+The clock, systemd, the journal and HTTP are injected, so that the decisions can be tested without them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting 
 from ansible_collections.inference.fleet.plugins.module_utils.model.progress import restoring
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import RESTORE
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 INTERVAL = 0.5
 
 #: Seconds for which a start may wait for the same GPU, port or address before that is a failure.
 PATIENCE = 60
 
-#: Those that another unit has given up by then.
+#: Waits that should be over by then, because another unit releases the resource.
 _AT_ONCE = (waiting.MODEL_MISSING,)
 
 _GOES_ON = "the start then goes on by itself"
@@ -53,7 +53,7 @@ RUN = "/run/inference"
 
 
 def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int | None:
-    """The HTTP status of where an instance says that it serves; None where nothing answers."""
+    """The HTTP status of an instance's health check; None where nothing answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", path)
@@ -65,10 +65,10 @@ def health_status(port: int, path: str = "/health", timeout: float = 5.0) -> int
 
 
 def waiting_of_unit(unit: str, state: UnitState) -> Waiting | None:
-    """What the start of an instance waits for, as its own programs say; None for nothing.
+    """What the start of an instance waits for, from the state of its own programs; None for nothing.
 
     Raises:
-        FleetError: a newer version of them said it.
+        FleetError: a newer version of them wrote it.
     """
     index = unit.partition("@")[2].partition(".")[0]
     try:
@@ -82,12 +82,12 @@ def waiting_of_unit(unit: str, state: UnitState) -> Waiting | None:
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """How far some units have come by the end of a slice of time.
+    """The progress of some units at the end of a slice.
 
     Attributes:
         since: Unix time at which the first slice began.
-        restarts: how often each unit had been restarted when it was first looked at.
-        seconds: by unit, from ``since`` until it was seen to serve.
+        restarts: the number of restarts of each unit at the first check.
+        seconds: by unit, from ``since`` until it served.
         progress: unit, phase, text, percent and seconds of each, in the order given.
     """
 
@@ -112,19 +112,18 @@ def wait_a_slice(
     now: t.Callable[[], float] = time.time,
     wait: t.Callable[[float], None] = time.sleep,
 ) -> Slice:
-    """Wait until the /health of instances is 200 while their units stay up, but no longer than a slice of time.
+    """Wait until the /health of instances is 200 while their units stay up, at most for one slice.
 
     Args:
-        ports: the instance's port, by started unit; 0 where it answers no requests, and running is all that can be
-            seen of it.
-        timeout: seconds for each; an engine's start is long, so this is a limit and not an estimate. It does not count
-            while systemd has the start wait for the weights.
-        length: seconds that the slice lasts at most.
+        ports: the instance's port, by started unit; 0 where it serves no requests, and only its running can be checked.
+        timeout: seconds for each; an engine's start is long, so this is a limit and not an estimate. Waiting for the
+            weights does not count.
+        length: maximum seconds of the slice.
         since, restarts: from the first slice; None in the first.
 
     Raises:
-        FleetError: a unit ended or restarted since the first slice (with the reason from its journal), what its start
-            waits for does not come, or the time is over.
+        FleetError: a unit exited or restarted since the first slice (with the reason from its journal), what its start
+            waits for does not come, or the timeout is over.
     """
     entered = now()
     began = entered if since is None else since
@@ -170,11 +169,11 @@ def _doing(
         return restoring()
     if waits:
         return Progress(PREPARING, f"waits: {waits.what}")
-    # systemd has no main process while it runs what has to go before it.
+    # systemd has no main process while it runs the commands before it.
     began = started(state.pid) if state.pid else None
     if began is None:
         return Progress(PREPARING, f"systemd: {state.active} ({state.sub})")
-    # The unit's earlier processes have ended before this one began: what they wrote is not looked at.
+    # Earlier processes of the unit ended before this one began: their lines are ignored.
     found = progress(journal_of(unit, since=began - 0.1), kind_of_unit(unit))
     return found or Progress(PREPARING, "nothing in its journal yet")
 
@@ -186,10 +185,10 @@ def _existing(unit: str, state: UnitState) -> UnitState:
 
 
 def _has_ended(unit: str, state: UnitState, restarts: dict[str, int]) -> bool:
-    """Whether it has ended since the first look without a pending job, whose restarts are added."""
+    """Whether it has exited since the first check without a pending job that would restart it."""
     if state.has_job:
         return False
-    # While systemd waits to start it again it still says why it ended; afterwards that is forgotten.
+    # While systemd waits to start it again it still reports why it exited; afterwards that is lost.
     waits_for_restart = state.sub == "auto-restart"
     restarted = state.restarts > restarts.setdefault(unit, state.restarts)
     return waits_for_restart or restarted or state.active not in ("active", "activating", "reloading")
@@ -198,7 +197,7 @@ def _has_ended(unit: str, state: UnitState, restarts: dict[str, int]) -> bool:
 def _is_late(
     state: UnitState, timeout: float, began: float, now: float, started: t.Callable[[int], float | None]
 ) -> bool:
-    # A start that waits for the weights takes as long as they do, and their fetch gives up by itself.
+    # A start that waits for the weights takes as long as they do, and their fetch has its own timeout.
     if state.has_job and state.active != "activating":
         return False
     process = started(state.pid) if state.pid else None
@@ -206,13 +205,13 @@ def _is_late(
 
 
 def _is_blocked(state: UnitState, waits: Waiting, now: float) -> bool:
-    """Whether what runs before the engine has waited for the same thing for too long."""
-    # The nodes of an instance that spans hosts wait for each other after that, as long as they have time.
+    """Whether the commands before the engine have waited for the same thing for too long."""
+    # After that the nodes of an instance that spans hosts wait for each other, until the timeout.
     return state.sub == "start-pre" and (waits.kind in _AT_ONCE or now - waits.since >= PATIENCE)
 
 
 def _serves(unit: str, state: UnitState, port: int, health_of: t.Callable[[int, str], int | None]) -> bool:
-    # The port may still be answered by another process while this one starts: only an active unit counts.
+    # Another process may still answer on the port while this one starts: only an active unit counts.
     return state.is_running and not state.has_job and (not port or health_of(port, health_path(unit)) == 200)
 
 

@@ -1,18 +1,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Releases: everything that decides what an instance runs, immutable, in a directory named after its content.
+"""Releases: everything that determines what an instance runs, immutable, in a directory named by its content.
 
 Layout under the root (``/opt/inference``)::
 
     releases/<engine>-<hash>/   config.yaml  environment  manifest.json  runtime -> ../../runtimes/<id>
-                                and what else the process reads from there
+                                                                and further files that the process reads
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
     instances/<i>/previous      the good one before that, for playbooks/rollback.yml
-    staged/<i>                  the one that waits for the instance's turn
+        staged/<i>                  the one that waits for the instance's turn
 
-A release is garbage when none of these names it, no process runs it and no unfinished rollout goes to it. A number of
+A release is garbage when none of these names it, no process runs it and no unfinished rollout deploys it. A number of
 releases is kept beyond that, as history.
 
 An instance's unit file is that of its release, ``<engine>@<i>.service`` beside the template ``<engine>@.service``.
@@ -55,7 +55,7 @@ _UNFINISHED = (".staging-", ".removing-")
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """What one instance is to run.
+    """The content of a release for one instance.
 
     Attributes:
         index: the instance's.
@@ -63,13 +63,13 @@ class Release:
         version: the engine's.
         runtime: the runtime's directory name.
         model: its name on the hub, for people.
-        model_path: its directory on the host; empty where nothing is loaded.
-        draft_path: that of the model that drafts for it; empty for none.
+        model_path: its directory on the host; empty where no model is loaded.
+        draft_path: that of the draft model; empty for none.
         revision: the model's.
-        served_name: what clients call it.
+        served_name: the model name that clients use.
         options: the engine's options, as in its config file.
         environment: of the engine's process.
-        unit: the text of the unit file, because it decides how the process runs; empty for none of its own.
+        unit: the text of the unit file, because it determines how the process runs; empty for none of its own.
         files: further files, by their names.
         span: the host's place in an instance that spans hosts, as ``Span.as_dict`` gives it.
     """
@@ -91,7 +91,7 @@ class Release:
 
     @property
     def agreement(self) -> str:
-        """What has to be the same on all nodes of an instance, in short: only then may they start as one."""
+        """A digest of what all nodes of an instance must share: only then may they start as one."""
         own = {"node-rank", *kind(self.engine).options.node}
         same = {name: value for name, value in self.options.items() if name not in own}
         shared = [self.engine, self.version, self.runtime, self.model, self.revision, same, self.span.get("nodes")]
@@ -147,11 +147,11 @@ class Releases:
         return os.path.join(self._root, "releases", name)
 
     def exists(self, name: str) -> bool:
-        """Whether a release is there, whole: the manifest is written last."""
+        """Whether a release exists and is complete: the manifest is written last."""
         return os.path.exists(os.path.join(self.path(name), "manifest.json"))
 
     def manifest(self, name: str | None) -> dict[str, t.Any]:
-        """What a release is; empty for none."""
+        """The manifest of a release; empty for none."""
         return read_json(os.path.join(self.path(name), "manifest.json")) or {} if name else {}
 
     def linked(self, index: int, link: str) -> str | None:
@@ -168,7 +168,7 @@ class Releases:
         return _described(self.manifest(name), *files)
 
     def stage(self, release: Release, check_options: bool = True) -> None:
-        """Write a release and keep it for its instance's turn; an instance that runs is not touched.
+        """Write a release and stage it for its instance; a running instance is not touched.
 
         Raises:
             FleetError: the engine's own parser refuses the options.
@@ -187,7 +187,7 @@ class Releases:
             self._keep(release.index, release.name)
 
     def keep_staged(self, index: int, name: str, dry_run: bool = False) -> bool:
-        """Keep a release that is there already for an instance's turn; True when it was not kept yet.
+        """Stage an existing release for an instance; True when it was not staged yet.
 
         Raises:
             FleetError: it was removed in the meantime.
@@ -202,17 +202,17 @@ class Releases:
         return changes
 
     def forget_staged(self, index: int, dry_run: bool = False) -> bool:
-        """Let go of what was staged for an instance; True when there was something."""
+        """Unstage an instance's release; True when there was one."""
         if dry_run:
             return self._staging.target(str(index)) is not None
         return self._staging.drop(str(index))
 
     def staged(self, index: int) -> str | None:
-        """The release that waits for an instance's turn."""
+        """The staged release of an instance."""
         return self._staging.target(str(index))
 
     def staged_indexes(self) -> list[int]:
-        """The instances for which a release waits, whether or not the host has them yet."""
+        """The instances with a staged release, whether or not the host has them yet."""
         return self._staging.indexes()
 
     def _keep(self, index: int, name: str) -> None:
@@ -220,12 +220,12 @@ class Releases:
             self._staging.drop(str(index))
         else:
             self._staging.keep(str(index), "releases", name)
-        # From here on it is the release that keeps the runtime.
+        # From here on the release keeps the runtime.
         manifest = self.manifest(name)
         self._staging.drop(runtime_link(str(manifest.get("engine"))), str(manifest.get("runtime")))
 
     def _changing(self) -> contextlib.AbstractContextManager[None]:
-        """Keep another run from writing or removing releases; checking an engine's options takes half a minute."""
+        """Keep other runs from writing or removing releases; validating an engine's options takes half a minute."""
         make_directories(os.path.join(self._root, "releases"))
         return locked(os.path.join(self._root, "releases", ".lock"), timeout=600)
 
@@ -243,7 +243,7 @@ class Releases:
         manifest = {
             "release": release.name,
             "created": times.now(),
-            # For what runs before each start, which does not know the engines.
+            # For the programs before each start, which do not know the engines.
             "key_options": dict(launch.key_options),
             "several_gpus_by": launch.several_gpus_by,
             "command": launch.command,
@@ -253,7 +253,7 @@ class Releases:
         write_atomically(os.path.join(directory, "manifest.json"), json.dumps(manifest, indent=1) + "\n")
 
     def check_options(self, release: Release, config_path: str | None = None) -> None:
-        """Let the engine's own parser judge the options.
+        """Validate the options with the engine's own parser.
 
         Args:
             release: the release.
@@ -267,7 +267,7 @@ class Releases:
             if config_path is None:
                 config_path = os.path.join(home, "config.yaml")
                 write_atomically(config_path, release.config)
-            # This runs as root: a cache that it made would be closed to the engine.
+            # This runs as root: a cache that it creates would be unreadable for the engine.
             environment = {name: value.replace(CACHE_DIRECTORY, home) for name, value in release.environment.items()}
             done = subprocess.run(
                 [python, "-c", kind(release.engine).launch.check_program, config_path],
@@ -291,7 +291,7 @@ class Releases:
                     shutil.rmtree(os.path.join(directory, entry), ignore_errors=True)
 
     def point(self, index: int, link: str, name: str) -> bool:
-        """Let an instance's link name a release; True when it did not already."""
+        """Point an instance's link to a release; True when it did not already."""
         directory = os.path.join(self._root, "instances", str(index))
         make_directories(directory)
         if self.linked(index, link) == name:
@@ -304,7 +304,7 @@ class Releases:
         return True
 
     def activate(self, index: int, name: str) -> bool:
-        """Make a release the one that the instance's next start runs, with the unit that belongs to it.
+        """Make a release the one of the instance's next start, with its unit.
 
         Raises:
             FleetError: there is no such release.
@@ -326,11 +326,11 @@ class Releases:
         return True
 
     def mark_good(self, index: int, forget_previous: bool = False) -> bool:
-        """Remember that the current release passed its gate.
+        """Record that the current release passed its gate.
 
         Args:
             index: the instance's.
-            forget_previous: the good one until now was left on purpose, so nobody should go back to it.
+            forget_previous: the previous good release was replaced on purpose; do not go back to it.
         """
         current, good = self.linked(index, "current"), self.linked(index, "good")
         if current is None or current == good:
@@ -348,7 +348,7 @@ class Releases:
         return good if good is not None and self.exists(good) else None
 
     def earlier(self, index: int) -> str | None:
-        """The release that a rollback by hand goes to: the last good one, or the one before where that is current."""
+        """The release for a rollback by hand: the last good one, or the previous one where that is current."""
         good = self.linked(index, "good")
         name = self.linked(index, "previous") if good == self.linked(index, "current") else good
         return name if name is not None and self.exists(name) else None
@@ -358,10 +358,10 @@ class Releases:
         return sorted(int(name) for name in self._directories("instances") if name.isdigit())
 
     def forget(self, index: int, dry_run: bool = False) -> bool:
-        """Remove an instance's links and its unit files; its releases go when they are pruned.
+        """Remove an instance's links and its unit files; its releases are pruned later.
 
         Returns:
-            Whether there was something of it.
+            Whether there was anything to remove.
         """
         self.forget_staged(index, dry_run)
         paths = [os.path.join(self._root, "instances", str(index))]
@@ -375,7 +375,7 @@ class Releases:
         return bool(found)
 
     def missing(self, name: str) -> str:
-        """What a release needs that is no longer on the host; empty when it is whole."""
+        """The missing parts of a release; empty when it is complete."""
         manifest = self.manifest(name)
         runtime = os.path.join(self._root, "runtimes", str(manifest.get("runtime")))
         if not is_complete(runtime):
@@ -386,12 +386,12 @@ class Releases:
         return ""
 
     def prune(self, keep: int, used: t.Collection[str] = (), dry_run: bool = False) -> list[str]:
-        """Remove releases that nothing refers to, beyond the newest ``keep``, and runtimes that no release uses.
+        """Remove unused releases, beyond the newest ``keep``, and runtimes that no release uses.
 
         Args:
-            keep: how many releases stay as history, beside those that something refers to.
-            used: further releases that are referred to: those that run, and those that a rollout goes to.
-            dry_run: only say what would go.
+            keep: the number of unused releases to keep as history.
+            used: further releases in use: the running ones, and those of an unfinished rollout.
+            dry_run: only return what would be removed.
 
         Returns:
             The paths that were removed, or would be.
@@ -424,7 +424,7 @@ class Releases:
         return [os.path.join(self._root, "runtimes", name) for name in names]
 
     def _remove_runtime(self, path: str) -> bool:
-        """Remove a runtime unless another run installs it, or has just come to need it."""
+        """Remove a runtime unless another run installs it, or has just staged a release with it."""
         try:
             with locked(lock_path(path), timeout=0):
                 if os.path.basename(path) in self._staging.runtimes():
@@ -441,7 +441,7 @@ class Releases:
 
 
 def _remove(path: str) -> None:
-    """Remove a directory; interrupted half-way, what is left does not pass for what it was."""
+    """Remove a directory; after an interruption the rest does not look complete."""
     directory, name = os.path.split(path)
     doomed = os.path.join(directory, f"{_UNFINISHED[1]}{name}")
     shutil.rmtree(doomed, ignore_errors=True)

@@ -3,7 +3,7 @@
 # Private to this collection: not part of its public interface.
 """An instance that spans hosts, its nodes: one engine on all of them, started and stopped as one.
 
-The first node answers the requests; the others only compute. Pure: the inventory in, places or problems out.
+The first node serves the requests; the others only compute. Pure: the inventory in, places or problems out.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
-#: On the first node, plus the instance's index: where its nodes keep in touch, and where the engine's processes meet.
+#: On the first node, plus the instance's index: the ports on which its nodes and the engine's processes meet.
 FIRST_LINK_PORT = 29400
 FIRST_MEETING_PORT = 29500
 
-#: On the other nodes, plus the index: where an engine may answer for the node alone, on the loopback interface.
+#: On the other nodes, plus the index: where an engine may report the health of the node alone, on the loopback
+#: interface.
 FIRST_NODE_PORT = 8200
 
 _NETWORK = "fleet_node_network"
@@ -31,9 +32,9 @@ class Span:
 
     Attributes:
         index: the instance's, the same on each node.
-        rank: this node's, from 0, which is the node that answers requests.
+        rank: this node's, from 0, which is the node that serves requests.
         nodes: the names of all of them, by rank.
-        addresses: theirs in the network that they have to themselves, by rank.
+        addresses: theirs in their private network, by rank.
     """
 
     index: int
@@ -57,7 +58,7 @@ class Nodes:
     """The hosts that an instance may span.
 
     Attributes:
-        host: the host whose instances are meant.
+        host: the host of the instances.
         known: the address of each host, and its ``fleet_instances``.
         network: ``fleet_node_network``.
     """
@@ -68,7 +69,7 @@ class Nodes:
 
 
 def known_nodes(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, dict[str, t.Any]]:
-    """What has to be known of the hosts that instances span.
+    """The data about hosts for instances that span them.
 
     Args:
         hosts: their variables.
@@ -86,7 +87,7 @@ def plan_span(index: int, item: t.Mapping[str, t.Any], nodes: Nodes) -> Span:
     """A host's place in the instance that ``item`` of its ``fleet_instances`` describes.
 
     Raises:
-        FleetError: nodes that are none, do not agree, or have no network to themselves.
+        FleetError: invalid nodes, nodes that do not agree, or no private network.
     """
     where = f"fleet_instances[{index}].nodes"
     wanted = item["nodes"]
@@ -113,7 +114,7 @@ def plan_span(index: int, item: t.Mapping[str, t.Any], nodes: Nodes) -> Span:
 
 
 def _addresses(where: str, names: tuple[str, ...], nodes: Nodes) -> tuple[str, ...]:
-    """The nodes' addresses, all in the network that they have to themselves."""
+    """The nodes' addresses, all in their private network."""
     try:
         network = ipaddress.ip_network(nodes.network)
     except ValueError:

@@ -1,12 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is prepared and has yet to run: links that keep it from being removed in the meantime.
+"""What is prepared but does not run yet: links that protect it from removal in the meantime.
 
 Layout under the root (``/opt/inference``)::
 
-    staged/<i>               the release that waits for the turn of instance <i>; gone once it is activated
-    staged/runtime-<engine>  the runtime that the engine's next releases need; gone once one of them is staged
+        staged/<i>               the release that waits for the turn of instance <i>; removed once it is activated
+        staged/runtime-<engine>  the runtime that the engine's next releases need; removed once one of them is staged
 
 A later staging replaces the link, so what an interrupted run left is kept until then, and no longer.
 """
@@ -22,7 +22,7 @@ DIRECTORY = "staged"
 
 
 def runtime_link(engine: str) -> str:
-    """The name of the link that keeps an engine's runtime."""
+    """The name of the link to an engine's runtime."""
     return f"runtime-{engine}"
 
 
@@ -38,7 +38,7 @@ class Staging:
         self._directory = os.path.join(root, DIRECTORY)
 
     def target(self, link: str) -> str | None:
-        """The name of what a link keeps; None where there is no such link."""
+        """The name of a link's target; None where there is no such link."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return os.path.basename(os.readlink(os.path.join(self._directory, link)))
         return None
@@ -55,11 +55,11 @@ class Staging:
         return {name for name in map(self.target, links) if name}
 
     def keep(self, link: str, kind: str, name: str) -> None:
-        """Keep what is prepared, instead of what the link kept before.
+        """Point the link to what is prepared.
 
         Args:
             link: the link's name.
-            kind: the directory of what is kept: ``releases`` or ``runtimes``.
+            kind: the directory of the target: ``releases`` or ``runtimes``.
             name: its own name there.
         """
         if self.target(link) == name:
@@ -72,7 +72,7 @@ class Staging:
         os.replace(temporary, os.path.join(self._directory, link))
 
     def drop(self, link: str, name: str | None = None) -> bool:
-        """Remove a link; with ``name`` only where it keeps just that. True when there was one to remove."""
+        """Remove a link; with ``name`` only where it points to that. True when there was one to remove."""
         if self.target(link) is None or name not in (None, self.target(link)):
             return False
         os.unlink(os.path.join(self._directory, link))

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How a host's status is put together and told. Pure: what was read in, what is shown out."""
+"""How a host's status is assembled and shown. Pure: data in, data out."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def instance_of(
     load: Load | None,
     edge_limits: t.Mapping[str, int],
 ) -> dict[str, t.Any]:
-    """All that is known of one instance; None where nothing is."""
+    """The status of one instance; None where there is none."""
     own = [unit for unit in units if unit.index == index]
     engine = manifest.get("engine")
-    # The unit of the current release; where there is none, the one that runs.
+    # The unit of the current release; without one, the running unit.
     chosen = [unit for unit in own if unit.engine == engine] or sorted(own, key=lambda unit: unit.active != "active")
     unit = chosen[0] if chosen else None
     engine = engine or (unit.engine if unit else None)
@@ -91,19 +91,19 @@ def instance_of(
 
 
 def short_revision(revision: str) -> str:
-    """A revision as people compare it: a commit's first digits; a copy's are behind the word ``content``."""
+    """A short revision: a commit's first digits; those of a copy follow the word ``content``."""
     return revision.rpartition("content-")[2][:8]
 
 
 def gate_of(record: t.Any) -> dict[str, t.Any] | None:
-    """What a status tells of a gate's record; the evidence stays in the file."""
+    """The part of a gate's record that a status shows; the evidence stays in the file."""
     if not isinstance(record, dict):
         return None
     return {name: record.get(name) for name in ("at", "passed", "reason", "message", "figures")}
 
 
 def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
-    """A host's lines of the fleet's table, one for each instance; a host without any still has a line."""
+    """A host's lines in the fleet's table, one for each instance; a host without any still has a line."""
     common = {"host": host, "driver": status["driver"]}
     if not status["instances"]:
         gate = _gate(status["gates"].get("edge"))
@@ -139,7 +139,7 @@ def _edge_of(status: dict[str, t.Any], instance: dict[str, t.Any]) -> str:
 
 
 def _edge(status: dict[str, t.Any], server: str = "") -> str:
-    """Whether clients reach the host, and who took it or the instance out of service."""
+    """Whether clients reach the host, and who drained it or the instance."""
     drain = status["drain"] or {}
     for mark in (drain, (drain.get("instances") or {}).get(server) or {}):
         if mark.get("state"):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Clients that come, change and go in the key store. Pure."""
+"""Adding, changing and removing clients in the key store. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def present(content: Content, wanted: t.Mapping[str, Limits], exclusive: bool, n
     Args:
         content: the content before.
         wanted: the clients.
-        exclusive: whether the others go.
+        exclusive: whether the others are removed.
         now: the moment, in UTC.
     """
     clients = {
@@ -39,7 +39,7 @@ def present(content: Content, wanted: t.Mapping[str, Limits], exclusive: bool, n
 
 
 def absent(content: Content, names: t.Iterable[str], now: str) -> Content:
-    """The content without these clients. That their keys have to be dead is remembered."""
+    """The content without these clients. It remembers that their keys must be dead."""
     names = [name for name in names if name in content.clients or name in content.missing]
     if not names:
         return content

@@ -3,8 +3,8 @@
 # Private to this collection: not part of its public interface.
 """The parts of a key store as JSON, and back. Pure.
 
-What is read is checked, and what is wrong with it is raised as TypeError, KeyError or ValueError without its values:
-they may be keys.
+Everything that is read is validated; errors are TypeError, KeyError or ValueError without the values, which may be
+keys.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MOMENTS = ("created", "activated", "retire_at", "retired", "started", "resumed"
 
 
 def version(*contents: Content) -> int:
-    """The version of a store that can have these contents: the first one that has all limits which are used."""
+    """The version of a store for these contents: the first one with all limits in use."""
     return client_limits.version(*(one.limits for content in contents for one in content.clients.values()))
 
 
@@ -51,9 +51,9 @@ def unknown_version(found: t.Any) -> str:
     """Why this code cannot read a store of this version, as the end of a sentence; empty where it can.
 
     Raises:
-        TypeError: it is no version.
+        TypeError: it is not a version.
     """
-    # To Python a truth value is a number, too.
+    # In Python a bool is an int, too.
     if type(found) is not int:
         raise TypeError
     latest = client_limits.latest_version()
@@ -74,7 +74,7 @@ def content(document: Document) -> Content:
 
 
 def shared(document: Document) -> dict[str, t.Any]:
-    """What is not of one client: identity, generation, the rotation, those that ended, keys of removed clients."""
+    """The parts that belong to no single client: identity, generation, rotations, keys of removed clients."""
     rotation = document.get("rotation")
     return {
         "id": _id(document.get("id", "")),
@@ -92,7 +92,7 @@ def document_of(whole: Content) -> Document:
 
 
 def shared_document(whole: Content) -> Document:
-    """What is not of one client, as JSON values."""
+    """The parts that belong to no single client, as JSON values."""
     return {
         "id": whole.id,
         "generation": whole.generation,
@@ -103,7 +103,7 @@ def shared_document(whole: Content) -> Document:
 
 
 def key(item: t.Any) -> Key:
-    """A key that the store has the text of."""
+    """A key whose text is in the store."""
     found = _read(Key, item)
     if not found.key or not found.created:
         raise ValueError
@@ -142,7 +142,7 @@ def _read(kind: type[_T], item: t.Any, **parts: t.Any) -> _T:
     _has_only(_object(item), fields)
     values = {name: value for name, value in item.items() if name not in parts}
     for name, value in values.items():
-        # To Python a truth value is a number, too.
+        # In Python a bool is an int, too.
         if not isinstance(value, _KINDS[fields[name]]) or isinstance(value, bool) != (fields[name] == "bool"):
             raise TypeError
         if name in _MOMENTS and value:
@@ -161,7 +161,7 @@ def _id(value: t.Any) -> str:
 
 
 def _generation(value: t.Any) -> int:
-    # To Python a truth value is a number, too.
+    # In Python a bool is an int, too.
     if type(value) is not int or value < 0:
         raise ValueError
     return value
@@ -171,7 +171,7 @@ def _check_moment(value: str) -> None:
     try:
         times.seconds(value)
     except ValueError:
-        # The error's own words repeat the value.
+        # The error's own text repeats the value.
         raise ValueError from None
 
 

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Who holds the key store's rotation lock: a process, as far as possible the ansible-playbook that runs the step.
+"""The holder of the key store's rotation lock: a process, if possible the ansible-playbook that runs the step.
 
-A module is a process of its own for each task, so it looks up its ancestors in ``/proc`` for the one that stays.
+A module is a separate process for each task, so it searches its ancestors in ``/proc`` for the one that stays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Holder:
         by: the user that runs it.
         controller: the machine's name.
         pid: its number.
-        pid_started: when it began, in the kernel's ticks: a number is given again one day.
+        pid_started: when it began, in the kernel's ticks: a number is reused one day.
         machine: the machine's id; empty where it has none.
         boot: the id of the machine's boot; empty where there is no ``/proc``.
         pid_namespace: in which the number counts; a container has its own.
@@ -48,7 +48,7 @@ class Holder:
         return f"{self.by} on {self.controller}, process {self.pid}"
 
     def status(self, me: Holder) -> str:
-        """What ``me`` can tell of this holder: MINE, ALIVE, GONE, or UNKNOWN where only another machine could."""
+        """What ``me`` knows of this holder: MINE, ALIVE, GONE, or UNKNOWN where only another machine could know."""
         if self == me:
             return MINE
         if not self.boot or not me.boot:
@@ -74,7 +74,7 @@ def current() -> Holder:
 
 
 def _playbook(own: int) -> int:
-    """The nearest ancestor that is Ansible, and of its workers the one that made them; else the process itself."""
+    """The nearest ancestor that is Ansible, or a worker's parent; else the process itself."""
     pid = own
     while pid > 1 and not _is_ansible(_arguments(pid)):
         pid = parent(pid)

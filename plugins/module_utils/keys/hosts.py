@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether a fleet's hosts take the keys of the store that a run is about to use, before it changes anything. Pure."""
+"""Whether a fleet's hosts accept the keys of the store that a run is about to use, before any change. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .store import Content
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """What module edge_keys has returned of a host.
+    """What module edge_keys returned for a host.
 
     Attributes:
-        taken: from where its keys come; None where it has none, or has them from before that was kept.
-        unclaimed: the hashes of keys of which it does not know from where they come.
+        taken: the origin of its keys; None where it has none, or does not record it.
+        unclaimed: the hashes of keys whose origin it did not record.
     """
 
     taken: _origin.Taken | None
@@ -38,7 +38,7 @@ def shown(brought: _origin.Origin) -> dict[str, t.Any]:
 
 
 def known(results: t.Mapping[str, t.Any]) -> dict[str, Host]:
-    """The hosts that were looked at; one that did not answer is not among them."""
+    """The reachable hosts."""
     found = {}
     for name, result in results.items():
         if isinstance(result, t.Mapping) and "unclaimed" in result:
@@ -48,7 +48,7 @@ def known(results: t.Mapping[str, t.Any]) -> dict[str, Host]:
 
 
 def check(hosts: t.Mapping[str, Host], brought: _origin.Origin, content: Content, adopt: str) -> None:
-    """See that the hosts' keys are the store's, and that it is not older than they are.
+    """Check that the hosts' keys are the store's, and that the store is not older than they are.
 
     Raises:
         FleetError: they are not.
@@ -64,14 +64,14 @@ def check(hosts: t.Mapping[str, Host], brought: _origin.Origin, content: Content
 
 
 def latest(hosts: t.Mapping[str, Host], store: str) -> int:
-    """The latest generation of a store that one of the hosts has."""
+    """The latest generation of a store on any of the hosts."""
     return max(
         (host.taken.generation for host in hosts.values() if host.taken and host.taken.store == store), default=0
     )
 
 
 def _check_new(name: str, host: Host, brought: _origin.Origin, adopt: str) -> None:
-    """A new store gives every client a new key, so hosts that have keys would lock all clients out."""
+    """A new store gives every client a new key, so hosts with keys would lock all clients out."""
     if host.taken and not _origin.adopts(adopt, host.taken.store):
         what, given_up = f"keys of key {host.taken.said}, generation {host.taken.generation}", host.taken.store
     elif not host.taken and host.unclaimed and not _origin.adopts(adopt, ""):

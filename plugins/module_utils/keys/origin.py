@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""From which key store, and from which generation of it, the keys of a host or a database come. Pure.
+"""The key store, and its generation, from which a host or a database has its keys. Pure.
 
-A store has an identity, and a generation that grows with each change of what it returns to edges. A host keeps both of
-what it took last, so that it can refuse what an older generation or another store would make of its keys.
+A store has an identity, and a generation that grows with each change of what it returns to edges. A host records both,
+so that it can refuse keys of an older generation or of another store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typing as t
 from ..core.errors import FleetError
 from ..core.keys import hash_fingerprint
 
-#: What a host takes, each with a generation of its own: the clients' keys, and the key that a gateway calls hosts with.
+#: What a host takes, each with its own generation: the clients' keys, and the key that a gateway sends to hosts.
 KEYS, UPSTREAM = "keys", "upstream"
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -31,11 +31,11 @@ Document = dict[str, t.Any]
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a run has read of a key store.
+    """What a run has read from a key store.
 
     Attributes:
         store: the store's identity; empty where it has none yet.
-        generation: which generation of it was read.
+        generation: the generation that was read.
         name: where the store is, for a message.
         settled: whether it was read as a whole, not while another run was changing it.
         retired: hashes of keys that the store remembers as dead.
@@ -54,7 +54,7 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What was taken last: the generation, and a digest of what it was."""
+    """What was last taken: the generation, and a digest of the content."""
 
     generation: int
     digest: str
@@ -62,7 +62,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Taken:
-    """What a host or a database has taken so far, and from which store."""
+    """What a host or a database has taken, and from which store."""
 
     store: str
     name: str
@@ -70,7 +70,7 @@ class Taken:
 
     @property
     def generation(self) -> int:
-        """The latest generation of the store that is known here."""
+        """The latest known generation of the store."""
         return max((part.generation for part in self.parts.values()), default=0)
 
     @property
@@ -92,7 +92,7 @@ def is_id(store: t.Any) -> bool:
 
 
 def digest(items: t.Any) -> str:
-    """What stands for a part's content. Empty values count as absent: a later version may have more of them."""
+    """The digest of a part's content. Empty values count as absent: a later version may have more of them."""
     return hashlib.sha256(json.dumps(_without_empty(items), sort_keys=True).encode()).hexdigest()
 
 
@@ -106,7 +106,7 @@ def read(item: t.Any) -> Origin:
     """The origin that module api_key returned.
 
     Raises:
-        FleetError: it is none.
+        FleetError: it is invalid.
     """
     try:
         origin = Origin(
@@ -133,7 +133,7 @@ def parse(document: t.Any, path: str) -> Taken | None:
     """What Taken.document() wrote; None where nothing was taken yet.
 
     Raises:
-        FleetError: it is something else.
+        FleetError: it is invalid.
     """
     if document is None:
         return None
@@ -152,17 +152,17 @@ def parse(document: t.Any, path: str) -> Taken | None:
 
 
 def check(taken: Taken | None, origin: Origin, parts: t.Mapping[str, str], adopt: str, here: str = "This host") -> None:
-    """See whether what the run brings may replace what is here.
+    """Check that the run's keys may replace the existing ones.
 
     Args:
-        taken: what was taken last.
+        taken: what was last taken.
         origin: what the run has read.
-        parts: the digests of what it brings.
-        adopt: the identity of the store that is given up on purpose, or ``true`` for any.
-        here: who takes it, for a message.
+        parts: the digests of the run's keys.
+        adopt: the identity of the store to give up, or ``true`` for any.
+        here: the host or database, for a message.
 
     Raises:
-        FleetError: it may not.
+        FleetError: they may not.
     """
     if not origin.settled:
         raise FleetError(
@@ -200,14 +200,14 @@ def check(taken: Taken | None, origin: Origin, parts: t.Mapping[str, str], adopt
 def check_unclaimed(
     hashes: t.Collection[str], live: t.Collection[str], origin: Origin, adopt: str, here: str = "This host"
 ) -> None:
-    """See whether keys that were taken before hosts kept a store's identity are this store's.
+    """Check that keys without a recorded origin are this store's.
 
     Args:
-        hashes: the keys that are there.
-        live: the keys that the run brings.
+        hashes: the existing keys.
+        live: the run's keys.
         origin: what the run has read.
-        adopt: ``true`` where the host is adopted on purpose.
-        here: who has them, for a message.
+        adopt: ``true`` to adopt the host anyway.
+        here: the host or database, for a message.
 
     Raises:
         FleetError: the store does not know all of them.
@@ -224,7 +224,7 @@ def check_unclaimed(
 
 
 def adopts(adopt: str, store: str) -> bool:
-    """Whether a person wants the keys of this store to be given up."""
+    """Whether the operator gives up the keys of this store."""
     wanted = adopt.strip().lower()
     if wanted in _NO:
         return False
@@ -234,7 +234,7 @@ def adopts(adopt: str, store: str) -> bool:
 def take(taken: Taken | None, origin: Origin, parts: t.Mapping[str, str]) -> Taken:
     """The record after a run has brought these parts."""
     kept = dict(taken.parts) if taken and taken.store == origin.store else {}
-    # A part that is ahead is of a history that was given up.
+    # A part that is ahead belongs to a history that was given up.
     kept = {name: part for name, part in kept.items() if part.generation <= origin.generation}
     kept.update({name: Part(origin.generation, brought) for name, brought in parts.items()})
     if taken and taken.store == origin.store and kept == taken.parts:

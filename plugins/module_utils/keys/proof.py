@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Proof that a host takes the live keys, each with a real answer, and refuses the dead ones on every route."""
+"""Proof that a host accepts the live keys, each with a real answer, and refuses the dead ones on every route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.keys import f
 from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import CHAT_PATH, MODELS_PATH, question
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpFailure, Reply, excerpt
 
-#: What clients of OpenAI's API call, and what engines offer beside it.
+#: The routes of OpenAI's API, and further ones that engines have.
 ROUTES = (
     ("GET", MODELS_PATH),
     ("POST", CHAT_PATH),
@@ -26,21 +26,21 @@ ROUTES = (
     ("POST", "/v1/score"),
 )
 
-#: The edge knows the key and has another reason not to answer now; the key is accepted. A gateway's code of a
-#: limit is the status.
+#: The edge knows the key and has another reason to refuse the request; the key counts as accepted. A gateway's code for
+#: a limit is the status.
 _HELD_BACK = frozenset(
     {"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining", "budget_exceeded", "429"}
 )
 #: No client's key.
 NOBODYS = "sk-nobody-has-this-key"
-#: Asking again is right: the service has too much to do.
+#: A retry is right: the service is overloaded.
 _BUSY = frozenset({429, 502, 503, 504})
 _PAUSE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class ClientKey:
-    """A key and whose it is."""
+    """A key and its client."""
 
     name: str
     key: str = dataclasses.field(repr=False)
@@ -67,7 +67,7 @@ class Proof:
     Attributes:
         answered: keys with a real completion, or known to an edge that answers none just now.
         refused: how many requests with dead keys were refused.
-        failures: a sentence for each thing that was not as it has to be.
+        failures: a sentence for each wrong answer.
     """
 
     answered: list[str]
@@ -76,14 +76,14 @@ class Proof:
 
 
 class Prover:
-    """Asks the edges and engines of one host.
+    """Tests the edges and engines of one host.
 
     Args:
         ask: sends a request.
         edges: base URLs of the host's edge, one for each of its ports.
         engines: base URLs of its instances.
         model: the served model's name.
-        patience: seconds for which a busy service is asked again.
+        patience: seconds for which a busy service is retried.
         at_once: requests in flight.
     """
 
@@ -98,12 +98,12 @@ class Prover:
         self._question = question(model, "What is the capital of France? Answer with one word.", 8)
 
     def prove(self, live: list[ClientKey], dead: list[ClientKey], completions: int) -> Proof:
-        """Ask with every key.
+        """Test every key.
 
         Args:
-            live: have to be accepted by every edge.
-            dead: have to be refused by every edge and every engine, on every route.
-            completions: for so many of the live keys a completion is asked, for the others the list of models.
+            live: every edge must accept them.
+            dead: every edge and every engine must refuse them, on every route.
+            completions: the number of live keys that are tested with a completion, the others with the list of models.
         """
         accept = [(url, key, number < completions) for url in self._edges for number, key in enumerate(live)]
         refuse = [
@@ -155,13 +155,13 @@ class Prover:
             )
         if reply.status == 401:
             return ""
-        # A gateway's process says so of what it does not have before it looks at a key. The edge does not.
+        # A gateway's process answers so on an unknown route before it checks a key. The edge does not.
         if reply.status == 404 and url in self._engines and self._lacks(url, method, path, document):
             return ""
         return f"{url} does not refuse the dead key of {key.label}: {method} {path} gave {reply.status} and not 401."
 
     def _lacks(self, url: str, method: str, path: str, document: t.Any) -> bool:
-        """Whether a key that nobody has gets the same answer: then the route is not there, whoever asks."""
+        """Whether an unknown key gets the same answer: then the route does not exist for any key."""
         try:
             return self._ask(url, NOBODYS, method, path, document).status == 404
         except HttpFailure:

@@ -3,10 +3,9 @@
 # Private to this collection: not part of its public interface.
 """The steps of a rotation, each from one content of the key store to the next. Pure.
 
-pending -> (the edges are told, the new keys are tested) -> finished -> (consumers move, the edges are told, the old
+pending -> (edges are updated, the new keys are tested) -> finished -> (consumers move, edges are updated, the old
 keys are proven dead) -> completed; withdrawn instead of finished when something failed; retired for keys whose overlap
-ended later. A step that is repeated changes nothing; a run that was cut off is continued by the next one from the first
-step.
+ended later. A repeated step changes nothing; the next run continues an interrupted one from the first step.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     retire,
 )
 
-#: The shortest overlap, in seconds: the edges have to be told and consumers to be moved while it lasts.
+#: The shortest overlap, in seconds: time to update the edges and to move the consumers.
 MIN_OVERLAP = 60
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -40,19 +39,19 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a step is asked for.
+    """The arguments of a step.
 
     Attributes:
         now: the moment, in UTC.
-        me: the process that asks.
+        me: the calling process.
         names: the clients; empty for those that the step is about.
         rotation_id: which rotation; empty for the one in progress, or a new one.
         max_age: how old a current key may be, in seconds; None where only ``names`` count.
         overlap: how long the old keys stay valid, in seconds.
         force: retire before the overlap is over.
-        compromised: somebody else may have the keys.
-        take_over: a holder of whom nobody here can tell is known to be gone.
-        unproven: the hosts that were not seen to refuse the dead keys.
+        compromised: the keys may have leaked.
+        take_over: the operator declares dead a holder whose state is unknown here.
+        unproven: the hosts that did not prove that they refuse the dead keys.
     """
 
     now: str
@@ -68,17 +67,17 @@ class Request:
 
 
 class Step(t.NamedTuple):
-    """What a step comes to: the content after it, and the clients that it is about."""
+    """The result of a step: the new content, and the clients that it concerns."""
 
     after: Content
     names: list[str]
 
 
 def check_id(rotation_id: str) -> str:
-    """A rotation's name that a person gave, checked.
+    """The validated name of a rotation.
 
     Raises:
-        FleetError: it is none.
+        FleetError: it is invalid.
     """
     if not _ID.fullmatch(rotation_id) or rotation_id.startswith("sk-"):
         raise FleetError(
@@ -88,7 +87,7 @@ def check_id(rotation_id: str) -> str:
 
 
 def check_overlap(overlap: int, minimum: float = MIN_OVERLAP) -> None:
-    """See whether a rotation can be done within the overlap.
+    """Check that a rotation can be done within the overlap.
 
     Raises:
         FleetError: it cannot.
@@ -102,7 +101,7 @@ def check_overlap(overlap: int, minimum: float = MIN_OVERLAP) -> None:
 
 
 def is_due(client: Client, max_age: int, now: str) -> bool:
-    """Whether a client's key is so old that it has to be rotated. Nobody can use that of a client that expired."""
+    """Whether a client's key is due for rotation. An expired client's key is never due: it is unusable."""
     return age(client.current, now) >= max_age and not expired(client, now)
 
 
@@ -119,7 +118,7 @@ def pending(content: Content, request: Request) -> Step:
     """Give each client that is due a pending key.
 
     Raises:
-        FleetError: there is nobody to rotate, another rotation is in progress, or a client has too many live keys.
+        FleetError: no client needs rotation, another rotation is in progress, or a client has too many live keys.
     """
     if not request.names and request.max_age is None:
         raise FleetError("Say whose keys are due: give clients, max_age, or both.")
@@ -181,10 +180,10 @@ def finished(content: Content, request: Request) -> Step:
 
 
 def withdrawn(content: Content, request: Request) -> Step:
-    """Take back the pending keys of a rotation; the current ones stay.
+    """Remove the pending keys of a rotation; the current ones stay.
 
     Raises:
-        FleetError: somebody else runs it.
+        FleetError: another run holds it.
     """
     if content.rotation is None or _was(content, request.rotation_id):
         return Step(content, [])
@@ -200,7 +199,7 @@ def withdrawn(content: Content, request: Request) -> Step:
 
 
 def retired(content: Content, request: Request) -> Step:
-    """Make previous keys dead whose overlap is over, or all of them.
+    """Retire previous keys whose overlap is over, or all of them.
 
     Raises:
         FleetError: another rotation is in progress.
@@ -226,10 +225,10 @@ def retired(content: Content, request: Request) -> Step:
 
 
 def completed(content: Content, request: Request) -> Step:
-    """End the rotation: the edges have taken it, and were seen to refuse the dead keys, of which only the hash stays.
+    """End the rotation: the edges have taken it and refuse the dead keys, of which only the hash is kept.
 
     Raises:
-        FleetError: its keys are still pending, or somebody else runs it.
+        FleetError: its keys are still pending, or another run holds it.
     """
     if _was(content, request.rotation_id):
         return Step(content, [])
@@ -250,16 +249,16 @@ def completed(content: Content, request: Request) -> Step:
 
 
 def claim(rotation: Rotation, request: Request) -> Rotation:
-    """The rotation, held by the process that asks: the one that runs it, or any once that is gone.
+    """The rotation, held by the calling process: its holder, or any other once that is gone.
 
     Raises:
-        FleetError: somebody else runs it.
+        FleetError: another run holds it.
     """
     return _claimed(rotation, request, same_id=False)
 
 
 def demand(names: t.Iterable[str], content: Content) -> None:
-    """See that the clients are there.
+    """Check that the clients exist.
 
     Raises:
         FleetError: one is not.
@@ -303,7 +302,7 @@ def _due(content: Content, request: Request) -> list[str]:
 
 
 def _begin(content: Content, step: str, names: list[str], request: Request) -> Rotation:
-    """A rotation of these clients: a new one, or the one that only retired former keys so far."""
+    """A rotation of these clients: a new one, or the current one if it has only retired previous keys so far."""
     if content.rotation:
         rotation = _claimed(content.rotation, request, same_id=False)
         return dataclasses.replace(rotation, id=request.rotation_id or rotation.id, step=step, clients=tuple(names))
@@ -321,14 +320,14 @@ def _with_pending_keys(content: Content, rotation: Rotation, now: str) -> Conten
         client = content.clients[name]
         if rotation.id in (client.current.rotation, client.pending.rotation if client.pending else None):
             continue
-        # A pending key of no rotation that is in progress belongs to nobody.
+        # A pending key without a rotation in progress is left over.
         client = _without_pending(name, client, now) if client.pending else client
         clients[name] = dataclasses.replace(client, pending=pending_key(name, rotation.id, now))
     return dataclasses.replace(content.with_clients(clients), rotation=rotation)
 
 
 def _without_pending(name: str, client: Client, now: str) -> Client:
-    # The edges were told of it, so it is one of those that have to be dead.
+    # The edges have seen it, so it must be dead, too.
     dead = [retire(name, client.pending, now)] if client.pending else []
     return remember(dataclasses.replace(client, pending=None), dead, now)
 
@@ -340,7 +339,7 @@ def _finish(name: str, client: Client, new: Key, overlap: int, request: Request)
         retired="" if overlap else request.now,
         compromised=request.compromised,
     )
-    # Nobody proved that this one is dead, and now there is no place for its text.
+    # It was never proven dead, and now there is no place for its text.
     former: list[RetiredKey] = [retire(name, client.previous, request.now)] if client.previous else []
     new = dataclasses.replace(new, activated=request.now)
     return remember(dataclasses.replace(client, current=new, pending=None, previous=old), former, request.now)
@@ -356,12 +355,12 @@ def _there(rotation: Rotation, content: Content) -> list[str]:
 
 
 def _was(content: Content, rotation_id: str) -> str:
-    """The last step of a rotation that is over; empty where there was none of this name."""
+    """The last step of a rotation that is over; empty where there is none with this name."""
     return next((one.step for one in content.ended if one.id == rotation_id), "")
 
 
 def _ended(content: Content, request: Request) -> bool:
-    """Whether the rotation that is asked for is over already.
+    """Whether the requested rotation is over already.
 
     Raises:
         FleetError: it was withdrawn, so its name cannot be used again.
@@ -387,10 +386,10 @@ def _in_progress(content: Content, request: Request) -> Rotation:
 
 
 def _claimed(rotation: Rotation, request: Request, same_id: bool = True) -> Rotation:
-    """The rotation, held by the process that asks.
+    """The rotation, held by the calling process.
 
     Raises:
-        FleetError: another process holds it, or it is not the one that is asked for.
+        FleetError: another process holds it, or it is not the requested one.
     """
     status = rotation.holder.status(request.me)
     named = rotation.id == request.rotation_id
@@ -399,7 +398,7 @@ def _claimed(rotation: Rotation, request: Request, same_id: bool = True) -> Rota
             f"{_said(rotation)} That process is at work. Wait until it ends, or end process {rotation.holder.pid} and "
             "run again to continue what it began."
         )
-    # Where there is no /proc every task is a process of its own: there the rotation's name says whose it is.
+    # Where there is no /proc every task is a separate process: there the rotation's name identifies its owner.
     mine = status == holder.UNKNOWN and not rotation.holder.boot and not request.me.boot and named
     if status == holder.UNKNOWN and not mine and not request.take_over:
         raise FleetError(

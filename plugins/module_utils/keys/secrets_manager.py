@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""AWS Secrets Manager on the network: one call at a time, and what its failures mean to a person.
+"""AWS Secrets Manager's API: one call at a time, and its failures in words.
 
-It needs boto3, which only the controller has; so boto3 is loaded when a call is about to be made.
+It needs boto3, which only the controller has; so boto3 is imported when a call is about to be made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXISTS = "ResourceExistsException"
 BAD_PARAMETER = "InvalidParameterException"
 BAD_REQUEST = "InvalidRequestException"
 
-#: Attempts at one call in all: boto3 waits longer and longer between them.
+#: Attempts of one call: boto3 waits longer and longer between them.
 ATTEMPTS = 5
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
@@ -79,16 +79,16 @@ class SecretsManager:
         self.where = f"AWS Secrets Manager in {self.region}"
 
     def call(self, method: str, secret: str, **parameters: t.Any) -> dict[str, t.Any]:
-        """One call, repeated by boto3 where that can help.
+        """One call, which boto3 retries where that can help.
 
         Args:
             method: boto3's name, such as ``get_secret_value``.
             secret: the secret's name, which is CreateSecret's Name and every other operation's SecretId.
-            parameters: the others.
+            parameters: the other parameters.
 
         Raises:
             AwsFailure: AWS refused it.
-            FleetError: it was never answered.
+            FleetError: there was no answer.
         """
         operation = self._client.meta.method_to_api_mapping[method]
         named = {"Name" if operation == "CreateSecret" else "SecretId": secret, **parameters}
@@ -132,18 +132,18 @@ class SecretsManager:
         if credentials:
             return credentials
         if isinstance(error, (self._errors.HTTPClientError, self._errors.ConnectionError)):
-            # Nobody there, timeouts, TLS. Its own words name the URL, in which a password may stand.
+            # No connection, timeout, TLS. The error names the URL, which may hold a password.
             host = urllib.parse.urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
             return f"{failed} {host} cannot be reached. Check region ({self.region}), endpoint_url, proxy and network."
-        # The words of others, such as ParamValidationError, repeat parameters: keys may be among them.
+        # The texts of other errors, such as ParamValidationError, repeat parameters: keys may be among them.
         return f"{failed} This is not expected. Check region, profile, prefix, kms_key_id and tags."
 
 
 def connect(region: str, endpoint_url: str | None, profile: str | None) -> SecretsManager:
-    """Secrets Manager as the options say, with the credentials of the profile or the environment; nothing is sent yet.
+    """Secrets Manager by the options, with the credentials of the profile or the environment; nothing is sent yet.
 
     Raises:
-        FleetError: boto3 or the profile is missing, or region or endpoint is none.
+        FleetError: boto3 or the profile is missing, or region or endpoint is invalid.
     """
     try:
         session_module = importlib.import_module("boto3.session")
@@ -176,7 +176,7 @@ def connect(region: str, endpoint_url: str | None, profile: str | None) -> Secre
 
 
 def _about_credentials(kind: str) -> str:
-    """What boto3's error means where it is about the credentials; else nothing."""
+    """boto3's error in words where it is about the credentials; else nothing."""
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (
             f"There are no complete AWS credentials ({kind}). Give a profile, set AWS_ACCESS_KEY_ID and "

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a key store holds: which client has which keys, and the rotation that is in progress.
+"""The content of a key store: the clients' keys, and the rotation in progress.
 
-The store is the truth; the edges only hold hashes of it. Pure.
+The store is the source of truth; the edges only hold hashes of it. Pure.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import
 
 CURRENT, PENDING, PREVIOUS = "current", "pending", "previous"
 
-#: How many retired keys are remembered: of each client, of all clients that were removed, and for how many seconds.
+#: How many retired keys are remembered: of each client, of all removed clients, and for how many seconds.
 RETIRED_PER_CLIENT = 10
 RETIRED_OF_REMOVED = 100
 RETIRED_SECONDS = 400 * 86400
 
-#: How many rotations are remembered, so that one is not begun anew under the name of one that ended.
+#: How many rotations are remembered, so that the name of an ended one is not used again.
 _ENDED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key of which the store has the text. Moments are in UTC, empty where they have not come.
+    """One key whose text is in the store. Moments are in UTC, empty where they have not come.
 
     Attributes:
         key: the secret.
         created: when it was made.
-        id: tells a step that is repeated from a new one; also the secret's version in Secrets Manager.
+        id: distinguishes a repeated step from a new one; also the secret's version in Secrets Manager.
         rotation: the rotation that made it; empty for a client's first key.
         activated: when it became the current one.
         retire_at: of a previous key, when its overlap is over.
         retired: of a previous key, since when it is dead. Its text stays until it was proven dead.
-        compromised: whether it was retired because somebody else may have it.
+        compromised: whether it was retired because it may have leaked.
     """
 
     key: str = dataclasses.field(repr=False)
@@ -65,7 +65,7 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class RetiredKey:
-    """What stays of a key that nobody may use any more.
+    """What is kept of a dead key.
 
     Attributes:
         client: whose it was.
@@ -73,8 +73,8 @@ class RetiredKey:
         created: when it was made.
         retired: since when it is dead.
         activated: when it became the current one; empty where it never did.
-        compromised: whether it was retired because somebody else may have it.
-        proven: whether every edge was seen to refuse it.
+        compromised: whether it was retired because it may have leaked.
+        proven: whether every edge has proven that it refuses it.
     """
 
     client: str
@@ -101,12 +101,12 @@ class Client:
     retired: tuple[RetiredKey, ...] = ()
 
     def slots(self) -> list[tuple[str, Key]]:
-        """The keys of which the store has the text, dead ones too, with their part."""
+        """The keys whose text is in the store, dead ones too, with their part."""
         slots = ((CURRENT, self.current), (PENDING, self.pending), (PREVIOUS, self.previous))
         return [(slot, key) for slot, key in slots if key]
 
     def live(self) -> list[tuple[str, Key]]:
-        """The keys that every edge has to accept."""
+        """The keys that every edge must accept."""
         return [(slot, key) for slot, key in self.slots() if not key.retired]
 
 
@@ -130,8 +130,8 @@ class Rotation:
     resumed: str
     clients: tuple[str, ...] = ()
 
-    #: Only keys of former rotations were retired so far / there are pending keys / they became the current ones / they
-    #: were taken back.
+    #: Only previous keys were retired so far / there are pending keys / they became the current ones / they were
+    #: withdrawn.
     STEP_RETIRED: t.ClassVar[str] = "retired"
     STEP_PENDING: t.ClassVar[str] = "pending"
     STEP_FINISHED: t.ClassVar[str] = "finished"
@@ -157,14 +157,14 @@ class Content:
     Attributes:
         clients: by name.
         rotation: the one in progress.
-        ended: the last ones that are over, oldest first.
-        removed: keys of clients that are gone.
-        missing: clients of which the store has lost the keys, each with a sentence that says why and what to do.
-        leftovers: what a removal that was cut off still has to remove.
+        ended: the last finished ones, oldest first.
+        removed: keys of removed clients.
+        missing: clients whose keys the store has lost, each with a sentence that says why and what to do.
+        leftovers: what an interrupted removal still has to remove.
         exists: whether the store has been made yet.
-        id: the store's identity, random and for ever; empty in a store that an earlier version made.
-        generation: how often what edges get (live keys and clients' limits) has changed.
-        writing: whether a change was going on when this was read, or broke off.
+        id: the store's identity, random and permanent; empty in a store of an earlier version.
+        generation: how often the edges' data (live keys and clients' limits) has changed.
+        writing: whether a change was in progress when this was read, or was interrupted.
     """
 
     clients: Clients = dataclasses.field(default_factory=dict)
@@ -182,7 +182,7 @@ class Content:
         return {key.sha256 for client in self.clients.values() for _slot, key in client.live()}
 
     def retired(self) -> list[RetiredKey]:
-        """Every key that has to be dead, also those of which the store still has the text; the latest last."""
+        """Every key that must be dead, including those whose text is still in the store; the latest last."""
         found = [*self.removed]
         for name, client in self.clients.items():
             found += client.retired
@@ -201,32 +201,32 @@ class Content:
 
 
 def settled(before: Content, after: Content, edges_change: bool, at_least: int = 0) -> Content:
-    """The content as it is saved: with an identity, and of a new generation where edges get something else.
+    """The content to save: with an identity, and of a new generation where the edges' data changes.
 
     Args:
-        before: what was loaded.
-        after: what is wanted.
-        edges_change: whether edges get something else than before.
-        at_least: the latest generation that a host is known to have; the new one is above it.
+        before: the loaded content.
+        after: the wanted content.
+        edges_change: whether the edges' data changes.
+        at_least: the latest generation known on a host; the new one is higher.
     """
     if not after.exists:
         return after
     generation = before.generation
-    # Of a change that broke off it is not known how far edges have seen it.
+    # It is unknown how much of an interrupted change edges have seen.
     if edges_change or before.writing or at_least > generation:
         generation = max(generation, at_least) + 1
     return dataclasses.replace(after, id=before.id or uuid.uuid4().hex, generation=generation, writing=False)
 
 
 class StoreChanged(FleetError):
-    """Somebody else changed the store between load and save; what was asked for has to be worked out anew."""
+    """Another writer changed the store between load and save; the caller must start again from the new content."""
 
 
 class KeyStore(t.Protocol):
-    """Where the keys are kept.
+    """The storage of the keys.
 
-    Whatever the means: after a crash between any two steps of save(), load() gives a content from which a repetition
-    ends where the first attempt would have, and in which every key that an edge was told of is still there.
+    Whatever the backend: after a crash between any two steps of save(), load() returns a content from which a repeat
+    ends where the first attempt would have, and which still has every key that an edge has received.
 
     Attributes:
         name: the store in a message, for example ``the key store /home/ops/keys.json``.
@@ -235,20 +235,20 @@ class KeyStore(t.Protocol):
     name: str
 
     def locked(self, make: bool) -> contextlib.AbstractContextManager[None]:
-        """Keep other writers out, so that what is saved follows from what was loaded.
+        """Lock out other writers, so that the saved content follows from the loaded one.
 
         Args:
-            make: whether the store's place may be made, if it is missing.
+            make: whether to create the store's place if it is missing.
         """
 
     def load(self) -> Content:
-        """What is in the store."""
+        """The content of the store."""
 
     def save(self, before: Content, after: Content) -> None:
-        """Store what ``after`` has different from ``before``, which load() gave.
+        """Store the differences between ``after`` and ``before``, which load() returned.
 
         Raises:
-            StoreChanged: there is no lock against other writers, and one of them was faster.
+            StoreChanged: there is no lock, and another writer was faster.
         """
 
 
@@ -258,25 +258,25 @@ def new_key(now: str) -> Key:
 
 
 def pending_key(name: str, rotation: str, now: str) -> Key:
-    """A key that a rotation makes. Its id says so: of one rotation a client gets one key."""
+    """A new key of a rotation. Its id depends on the rotation, in which a client gets one key."""
     return Key(api_keys.new_key(), now, api_keys.sha256(f"{rotation}/{name}")[:32], rotation)
 
 
 def retire(name: str, key: Key, now: str = "", proven: bool = False) -> RetiredKey:
-    """What stays of a key.
+    """What is kept of a key.
 
     Args:
         name: the client.
         key: the key; it may be retired already.
-        now: since when it is dead, if it is not yet.
-        proven: whether every edge was seen to refuse it.
+        now: since when it is dead, if it is not retired yet.
+        proven: whether every edge has proven that it refuses it.
     """
     retired = key.retired or now
     return RetiredKey(name, key.sha256, key.created, retired, key.activated, key.compromised, proven)
 
 
 def bounded(keys: t.Iterable[RetiredKey], limit: int, now: str) -> tuple[RetiredKey, ...]:
-    """The keys that are still worth remembering: the latest ones, each of them once."""
+    """The keys that are still worth remembering: the latest ones, without duplicates."""
     oldest = times.moment(times.seconds(now) - RETIRED_SECONDS)
     by_hash = {key.sha256: key for key in keys if key.retired >= oldest}
     return tuple(sorted(by_hash.values(), key=lambda key: (key.retired, key.sha256))[-limit:])

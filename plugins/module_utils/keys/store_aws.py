@@ -3,31 +3,31 @@
 # Private to this collection: not part of its public interface.
 """The key store in AWS Secrets Manager.
 
-Each client has a secret of its own, ``<prefix>/<client>``, whose versions are its keys. That, and not one secret with
-all keys, because
+Each client has its own secret, ``<prefix>/<client>``, whose versions are its keys, rather than one secret with all
+keys, because
 
 - the staging labels then are the rotation's states, as Secrets Manager means them: AWSPENDING is the pending key,
   AWSCURRENT the current one, AWSPREVIOUS the previous one. A consumer in AWS needs nothing of ours: it reads ``key`` in
   AWSCURRENT, and IAM lets it read its own secret and no other;
-- a key's id, which follows from rotation and client, is its version's ClientRequestToken: AWS makes a version of that
-  name once, however often the step is repeated;
-- moving AWSCURRENT names the version that it has to come from, so of two that move it at once one fails; and AWS moves
+- a key's id, which follows from rotation and client, is its version's ClientRequestToken: AWS creates that version
+  once, however often the step is repeated;
+- moving AWSCURRENT names the version that it must come from, so of two concurrent moves one fails; and AWS moves
   AWSPREVIOUS in the same instant;
-- a secret holds 64 KiB, which would end at a few hundred clients.
+- a secret holds 64 KiB, enough for only a few hundred clients.
 
-What is not secret and changes is in tags: a client's attributes, when its keys were activated and retire, and the
-hashes of its retired keys. A version cannot be deleted: one without a label is a dead key that AWS forgets in its time.
+Tags hold what is not secret and changes: a client's attributes, when its keys were activated and retire, and the hashes
+of its retired keys. A version cannot be deleted: one without a label is a dead key that AWS removes eventually.
 
-One more secret, ``<prefix>/_fleet``, has no key in it but what concerns all: the clients' names (ListSecrets may be
-minutes late, and a client that is not listed would be locked out), the store's identity and generation, the rotation in
+One more secret, ``<prefix>/_fleet``, has no key but the shared data: the clients' names (ListSecrets may be minutes
+late, and a client that is not listed would be locked out), the store's identity and generation, the rotation in
 progress, and the hashes of removed clients' keys. It changes only by moving its AWSCURRENT from the version that was
-read. That is the lock, and why no change is lost: who is late gets StoreChanged and starts from the new content.
+read. That is the lock, and why no change is lost: a late writer gets StoreChanged and starts from the new content.
 
-A change of several calls is ordered so that what a crash leaves behind is a content like any other: the rotation is
-claimed before keys change and ended after; tags name versions, so they mean nothing until the label is moved; a client
-is named in ``_fleet`` after its secret was made, and named as being removed before it is deleted. While what edges get
-changes, ``_fleet`` says so, and load() looks at it before and after the clients' secrets: what is read in the middle of
-a change is known to be of no generation.
+A change of several calls is ordered so that a crash leaves behind a valid content: the rotation is claimed before keys
+change and ended after; tags name versions, so they mean nothing until the label is moved; a client is named in
+``_fleet`` after its secret was created, and marked as being removed before it is deleted. While the edges' data
+changes, ``_fleet`` says so, and load() reads it before and after the clients' secrets: a content that was read in the
+middle of a change is known to have no generation.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
 _FLEET = "_fleet"
 _PENDING, _CURRENT, _PREVIOUS = "AWSPENDING", "AWSCURRENT", "AWSPREVIOUS"
 _MAX_BYTES = 65536
-# How often a store that changes meanwhile is read again.
+# How often to read a store again that changes meanwhile.
 _READS = 3
 _PREFIX = re.compile(r"[A-Za-z0-9_+=.@-]+(/[A-Za-z0-9_+=.@-]+)*")
 _MAX_PREFIX = 400
@@ -66,12 +66,12 @@ _MAX_PREFIX = 400
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Where the secrets are, and how they are made.
+    """The names and settings of the secrets.
 
     Attributes:
-        prefix: what their names begin with.
+        prefix: of their names.
         kms_key_id: the KMS key that encrypts them; empty for AWS's own.
-        tags: further tags of the secrets that are made.
+        tags: further tags of new secrets.
         recovery_days: how long a removed client's secret can be restored, 7 to 30.
     """
 
@@ -83,7 +83,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class _Secret:
-    """A client's secret as it was loaded: its tags, and which version has which label."""
+    """A client's secret as it was loaded: its tags, and the label of each version."""
 
     tags: dict[str, str]
     stages: dict[str, str]
@@ -119,7 +119,7 @@ class SecretsManagerKeyStore:
 
     @contextlib.contextmanager
     def locked(self, make: bool) -> t.Iterator[None]:
-        """Nobody is kept out: save() notices that somebody was faster."""
+        """There is no lock: save() detects another writer."""
         yield
 
     def load(self) -> Content:
@@ -127,7 +127,7 @@ class SecretsManagerKeyStore:
             try:
                 content = self._load()
             except AwsFailure:
-                # A secret that went meanwhile is no failure.
+                # A secret that was deleted meanwhile is no failure.
                 if attempt == _READS or self._load_fleet()[1] == self._fleet_version:
                     raise
                 continue
@@ -162,14 +162,14 @@ class SecretsManagerKeyStore:
         gone = [name for name in there if name not in after.clients and name not in after.missing]
         removing = sorted({*before.leftovers, *gone})
         stay = [name for name in there if name not in gone]
-        # A rotation ends after its keys have changed; everything else about it is said before.
+        # A rotation ends after its keys have changed; all its other changes are saved before.
         first = after if after.rotation else dataclasses.replace(before, removed=after.removed)
         changes = after.generation != before.generation
         first = dataclasses.replace(first, id=after.id, generation=before.generation, writing=changes)
         if not self._fleet_version or gone or changes or first.rotation != before.rotation:
-            # Before the first secret has what an earlier collection would take away.
+            # Before the first secret gets what an earlier collection would remove.
             self._save_fleet(stay, removing, first, key_document.version(before, after))
-        # First what has to go: one of them may come back under the same name.
+        # Removals first: a client may be added again under the same name.
         for name in removing:
             self._delete(name)
         made = True
@@ -203,9 +203,9 @@ class SecretsManagerKeyStore:
         return document, str(answer["VersionId"])
 
     def _save_fleet(self, names: t.Iterable[str], removing: list[str], content: Content, version: int) -> None:
-        """Make the fleet's secret say this, if it still says what was read."""
+        """Write the fleet's secret, if it is still the one that was read."""
         shared = {**key_document.shared_document(content), **({"writing": True} if content.writing else {})}
-        # As JSON has it, so that it can be compared with what was read.
+        # In JSON's form, to compare it with what was read.
         document = json.loads(
             json.dumps({"version": version, "clients": sorted(names), "removing": removing, **shared})
         )
@@ -228,7 +228,7 @@ class SecretsManagerKeyStore:
     # A client's secret
 
     def _load_client(self, name: str) -> Client | str:
-        """The client, or why its keys cannot be had."""
+        """The client, or why its keys cannot be read."""
         try:
             description = self._aws.call("describe_secret", self._secret(name))
         except AwsFailure as failure:
@@ -254,7 +254,7 @@ class SecretsManagerKeyStore:
                 name,
                 tags,
                 current,
-                # A finish that was cut off leaves the label on what is now the current key.
+                # An interrupted finish leaves the label on what is now the current key.
                 self._load_key(name, pending) if pending and pending != current.id else None,
                 self._load_key(name, previous) if previous and previous != current.id else None,
             )
@@ -281,11 +281,11 @@ class SecretsManagerKeyStore:
             raise self._damaged(name) from None
 
     def _create(self, name: str, client: Client) -> bool:
-        """Make the client's secret; False where it is there already."""
+        """Create the client's secret; False where it exists already."""
         tags = key_tags.of(name, client)
         if self._make(name, client.current.id, _value(name, client.current), tags):
             return True
-        # A run that was cut off made it, or one at the same time. Its key may be in use, so it is the client's.
+        # An interrupted or a concurrent run created it. Its key may be in use, so it is the client's.
         there = self._load_client(name)
         if isinstance(there, str):
             raise FleetError(there)
@@ -318,7 +318,7 @@ class SecretsManagerKeyStore:
                 return
             raise
         tags = {tag["Key"]: tag["Value"] for tag in description.get("Tags", [])}
-        # Somebody else's secret of this name is none of our business, nor is one that goes already.
+        # Leave another owner's secret with this name alone, and one that is being deleted already.
         if tags.get(key_tags.CLIENT) == name and not description.get("DeletedDate"):
             days = self._options.recovery_days
             self._aws.call("delete_secret", self._secret(name), RecoveryWindowInDays=days)
@@ -326,7 +326,7 @@ class SecretsManagerKeyStore:
     # Single calls
 
     def _make(self, name: str, version: str, text: str, tags: t.Mapping[str, str]) -> bool:
-        """Create a secret; False where there is one of this name."""
+        """Create a secret; False where there is one with this name."""
         tags = {**self._options.tags, **tags}
         kms = {"KmsKeyId": self._options.kms_key_id} if self._options.kms_key_id else {}
         try:
@@ -341,7 +341,7 @@ class SecretsManagerKeyStore:
         except AwsFailure as failure:
             if failure.code not in (EXISTS, BAD_REQUEST):
                 raise
-            # AWS says BAD_REQUEST of a name whose secret is scheduled for deletion, but not only then.
+            # AWS returns BAD_REQUEST for a name whose secret is scheduled for deletion, but not only then.
             if failure.code == BAD_REQUEST and not self._is_going(name):
                 raise
             return False
@@ -387,7 +387,7 @@ class SecretsManagerKeyStore:
             now = self._stages(name).get(_CURRENT)
             if now == old:
                 raise
-            # The call may have been answered the first time, but the answer lost, and boto3 repeated it.
+            # The first call may have succeeded with its answer lost, and boto3 repeated it.
             if now != new:
                 raise StoreChanged(f"Somebody else changed {self.name}.") from None
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The key store in a file of the controller."""
+"""The key store in a file on the controller."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class FileKeyStore:
     """A JSON file that only its owner can read.
 
     It is replaced as a whole, so a reader, a crash or a power cut sees the old or the new content. A copy of it is kept
-    beside it with ``.bak``. It is made after, not before, a change: whoever puts it back loses no rotation, unless the
+    beside it with ``.bak``. It is made after, not before, a change: restoring it loses no rotation, unless the
     very last writer was killed between the two.
 
     Args:
-        path: the file. Its directory is made for the owner alone.
+        path: the file. Its directory is created for the owner alone.
     """
 
     def __init__(self, path: str) -> None:
-        # A link stays one: what it points to is replaced.
+        # A link stays one: its target is replaced.
         self._path = os.path.realpath(path)
         self._copy = f"{self._path}.bak"
         self.name = f"the key store {path}"
@@ -101,7 +101,7 @@ class FileKeyStore:
             unknown = key_document.unknown_version(document["version"])
             content = None if unknown else key_document.content(document)
         except (AttributeError, FleetError, KeyError, TypeError, ValueError, RecursionError) as error:
-            # The error's own words are left out: they may quote what stands in the file.
+            # Without the error's own text, which may quote the file.
             raise FleetError(
                 f"The key store {self._path} is damaged ({type(error).__name__}). Nothing was changed. {self._advice()}"
             ) from None
@@ -138,7 +138,7 @@ class FileKeyStore:
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove the unfinished files of writers that were killed: they hold keys. The lock keeps others out."""
+        """Remove the temporary files of killed writers: they hold keys. The lock keeps others out."""
         directory, name = os.path.split(self._path)
         for leftover in glob.glob(os.path.join(glob.escape(directory), f".{glob.escape(name)}.*")):
             with contextlib.suppress(FileNotFoundError):

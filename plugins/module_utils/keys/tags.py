@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a client's secret in AWS Secrets Manager says beside its versions: the tags. Pure.
+"""The tags of a client's secret in AWS Secrets Manager. Pure.
 
 A tag has at most 128 characters of name and 256 of value, of letters, digits, spaces and ``+-=._:/@``; a secret has at
-most 50. What is of a key names its version, or its hash where the version may be gone.
+most 50. A tag about a key names its version, or its hash where the version may be gone.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     retire,
 )
 
-#: What the names of our tags begin with.
+#: The prefix of our tags.
 OWN = "inference-fleet:"
-#: Says that a secret is ours, and whose key it holds.
+#: Marks a secret as ours, with the client of its key.
 CLIENT = f"{OWN}client"
 
 _ACTIVATED = f"{OWN}activated:"
@@ -64,20 +64,20 @@ def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | No
     """The client of a secret with these tags and keys.
 
     Raises:
-        KeyError, TypeError, ValueError: a tag of ours is not as of() makes it.
+        KeyError, TypeError, ValueError: one of our tags differs from those of of().
     """
     dead = {key.sha256: key for key in map(_retired(name), _named(tags, _RETIRED).items())}
     if previous:
         retired = dead.get(previous.sha256)
         previous = dataclasses.replace(
             previous,
-            # A completion that was cut off may have removed the first of the two.
+            # An interrupted completion may have removed the first of the two.
             activated=tags.get(f"{_ACTIVATED}{previous.id}", retired.activated if retired else ""),
             retire_at=tags.get(f"{_RETIRE_AT}{previous.id}", ""),
             retired=retired.retired if retired else "",
             compromised=bool(retired and retired.compromised),
         )
-    # Of a key that is not the previous one the tag was set by a step that was cut off before it came to the labels.
+    # The tag of a key that is not the previous one was set by a step that was interrupted before it moved the labels.
     here = {key.sha256 for key in (current, pending, previous) if key}
     return Client(
         current=dataclasses.replace(current, activated=tags.get(f"{_ACTIVATED}{current.id}", "")),
@@ -94,22 +94,22 @@ def key(item: t.Mapping[str, t.Any], version: str) -> Key:
     """The key in a version's value.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not one.
+        KeyError, TypeError, ValueError: it is invalid.
     """
     return key_document.key({"id": version, **{name: item[name] for name in ("key", "created", "rotation")}})
 
 
 def listed(tags: t.Mapping[str, str]) -> list[dict[str, str]]:
-    """Tags as AWS takes them."""
+    """Tags in AWS's form."""
     return [{"Key": name, "Value": value} for name, value in tags.items()]
 
 
 def check(tags: t.Mapping[str, t.Any], name: str = "") -> None:
-    """See whether AWS takes these tags.
+    """Check that AWS accepts these tags.
 
     Args:
         tags: the tags.
-        name: the client whose they are; empty for the ones that a person gave.
+        name: the client of the tags; empty for the user's own.
 
     Raises:
         FleetError: it would not.
@@ -158,7 +158,7 @@ def _named(tags: t.Mapping[str, str], beginning: str) -> dict[str, str]:
 
 
 def _lines(words: t.Iterable[str]) -> list[str]:
-    """The words in as few tags' values as they need."""
+    """The words in as few tags' values as possible."""
     lines: list[str] = []
     for word in words:
         if lines and len(lines[-1]) + 1 + len(word) <= _MAX_VALUE:

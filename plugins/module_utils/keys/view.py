@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is shown of a key store's content: names, hashes and fingerprints, never a key. Pure."""
+"""A key store's content for people and edges: names, hashes and fingerprints, never a key. Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hashes(content: Content) -> list[Shown]:
 
 
 def retired(content: Content) -> list[Shown]:
-    """Every key that has to be dead."""
+    """Every key that must be dead."""
     revealable = {(name, key.sha256) for name, one in content.clients.items() for _slot, key in one.slots()}
     return [
         {
@@ -90,7 +90,7 @@ def listed(content: Content) -> str:
 
 
 def actions(before: Content, after: Content, store: str) -> list[str]:
-    """What leads from one content to the other."""
+    """The changes from one content to the other."""
     done = [] if before.exists else [f"make {store}"]
     if before.exists and not before.id:
         done.append("give the key store its identity")
@@ -146,7 +146,7 @@ def _client_actions(name: str, old: Client, new: Client) -> list[str]:
 
 
 def _state(whole: Client) -> str:
-    """What is going on with a client: the most urgent of its keys' states."""
+    """A client's state: the most urgent of its keys' states."""
     if whole.pending:
         return "pending"
     if whole.previous:

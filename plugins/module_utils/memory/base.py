@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How an engine uses a GPU's memory: what each engine's module says of itself, and its options under common names.
+"""How an engine uses a GPU's memory: each engine's module has a model of it, and its options under common names.
 
 Pure.
 """
@@ -21,7 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.config impor
 MIB = 1024**2
 GIB = 1024**3
 
-#: The longest that fits, where a length is asked for.
+#: The longest that fits, as a value of the length.
 AUTO = -1
 
 #: MiB of nvidia-smi's memory.total that CUDA does not see, where memory.reserved is not given: an H200's. An L40S has
@@ -43,7 +43,7 @@ _MULTIPLIERS.update({suffix: 1024**power for power, suffix in enumerate("KMGT", 
 
 
 class NotModelled(Exception):
-    """The memory that this takes is not known here, so that nothing can be said either way."""
+    """The memory use is not known here, so there is no verdict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """The largest step.
+    """The largest step of an engine.
 
     Attributes:
-        tokens: of all requests together.
-        requests: in it.
+        tokens: of all its requests.
+        requests: in the step.
     """
 
     tokens: int
@@ -86,7 +86,7 @@ class Overhead:
 
     Attributes:
         activations: the peak of a step, of the vision encoder or of the text model.
-        fixed: libraries and buffers, CUDA graphs, and what is kept of each request.
+        fixed: libraries and buffers, CUDA graphs, and per-request state.
         media: set aside for images and videos.
     """
 
@@ -103,20 +103,20 @@ class MemoryModel(abc.ABC):
     """How one engine uses a GPU's memory; its module has a subclass.
 
     On each GPU: KV cache = (visible memory - ``started``) x fraction - weights - ``overhead``. What the engine reported
-    at its last start replaces what is estimated here, so an estimate need not be closer than 5 % of the KV cache.
+        at its last start replaces the estimates here, so they need not be closer than 5 % of the KV cache.
 
     Attributes:
         variables: of its role, which messages name: ``length``, ``fraction``, ``kv_dtype``, ``quantization`` and
             ``tensor_parallel``.
-        splits: options that split the model in ways that are not known here, where they are more than 1.
-        uncounted: options that take memory which is not counted.
-        fp8_kv: what to write for a KV cache of one byte a number.
-        fp8_kv_from: what of a checkpoint makes ``auto`` an fp8 KV cache: ``algorithm`` or ``scheme``.
+        splits: options that split the model in unknown ways, where they are more than 1.
+        uncounted: options that take memory that is not counted.
+        fp8_kv: the option's value for a KV cache of one byte a number.
+        fp8_kv_from: the checkpoint's setting that makes ``auto`` an fp8 KV cache: ``algorithm`` or ``scheme``.
         spare_blocks: of the KV cache, which are never used.
         knows_windows: whether a layer with a window keeps only the window.
-        encoder_is_optional: whether the vision encoder is left out where a request has no media.
-        encoder_is_quantised: whether it is, too, where weights are quantised while loading.
-        refuses_long: whether it does not start with a length that its cache does not hold.
+        encoder_is_optional: whether the vision encoder is left out where requests have no media.
+        encoder_is_quantised: whether it is quantised, too, where weights are quantised while loading.
+        refuses_long: whether it refuses to start with a length that its cache does not hold.
         highest_fraction: the highest fraction to propose; 0 proposes none.
     """
 
@@ -137,7 +137,7 @@ class MemoryModel(abc.ABC):
         """Its options under common names.
 
         Args:
-            options: by their plain names; none is None.
+            options: by their plain names; None is not set.
         """
 
     @abc.abstractmethod
@@ -146,27 +146,27 @@ class MemoryModel(abc.ABC):
 
     @abc.abstractmethod
     def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
-        """The share of the GPU that it may use, where no option says so."""
+        """The default share of the GPU that it may use."""
 
     @abc.abstractmethod
     def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
-        """What it takes of its share besides weights and KV cache."""
+        """The memory of its share besides weights and KV cache."""
 
     def started(self) -> int:
-        """Bytes that are taken of the GPU before the fraction counts."""
+        """Bytes of the GPU that are taken before the fraction applies."""
         return 0
 
     def beside(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> int:
-        """Bytes that must fit in what its share leaves."""
+        """Bytes that must fit in the rest of its share."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What an engine's options say of memory. None is "not set": the engine's own choice.
+    """The memory options of an engine. None is "not set": the engine's default.
 
     Attributes:
-        engine: whose.
+        engine: its name.
         version: the engine's; empty where it is not known.
         tensor_parallel: GPUs that share the model.
         length: the longest context in tokens; AUTO for the longest that fits, None for the model's own.
@@ -186,7 +186,7 @@ class Options:
         split_experts: whether each expert is split over the GPUs rather than the experts divided among them.
         measures_encoder: whether memory is set aside for the vision encoder.
         reserved_bytes: taken from the KV cache for media.
-        uncounted: options that take memory which is not counted.
+        uncounted: options that take memory that is not counted.
     """
 
     engine: MemoryModel
@@ -223,17 +223,17 @@ class Options:
 
 
 def read_options(engine: MemoryModel, given: t.Mapping[str, t.Any], tensor_parallel: int, version: str = "") -> Options:
-    """The options that matter, of those that an instance starts with.
+    """The relevant options of those that an instance starts with.
 
     Args:
-        engine: whose.
+        engine: its name.
         given: its options, with dashes or underscores; values may be text, as those of ``-e`` are.
         tensor_parallel: GPUs that share the model.
         version: the engine's, empty where it is not known.
 
     Raises:
-        FleetError: a value is none that the engine would take.
-        NotModelled: the model is split in a way that is not known here.
+        FleetError: the engine would refuse a value.
+        NotModelled: the model is split in an unknown way.
     """
     options = {plain_name(name): typed(value) for name, value in given.items()}
     options = {name: value for name, value in options.items() if value is not None}
@@ -259,10 +259,10 @@ def parse_version(version: str) -> tuple[int, ...]:
 
 
 def parse_length(value: t.Any, variable: str) -> int | None:
-    """A length as engines take it: 8192, ``8K`` (8192), ``8k`` (8000), ``auto`` and -1, None.
+    """A length in the engines' notation: 8192, ``8K`` (8192), ``8k`` (8000), ``auto`` and -1, None.
 
     Raises:
-        FleetError: it is none.
+        FleetError: it is invalid.
     """
     if value is None or value == "":
         return None
@@ -299,10 +299,10 @@ def kv_number_bytes(options: Options, dtype: str, fp8_from: str) -> int:
     Args:
         options: the engine's.
         dtype: the model's, which ``auto`` follows.
-        fp8_from: what of the checkpoint asks for an fp8 cache, empty for nothing.
+        fp8_from: the checkpoint's setting that makes it an fp8 cache, empty for none.
 
     Raises:
-        NotModelled: a type with a size of its own, as those with scales among the numbers have.
+        NotModelled: a type with a different size, such as those with scales among the numbers.
     """
     if options.kv_dtype == "auto":
         return 1 if fp8_from in options.engine.fp8_kv_from else 4 if dtype in ("float32", "float") else 2

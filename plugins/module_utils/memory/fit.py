@@ -1,13 +1,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether a model fits the GPUs of an instance, and how long a context it then serves.
+"""Whether a model fits the GPUs of an instance, and the context length that it then serves.
 
 Pure. On each GPU::
 
-    KV cache = (visible memory - what is taken before) x fraction - weights - overhead
+        KV cache = (visible memory - what is taken before) x fraction - weights - overhead
 
-What the engine reported when it last started replaces the parts that are estimates.
+What the engine reported at its last start replaces the parts that are estimates.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import
 )
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import ModelConfig, Processor
 
-#: How far the estimate of the overhead may be off on an L40S, where it was not measured: what its parts leave open.
+#: How far the estimate of the overhead may be off on an L40S, where it was not measured: the uncertainty of its parts.
 UNSURE = 1 * GIB
 
-# An engine prints GiB with two places, and memory.reserved may not be known.
+# An engine prints GiB with two decimals, and memory.reserved may be unknown.
 _ROUNDING = int(0.02 * GIB)
 
 FITS = "fits"
@@ -48,13 +48,13 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Reported:
-    """What the engine reported at its last start of this model, and under which circumstances; None is "as now".
+    """What the engine reported at its last start of this model, and its settings then; None is "as now".
 
     Attributes:
         kv_cache_gib: of the KV cache, on one GPU.
         kv_cache_tokens: that it held.
         model_gib: taken by loading the model, on one GPU.
-        requested_gib: what the fraction of the GPU came to.
+        requested_gib: the fraction of the GPU in GiB.
         fraction: of the GPU that it could use.
         kv_dtype: of the KV cache.
         quantization: while loading, empty for none.
@@ -77,13 +77,13 @@ class Reported:
 
 @dataclasses.dataclass(frozen=True)
 class Suggestion:
-    """A change with which it fits.
+    """A change that makes it fit.
 
     Attributes:
         variable: what to set.
         value: to what.
         longest: the longest context that fits then.
-        gpus: that the host needs for it, where that is more than it has; else 0.
+        gpus: that the host needs for it, where it has fewer; else 0.
     """
 
     variable: str
@@ -98,13 +98,13 @@ class Suggestion:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What was found. Bytes are those of one GPU.
+    """The result. Bytes are those of one GPU.
 
     Attributes:
         verdict: FITS, TOO_LONG, TOO_LARGE (not even the weights fit) or UNKNOWN.
-        certain: whether the verdict is further from its border than the estimate may be off.
-        message: the same for a person.
-        length: the wanted context in tokens, 0 where nobody says.
+        certain: whether the verdict holds within the error of the estimate.
+        message: the verdict for a person.
+        length: the wanted context in tokens, 0 where none is set.
         longest: the longest context of a request that fits, at most what the model was made for.
         kv_tokens: tokens of KV cache, as the engine prints them.
         concurrency: requests of ``length`` that fit at once, as the engine prints it.
@@ -117,8 +117,8 @@ class Fit:
         fraction: of the GPU that the engine may use.
         source: ``engine`` where it follows what the engine reported, else ``estimate``.
         error_percent: how far the estimated KV cache is from the one that the engine reported.
-        suggestions: changes with which it fits.
-        notes: what is not counted, or else worth knowing.
+        suggestions: changes that make it fit.
+        notes: what is not counted, and other notes.
     """
 
     verdict: str
@@ -160,15 +160,16 @@ def fit(
 
     Args:
         model: the model.
-        disk_bytes: of its weights; None works them out from the configuration.
-        processor: what its processor lets through.
+        disk_bytes: of its weights; None calculates them from the configuration.
+        processor: the limits of its processor.
         gpus: of the host.
         options: the engine's.
-        reported: what the engine said at its last start of this model with these options; length, fraction, and type of
+        reported: what the engine reported at its last start of this model with these options; length, fraction, and
+            type of
             the KV cache may differ.
 
     Raises:
-        FleetError: ``tensor_parallel_size`` is none with which the model can run on this host.
+        FleetError: the model cannot run on this host with this ``tensor_parallel_size``.
     """
     _check_gpus(gpus, options)
     problem = parallel_problem(model, options, options.tensor_parallel)
@@ -211,7 +212,7 @@ def _check_gpus(gpus: t.Sequence[Gpu], options: Options) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Case:
-    """One combination of everything, so that another can be tried by replacing a part."""
+    """One set of inputs, so that another can be tried by replacing one of them."""
 
     model: ModelConfig
     disk_bytes: int
@@ -221,7 +222,7 @@ class _Case:
     reported: Reported | None = None
 
     def with_report(self, report: Reported | None) -> _Case:
-        """The same with a report, in which "as now" is filled in."""
+        """A copy with a report whose "as now" is filled in."""
         if report is None:
             return self
         options = self.options
@@ -237,7 +238,7 @@ class _Case:
 
     @property
     def gpu(self) -> Gpu:
-        """The smallest decides: the engine makes the KV cache of all as large as that of the one with least."""
+        """The smallest decides: the engine makes all KV caches as large as that of the GPU with the least memory."""
         return min(self.gpus, key=lambda gpu: gpu.visible)
 
     @property
@@ -273,12 +274,12 @@ class _Case:
 
     @property
     def usable_report(self) -> Reported | None:
-        """The report, where it is of such a GPU, version and split."""
+        """The report, where it is of the same GPU, version and split."""
         return None if self.reported is None or self.mismatch else self.reported
 
     @property
     def mismatch(self) -> str:
-        """What the report is of, where that is something else."""
+        """The GPU, version or split of the report, where it is different."""
         report, options = self.reported, self.options
         if report is None:
             return ""
@@ -294,7 +295,7 @@ class _Case:
 
     @property
     def _scale(self) -> float:
-        """The size of a token that the engine reported to the one worked out; 1 where they agree within 2 %."""
+        """The ratio of the reported size of a token to the calculated one; 1 where they agree within 2 %."""
         report = self.usable_report
         if report is None or not report.kv_cache_gib or not report.kv_cache_tokens or self.model.layers.window:
             return 1.0
@@ -308,13 +309,13 @@ class _Case:
         return self.budget - self.weights - self.overhead.total
 
     def reported_kv(self) -> int | None:
-        """Bytes of KV cache that the engine reported, None where it did not or the report is of something else."""
+        """Bytes of KV cache that the engine reported; None without a report, or with one of something else."""
         report = self.usable_report
         if report is None:
             return None
         known = int(report.kv_cache_gib * GIB) if report.kv_cache_gib else None
         if report.kv_cache_tokens and not self.model.layers.window and self._scale == 1:
-            # Exact, where GiB have two places.
+            # Exact, whereas GiB have two decimals.
             return report.kv_cache_tokens * self._as_reported(report).pool.token_bytes
         return known
 
@@ -323,12 +324,12 @@ class _Case:
         return dataclasses.replace(self, options=options, reported=None)
 
     def kv(self) -> tuple[int, str]:
-        """Bytes of KV cache, and where the figure is from."""
+        """Bytes of KV cache, and the source of the figure."""
         report, known = self.usable_report, self.reported_kv()
         if self.options.kv_bytes or report is None:
             return self.estimated_kv(), "estimate"
         if known is not None:
-            # What is neither weights nor KV cache stays as it was.
+            # Everything except weights and KV cache stays as it was.
             then = int(report.requested_gib * GIB) if report.requested_gib else self._as_reported(report).budget
             more = self.budget - then
             return known + (more if abs(more) > _ROUNDING else 0), "engine"
@@ -337,7 +338,7 @@ class _Case:
         return self.estimated_kv(), "estimate"
 
     def error_percent(self) -> float | None:
-        """How far the estimate is from the report, for the circumstances of the report."""
+        """How far the estimate is from the report, with the settings of the report."""
         known, report = self.reported_kv(), self.usable_report
         if not known or report is None:
             return None
@@ -356,7 +357,7 @@ class _Case:
             verdict = TOO_LARGE
         elif length > longest:
             verdict = TOO_LONG
-        # With "auto" the border is that nothing fits.
+        # With "auto" the limit is that nothing fits.
         certain = (
             source == "engine" or length > self.limit or abs(kv_bytes - (0 if wanted == AUTO else needed)) > UNSURE
         )
@@ -389,10 +390,10 @@ class _Case:
         report = self.usable_report
         return int(report.model_gib * GIB) if report and report.model_gib is not None else None
 
-    # What to do
+    # Suggestions
 
     def _try(self, **changes: t.Any) -> Fit | None:
-        """The same with other options; None where it does not fit either."""
+        """The result with other options; None where it does not fit either."""
         case = dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
         kv_bytes, _source = case.kv()
         wanted = case.limit if case.options.length is None else max(1, case.options.length)
@@ -429,7 +430,7 @@ class _Case:
                 break
 
     def _safe_length(self, found: Fit) -> int:
-        """The length to propose: an estimate's with the margin that it may be off by, where that leaves most of it."""
+        """The length to suggest: for an estimate less its possible error, where that leaves most of it."""
         if found.source == "engine" or found.longest == self.limit:
             return found.longest
         careful = self.pool.longest(found.kv_bytes - UNSURE, self.limit) // 1024 * 1024
@@ -442,7 +443,7 @@ class _Case:
         except NotModelled:
             return False
 
-    # What to say
+    # Messages
 
     def _notes(self, kv_bytes: int) -> t.Iterator[str]:
         options, layers = self.options, self.model.layers

@@ -3,7 +3,7 @@
 # Private to this collection: not part of its public interface.
 """How an engine lays out weights and KV cache over the GPUs that share a model.
 
-Pure. What engines do differently here is in their ``MemoryModel``.
+Pure. Differences between engines are in their ``MemoryModel``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Pool:
         model: the model.
         options: the engine's.
         step_tokens: tokens of the largest step.
-        scale: the size of a token, measured, to the one that follows from the configuration.
+        scale: the measured size of a token, relative to the one by the configuration.
     """
 
     def __init__(self, model: ModelConfig, options: Options, step_tokens: int, scale: float = 1.0) -> None:
@@ -46,12 +46,12 @@ class Pool:
 
     @property
     def token_bytes(self) -> int:
-        """Of one token, over the layers that keep every token; over those with a window where there are no others."""
+        """The size of a token, over the layers that keep every token, or else over those with a window."""
         return self._row * (self._layers.full or self._layers.window)
 
     @property
     def _group(self) -> int:
-        """Layers that share a block: all, or where there are two kinds, so many that each kind makes whole groups."""
+        """Layers that share a block: all, or with two kinds, so many that each kind makes whole groups."""
         full, window = self._layers.full, self._layers.window
         if not full or not window:
             return full or window
@@ -66,7 +66,7 @@ class Pool:
         block = self._options.block
         blocks = math.ceil(self._layers.full / self._group) * math.ceil(length / block)
         if self._layers.window:
-            # Two steps are under way at once, and the tokens of both are kept.
+            # Two steps are in progress at once, and the tokens of both are kept.
             kept = min(self._window - 1 + 2 * self._step_tokens, length)
             blocks += math.ceil(self._layers.window / self._group) * (math.ceil(kept / block) + 1)
         return blocks
@@ -102,7 +102,7 @@ class Pool:
 
 
 def run_dtype(model: ModelConfig, options: Options) -> str:
-    """The type of weights and activations while the engine runs: both turn 32 bits into 16 unless told otherwise."""
+    """The type of weights and activations at run time: by default both engines turn 32 bits into 16."""
     if options.dtype != "auto":
         return options.dtype
     return "bfloat16" if model.dtype in ("float32", "float") else model.dtype
@@ -111,8 +111,8 @@ def run_dtype(model: ModelConfig, options: Options) -> str:
 def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: Options) -> int:
     """Bytes of the weights on one GPU.
 
-    All are split evenly, but for a vision encoder that is copied to each. Key and value heads that are copied, where
-    there are more GPUs than of them, and norms are not counted: below 1 %.
+    All are split evenly, except a vision encoder that is copied to each. Copies of key and value heads, where there are
+    more GPUs than heads, and norms are not counted: below 1 %.
 
     Args:
         model: the model.

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The memory that a step takes at its peak, by the sizes of a model's tensors. Pure."""
+"""The peak memory of a step, by the sizes of a model's tensors. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER_BYTES = 2
 
 
 def peak_bytes(model: ModelConfig, processor: Processor, options: Options, step: Step) -> int:
-    """The peak of a step: of the vision encoder, or of the text model, whichever is more."""
+    """The peak of a step: of the vision encoder, or of the text model, whichever is larger."""
     encoder = 0
     if model.vision and options.media and options.measures_encoder:
         tokens = media_tokens(model.vision, processor, options)
@@ -28,7 +28,7 @@ def peak_bytes(model: ModelConfig, processor: Processor, options: Options, step:
 
 
 def media_tokens(vision: Vision, processor: Processor, options: Options) -> int:
-    """Tokens of the largest image or video that a request may have, whichever is more."""
+    """Tokens of the largest image or video that a request may have, whichever is larger."""
     if vision.image_size:
         return (vision.image_size // vision.patch_size // vision.merge_size) ** 2
     area = (vision.patch_size * vision.merge_size) ** 2
@@ -39,7 +39,7 @@ def media_tokens(vision: Vision, processor: Processor, options: Options) -> int:
 
 
 def encoder_bytes(vision: Vision, tokens: int, options: Options) -> int:
-    """The vision encoder's peak for one image of so many tokens, by its tensors that live at the same time.
+    """The vision encoder's peak for one image of so many tokens, by its simultaneous tensors.
 
     For each patch: its pixels, its position, the layer's input and its norm; and either queries, keys and values (3),
     their copy for the rotation (2), the rotated ones (2) and the attention's result (1), with its projection, or the
@@ -59,7 +59,7 @@ def text_bytes(model: ModelConfig, options: Options, step: Step) -> int:
     """The text model's peak: residual, input and output, and the MLP's tensors or those of the experts."""
     parts = options.tensor_parallel
     if model.experts:
-        # The kernel's two workspaces: gate and up, or the results, whichever is larger; and what goes down.
+        # The kernel's two workspaces: gate and up, or the results, whichever is larger; and the input of down.
         wide = model.experts_per_token * (
             max(2 * model.expert_size // parts, model.hidden_size) + model.expert_size // parts
         )

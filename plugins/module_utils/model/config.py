@@ -1,10 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What of a model's config.json decides how much memory a GPU needs for it.
+"""The parts of a model's config.json that determine how much GPU memory it needs.
 
-Pure but for the reader at the end. Keys, and which of them wins, are those that the engines read, who
-agree on them.
+Pure, except for the reader at the end. Keys and their precedence are those of the engines, which agree on them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Document = t.Mapping[str, t.Any]
 #: Bytes of one number, by the names that config.json and the engines use.
 DTYPE_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 
-#: Tokens of the largest image and video where the model brings no processor's configuration: those of Qwen2-VL,
+#: Tokens of the largest image and video where the model has no processor configuration: those of Qwen2-VL,
 #: Qwen2.5-VL and Qwen3-VL, 16,777,216 and 25,165,824 / 2 pixels at 32x32 pixels a token for the last.
 DEFAULT_IMAGE_TOKENS = 16384
 DEFAULT_VIDEO_TOKENS = 12288
@@ -48,13 +47,13 @@ _LENGTHS = (
     "max_seq_length",
     "seq_len",
 )
-# Scaled lengths that max_position_embeddings has in it already.
+# Scaled lengths that max_position_embeddings already includes.
 _SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """How many layers keep what of a request.
+    """How many layers keep which state of a request.
 
     Attributes:
         full: those that keep keys and values of every token.
@@ -78,7 +77,7 @@ class Quantization:
     Attributes:
         method: as config.json names it: ``fp8``, ``awq``, ``compressed-tensors``, …
         block: rows and columns that share a scale, where it is by blocks.
-        kv_fp8: how it asks for an fp8 KV cache: ``algorithm`` (a name for it), ``scheme`` (its numbers), or empty.
+        kv_fp8: how it requests an fp8 KV cache: ``algorithm`` (a name for it), ``scheme`` (its numbers), or empty.
     """
 
     method: str
@@ -118,12 +117,12 @@ class Vision:
 
     @property
     def patch_values(self) -> int:
-        """Numbers that a patch is made from."""
+        """Input values of a patch."""
         return self.channels * self.frames * self.patch_size**2
 
     @property
     def parameters(self) -> int:
-        """Its parameters: exact for Qwen3-VL, within some per cent for others, whose blocks differ."""
+        """Its parameters: exact for Qwen3-VL, within a few per cent for others, whose blocks differ."""
         h, wide = self.hidden_size, self.hidden_size * self.merge_size**2
         block = 4 * h * h + 4 * h + 2 * h * self.intermediate_size + self.intermediate_size + h + 4 * h
         merger = wide * wide + wide + wide * self.out_size + self.out_size
@@ -145,7 +144,7 @@ class ModelConfig:
         latent_size: numbers a token and layer where keys and values share a compressed form (MLA), else None.
         tied: whether the output layer shares the weights of the input's embedding.
         experts, experts_per_token, expert_size: of a mixture of experts, else 0.
-        dtype: of weights and activations, as the checkpoint says it.
+        dtype: of weights and activations, from the checkpoint.
         quantization: None for plain weights.
         max_length: tokens that the model was made for; 0 where its files do not say.
         vision: None for a text model.
@@ -204,7 +203,7 @@ class ModelConfig:
         return self.layers.total * (2 * self.hidden_size + own + self.experts * self.hidden_size) + self.hidden_size
 
     def weight_bytes(self) -> int | None:
-        """Bytes of the weights by arithmetic, for a plan before they are there.
+        """Bytes of the weights by calculation, before they are on the disk.
 
         Qwen3-VL-8B: 17,534,247,392, and 10,589,327,840 for its FP8 checkpoint (one byte a linear weight of the text
         model, a two byte scale for each block, the rest as it was). None where the layout is not known: other
@@ -224,7 +223,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """The largest image and video that the model's processor lets through, in pixels; None where it does not say.
+    """The largest image and video that the model's processor accepts, in pixels; None where it does not say.
 
     Attributes:
         image_pixels: of an image.
@@ -241,9 +240,9 @@ class ModelFiles:
 
     Attributes:
         config: config.json.
-        processor: what its processor's files say.
+        processor: the limits in its processor's files.
         weight_bytes: of the weights, None where there are none yet.
-        weights_from: the file that says so.
+        weights_from: the file with their size.
     """
 
     config: ModelConfig
@@ -257,10 +256,10 @@ def parse_config(document: Document, path: str = "config.json") -> ModelConfig:
 
     Args:
         document: its content.
-        path: where it is from, for messages.
+        path: its source, for messages.
 
     Raises:
-        FleetError: it does not say how large the model is.
+        FleetError: it does not state the model's size.
     """
     text = _text_part(document)
     layers = _whole(text, path, "layers")
@@ -312,10 +311,10 @@ def parse_processor(image: Document, video: Document, both: Document) -> Process
 
 
 def pixels_of(options: Document) -> int | None:
-    """The most pixels that a processor's options allow, None where they do not say."""
+    """The most pixels that a processor's options allow; None where they do not say."""
     size = options.get("size")
     pixels = options.get("max_pixels") or (size.get("longest_edge") if isinstance(size, dict) else None)
-    # A plain longest edge of pixels, not of an area, has no place in a calculation with areas.
+    # A plain longest edge of pixels, rather than an area, cannot be compared with areas.
     return int(pixels) if isinstance(pixels, (int, float)) and pixels > 8192 else None
 
 
@@ -348,7 +347,7 @@ def _whole(text: Document, path: str, what: str) -> int:
 
 
 def _window(text: Document) -> int:
-    # Qwen2 and Qwen3 have a window that is switched off.
+    # Qwen2 and Qwen3 have a disabled window.
     if text.get("use_sliding_window") is False:
         return 0
     return _number(text.get("sliding_window")) or _number(text.get("attention_chunk_size"))
@@ -447,7 +446,7 @@ def _vision(vision: Document, text_size: int) -> Vision:
 def read_model(directory: str) -> ModelFiles:
     """A model's configuration and the size of its weights.
 
-    The size is what ``model.safetensors.index.json`` says, else that of the safetensors files, else of PyTorch's.
+    The size is that in ``model.safetensors.index.json``, else that of the safetensors files, else of PyTorch's.
 
     Args:
         directory: the model's, as the hub has it.

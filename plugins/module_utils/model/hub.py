@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a Hugging Face hub says of a model: which commit a revision is, and what it consists of.
+"""A Hugging Face hub's data about a model: the commit of a revision, and its files.
 
-Two small questions, asked with what every host has: they are also asked of a bare host, before anything is installed.
+Two small requests with only what every host has: they also run on a bare host, before anything is installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class HubAnswer(Exception):
 
     Args:
         status: of HTTP.
-        code: the hub's own word for it, as RepoNotFound.
+        code: the hub's own error code, such as RepoNotFound.
         said: its message.
     """
 
@@ -57,7 +57,7 @@ class Hub:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def resolve(self, revision: str) -> str:
-        """The commit that a branch, tag or commit is.
+        """The commit of a branch, tag or commit.
 
         Raises:
             FleetError: there is no such model or revision, it may not be read, or the hub does not answer.
@@ -78,7 +78,7 @@ class Hub:
         return commit
 
     def files(self, commit: str) -> tuple[File, ...]:
-        """What a commit consists of.
+        """The files of a commit.
 
         Raises:
             FleetError: the hub does not answer.
@@ -101,7 +101,7 @@ class Hub:
         return tuple(found)
 
     def _knock(self, commit: str) -> None:
-        """Ask for a file: the hub describes a gated model to everybody and gives its files to those who were let in."""
+        """Request a file: the hub describes a gated model to everybody, but serves its files only with access."""
         try:
             self._get(f"/{self._repository}/resolve/{commit}/config.json", method="HEAD")
         except HubAnswer as answer:

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""How far the weights are that an engine's start waits for."""
+"""The progress of the weights that an engine's start waits for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import
 
 
 def restoring(directory: str = RUN_DIRECTORY) -> Progress:
-    """What the host's restore of its weights is doing, from the documents that the fetches keep there.
+    """The progress of the host's restore of its weights, from the documents of the fetches.
 
     Args:
         directory: of these documents.

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which snapshots may go."""
+"""Which snapshots may be removed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A snapshot on the disk, or what is there of one.
+    """A complete or partial snapshot on the disk.
 
     Attributes:
         path: its directory.
         slug: of its model.
         revision: its own.
-        size: bytes that its removal gives back.
-        completed: when it was, as ISO 8601; empty for an unfinished one.
+        size: bytes that its removal frees.
+        completed: the moment, as ISO 8601; empty for an unfinished one.
     """
 
     path: str
@@ -49,7 +49,7 @@ def stored(roots: t.Iterable[str]) -> list[Stored]:
             for name in listed(os.path.join(root, slug)):
                 path = os.path.join(root, slug, name)
                 manifest = read_document(os.path.join(path, MANIFEST))
-                # Anything else that somebody keeps there is not ours to count or to remove.
+                # Other data there is not ours to count or to remove.
                 if not os.path.islink(path) and (
                     manifest is not None or (name.endswith(PARTIAL) and os.path.isdir(path))
                 ):
@@ -69,12 +69,12 @@ def _disk_usage(path: str) -> int:
 def unused(
     snapshots: t.Iterable[Stored], wanted: str, coming: t.Collection[str], used: t.Collection[str]
 ) -> list[Stored]:
-    """What nothing needs, the newest first.
+    """Unused snapshots, the newest first.
 
     Args:
         snapshots: what is on the disk.
         wanted: the directory that is wanted now.
-        coming: directories that some spec wants: they may be unfinished.
+        coming: directories that a spec wants: they may be unfinished.
         used: real paths of directories that releases name.
     """
     idle = [
@@ -88,13 +88,13 @@ def unused(
 
 
 def over_budget(idle: list[Stored], keep: int) -> list[Stored]:
-    """Of what nothing needs: all that is unfinished, and complete ones beyond the newest ``keep``."""
+    """Snapshots to remove: all unfinished unused ones, and complete unused ones beyond the newest ``keep``."""
     complete = [one for one in idle if one.completed]
     return [one for one in idle if not one.completed] + complete[keep:]
 
 
 def remove(snapshot: Stored) -> None:
-    """Remove a snapshot; interrupted half-way, what is left does not pass for one."""
+    """Remove a snapshot; after an interruption the rest does not look complete."""
     path = snapshot.path
     if not path.endswith(PARTIAL):
         path += PARTIAL

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A model on a host: what is wanted, what is there, and the steps between the two."""
+"""A model on a host: the wanted and the present state, and the steps between the two."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Outcome:
 
 
 class Keeper:
-    """Brings one model on this host to what is wished.
+    """Brings one model on this host to the wanted state.
 
     Args:
         wish: what is wanted.
@@ -80,10 +80,10 @@ class Keeper:
         self._old_roots: set[str] = set()
 
     def run(self, check: bool) -> Outcome:
-        """Do it, or with ``check`` find out what it would be.
+        """Do it, or with ``check`` return what it would do.
 
         Raises:
-            FleetError: it cannot be done.
+            FleetError: it failed.
         """
         wish = self._wish
         wish.check()
@@ -92,7 +92,7 @@ class Keeper:
         if old is not None:
             self._old_roots = {old.root}
         if wish.source == "s3" and not check:
-            # What is in a bucket can only be asked with the libraries.
+            # A bucket can only be listed with the libraries.
             self._install()
         recorded = self._recorded(old, root)
         snapshot = recorded or self._plan(check)
@@ -154,14 +154,14 @@ class Keeper:
         try:
             return fetching.load_spec(self._wish.spec_directory, self._wish.slug)
         except Problem:
-            # Written by another version, or by hand; what is on the disk is still recognised by its manifest.
+            # Written by another version, or by hand; a snapshot on the disk is still recognised by its manifest.
             return None
 
     def _root(self, old: Spec | None) -> str:
-        """Where the models are kept: the fast disk where there is one."""
+        """The directory of the models: on the fast disk where there is one."""
         root = self._wish.root or (f"{FAST_DISK}/models" if os.path.ismount(FAST_DISK) else SLOW_DISK)
         lost = old is not None and not os.path.ismount(old.mount)
-        # Without a word about the root, a missing fast disk must not become a copy on the slow one.
+        # Unless the root is set, a missing fast disk must not lead to a copy on the slow one.
         if old is not None and lost and (root == old.root or (not self._wish.root and old.mount == FAST_DISK)):
             raise FleetError(
                 f"The models of this host are on {old.mount}, which is not mounted now. Mount it (on a Deep Learning "
@@ -170,7 +170,7 @@ class Keeper:
         return os.path.normpath(root)
 
     def _recorded(self, old: Spec | None, root: str) -> Snapshot | None:
-        """What the wished revision was found to be before. No source is asked, so a moved branch changes nothing."""
+        """The recorded result for the wanted revision. No source is asked, so a moved branch changes nothing."""
         wish = self._wish
         if wish.update and not wish.resolved:
             return None
@@ -197,7 +197,7 @@ class Keeper:
         return [Snapshot(manifest["revision"], manifest["requested"], files)]
 
     def _plan(self, check: bool) -> Snapshot | None:
-        """Ask the source. None where only the libraries could, and a check must not install them."""
+        """Ask the source. None where only the libraries could, and check mode must not install them."""
         wish = self._wish
         if wish.source == "hub":
             hub = Hub(wish.endpoint, wish.name, wish.token)
@@ -238,7 +238,7 @@ class Keeper:
         )
 
     def _is_kept(self, root: str, snapshot: Snapshot) -> bool:
-        """Whether an earlier revision stays in the spec: as long as it is there, or a release names it."""
+        """Whether an earlier revision stays in the spec: while it is on the disk, or a release names it."""
         path = os.path.join(root, self._wish.slug, snapshot.revision)
         return os.path.isdir(path) or os.path.realpath(path) in fetching.used_paths(self._wish.engine_root, live=False)
 
@@ -250,12 +250,12 @@ class Keeper:
     # Room
 
     def _idle(self, spec: Spec) -> list[Stored]:
-        """Snapshots that nothing needs, the newest first."""
+        """Unused snapshots, the newest first."""
         specs = [spec, *(one for one in fetching.load_specs(self._wish.spec_directory) if one.slug != spec.slug)]
         roots = {one.root for one in specs} | self._old_roots
         coming = {one.directory(one.wanted) for one in specs}
         used = fetching.used_paths(self._wish.engine_root, live=False)
-        # A release that names them has yet to be staged.
+        # A release that names them is not staged yet.
         beside = {slug_of(name) for name in self._wish.beside}
         used |= {os.path.realpath(one.directory(one.wanted)) for one in specs if one.slug in beside}
         return unused(stored(roots), spec.directory(spec.wanted), coming, used)
@@ -264,7 +264,7 @@ class Keeper:
         """Refuse in time what the disk cannot hold.
 
         Raises:
-            FleetError: with the numbers, and what could go.
+            FleetError: with the numbers, and what could be removed.
         """
         need = spec.wanted.size - fetching.present_bytes(spec, spec.wanted)
         free = fetching.free_bytes(spec.root)
@@ -291,7 +291,7 @@ class Keeper:
             self._forget({one.path for one in snapshots})
 
     def _forget(self, gone: set[str]) -> None:
-        """Do not bring back what was removed."""
+        """Do not restore what was removed."""
         for spec in fetching.load_specs(self._wish.spec_directory):
             kept = tuple(one for one in spec.snapshots if spec.directory(one) not in gone)
             if kept and kept != spec.snapshots:
@@ -316,7 +316,7 @@ class Keeper:
         )
 
     def _files(self) -> dict[str, tuple[str, int]]:
-        """What the host keeps to bring models back by itself: content and mode, by path."""
+        """The files with which the host restores models by itself: content and mode, by path."""
         wish = self._wish
         words = ["--spec-directory", wish.spec_directory, "--run-directory", wish.run_directory]
         command = shlex.join([_system_python(), wish.program, *words, "--engine-root", wish.engine_root])
@@ -352,7 +352,7 @@ class Keeper:
         return os.path.join(self._wish.spec_directory, f"{self._wish.slug}.token")
 
     def _install(self) -> None:
-        """Put on the host what fetches, also without Ansible."""
+        """Install the fetch program, which also works without Ansible."""
         if self._needs_runtime():
             install(self._wish.runtime)
             self._actions.append(f"install {self._wish.runtime.path}")
@@ -389,7 +389,7 @@ class Keeper:
 
     @staticmethod
     def _with_hashes(spec: Spec) -> Spec:
-        """Remember what the content turned out to be: a restore then takes nothing else."""
+        """Record the content: a restore then accepts nothing else."""
         manifest = read_document(os.path.join(spec.directory(spec.wanted), MANIFEST))
         if manifest is None or manifest.get("revision") != spec.wanted.revision:
             return spec
@@ -417,7 +417,7 @@ def _system_python() -> str:
 
 
 def _same_source(old: Spec, wish: Wish) -> bool:
-    """Whether a spec's snapshots are of what is wished; a mirror or a token makes no other model of it."""
+    """Whether a spec's snapshots are of the wanted model; a mirror or a token makes no other model of it."""
     keys = ("kind", "repository", "url", "path", "in_place")
     new = wish.described_source
     return old.selection == wish.selection and all(old.source.get(key) == new.get(key) for key in keys)

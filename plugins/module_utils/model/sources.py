@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a model consists of, as its source has it now."""
+"""The files of a model, as its source has them now."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import
 )
 from ansible_collections.inference.fleet.plugins.module_utils.model.hub import Hub
 
-# The same weights once more, for other software, where a model also has them as safetensors.
+# The same weights in other formats, where a model also has them as safetensors.
 _OTHER_FORMATS = ("*.bin", "*.ckpt", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.pt", "*.pth")
-# One of them is in every model that an engine can load.
+# Every model that an engine can load has one of them.
 _DESCRIPTIONS = ("config.json", "params.json")
-# Files up to this size are read whole to name their content, of larger ones a sample at both ends.
+# Files up to this size are hashed whole for the content's name, of larger ones a sample at both ends.
 _SMALL = 16 * 1024 * 1024
 _SAMPLE = 1024 * 1024
 
 
 def select(files: t.Iterable[File], selection: dict[str, list[str]]) -> tuple[File, ...]:
-    """What is fetched of a source's files.
+    """The files to fetch from a source.
 
     Args:
         files: all of them.
@@ -56,7 +56,7 @@ def _matches(path: str, patterns: t.Iterable[str]) -> bool:
 
 
 def check_model(files: t.Collection[File], where: str) -> None:
-    """Refuse what no engine could load.
+    """Refuse a model that no engine could load.
 
     Raises:
         FleetError: there is no description of a model.
@@ -71,13 +71,13 @@ def check_model(files: t.Collection[File], where: str) -> None:
 
 
 def from_hub(hub: Hub, requested: str, commit: str, selection: dict[str, list[str]], where: str) -> Snapshot:
-    """What a hub has.
+    """The files on a hub.
 
     Args:
         hub: the model there.
         requested: branch, tag or commit; empty for the default branch.
-        commit: where it was resolved already; empty to ask.
-        selection: patterns of what is fetched.
+        commit: where it was resolved already; empty to resolve it.
+        selection: patterns of the files to fetch.
         where: for messages.
     """
     commit = commit or hub.resolve(requested or "main")
@@ -87,7 +87,7 @@ def from_hub(hub: Hub, requested: str, commit: str, selection: dict[str, list[st
 
 
 def from_path(path: str, requested: str, selection: dict[str, list[str]]) -> Snapshot:
-    """What a directory on the host has."""
+    """The files of a directory on the host."""
     if not os.path.isdir(path):
         raise FleetError(f"model_path is {path}, which is no directory on this host. Mount it, or correct the path.")
     found = []
@@ -114,14 +114,14 @@ def from_s3(
     requested: str,
     selection: dict[str, list[str]],
 ) -> Snapshot:
-    """What is below an S3 prefix.
+    """The files below an S3 prefix.
 
     Args:
         command: the fetch program, in the interpreter that has boto3.
         environment: for it.
         url: s3://bucket/prefix.
         requested: name of the revision; empty to name it after its content.
-        selection: patterns of what is fetched.
+        selection: patterns of the files to fetch.
     """
     done = subprocess.run(
         [*command, "list-s3", url],
@@ -144,7 +144,7 @@ def from_s3(
 
 
 def _with_manifest(files: tuple[File, ...], manifest: dict[str, t.Any] | None) -> tuple[File, ...]:
-    """Know the hashes of a snapshot that was copied, manifest and all, to a bucket or a share."""
+    """Use the hashes of a snapshot that was copied, with its manifest, to a bucket or a share."""
     recorded = {one["path"]: one for one in (manifest or {}).get("files", ())}
     return tuple(
         dataclasses.replace(file, sha256=recorded[file.path]["sha256"])
@@ -155,7 +155,7 @@ def _with_manifest(files: tuple[File, ...], manifest: dict[str, t.Any] | None) -
 
 
 def _sample(path: str, size: int) -> str:
-    """A name for a file's content that costs little: small files whole, of large ones both ends."""
+    """A cheap name for a file's content: small files whole, of large ones both ends."""
     hasher = hashlib.sha256()
     with open(path, "rb") as file:
         if size <= _SMALL:
@@ -168,6 +168,6 @@ def _sample(path: str, size: int) -> str:
 
 
 def _content_id(files: t.Iterable[File], known: dict[str, str]) -> str:
-    """A revision for a source that has none: the same for the same content, on every host."""
+    """A revision for a source without one: the same for the same content, on every host."""
     content = json.dumps([(file.path, file.size, known[file.path]) for file in files])
     return f"content-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

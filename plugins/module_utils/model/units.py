@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The units that fetch a model, and the waiting for them.
+"""The units that fetch a model, and waiting for them.
 
-A download belongs to systemd, not to whoever asked for it: it goes on when the SSH connection, the controller or the
+A download belongs to systemd, not to the run that started it: it goes on when the SSH connection, the controller or the
 terminal is gone, and the next run finds it and waits for the same one.
 """
 
@@ -84,7 +84,7 @@ def unit_files(command: str) -> dict[str, str]:
 
 
 class Units:
-    """What is asked of systemd.
+    """The requests to systemd.
 
     Args:
         directory: of unit files.
@@ -94,7 +94,7 @@ class Units:
         self._directory = directory
 
     def is_enabled(self) -> bool:
-        """Whether the weights come back at boot. Looked up in the file system, because this is asked at every run."""
+        """Whether the weights are restored at boot. Read from the file system, because every run checks this."""
         return os.path.lexists(os.path.join(self._directory, "multi-user.target.wants", RESTORE))
 
     def reload(self) -> None:
@@ -104,7 +104,7 @@ class Units:
         self._systemctl("enable", "--quiet", RESTORE)
 
     def fetch(self, slug: str, revision: str, status_path: str) -> None:
-        """Start the fetch of what the spec names, or find it running, and wait for its end.
+        """Start the fetch of the spec, or find it running, and wait for its end.
 
         Raises:
             FleetError: it failed, with its own reason.
@@ -112,7 +112,7 @@ class Units:
         unit = FETCH.replace("@", f"@{slug}")
         status = read_document(status_path) or {}
         if unit_state(unit).active == "activating" and status.get("revision") != revision:
-            # What it fetches is not wanted any more; what it has so far stays on the disk.
+            # The fetch is no longer wanted; what it has so far stays on the disk.
             self._systemctl("stop", unit)
         started = time.time()
         done = subprocess.run(["systemctl", "start", unit], capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a host is asked to have of a model."""
+"""The wanted state of a model on a host."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime i
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# Which option each source needs, and the role's name for it.
+# The option that each source needs, and the role's name for it.
 _NEEDS = {"hub": ("endpoint", "model_endpoint"), "s3": ("s3_url", "model_s3_url"), "path": ("path", "model_path")}
 
 
 def slug_of(name: str) -> str:
-    """A model's name as the name of a file."""
+    """A model's name as a file name."""
     return name.replace("/", "--")
 
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What a host is asked to have; the module's options, which say what each means."""
+    """The wanted state of a model; the fields are the module's options."""
 
     name: str
     revision: str
@@ -58,7 +58,7 @@ class Wish:
     unit_directory: str
 
     def check(self) -> None:
-        """Refuse what cannot be meant.
+        """Refuse invalid combinations.
 
         Raises:
             FleetError: which option, its value, and what is valid.

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Addresses with a password in them, taken apart. Pure."""
+"""Parses addresses that may hold a password. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def split(
 
     Args:
         url: the address.
-        form: what is said of what it has to be.
-        schemes: the words that it may begin with.
+        form: the expected form, for the message.
+        schemes: the valid schemes.
         default_port: where it has none.
 
     Raises:
-        FleetError: it is none. The message has no part of it, because any could be the password.
+        FleetError: it is invalid. The message has no part of it, because any could be the password.
     """
     try:
         parts = urllib.parse.urlsplit(url)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A small HTTP client for JSON and server-sent events: every byte has a deadline, no error shows a key."""
+"""A small HTTP client for JSON and server-sent events: every byte has a deadline, and no error shows a key."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import urllib.parse
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
 
-# A gate reads answers of a few kilobytes; more than this is no answer to what it asked.
+# A gate reads answers of a few kilobytes; a larger one is not an answer to its request.
 MAX_BODY = 4 * 1024 * 1024
 CONNECT_TIMEOUT = 10.0
 RETRY_AFTER_LIMIT = 30.0
 
 
 class HttpFailure(Exception):
-    """There was no whole answer.
+    """There was no complete answer.
 
     Args:
         kind: refused, timeout, reset, cut, garbled, tls or unreachable.
@@ -41,7 +41,7 @@ class HttpFailure(Exception):
 
 
 class Reply(t.NamedTuple):
-    """A whole answer."""
+    """A complete answer."""
 
     status: int
     headers: dict[str, str]
@@ -64,7 +64,7 @@ class Reply(t.NamedTuple):
 
 
 class Target(t.NamedTuple):
-    """Where a client connects to, and how."""
+    """The address and the settings of a client."""
 
     host: str
     port: int
@@ -73,10 +73,10 @@ class Target(t.NamedTuple):
 
 
 def parse_url(url: str) -> Target:
-    """Split a base URL; a trailing ``/v1``, which OpenAI's clients want, is dropped.
+    """Split a base URL; a trailing ``/v1``, as OpenAI's clients need it, is dropped.
 
     Raises:
-        FleetError: it is no http or https URL, or it carries credentials.
+        FleetError: it is not an http or https URL, or it carries credentials.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -96,7 +96,7 @@ def parse_url(url: str) -> Target:
 
 
 def tls_context(ca_path: str | None, validate_certs: bool) -> ssl.SSLContext:
-    """What a client of an https server needs.
+    """The TLS context of a client.
 
     Args:
         ca_path: certificates to trust; the system's when None.
@@ -118,7 +118,7 @@ def tls_context(ca_path: str | None, validate_certs: bool) -> ssl.SSLContext:
 
 
 def retry_after(headers: t.Mapping[str, str], now: float | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for, kept within reason; None where there is no usable one."""
+    """The seconds of a Retry-After header, within limits; None where there is no usable one."""
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -140,7 +140,7 @@ def excerpt(text: str, limit: int = 300) -> str:
 
 
 class SseParser:
-    """Server-sent events out of bytes that may be cut anywhere, also within a character or a line end."""
+    """Server-sent events out of bytes that may be split anywhere, even within a character or a line end."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -173,7 +173,7 @@ class SseParser:
 
 
 class _TimedSocket(io.RawIOBase):
-    """Reads a socket until a moment, however slowly the bytes drip."""
+    """Reads a socket until a deadline, however slowly the bytes arrive."""
 
     def __init__(self, sock: socket.socket, until: float) -> None:
         self._socket = sock
@@ -210,7 +210,7 @@ def _timed_response(until: float) -> type[http.client.HTTPResponse]:
 
 @contextlib.contextmanager
 def _failures(timeout: float) -> t.Iterator[None]:
-    """Turn what the libraries raise into HttpFailure. Their own words are not repeated: they may hold a header."""
+    """Turn the libraries' errors into HttpFailure. Their own texts are not repeated: they may hold a header."""
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -234,7 +234,7 @@ def _named(error: Exception, timeout: float) -> HttpFailure:
 
 
 class Stream:
-    """An answer whose body arrives bit by bit. Use it as a context manager."""
+    """A streamed answer. Use it as a context manager."""
 
     def __init__(
         self, connection: http.client.HTTPConnection, response: t.Any, sent: float, timeout: float, key: str | None
@@ -260,7 +260,7 @@ class Stream:
         Raises:
             HttpFailure: it was cut, too long, or too slow.
         """
-        # None where the body is chunked, or ends with the connection. http.client itself does not miss missing bytes.
+        # None where the body is chunked, or ends with the connection. http.client itself does not detect missing bytes.
         length: int | None = self._response.length
         size = 0
         while size != length:
@@ -284,7 +284,7 @@ class Stream:
                 yield elapsed, data.replace(self._key, fingerprint(self._key)) if self._key else data
 
     def reply(self) -> Reply:
-        """The rest of the body as a whole answer."""
+        """The rest of the body as a complete answer."""
         body = b"".join(self.chunks())
         if self._key:
             # Here and not where it is shown: a shortened text may hold half a key.
@@ -293,7 +293,7 @@ class Stream:
 
 
 class Client:
-    """Requests to one base URL; a new connection for each, so that none hides behind a pooled one.
+    """Requests to one base URL, each with a new connection, so that a pooled one hides no failure.
 
     Args:
         url: base URL, with or without ``/v1``.
@@ -321,7 +321,7 @@ class Client:
         """The answer to a GET.
 
         Raises:
-            HttpFailure: there was none, or not a whole one.
+            HttpFailure: there was none, or not a complete one.
         """
         with self._open("GET", path, None, timeout) as stream:
             return stream.reply()
@@ -332,7 +332,7 @@ class Client:
             return stream.reply()
 
     def stream(self, path: str, document: t.Any, timeout: float | None = None) -> Stream:
-        """Like post(), but returns as soon as the headers are there."""
+        """Like post(), but return as soon as the headers have arrived."""
         return self._open("POST", path, document, timeout)
 
     def _open(self, method: str, path: str, document: t.Any, timeout: float | None) -> Stream:

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""One look at everything that the roles put on a host."""
+"""Reads everything that the roles put on a host."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _CHUNK = 1024 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """What to look at. Paths may have wildcards, so that what is new is found, too.
+    """What to read. Paths may have wildcards, so that new files are found, too.
 
     Attributes:
-        contents: files, and trees of files, that are read: small ones.
-        sizes: files, and trees of files, of which size and time of the last change are enough: large ones.
-        modes: files and directories of which only kind, owner and mode count.
+        contents: small files, and trees of them, whose content counts.
+        sizes: large files, and trees of them, whose size and modification time count.
+        modes: files and directories whose kind, owner and mode count.
         units: systemd's.
         maps: HAProxy's, by the names of their files.
-        packages: names that have to be installed.
+        packages: names of packages that must be installed.
     """
 
     contents: list[str] = dataclasses.field(default_factory=list)
@@ -45,10 +45,10 @@ class Places:
 
 
 def look(places: Places, socket: str, master_socket: str) -> Findings:
-    """What is there.
+    """The present state.
 
     Args:
-        places: what to look at.
+        places: what to read.
         socket: the admin socket of the host's HAProxy.
         master_socket: the socket of its master process.
 
@@ -83,7 +83,7 @@ def _walk(path: str) -> t.Iterator[str]:
     yield path
     if os.path.isdir(path) and not os.path.islink(path):
         for directory, folders, files in os.walk(path):
-            # Python's own, of whatever has run.
+            # Python's own, whatever has run.
             folders[:] = [name for name in folders if name != "__pycache__"]
             for name in folders + files:
                 yield os.path.join(directory, name)
@@ -96,7 +96,7 @@ def _mode(path: str) -> str:
 
 
 def _size(path: str) -> str:
-    # Models may be links into a store of blobs: what counts is behind them.
+    # Models may be links into a store of blobs: the targets count.
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         return _mode(path)
@@ -164,7 +164,7 @@ def _packages(names: list[str]) -> dict[str, str]:
 
 
 def _edge(maps: list[str], socket: str, master_socket: str) -> dict[str, str]:
-    """What HAProxy's processes have in memory; the ones that only end their requests have no say."""
+    """The maps in the memory of HAProxy's processes, except those that only finish their requests."""
     if not maps:
         return {}
     serving = workers(socket, master_socket)[:1]

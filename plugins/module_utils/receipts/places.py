@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Where the roles put things on a host."""
+"""The roles' files on a host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         root: ``/opt/inference`` on a real host.
         packages: the distribution's packages that were installed.
         maps: the directory of HAProxy's maps.
-        state: where modules keep what they know of the host.
+        state: the directory of the modules' records about the host.
     """
     instances = sorted(name for name in _names(os.path.join(root, "instances")) if name.isdigit())
     manifests = {name: _manifest(root, name) for name in instances}
@@ -71,5 +71,5 @@ def _names(directory: str) -> list[str]:
 
 
 def _manifest(root: str, instance: str) -> dict[str, t.Any]:
-    """What an instance runs; empty where it runs nothing."""
+    """The files of an instance; empty where it has none."""
     return read_json(os.path.join(root, "instances", instance, "current", "manifest.json")) or {}

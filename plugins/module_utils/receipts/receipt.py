@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The receipt of a converged host: what it was made from, and how it was found afterwards. Pure."""
+"""The receipt of a converged host: what it was made from, and its state afterwards. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typing as t
 FORMAT = 1
 _SHOWN = 20
 
-# What was found, by subject and name: {"file": {"/etc/x": "0644 root:root …"}, "unit": {"haproxy": "active enabled"}}.
+# The state, by subject and name: {"file": {"/etc/x": "0644 root:root …"}, "unit": {"haproxy": "active enabled"}}.
 Findings = dict[str, dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """What a run that converged a host has left there.
+    """The record of a run that converged a host.
 
     Attributes:
-        digest: of everything that decides what the host is to be.
-        places: what to look at: the arguments of look.look().
-        found: what was there when the run ended.
+        digest: of everything that determines the host's wanted state.
+        places: what to read: the arguments of look.look().
+        found: the state when the run ended.
     """
 
     digest: str
@@ -36,7 +36,7 @@ class Receipt:
 def parse(document: t.Any, path: str) -> tuple[Receipt | None, str]:
     """The receipt in a file's document, or none and why it does not count.
 
-    A receipt only saves work: one that cannot be read leads to a whole run, which writes it again.
+    A receipt only saves work: an unreadable one leads to a full run, which writes it again.
     """
     if document is None:
         return None, "no run has converged the host yet"
@@ -51,7 +51,7 @@ def parse(document: t.Any, path: str) -> tuple[Receipt | None, str]:
 
 
 def differences(before: Findings, now: Findings) -> list[str]:
-    """What is not as it was, one line each: ``file /etc/x: 0644 root:root, was 0640 root:haproxy``."""
+    """The differences, one line each: ``file /etc/x: 0644 root:root, was 0640 root:haproxy``."""
     lines = []
     for subject in sorted({*before, *now}):
         old, new = before.get(subject, {}), now.get(subject, {})

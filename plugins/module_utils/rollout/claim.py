@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a host knows of the rollout that it takes part in: whose it is, and how far it got here. Pure."""
+"""A host's record of the rollout that it takes part in: its owner, and its progress there. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PATH = f"{STATE_DIRECTORY}/rollout.json"
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A rollout, as one of its hosts remembers it.
+    """A rollout, as recorded on one of its hosts.
 
     Attributes:
         id: the rollout's.
         verb: what it does: ``site``, ``rolling_restart``, ``rollback``.
-        who: the person.
+        who: the user.
         controller: the machine and directory that hold the record.
         since: when it began, UTC.
-        held: whether the rollout still walks; another one keeps out.
-        finished: whether it came to its good end.
+        held: whether the rollout still walks; it then excludes others.
+        finished: whether it has finished.
         targets: the release that each instance gets.
-        done: when each instance was, UTC.
-        seconds: how long the last change of each instance took, of whichever rollout.
+        done: when each instance was done, UTC.
+        seconds: how long the last change of each instance took, in any rollout.
     """
 
     id: str
@@ -51,7 +51,7 @@ def parse(document: t.Any, path: str = PATH) -> Claim | None:
     """The claim in a host's file, None where there is none.
 
     Raises:
-        FleetError: it is not one.
+        FleetError: it is invalid.
     """
     if document is None:
         return None
@@ -68,14 +68,14 @@ def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim
     """Give the host to a rollout.
 
     Args:
-        before: what the host knows.
-        wanted: the rollout that asks.
-        take_over: whether a claim of another controller is known to be dead.
+        before: the host's claim.
+        wanted: the rollout that claims the host.
+        take_over: whether a claim of another controller is declared dead.
 
     Returns:
-        The host's new claim and None, or None and the claim that stands against it. The controller's own earlier claim
-        is never in the way: a controller walks one rollout at a time. That of another one is, also where it is of the
-        same rollout: both may want to go on with it.
+        The host's new claim and None, or None and the conflicting claim. The controller's own earlier claim never
+        conflicts: a controller walks one rollout at a time. That of another controller does, even for the same rollout:
+        both may want to resume it.
     """
     if before is None:
         return wanted, None
@@ -88,7 +88,7 @@ def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim
 
 
 def with_done(before: Claim, instance: str, at: str, seconds: float) -> Claim:
-    """The same after an instance came through."""
+    """The claim after an instance was done."""
     return dataclasses.replace(
         before, done={**before.done, instance: at}, seconds={**before.seconds, instance: round(seconds, 1)}
     )

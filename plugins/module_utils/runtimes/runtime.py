@@ -22,21 +22,21 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.modes import 
     readable_by_all,
 )
 
-#: Written last: a runtime without it is half an installation, whatever else is there.
+#: Written last: a runtime without it is incomplete.
 MARKER = ".complete.json"
 
 _UNSAFE = re.compile(r"[^a-z0-9.+-]")
 
 
 def runtime_id(name: str, lock: str, python: str) -> str:
-    """The runtime's directory name: what it is, and a hash of everything that decides its content."""
+    """The runtime's directory name: its name, and a hash of everything that determines its content."""
     digest = hashlib.sha256(f"{python}\n{lock}".encode()).hexdigest()[:8]
     return f"{_UNSAFE.sub('-', name.lower())}-{digest}"
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeSpec:
-    """What to install, and how.
+    """A runtime to install.
 
     Attributes:
         name: for people: engine, version, accelerator.
@@ -47,7 +47,7 @@ class RuntimeSpec:
         environment: for uv: index, mirror, proxy, cache.
         find_links: directories with further wheels.
         min_free_bytes: refuse below this much free disk.
-        compile_bytecode: whether to compile at install; otherwise each first import does, at the engine's start.
+        compile_bytecode: whether to compile at installation; otherwise each first import does, at the engine's start.
     """
 
     name: str
@@ -70,7 +70,7 @@ class RuntimeSpec:
 
     @property
     def pythons(self) -> str:
-        """Where uv keeps the interpreters that the host does not have."""
+        """The directory of uv's interpreters, for those that the host does not have."""
         return os.path.join(os.path.dirname(self.root), "python")
 
     @property
@@ -86,7 +86,7 @@ def lock_path(path: str) -> str:
 
 
 def is_complete(path: str) -> bool:
-    """Whether a runtime was installed to its end, its Python is still there, and the engines' user can read it."""
+    """Whether a runtime is complete, its Python still exists, and the engines' user can read it."""
     return _is_whole(path) and is_open(path)
 
 
@@ -95,13 +95,13 @@ def _is_whole(path: str) -> bool:
 
 
 def install(spec: RuntimeSpec) -> list[str]:
-    """Install a runtime unless it is complete. Safe to repeat after any interruption, and beside another run.
+    """Install a runtime unless it is complete. Safe to repeat after any interruption, and in parallel with another run.
 
     Returns:
         What was done, for people.
 
     Raises:
-        FleetError: not enough disk, no such Python, a package that cannot be had or whose hash is wrong.
+        FleetError: not enough disk, no such Python, a package that is unavailable or whose hash is wrong.
     """
     make_directories(spec.root)
     with locked(lock_path(spec.path), timeout=3600), readable_by_all():
@@ -118,7 +118,7 @@ def install(spec: RuntimeSpec) -> list[str]:
         write_atomically(lock_file, spec.lock)
         links = [word for directory in spec.find_links for word in ("--find-links", directory)]
         python = os.path.join(spec.path, "bin", "python")
-        # sync, not install: it takes the lock as it is and does not resolve anew. With bytecode it compiles what an
+        # sync, not install: it takes the lock as it is and does not resolve it again. With bytecode it compiles what an
         # interrupted run has left uncompiled, too.
         bytecode = ["--compile-bytecode"] if spec.compile_bytecode else []
         _uv(spec, "pip", "sync", "--quiet", "--python", python, "--require-hashes", *bytecode, *links, lock_file)
@@ -129,7 +129,7 @@ def install(spec: RuntimeSpec) -> list[str]:
 
 
 def _open(spec: RuntimeSpec) -> None:
-    """Let the engines' user read it. What uv links into it, from its cache, may come from a stricter umask."""
+    """Let the engines' user read it. Files that uv links from its cache may come from a stricter umask."""
     for tree in (spec.path, spec.pythons):
         if os.path.isdir(tree):
             open_tree(tree)
@@ -169,7 +169,7 @@ def _environment(spec: RuntimeSpec) -> dict[str, str]:
     return {
         **inherited,
         "UV_NO_CONFIG": "1",
-        # The certificates that the host trusts count, also those of an organisation's own mirror or proxy.
+        # The host's trusted certificates count, including those of an organisation's own mirror or proxy.
         "UV_SYSTEM_CERTS": "1",
         "UV_PYTHON_INSTALL_DIR": spec.pythons,
         **spec.environment,

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Known keys, looked for in files, their names, and directory trees."""
+"""Searches files, their names, and directory trees for known keys."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ansible_collections.inference.fleet.plugins.module_utils.secrets.scan impor
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _GZIP = b"\x1f\x8b"
-# What the kernel makes up: no files, and some of it cannot be read to an end.
+# The kernel's virtual file systems: not files, and some of them never end.
 _KERNEL = ("/proc", "/sys", "/dev")
 _KERNEL_TYPES = {"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs"}
 _KERNEL_TYPES |= {"mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"}
-# Another machine's, or another program's: as large and as slow as it likes, and it may never answer.
+# Another machine's, or another program's: of any size and speed, and it may never answer.
 _REMOTE_TYPES = {"9p", "afs", "autofs", "beegfs", "ceph", "cifs", "fuse", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
 _FUSE = "fuse."
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def closed_mounts(mountinfo: str) -> dict[str, str]:
-    """Where file systems are mounted that a search does not enter: mount point to type.
+    """Mount points that a search does not enter: mount point to type.
 
     Args:
         mountinfo: the text of /proc/<pid>/mountinfo.
@@ -56,11 +56,11 @@ class FileSearch:
     """Looks for keys in files of any size. Links in a tree are not followed, and the kernel's trees are left out.
 
     Args:
-        search: what is looked for, and what takes the findings.
-        exclude: patterns of what is left out, directories with all that is in them. One with a slash has to match the
-            whole path, one without it the name.
-        allowed: files in which the keys that the key store holds may stand, as long as only the owner may read them.
-        mounts: as closed_mounts() gives them; without it, this machine's.
+        search: the keys to look for; collects the findings.
+        exclude: patterns of what is left out, directories with their content. One with a slash must match the whole
+            path, one without it the name.
+        allowed: files that may hold keys of the key store, as long as only the owner may read them.
+        mounts: from closed_mounts(); by default this machine's.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class FileSearch:
         """Search the files, and everything below the directories.
 
         Args:
-            paths: absolute paths. One that is a link is followed, one on a network file system is searched.
+            paths: absolute paths. A link is followed, and a network file system searched, if it is named here.
         """
         roots = list(dict.fromkeys(os.path.abspath(path) for path in paths))
         for root in roots:
@@ -114,7 +114,7 @@ class FileSearch:
             try:
                 with os.scandir(directory) as entries:
                     for entry in entries:
-                        # What is named itself is searched by itself.
+                        # Paths that are named are searched by themselves.
                         if entry.path in roots or self._excluded(entry.path):
                             continue
                         self._name(directory, entry.name)
@@ -158,21 +158,21 @@ class FileSearch:
             if not self._feed_gzip(path, file, counts):
                 self._feed(_stored(file, status), counts)
         finally:
-            # Also what was found before the disk failed.
+            # Including findings before the disk failed.
             mode = stat.S_IMODE(status.st_mode)
             if real in self._allowed and not readable_by_others(mode):
                 counts = collections.Counter({key: count for key, count in counts.items() if not key.kept})
             self._search.found(FILE, path, counts, mode)
 
     def _feed_gzip(self, path: str, file: io.FileIO, counts: t.Counter[KnownKey]) -> bool:
-        """Whether the file is gzip data from its beginning to its end, and so has been searched."""
+        """Whether the file is gzip data from beginning to end, and so has been searched."""
         compressed = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
         if compressed:
             try:
                 self._feed(_uncompressed(file), counts)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                # Cut off, or it only begins as such a file does.
+                # Truncated, or it only begins as such a file does.
                 self._search.missed(FILE, path, f"damaged gzip data ({error})")
                 file.seek(0)
                 return False
@@ -185,7 +185,7 @@ class FileSearch:
                 self._search.searched["bytes"] += len(piece)
                 matcher.feed(piece)
         finally:
-            # The greater of both: damaged data is read twice.
+            # The larger of both: damaged data is read twice.
             counts |= matcher.counts
 
 
@@ -204,7 +204,7 @@ def _any_of(patterns: t.Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open what was a plain file when it was listed: by now it may be a link or a pipe."""
+    """Open a file that was a plain one when it was listed: by now it may be a link or a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
@@ -214,7 +214,7 @@ def _uncompressed(file: io.FileIO) -> t.Iterator[bytes]:
 
 
 def _stored(file: io.FileIO, status: os.stat_result) -> t.Iterator[bytes]:
-    """A file's bytes. Holes are passed over: lastlog may claim to have many GB."""
+    """A file's bytes. Holes are skipped: lastlog may have a nominal size of many GB."""
     sparse = status.st_blocks * 512 < status.st_size
     while not sparse or _to_data(file):
         piece = file.read(CHUNK)
@@ -224,13 +224,13 @@ def _stored(file: io.FileIO, status: os.stat_result) -> t.Iterator[bytes]:
 
 
 def _to_data(file: io.FileIO) -> bool:
-    """Go on to where there is something next; whether there is."""
+    """Seek to the next data; return whether there is any."""
     try:
         file.seek(file.tell(), os.SEEK_DATA)
     except OSError as error:
         if error.errno == errno.ENXIO:
             return False
-        # A file system that does not tell: read the holes, too.
+        # A file system that does not report holes: read them, too.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise
     return True

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Known keys, looked for in systemd's journal: in all fields of each entry, of which the message is only one."""
+"""Searches systemd's journal for known keys: in all fields of each entry, not only the message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHOWN_ERRORS = 300
 
 
 def journal_command(since: str | None = None) -> list[str]:
-    """The command that writes all journals of the machine, every field in full, in the format "export"."""
+    """The command that writes all journals of the machine, with every field in full, in the format "export"."""
     command = ["journalctl", "--output=export", "--all", "--merge", "--namespace=*", "--no-pager"]
     return [*command, f"--since={since}"] if since else command
 
@@ -37,8 +37,8 @@ def search_journal(search: Search, command: t.Sequence[str]) -> None:
     """Search the journal.
 
     Args:
-        search: what is looked for, and what takes the findings.
-        command: as journal_command() gives it.
+        search: the keys to look for; collects the findings.
+        command: from journal_command().
     """
     with tempfile.TemporaryFile() as errors:
         try:
@@ -58,7 +58,7 @@ def search_journal(search: Search, command: t.Sequence[str]) -> None:
             return
         errors.seek(0)
         said = " ".join(errors.read(CHUNK).decode(errors="replace").split())[:_SHOWN_ERRORS]
-    # It names damaged files, and those of other users, and still ends well.
+    # It reports damaged files, and those of other users, and still exits with 0.
     if process.returncode or said:
         search.missed(JOURNAL, _WHOLE, f"{command[0]} ended with {process.returncode}: {said or 'no message'}")
 
@@ -79,7 +79,7 @@ class _Export:
         self._found: dict[str, collections.Counter[KnownKey]] = {}
 
     def run(self) -> dict[str, collections.Counter[KnownKey]]:
-        """How often keys stand in the entries, by where the entries come from."""
+        """The number of keys in the entries, by the entries' source."""
         for line in iter(functools.partial(self._stream.readline, CHUNK), b""):
             if line == b"\n":
                 self._end_entry()
@@ -97,7 +97,7 @@ class _Export:
             self._unit = line[len(_UNIT) :].strip()
         elif line.startswith(_PROGRAM):
             self._program = line[len(_PROGRAM) :].strip()
-        # A GB of a journal has some 25 million lines: only those are looked at that may have a key.
+        # A GB of a journal has some 25 million lines: only candidates are examined.
         if KEY_PREFIX in line or not line.endswith(b"\n"):
             self._matcher.feed(line)
             while line and not line.endswith(b"\n"):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Known keys, looked for in the arguments and environments of processes."""
+"""Searches the arguments and environments of processes for known keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INIT = 1
 
 
 def own_processes() -> set[int]:
-    """This process and those that it comes from, without the first process of all, which serves everybody."""
+    """This process and its ancestors, except the first process, which serves everybody."""
     found = set()
     pid = os.getpid()
     while pid > 0:
@@ -26,11 +26,11 @@ def own_processes() -> set[int]:
 
 
 def search_processes(search: Search, proc: str = "/proc") -> None:
-    """Search all processes but own_processes().
+    """Search all processes except own_processes().
 
     Args:
-        search: what is looked for, and what takes the findings.
-        proc: where the kernel shows the processes.
+        search: the keys to look for; collects the findings.
+        proc: the path of procfs.
     """
     own = own_processes()
     for name in os.listdir(proc):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Keys of which only the hash is known, looked for in streams of bytes; and what such a search has found. Pure."""
+"""Searches streams of bytes for keys that are known by their hash, and collects the findings. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CHUNK = 1024 * 1024
 
 LIVE, RETIRED = "live", "retired"
 
-#: What the places of findings are.
+#: The kinds of places.
 FILE, FILE_NAME, PROCESS, JOURNAL = "file", "file name", "process", "journal"
 
-#: What every key begins with.
+#: The prefix of every key.
 KEY_PREFIX = b"sk-"
 
 # 256 bits in base64url, without the padding.
@@ -36,7 +36,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class KnownKey(t.NamedTuple):
-    """A key that is looked for.
+    """A key to look for.
 
     Attributes:
         name: the client.
@@ -52,24 +52,24 @@ class KnownKey(t.NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether the key store holds its text, by design."""
+        """Whether its text is in the key store, by design."""
         return self.state == LIVE or self.revealable
 
 
 def known_keys(items: t.Iterable[t.Mapping[str, t.Any]]) -> list[KnownKey]:
-    """Keys as the module gets them, checked.
+    """The module's keys, validated.
 
     Args:
         items: dictionaries with ``name``, ``sha256``, ``state`` and ``revealable``.
 
     Raises:
-        FleetError: a hash that is none, or no key at all.
+        FleetError: an invalid hash, or no key at all.
     """
     keys = []
     for item in items:
         name = api_keys.check_client_name(item["name"])
         if not _SHA256.fullmatch(item["sha256"]):
-            # Not repeated: a person may have given the key itself.
+            # Not repeated: a user may have given the key itself.
             raise FleetError(
                 f"The sha256 given for client {name} is not 64 lower case hexadecimal digits. Give the hash that "
                 "module api_key returns in hashes and retired, never the key."
@@ -84,7 +84,7 @@ def known_keys(items: t.Iterable[t.Mapping[str, t.Any]]) -> list[KnownKey]:
 
 
 def printable(name: str) -> str:
-    """A name that anybody may have chosen, as it can be shown: no control characters, no broken text and no key."""
+    """A printable form of a name from any source: no control characters, no broken text and no key."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return _KEYS_IN_TEXT.sub("sk-…", shown)
@@ -93,7 +93,8 @@ def printable(name: str) -> str:
 class Matcher:
     """Counts the known keys in one stream.
 
-    A key ends nowhere: what follows may belong to its alphabet. So at each ``sk-`` exactly a key's length is hashed.
+    The end of a key cannot be seen: the following text may use its alphabet. So at each ``sk-`` exactly a key's length
+        is hashed.
     """
 
     def __init__(self, by_hash: t.Mapping[str, KnownKey]) -> None:
@@ -102,7 +103,7 @@ class Matcher:
         self.counts: collections.Counter[KnownKey] = collections.Counter()
 
     def feed(self, piece: bytes) -> None:
-        """Look at the stream's next piece, of any size."""
+        """Examine the stream's next chunk, of any size."""
         window = self._end + piece
         at = window.find(KEY_PREFIX)
         while at >= 0:
@@ -112,7 +113,7 @@ class Matcher:
                 if key:
                     self.counts[key] += 1
             at = window.find(KEY_PREFIX, at + 1)
-        # One byte less than a key: what begins here was not whole yet, so nothing is counted twice.
+        # One byte less than a key: a key that begins here was incomplete so far, so nothing is counted twice.
         self._end = window[1 - _LENGTH :]
 
 
@@ -126,7 +127,7 @@ class Finding:
         fingerprint: of the key.
         client: whose key it is.
         state: LIVE or RETIRED.
-        count: how often it stands there.
+        count: how often it occurs there.
         mode: the file's permission bits; empty for other places.
         readable_by_others: whether others than its owner may read the file.
     """
@@ -143,7 +144,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """A place that should have been searched and was not, or not all of it.
+    """A place that was not, or not completely, searched.
 
     Attributes:
         kind: as in Finding.
@@ -159,16 +160,16 @@ class Unread:
 
 
 class Search:
-    """What is looked for, and what has been found so far.
+    """The keys to look for, and the findings so far.
 
     Attributes:
         unread: the places that could not be read.
-        left_out: the places that are not there or are not searched, each with ``where`` and ``reason``.
+        left_out: the places that do not exist or are not searched, each with ``where`` and ``reason``.
         searched: how much was read: ``files``, ``bytes``, ``processes``, ``journal_bytes``.
     """
 
     def __init__(self, keys: t.Iterable[KnownKey]) -> None:
-        # A key that is both counts as live: that is the worse of the two.
+        # A key that is both counts as live, the worse of the two.
         self._by_hash = {key.sha256: key for key in sorted(keys, key=lambda key: key.state == LIVE)}
         self._findings: dict[tuple[str, str, str], Finding] = {}
         self.unread: list[Unread] = []
@@ -176,11 +177,11 @@ class Search:
         self.searched = {"files": 0, "bytes": 0, "processes": 0, "journal_bytes": 0}
 
     def matcher(self) -> Matcher:
-        """For one stream."""
+        """A matcher for one stream."""
         return Matcher(self._by_hash)
 
     def found(self, kind: str, where: str, counts: t.Mapping[KnownKey, int], mode: int | None = None) -> None:
-        """Keep what a matcher counted at a place."""
+        """Record a matcher's counts at a place."""
         for key, count in counts.items():
             # Two of the given paths may lead to one place.
             self._findings[kind, where, key.sha256] = Finding(
@@ -195,17 +196,17 @@ class Search:
             )
 
     def missed(self, kind: str, where: str, reason: Exception | str) -> None:
-        """Name a place that could not be read."""
+        """Record a place that could not be read."""
         gone = isinstance(reason, (FileNotFoundError, ProcessLookupError))
         text = (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
         self.unread.append(Unread(kind, printable(where), printable(text), gone))
 
     def leave_out(self, where: str, reason: str) -> None:
-        """Name a place that is not searched."""
+        """Record a place that is not searched."""
         self.left_out.append({"where": printable(where), "reason": reason})
 
     def findings(self) -> list[Finding]:
-        """What was found, in a stable order."""
+        """The findings, in a stable order."""
         return sorted(self._findings.values(), key=lambda one: (one.kind, one.where, one.client, one.fingerprint))
 
 

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the action plugins that do their work on the controller have in common."""
+"""Common code of the action plugins that work on the controller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = dict[str, t.Any]
 
 class ControllerAction(ActionBase):
     """An action that runs in Ansible's own process: it sees every host's variables, and it works where the records and
-    the key store are, so that no connection, no become and no interpreter of an inventory has a say in it.
+    the key store are, so that connection, become and interpreter of the inventory do not matter.
     """
 
     _requires_connection = False
@@ -25,14 +25,14 @@ class ControllerAction(ActionBase):
 
     @abstractmethod
     def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
-        """Do it.
+        """Run the action.
 
         Args:
             arguments: those of ARGUMENTS, validated, in plain Python types.
-            task_vars: Ansible's, of the host that the task happens to run for.
+            task_vars: Ansible's variables of the task's host, which may be any.
 
         Raises:
-            FleetError: what a person has to be told; it becomes the task's failure.
+            FleetError: the reason for a person; it becomes the task's failure.
         """
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
@@ -46,7 +46,7 @@ class ControllerAction(ActionBase):
 
 
 def plain(value: t.Any) -> t.Any:
-    """The same without Ansible's own types, which render templates only when they are asked item by item."""
+    """A copy without Ansible's own types, which render templates only when they are accessed item by item."""
     if isinstance(value, t.Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -55,5 +55,5 @@ def plain(value: t.Any) -> t.Any:
 
 
 def by_name(host: str) -> list[tuple[int, str]]:
-    """A key that puts host-2 before host-10."""
+    """A sort key that puts host-2 before host-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", host)]

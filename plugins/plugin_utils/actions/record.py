@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the actions that keep the record of a run have in common: one method for each state, and the run's hosts."""
+"""Common code of the actions that keep a run's record: one method for each state, and the run's hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Run:
 
     Args:
         arguments: the action's; ``state`` and ``records`` are among them.
-        task_vars: Ansible's, of the host that the task happens to run for.
+        task_vars: Ansible's variables of the task's host, which may be any.
         check: change nothing.
     """
 
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def _hosts(self) -> list[str]:
-        """The hosts of the run by name: EC2 lists instances in whatever order."""
+        """The hosts of the run by name: EC2 lists instances in any order."""
         return sorted(self._vars.get("ansible_play_hosts_all", []), key=by_name)
 
     @property
@@ -49,7 +49,7 @@ class RecordAction(ControllerAction):
     """An action whose states are methods of a Run."""
 
     RUN: t.ClassVar[type[Run]]
-    #: Whose record it is, and what to do when it cannot be written, for the message.
+    #: The record's kind, and what to do when it cannot be written, for the message.
     RECORD: t.ClassVar[str]
     ADVICE: t.ClassVar[str]
 

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A digest of everything that decides what a host is to be."""
+"""A digest of everything that determines a host's wanted state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import typing as t
 from pathlib import Path
 
-# Of what a run needs to know, and a host does not consist of.
+# Settings of a run, not of a host.
 _NOT_OF_THE_HOST = ("ansible_", "gate_", "rollout_")
 _MAGIC = frozenset(
     (
@@ -31,17 +31,17 @@ _CODE = ("playbooks", "plugins", "roles")
 
 
 def digest_of(*parts: t.Any) -> str:
-    """The digest of values that JSON can express; others count by their text."""
+    """The digest of JSON values; others count by their text."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def own_variables(raw: t.Mapping[str, t.Any], facts: t.Container[str]) -> list[str]:
-    """The names of a host's variables that decide what it is to be.
+    """The names of a host's variables that determine its wanted state.
 
     Args:
-        raw: its variables, as they are written.
-        facts: the names of what tasks of this run have found or set.
+        raw: its unrendered variables.
+        facts: the names of facts and registered variables of this run.
     """
     return sorted(
         name for name in raw if name not in _MAGIC and name not in facts and not name.startswith(_NOT_OF_THE_HOST)
@@ -49,7 +49,7 @@ def own_variables(raw: t.Mapping[str, t.Any], facts: t.Container[str]) -> list[s
 
 
 def is_template(value: t.Any) -> bool:
-    """Whether a value, or one within it, has to be rendered."""
+    """Whether a value, or one within it, must be rendered."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, t.Mapping):
@@ -60,9 +60,9 @@ def is_template(value: t.Any) -> bool:
 
 
 def files_in(value: t.Any) -> t.Iterator[tuple[str, str]]:
-    """The files on the controller that a value names, with what is in them."""
+    """The files on the controller that a value names, with their content."""
     if isinstance(value, str):
-        # A long text is none, and no path has a line break.
+        # A long text is not a path, and no path has a line break.
         path = os.path.expanduser(value) if "/" in value and len(value) < 4096 and "\n" not in value else ""
         if path and os.path.isfile(path):
             yield path, file_digest(path)
@@ -75,14 +75,14 @@ def files_in(value: t.Any) -> t.Iterator[tuple[str, str]]:
 
 
 def file_digest(path: str) -> str:
-    """What is in a file; of a large one its size and time."""
+    """The content of a file; of a large one its size and time."""
     status = os.stat(path)
     if status.st_size > _READ_BYTES:
         return f"{status.st_size} {status.st_mtime_ns}"
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        # Whether it can be read is for those to say who need it.
+        # An unreadable file is reported by its user.
         return error.strerror or "unreadable"
 
 

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What each host of the fleet runs, as it follows from the inventory. Pure: variables in, facts or a problem out."""
+"""What each host of the fleet runs, derived from the inventory. Pure: variables in, facts or a problem out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 DEFAULT_EDGE_PORT = 8000
 DEFAULT_GATEWAY_PORT = 4000
 
-#: A host's variables; one that is not set is not in it.
+#: A host's variables, without those that are not set.
 Variables = t.Mapping[str, t.Any]
 Items = list[dict[str, t.Any]]
 Value = t.TypeVar("Value")
@@ -37,18 +37,18 @@ Value = t.TypeVar("Value")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a host runs, where nothing is wrong with its variables.
+    """What a host runs, where its variables are valid.
 
     Attributes:
-        model: the name that is asked for; on a gateway that of its first model.
+        model: the name of the requested model; on a gateway that of its first model.
         gpu_count: GPUs of the host.
         instances: as ``Instance.as_dict`` gives them.
         edge_services: the edge's ports with the instances behind each.
-        gate_targets: name, url and model of each port that the gate asks.
+        gate_targets: name, url and model of each port for the gate.
         edge_urls: those of the gate's targets.
-        engine_urls: of the instances that answer, on the host itself.
+        engine_urls: of the instances that serve requests, on the host itself.
         upstreams: on a gateway, the ports behind which the inference hosts serve.
-        peers: on a gateway, the edges of the other ones.
+        peers: on a gateway, the edges of the others.
         pools: on a gateway, the hosts of each model as role edge takes them.
     """
 
@@ -66,15 +66,15 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What follows from the inventory for one host.
+    """The facts of one host, derived from the inventory.
 
     Attributes:
         tier: ``inference`` or ``gateway``; the hosts of one are changed together.
         is_gateway: whether it is a gateway.
         engine: what its instances run unless one names its own.
         edge_port: the port of its edge.
-        edge_url: where the host itself reaches its edge.
-        has_database: whether the gateways write down what is spent.
+        edge_url: the edge's URL on the host itself.
+        has_database: whether the gateways record spending.
         plan: what it runs.
         problem: why some of this is None; empty where nothing is.
     """
@@ -89,7 +89,7 @@ class Facts:
     problem: str
 
     def as_dict(self) -> dict[str, t.Any]:
-        """All of them beside each other; what is not known is left out."""
+        """All of them in one dictionary; unknown ones are left out."""
         own = dataclasses.asdict(self)
         plan = own.pop("plan") or {}
         return {name: value for name, value in {**own, **plan}.items() if value is not None}
@@ -108,7 +108,7 @@ class Fleet:
     variables: t.Mapping[str, Variables]
 
     def work_out(self, host: str) -> Facts:
-        """The facts of one host. One that cannot be known does not keep the others away."""
+        """The facts of one host. An unknown one does not affect the others."""
         own = self.variables[host]
         is_gateway = host in self.groups.get("gateway", ())
         problems: list[str] = []
@@ -167,7 +167,7 @@ class Fleet:
         )
 
     def _nodes(self, own: Variables) -> list[Variables]:
-        """The hosts that instances span, as far as there are such."""
+        """The hosts that instances span, if any."""
         wanted = [item["nodes"] for item in own.get("fleet_instances") or [] if "nodes" in _mapping(item)]
         named = {str(name) for nodes in wanted if isinstance(nodes, (list, tuple)) for name in nodes}
         return [self.variables[name] for name in self.groups.get("inference", ()) if name in named]
@@ -176,14 +176,14 @@ class Fleet:
         """The ports behind which the inference hosts serve, in the order of the hosts' names.
 
         Raises:
-            FleetError: a host's instances cannot be worked out.
+            FleetError: a host's instances are invalid.
         """
         found: list[Upstream] = []
         for host in sorted(self.groups.get("inference", ()), key=_by_number):
             own = self.variables[host]
             check_engine(choose_engine(own), f"the engine of {host}")
             with _naming(host):
-                # Which ports it has does not depend on its GPUs, unless its instances name theirs.
+                # Its ports do not depend on its GPUs, unless its instances name theirs.
                 instances = self._instances(host, count_gpus(own) if own.get("fleet_instances") else 0)
             services: dict[int, Instance] = {}
             for instance in instances:
@@ -199,7 +199,7 @@ class Fleet:
         """The edges of the other gateways, in the order of their names.
 
         Raises:
-            FleetError: the port of one is none.
+            FleetError: a port is invalid.
         """
         found: Items = []
         for name in sorted(set(self.groups.get("gateway", ())) - {host}, key=_by_number):
@@ -216,7 +216,7 @@ class Fleet:
 
 @contextlib.contextmanager
 def _naming(host: str) -> t.Iterator[None]:
-    """What is wrong with another host has that one's name in front."""
+    """Put the other host's name in front of its problem."""
     try:
         yield
     except FleetError as error:
@@ -234,7 +234,7 @@ def count_gpus(own: Variables) -> int:
     """How many GPUs an inference host has.
 
     Raises:
-        FleetError: its instance type says nothing about it.
+        FleetError: its instance type does not determine it.
     """
     if own.get("fleet_accelerator", "cuda") == "cpu":
         return 0
@@ -304,7 +304,7 @@ def _scheme(own: Variables) -> str:
 
 
 def _tls(own: Variables) -> dict[str, t.Any]:
-    """Whether a host's edge speaks TLS, and with which name in its certificate."""
+    """Whether a host's edge uses TLS, and the name in its certificate."""
     if not own.get("edge_tls_certificate"):
         return {"tls": False, "tls_name": ""}
     return {"tls": True, "tls_name": str(own.get("edge_tls_name") or own["inventory_hostname"])}
@@ -319,5 +319,5 @@ def _mapping(item: t.Any) -> t.Mapping[str, t.Any]:
 
 
 def _by_number(host: str) -> list[str]:
-    """Numbers as numbers: EC2 lists instances in whatever order, which must not look like a change."""
+    """Numbers in order: EC2 lists instances in any order, which must not look like a change."""
     return [part.zfill(8) for part in re.split(r"(\d+)", host)]

@@ -11,19 +11,19 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge.state import 
 
 
 def instance_now(status: t.Mapping[str, t.Any], index: int, running: str) -> dict[str, str]:
-    """How an instance is after a change of it failed.
+    """The state of an instance after its change failed.
 
     Args:
         status: what module fleet_status returned.
         index: the instance's.
-        running: the release that its process runs; empty where none does.
+        running: the release of its process; empty where none runs.
 
     Returns:
-        ``said``, for a person, and ``outcome``, as a rollout's record has it: an instance that was taken out is
-        ``drained``, anything else ``failed``.
+        ``said``, for a person, and ``outcome``, as a rollout's record has it: a drained instance is ``drained``, any
+        other ``failed``.
     """
     drain = status.get("drain") or {}
-    # That of the host counts for each of its instances.
+    # The host's drain counts for each of its instances.
     marks = [mark for mark in (drain, (drain.get("instances") or {}).get(server_name(index))) if mark]
     mark = next((mark for mark in marks if mark.get("state")), {})
     runs = f"It runs {running}" if running else "It does not run"

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Profiles: sets of role variables for one purpose each. What each sets is in the engines' modules, with its reason.
+"""Profiles: sets of role variables for one purpose each. The engines' modules have the values, with their reasons.
 
-``balanced`` is what the roles' defaults are; the others say what they change of it. docs/profiles.md is written from
-all of it by ``python -m tests.profiles_page``.
+``balanced`` has the roles' defaults; the others have their differences from it. ``python -m tests.profiles_page``
+writes docs/profiles.md from all of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware impor
 DEFAULT = "balanced"
 
 
-#: What each profile is for.
+#: The purpose of each profile.
 PROFILES = {
     "balanced": "chat and pictures of mixed length; what the roles do when nobody says otherwise",
     "interactive": "short turns that people wait for: each stream keeps its pace, and what is too "
@@ -32,12 +32,12 @@ PROFILES = {
 
 
 def profile_settings(profile: str, engine: str, gpu: str = "") -> dict[str, t.Any]:
-    """The role variables of a profile, those of ``balanced`` that it does not change included.
+    """The role variables of a profile, including those of ``balanced`` that it does not change.
 
     Args:
         profile: one of PROFILES.
         engine: one of ENGINES.
-        gpu: the host's GPU, as ``L40S`` or ``NVIDIA L40S``; empty where it is not known.
+        gpu: the host's GPU, as ``L40S`` or ``NVIDIA L40S``; empty where unknown.
 
     Raises:
         FleetError: there is no such profile, or no such engine.

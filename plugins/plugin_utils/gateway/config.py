@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A gateway's models as its edge and its LiteLLM are told of them. Pure."""
+"""A gateway's models, as its edge's and its LiteLLM's configuration have them. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan impor
 #: Settings of a model that are LiteLLM's parameters of a deployment.
 _PARAMETERS = ("timeout", "stream_timeout")
 
-#: Those that are what it knows about it. It takes prices among the parameters, too, but then registers them anew at
-#: each request and forgets what it had looked up, which takes 4 of 31 ms.
+#: Settings that are LiteLLM's model info. It also accepts prices among the parameters, but then registers them again at
+#: each request and discards its look-ups, which takes 4 of 31 ms.
 _INFORMATION = ("input_cost_per_token", "output_cost_per_token")
 
 
@@ -40,7 +40,7 @@ def pools(found: t.Iterable[Model]) -> list[dict[str, t.Any]]:
 
 
 def _server_name(one: Upstream, others: t.Sequence[Upstream]) -> str:
-    """The host's name as HAProxy takes it, with the port where the host has several."""
+    """The host's name in HAProxy's form, with the port where the host has several."""
     alone = sum(other.host == one.host for other in others) == 1
     return NOT_IN_A_NAME.sub("-", one.host if alone else f"{one.host}-{one.port}")
 
@@ -48,16 +48,16 @@ def _server_name(one: Upstream, others: t.Sequence[Upstream]) -> str:
 def model_list(
     found: t.Iterable[Model], url: str, api_key: str, defaults: t.Mapping[str, t.Any]
 ) -> list[dict[str, t.Any]]:
-    """The models as LiteLLM's configuration has them.
+    """The models in LiteLLM's configuration.
 
-    Each has two deployments that are the same: LiteLLM waits before it repeats a request to a model that has one, and
-    does not where there is another. Which host gets it is the edge's choice.
+    Each has two identical deployments: LiteLLM waits before it retries a model with only one, and does not where there
+        is another. The edge chooses the host.
 
     Args:
         found: the models.
         url: of the edge's loopback port.
-        api_key: what LiteLLM shows there.
-        defaults: settings of models that do not have them.
+        api_key: what LiteLLM sends there.
+        defaults: settings of models without their own.
     """
     deployments = []
     for model in found:
@@ -84,21 +84,21 @@ def _given(settings: t.Mapping[str, t.Any], names: t.Iterable[str]) -> dict[str,
 
 
 def fallbacks(found: t.Iterable[Model]) -> list[dict[str, list[str]]]:
-    """Where requests go that a model's own hosts could not answer, as LiteLLM's configuration has it."""
+    """The fallbacks of models whose own hosts cannot answer, in LiteLLM's configuration."""
     return [{model.name: list(model.settings["fallbacks"])} for model in found if model.settings.get("fallbacks")]
 
 
 def cached(found: t.Iterable[Model]) -> list[str]:
-    """The models whose answers are cached although the request does not ask for it."""
+    """The models with a cache that requests need not ask for."""
     return [model.name for model in found if model.settings.get("cache")]
 
 
 def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[str, list[float]]:
-    """What a token of the prompt and one of the answer cost at most, by model: its fallbacks may answer for it.
+    """The highest price of a token of the prompt and of the answer, by model: its fallbacks may answer for it.
 
     Args:
         found: the models.
-        defaults: settings of models that do not have them.
+        defaults: settings of models without their own.
     """
     own = {
         model.name: [float(typed({**defaults, **_settings(model)}.get(name) or 0)) for name in _INFORMATION]
@@ -113,7 +113,7 @@ def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[st
 
 
 def _settings(model: Model) -> dict[str, t.Any]:
-    """What is set for a model; its options are LiteLLM's parameters, and count more."""
+    """The settings of a model; its options are LiteLLM's parameters, and take precedence."""
     given = {key: value for key, value in model.settings.items() if value is not None}
     return {**given, **(given.get("options") or {})}
 
@@ -140,7 +140,7 @@ def options(
 
 
 def _typed(value: t.Any) -> t.Any:
-    """Settings of the command line, which are always text, as what they say; lists are of names and stay."""
+    """Typed settings from the command line, which are always text; lists hold names and are not changed."""
     if isinstance(value, t.Mapping):
         return {key: _typed(item) for key, item in value.items()}
     return typed(value)

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a gateway serves: its models, and the hosts behind each of them. Pure: models or problems out.
+"""The models of a gateway, and the hosts behind each. Pure: models or problems out.
 
-A *pool* is the hosts of one model, as the gateway's own edge knows them. LiteLLM reaches a pool under a path of the
-edge's loopback port, so a host that comes or goes changes the edge and not LiteLLM.
+A *pool* is the hosts of one model in the gateway's own edge. LiteLLM reaches a pool under a path of the edge's loopback
+port, so adding or removing a host changes the edge and not LiteLLM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import check_engine
 
-#: What an item of ``litellm_models`` may have, and of which type each is.
+#: The keys of an item of ``litellm_models``, with their types.
 _MODEL_KEYS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "model": (str,),
@@ -34,7 +34,7 @@ _MODEL_KEYS: dict[str, tuple[type, ...]] = {
 }
 
 _NOT_IN_A_PATH = re.compile(r"[^a-z0-9]+")
-#: What HAProxy does not take in the name of a server.
+#: Characters that HAProxy refuses in the name of a server.
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -44,11 +44,11 @@ class Upstream:
 
     Attributes:
         host: the host's name in the inventory.
-        address: where it is reached.
-        port: its edge's.
-        engine: what serves there.
-        model: under which name it serves.
-        tls: whether its edge speaks TLS.
+        address: of the host.
+        port: of its edge.
+        engine: of the instances there.
+        model: the name under which they serve it.
+        tls: whether its edge uses TLS.
         tls_name: the name in its certificate; empty for its address.
     """
 
@@ -63,7 +63,7 @@ class Upstream:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A name that clients ask for.
+    """A model name that clients use.
 
     Attributes:
         name: that name.
@@ -88,7 +88,7 @@ def models(wanted: t.Sequence[t.Any], served: t.Sequence[Upstream]) -> list[Mode
         served: the hosts.
 
     Raises:
-        FleetError: what is wrong, all of it.
+        FleetError: all problems.
     """
     items = list(wanted) or [{"name": name} for name in dict.fromkeys(one.model for one in served)]
     problems: list[str] = []
@@ -135,7 +135,7 @@ def _spoken(kinds: tuple[type, ...]) -> str:
 def _model(item: t.Mapping[str, t.Any], where: str, served: t.Sequence[Upstream], is_default: bool) -> Model:
     name = str(item["name"])
     known = sorted({one.model for one in served})
-    # A name that hosts serve means them; any other name is an alias, which has to say of what where there is a choice.
+    # A name that hosts serve means them; any other name is an alias, which must name its model where there is a choice.
     model = item.get("model") or (name if name in known else known[0] if len(known) == 1 else "")
     if not model:
         raise FleetError(
@@ -157,7 +157,7 @@ def _model(item: t.Mapping[str, t.Any], where: str, served: t.Sequence[Upstream]
 
 
 def _of_engines(item: t.Mapping[str, t.Any], where: str, chosen: list[Upstream], is_default: bool) -> list[Upstream]:
-    """Those of the engines that are asked for; which has to be said where there are several."""
+    """The hosts of the wanted engine, which must be named where there are several."""
     engines = sorted({one.engine for one in chosen})
     wanted = item.get("engines")
     if wanted is None:
@@ -206,7 +206,7 @@ def _of_hosts(
 
 
 def _name_problems(items: t.Sequence[t.Any]) -> list[str]:
-    """What is wrong between the models: a name twice, and fallbacks that lead nowhere."""
+    """The conflicts between models: duplicate names, and fallbacks that lead nowhere."""
     named = [item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)]
     names = [item["name"] for item in named]
     problems = [
@@ -227,7 +227,7 @@ def _name_problems(items: t.Sequence[t.Any]) -> list[str]:
 
 
 def pool_name(name: str) -> str:
-    """A model's name as part of a path and of the edge's configuration; no two models share one."""
+    """A model's name as part of a path and of the edge's configuration; it is unique."""
     plain = _NOT_IN_A_PATH.sub("-", name.lower()).strip("-")[:40]
     if plain == name:
         return plain

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is wrong with a gateway's variables, found before anything changes. Pure."""
+"""The problems of a gateway's variables, reported before any change. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients as gateway_clients
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import Upstream, models
 
-#: Versions of LiteLLM that were published by somebody who had broken in. They steal what they find on a host.
+#: Compromised releases of LiteLLM. They steal what they find on a host.
 COMPROMISED = ("1.82.7", "1.82.8", "1.107.0")
 
-#: The sections of LiteLLM's configuration that a person may add to, and what of them is not theirs.
+#: The sections of LiteLLM's configuration that a user may extend, and the reserved settings in them.
 _SECTIONS: dict[str, dict[str, str]] = {
     "general_settings": {
         "custom_auth": "the collection decides who may call; add clients to fleet_clients",
@@ -39,12 +39,12 @@ _SECTIONS: dict[str, dict[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-    """What a gateway has beside its models.
+    """The environment of a gateway's models.
 
     Attributes:
         redis: whether there is one.
-        processes: how many of LiteLLM all gateways have.
-        priced: whether models without prices of their own have some.
+        processes: the number of LiteLLM processes on all gateways.
+        priced: whether there are default prices for models without their own.
     """
 
     redis: bool
@@ -62,17 +62,17 @@ def problems(
     extra_args: t.Mapping[str, t.Any],
     around: Surroundings,
 ) -> list[str]:
-    """What is wrong with a gateway's variables, each with the variable, the value and what to do.
+    """The problems of a gateway's variables, each with the variable, the value and what to do.
 
     Args:
         wanted: ``litellm_models``.
         served: the inference hosts.
         clients: ``fleet_clients``.
-        own_client: the client that gateways are for the inference hosts.
+        own_client: the gateways' client name on the inference hosts.
         version: of LiteLLM.
-        locks: what locks.yml says.
+        locks: the content of locks.yml.
         extra_args: ``litellm_extra_args``.
-        around: what else there is.
+        around: the environment of the models.
     """
     found = _version_problems(version, locks) + _section_problems(extra_args)
     if own_client not in [client.get("name") for client in clients if isinstance(client, dict)]:
@@ -130,7 +130,7 @@ def _section_problems(extra_args: t.Mapping[str, t.Any]) -> list[str]:
 
 
 def lock_problems(text: str, version: str) -> list[str]:
-    """What is wrong with a lock of LiteLLM: another version in it, or a package that anybody could have changed."""
+    """The problems of a lock of LiteLLM: another version in it, or a package without a hash."""
     told = []
     found = re.findall(r"^litellm(?:\[[^\]]*\])?==([^\s;\\]+)", text, re.MULTILINE)
     if found != [version]:

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which connections of a gateway could be read or answered by somebody else in the network. Pure."""
+"""The connections of a gateway that are not protected against others in the network. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gateway import pos
 
 
 def unprotected(edges: t.Sequence[t.Mapping[str, t.Any]], ca: str, redis_url: str, database_url: str) -> list[str]:
-    """What of a gateway's connections is not protected, each with what to do.
+    """The unprotected connections of a gateway, each with what to do.
 
     Args:
         edges: other hosts' edges, each with host or name, and with tls.

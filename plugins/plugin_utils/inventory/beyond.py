@@ -24,11 +24,11 @@ def hosts_beyond(
         groups: the inventory's.
         hostvars: the inventory's; ``fleet_role`` and ``fleet_state`` are read, where a host has them.
         reached: the hosts of the run, those that did not answer included.
-        tiers: the groups that the run is about.
+        tiers: the groups of the run.
     """
     states = {host: _BEYOND_LIMIT for tier in tiers for host in groups.get(tier, [])}
     for host in groups.get(NOT_RUNNING, []):
-        # Without a role, as in an inventory that is written by hand, it may be of any tier.
+        # Without a role, as in a handwritten inventory, it may be of any tier.
         if hostvars[host].get("fleet_role") in (None, *tiers):
             states.setdefault(host, str(hostvars[host].get("fleet_state", "not running")))
     for host in groups.get("all", []):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is wrong with how a run was started: options that leave out a part of it, and limits that miss hosts. Pure."""
+"""Problems in how a run was started: options that skip a part of it, and limits that miss hosts. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NO_TESTS = re.compile(r"^(molecule-)?(idempotence-)?notest$")
 
 
 def option_problems(options: t.Mapping[str, t.Any], strategy: str) -> list[str]:
-    """The options of ansible-playbook that carry out a part of a playbook, as they would be typed.
+    """The options of ansible-playbook that run a part of a playbook, as they would be typed.
 
     Args:
-        options: Ansible's, as it has understood them.
+        options: Ansible's parsed options.
         strategy: Ansible's default strategy.
     """
     problems = []
@@ -43,10 +43,10 @@ def option_problems(options: t.Mapping[str, t.Any], strategy: str) -> list[str]:
 
 
 def text_problems(text: str | None, limit: t.Sequence[str]) -> list[str]:
-    """What of --limit Ansible reads as "every host" or as less than it says, as sentences.
+    """The parts of --limit that Ansible treats as "every host" or as less than they say, as sentences.
 
     Args:
-        text: what stands behind the option; None where it was not given.
+        text: the option's value; None where it was not given.
         limit: the patterns in it, and in the files that it names.
     """
     if text is None:
@@ -62,7 +62,7 @@ def text_problems(text: str | None, limit: t.Sequence[str]) -> list[str]:
 
 
 def limit_problems(limit: t.Sequence[str], groups: Groups, tiers: t.Sequence[str]) -> list[str]:
-    """What is wrong with the patterns of --limit, as sentences.
+    """The problems of the patterns of --limit, as sentences.
 
     Args:
         limit: the patterns, one each; none for no limit.
@@ -103,7 +103,7 @@ def limit_problems(limit: t.Sequence[str], groups: Groups, tiers: t.Sequence[str
 
 
 def match(word: str, groups: Groups) -> tuple[list[str], str]:
-    """The hosts that one pattern means, and what is wrong with it."""
+    """The hosts of one pattern, and its problem."""
     hosts = groups.get("all", [])
     if word in ("~", ""):
         return [], "--limit has a pattern without a word, which would be every host."
@@ -149,7 +149,7 @@ def _of_no_tier(word: str, matched: t.Sequence[str], groups: Groups, tiers: t.Se
 
 
 def inventory_problems(groups: Groups, tiers: t.Sequence[str], sources: t.Sequence[str]) -> list[str]:
-    """What is wrong with the inventory itself, for a playbook that works on ``tiers``, as sentences."""
+    """The problems of the inventory itself, for a playbook that works on ``tiers``, as sentences."""
     if not tiers:
         return []
     wanted = tiers[0]
@@ -159,7 +159,7 @@ def inventory_problems(groups: Groups, tiers: t.Sequence[str], sources: t.Sequen
             f"tag inference:role={wanted} while it runs; `ansible-inventory -i … --graph` shows what was found."
         ]
     hosts = dict.fromkeys(host for tier in (*tiers, "not_running") for host in groups.get(tier, []))
-    # A host that has no Name is known by its instance id.
+    # A host without a Name has its instance id as name.
     problems = {host: name_problem(host, groups) for host in hosts}
     return [
         f"The inventory has the host {host!r}, whose name {why}. Rename it; where it is reached is in ansible_host."

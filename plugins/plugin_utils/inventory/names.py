@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which name each EC2 instance has as a host. Pure."""
+"""The host name of each EC2 instance. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Instance:
     """An instance of the fleet.
 
     Attributes:
-        id: what EC2 calls it.
+        id: EC2's id.
         tag: its tag Name; empty for none.
-        state: EC2's word for its state.
+        state: EC2's name of its state.
     """
 
     id: str
@@ -32,17 +32,17 @@ class Instance:
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """The hosts' names by instance id, and a sentence on each name that is not simply the tag."""
+    """The hosts' names by instance id, and a sentence on each name that differs from the tag."""
 
     names: dict[str, str]
     notes: list[str]
 
 
 def name_hosts(instances: t.Sequence[Instance], groups: t.Collection[str]) -> Naming:
-    """Name every instance, so that no two have the same name and every name works with --limit.
+    """Name every instance, so that names are unique and work with --limit.
 
-    A tag that one instance has is its host's name. Of those that share one, each has its instance id behind it, but for
-    a single running one: it keeps its name beside its stopped predecessors.
+    A tag of only one instance is its host's name. Instances that share one have their instance id appended, except a
+    single running one: it keeps the name beside its stopped predecessors.
     """
     sharing = collections.defaultdict(list)
     names, notes = {}, []
@@ -64,7 +64,7 @@ def name_hosts(instances: t.Sequence[Instance], groups: t.Collection[str]) -> Na
 
 
 def name_problem(name: str, groups: t.Collection[str]) -> str:
-    """Why a name cannot be a host's, as the end of a sentence; empty when it can."""
+    """Why a name is not a valid host name, as the end of a sentence; empty when it is."""
     if not _USABLE.match(name):
         return "has other characters than letters, digits, dots, dashes and underscores"
     if name in groups:

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether a rotation may go on, from what the hosts have told. Pure."""
+"""Whether a rotation may go on, from the results of the hosts. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typing as t
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of a host in a step.
+    """The result of a step on a host.
 
     Attributes:
-        lost: it does not answer any more.
+        lost: it is unreachable.
         failure: what went wrong there, for a person; empty for nothing.
         proof: what module key_proof returned.
     """
@@ -31,7 +31,7 @@ class Report:
 
 
 class Judgement(t.NamedTuple):
-    """What speaks against going on, and the hosts that are gone on without."""
+    """What prevents the rotation from going on, and the hosts that are left out."""
 
     problems: list[str]
     left_out: list[str]
@@ -42,7 +42,7 @@ def judge(reports: t.Mapping[str, Report], skip_unreachable: bool) -> Judgement:
 
     Args:
         reports: by host.
-        skip_unreachable: go on without the hosts that do not answer, as long as one does.
+        skip_unreachable: skip unreachable hosts, as long as one answers.
     """
     lost = [host for host, report in reports.items() if report.lost]
     left_out = lost if skip_unreachable and len(lost) < len(reports) else []
@@ -52,7 +52,7 @@ def judge(reports: t.Mapping[str, Report], skip_unreachable: bool) -> Judgement:
 
 
 def told(clients: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The clients as the record names them: fingerprints and no more of their keys."""
+    """The clients in the record: with fingerprints and no more of their keys."""
     return [
         {
             "name": client["name"],

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What of a host has to be asked whether it fits, and how the answers are told. Pure."""
+"""Which memory fits to compute for a host, and how to show the results. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFUSE, WARN, OFF = "refuse", "warn", "off"
 
 
 def fit_cases(instances: list[dict[str, t.Any]], gpus: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The questions for module vram_fit: one for all instances that have as many GPUs, because the smallest decides.
+    """The inputs of module vram_fit: one for all instances with equally many GPUs, because the smallest decides.
 
     Args:
         instances: of one engine, as ``Instance.as_dict`` gives them.
@@ -23,7 +23,7 @@ def fit_cases(instances: list[dict[str, t.Any]], gpus: list[dict[str, t.Any]]) -
     by_index = {gpu["index"]: gpu for gpu in gpus}
     cases: dict[int, list[dict[str, t.Any]]] = {}
     for instance in instances:
-        # How layers are spread over hosts is not known here.
+        # The spread of layers over hosts is unknown here.
         if instance["gpus"] and not instance.get("span") and all(gpu in by_index for gpu in instance["gpus"]):
             cases.setdefault(len(instance["gpus"]), []).append(instance)
     return [
@@ -45,7 +45,7 @@ def fit_cases(instances: list[dict[str, t.Any]], gpus: list[dict[str, t.Any]]) -
 
 
 def fit_answers(results: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """The answers to those questions, each with the names of its instances.
+    """The results, each with the names of its instances.
 
     Args:
         results: of the task's loop over ``fit_cases``, whose variable is ``__engine_case``.
@@ -54,10 +54,10 @@ def fit_answers(results: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
 
 
 def misfits(fits: list[dict[str, t.Any]], policy: str) -> list[str]:
-    """What must not be deployed, each with what would fit.
+    """The instances that must not be deployed, each with what would fit.
 
-    Only what is certain is refused: where the border is nearer than the estimate may be off, the engine's start shows
-    it, and a failed start is rolled back.
+    Only a certain misfit is refused: within the error of the estimate, the engine's start shows it, and a failed start
+        is rolled back.
 
     Args:
         fits: ``names`` of the instances and what module vram_fit returned.
@@ -75,7 +75,7 @@ def memory_rows(
     fits: list[dict[str, t.Any]],
     records: list[dict[str, t.Any]],
 ) -> list[dict[str, t.Any]]:
-    """A line for each instance of a host: what is foreseen, and what its engine said when it last started.
+    """A line for each instance of a host: the forecast, and what its engine reported at its last start.
 
     Args:
         host: its name.

@@ -22,11 +22,11 @@ _MODE = 0o600
 
 
 def write(directory: str, alive: bool) -> dict[str, t.Any]:
-    """Make the record and the page from the journal, each of them whole or not at all.
+    """Write the record and the page from the journal, each of them atomically.
 
     Args:
         directory: the rollout's.
-        alive: whether the process that walks still runs; see fold().
+        alive: whether the walking process still runs; see fold().
 
     Returns:
         The record.
@@ -41,11 +41,11 @@ def write(directory: str, alive: bool) -> dict[str, t.Any]:
 
 
 def read(directory: str, alive: bool = True) -> dict[str, t.Any] | None:
-    """The record of a rollout, made from its journal; where only the record was kept, that.
+    """The record of a rollout, from its journal; if only the record was kept, that.
 
     Args:
         directory: the rollout's.
-        alive: whether the process that walks still runs; see fold().
+        alive: whether the walking process still runs; see fold().
 
     Returns:
         The record; None where there is neither.
@@ -61,7 +61,7 @@ def read(directory: str, alive: bool = True) -> dict[str, t.Any] | None:
 
 
 def newest(records: str) -> list[str]:
-    """The directories of the rollouts in ``records``, the newest first; their names begin with their moment."""
+    """The directories of the rollouts in ``records``, the newest first; their names begin with their time."""
     try:
         names = os.listdir(records)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a record has of each host, its gates and drains, as rows and words. Pure."""
+"""A record's hosts with their gates and drains, as rows and words. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class HostView(t.NamedTuple):
 
     Attributes:
         name: the inventory's.
-        anchor: where on a page it is described.
-        state: where it is, in words.
-        record: what fold() has of it.
+        anchor: of its description on a page.
+        state: in words.
+        record: its part of fold()'s result.
     """
 
     name: str
@@ -43,7 +43,7 @@ class HostView(t.NamedTuple):
 
     @property
     def kind(self) -> str:
-        """Whether that is good: ``ok``, ``bad``, or neither: ``run`` or ``muted``."""
+        """Its class: ``ok``, ``bad``, ``run`` or ``muted``."""
         return _KINDS.get(self.state, "bad")
 
     @property
@@ -56,7 +56,7 @@ class HostView(t.NamedTuple):
 
     @property
     def reasons(self) -> list[str]:
-        """Why it was to be changed."""
+        """The reason for its change."""
         return sorted({instance["reason"] for instance in self.record["instances"].values() if instance["reason"]})
 
     @property
@@ -79,7 +79,7 @@ class HostView(t.NamedTuple):
 
     @property
     def steps(self) -> list[list[str]]:
-        """What was done, when and for how long."""
+        """The steps, their start and duration."""
         rows = []
         for label, instance in self.record["instances"].items():
             for step in instance["steps"]:
@@ -91,7 +91,7 @@ class HostView(t.NamedTuple):
 
     @property
     def progress(self) -> list[str]:
-        """What its engines were doing while they started."""
+        """The progress of its engines at start."""
         lines = []
         for label, instance in self.record["instances"].items():
             for one in instance["progress"]:
@@ -101,7 +101,7 @@ class HostView(t.NamedTuple):
 
 
 class Speed(t.NamedTuple):
-    """The middle of what the gates measured, and what it was before."""
+    """The median of the gates' figures, and the previous one."""
 
     first: float
     rate: float | None
@@ -111,7 +111,7 @@ class Speed(t.NamedTuple):
 
 
 def sort_hosts(record: Record) -> list[HostView]:
-    """The hosts as they had their turns; those that had none come last."""
+    """The hosts in the order of their turns; those without one come last."""
 
     def place(name: str) -> tuple[float, float, list[t.Any]]:
         began, wave = record["hosts"][name]["began"], record["hosts"][name]["wave"]
@@ -124,7 +124,7 @@ def sort_hosts(record: Record) -> list[HostView]:
 
 
 def split_numbers(name: str) -> list[t.Any]:
-    """A key that sorts inference-2 before inference-10."""
+    """A sort key that puts inference-2 before inference-10."""
     parts: list[t.Any] = []
     for letter in name:
         if letter.isdecimal() and parts and isinstance(parts[-1][1], int):
@@ -137,7 +137,7 @@ def split_numbers(name: str) -> list[t.Any]:
 
 
 def describe_change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
-    """What becomes of an instance's engine and model, in words; None where there was none."""
+    """The change of an instance's engine and model, in words; None where there was none."""
     parts = []
     for name in (_software, _model):
         old, new = name(before), name(after)
@@ -149,7 +149,7 @@ def describe_change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | N
 
 
 def describe_release(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:
-    """What becomes of an instance's release, in words."""
+    """The change of an instance's release, in words."""
     old, new = _field(before, "release"), _field(after, "release")
     if old and old == new:
         return f"{new} as before"
@@ -183,7 +183,7 @@ def find_drains(hosts: t.Iterable[HostView]) -> list[tuple[str, str, dict[str, t
 
 
 def list_in_flight(hosts: t.Iterable[HostView]) -> list[list[str]]:
-    """What was in flight when a drain reached its limit: host, instance, client, age, time waited."""
+    """The requests in flight when a drain reached its limit: host, instance, client, age, time waited."""
     rows = []
     for host, name, drain in find_drains(hosts):
         if drain["idle"]:
@@ -199,7 +199,7 @@ def list_in_flight(hosts: t.Iterable[HostView]) -> list[list[str]]:
 
 
 def list_plan(hosts: t.Iterable[HostView]) -> list[list[t.Any]]:
-    """Each instance: its host and wave, what becomes of it and of its release, why, and how long its host took."""
+    """Each instance: its host and wave, the change of it and of its release, the reason, and its host's duration."""
     rows: list[list[t.Any]] = []
     for host in hosts:
         of = host.record
@@ -208,15 +208,15 @@ def list_plan(hosts: t.Iterable[HostView]) -> list[list[t.Any]]:
         for label, one in of["instances"].items():
             becomes = (describe_change(one["from"], one["to"]), describe_release(one["from"], one["to"]))
             rows.append([*whole, label, becomes, one["reason"] or words.NOTHING, *times])
-            # What is the host's stands in its first row.
+            # The host's values are in its first row.
             whole, times = ["", ""], ["", ""]
     return rows
 
 
 def measure_speed(hosts: t.Iterable[HostView]) -> Speed | None:
-    """What the gates measured; nothing where none did."""
+    """The gates' figures; nothing where there are none."""
     seen = [gate for host in hosts for gate in host.gates if gate["passed"] and gate["figures"]]
-    # Figures through the edge say how busy the fleet was.
+    # Figures through the edge show how busy the fleet was.
     passed = [gate for gate in seen if gate["judged"]] or seen
     first = _middle(passed, "figures", "ttft_ms")
     if first is None:
@@ -237,7 +237,7 @@ def _middle(found: list[dict[str, t.Any]], of: str, name: str) -> float | None:
 
 
 def _figures(value: t.Any) -> dict[str, t.Any]:
-    """Figures, also where they stand in a record of good ones."""
+    """Figures, also from a record of good ones."""
     if not isinstance(value, dict):
         return {}
     inner = value.get("figures")
@@ -264,7 +264,7 @@ def _figure(value: float | None, unit: str, places: int) -> str:
 
 
 def list_checks(gate: dict[str, t.Any]) -> list[list[t.Any]]:
-    """A gate's checks: name, whether it passed, how long it took, what came back."""
+    """A gate's checks: name, whether it passed, duration, and the answer."""
     return [
         [
             str(check.get("name", "")),
@@ -277,7 +277,7 @@ def list_checks(gate: dict[str, t.Any]) -> list[list[t.Any]]:
 
 
 def _came_back(check: dict[str, t.Any]) -> str:
-    """What a check learned; of one that failed also what was asked and what to try."""
+    """The evidence of a check; of a failed one also the request and what to try."""
     if not check.get("passed"):
         parts = [f"asked {words.line(check['asked'], 400)}"] if check.get("asked") else []
         parts.append(words.line(check.get("got") or check.get("reason") or "nothing is known", 600))

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A rollout as lines on a terminal, one for each thing that a person wants to see. Pure: events in, lines out."""
+"""A rollout as lines on a terminal, one for each event of interest. Pure: events in, lines out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report.record impo
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_list, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
-#: What a line is, by the names of Ansible's colours.
+#: The kinds of lines, with the names of Ansible's colours.
 PLAIN = ""
 GOOD = "OK"
 NEWS = "HIGHLIGHT"
@@ -22,7 +22,7 @@ WARNING = "WARN"
 BAD = "ERROR"
 GONE = "UNREACHABLE"
 
-#: Seconds without news after which a line says so; each time it takes twice as long, up to the second figure.
+#: Seconds without news after which a line says so; the interval doubles up to the second figure.
 QUIET = 15.0
 _QUIETEST = 60.0
 
@@ -33,7 +33,7 @@ _LONGEST = 500
 
 
 class Line(t.NamedTuple):
-    """A line, and what kind it is."""
+    """A line, and its kind."""
 
     text: str
     kind: str = PLAIN
@@ -41,14 +41,14 @@ class Line(t.NamedTuple):
 
 @dataclasses.dataclass
 class _Going:
-    """A step that goes on.
+    """A running step.
 
     Attributes:
         step: its name.
         began: Unix time.
-        quiet_at: when its silence is worth a line.
-        wait: seconds that were waited for that.
-        phase: the last one that had a line, and when.
+        quiet_at: when its silence is reported.
+        wait: the interval until then, in seconds.
+        phase: the last one with a line, and when.
         seen: the last progress.
     """
 
@@ -62,7 +62,7 @@ class _Going:
 
 
 class Reporter:
-    """Puts one run of a rollout into lines; the time in front of each line is that of the run."""
+    """Turns one run of a rollout into lines; each begins with the time since the start of the run."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -71,7 +71,7 @@ class Reporter:
         self._going: dict[tuple[str, str], _Going] = {}
 
     def take(self, event: dict[str, t.Any], now: float) -> list[Line]:
-        """The lines of an event, which may be none.
+        """The lines of an event, possibly none.
 
         Args:
             event: of the journal.
@@ -86,7 +86,7 @@ class Reporter:
         return [self._line(text, kind, at) for text, kind in lines]
 
     def quiet(self, now: float) -> list[Line]:
-        """Lines of the steps of which nothing was heard for a while."""
+        """Lines about silent steps."""
         lines = []
         for (host, instance), going in self._going.items():
             if now < going.quiet_at:
@@ -133,7 +133,7 @@ class Reporter:
         return lines + [Line(words.line(warning), WARNING) for warning in as_list(event.get("warnings"))]
 
     def _takes(self, waves: list[t.Any]) -> str:
-        """How long all waves take, if each host takes what it took last time."""
+        """The duration of all waves, if each host takes as long as last time."""
         total = 0.0
         for wave in waves:
             known = [self._expected.get(str(host)) for host in (wave if isinstance(wave, list) else [])]
@@ -235,7 +235,7 @@ class Reporter:
 
 
 def summary(record: dict[str, t.Any], page: str) -> list[Line]:
-    """The last lines: how it ended, and where to read more."""
+    """The last lines: the outcome, and where to read more."""
     totals, outcome = record["totals"], record["outcome"]
     how = "in" if outcome == "finished" else "after"
     done = f"{totals['done']} of {words.count(totals['hosts'], 'host')} done"

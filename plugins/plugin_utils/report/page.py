@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A rollout's page: what happened, for a person, in one file that needs nothing else. Pure: the record in, HTML out."""
+"""A rollout's page: what happened, for a person, in one self-contained file. Pure: the record in, HTML out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def render_page(record: Record) -> str:
 
 
 def count_changes(record: Record) -> list[str]:
-    """What becomes of the instances, before and after, and of how many."""
+    """The changes of instances, before and after, with their number."""
     counted: dict[str, int] = {}
     for host in record["hosts"].values():
         for instance in host["instances"].values():
@@ -62,13 +62,13 @@ def count_changes(record: Record) -> list[str]:
 
 
 def _same(instance: dict[str, t.Any]) -> bool:
-    """Whether engine and model stay what they are."""
+    """Whether engine and model stay the same."""
     before, after = instance["from"] or {}, instance["to"] or {}
     return all(before.get(name) == after.get(name) for name in ("engine", "version", "model", "revision"))
 
 
 def _list_runs(record: Record) -> list[list[str]]:
-    """Who walked, where and when, and how many hosts were planned."""
+    """Who ran the rollout, where and when, and how many hosts were planned."""
     return [
         [
             str(number),

@@ -3,7 +3,7 @@
 # Private to this collection: not part of its public interface.
 """A rollout's record, made from its journal. Pure: events in, the record out.
 
-The journal may end anywhere and go on after a resume, and what it does not say is None and never a guess.
+The journal may end anywhere and continue after a resume; missing information is None and never a guess.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import ste
 
 Event = dict[str, t.Any]
 
-# What a gate through the edge, and a step of the host as a whole, has for an instance.
+# The instance name of a gate through the edge, and of a step of the whole host.
 _EDGE = "edge"
 
 _OF_A_HOST = ("step", "progress", "drained", "gate", "outcome")
@@ -33,9 +33,9 @@ def fold(events: t.Iterable[Event], alive: bool = True) -> dict[str, t.Any]:
     """The record of a rollout.
 
     Args:
-        events: what the journal's parse() gave.
-        alive: whether the process that walks, or walked, still runs. A journal without ``end`` is of a rollout that is
-            running, or that was broken off.
+        events: from the journal's parse().
+        alive: whether the walking process still runs. A journal without ``end`` is of a rollout that is running, or
+            that was interrupted.
 
     Returns:
         Moments are Unix time, durations seconds, both float; None is "not known" or "not yet". ::
@@ -83,7 +83,7 @@ def fold(events: t.Iterable[Event], alive: bool = True) -> dict[str, t.Any]:
 
 
 class _Folder:
-    """What has been heard so far."""
+    """The state after the events so far."""
 
     def __init__(self) -> None:
         self._head: dict[str, t.Any] = {"id": "", "verb": "", "who": "", "controller": "", "variables": {}}
@@ -107,10 +107,10 @@ class _Folder:
         self._traffic: list[dict[str, t.Any]] = []
 
     def take(self, event: Event) -> None:
-        """Hear one event; one of a kind that is not known only moves the clock."""
+        """Process one event; an unknown one only moves the clock."""
         kind = event.get("event")
         if kind == "resume":
-            # Before the clock moves: what was going on is not known to have gone on any longer.
+            # Before the clock moves: a running step is not known to have continued.
             self._break_off()
         at = as_number(event.get("at"))
         if at is None:
@@ -166,7 +166,7 @@ class _Folder:
         for name in self._runs[-1]["done"]:
             host = self._host(name)
             if host["outcome"] is None:
-                # It was done, and the run before did not live to say so.
+                # It was done, but the previous run was killed before it could record that.
                 host.update(outcome="done", message="The run that took over found it done.")
                 host["ended"] = host["ended"] if host["ended"] is not None else at
 
@@ -338,7 +338,7 @@ class _Folder:
             host["expected_seconds"] = expected
         for item in as_dicts(planned.get("instances")):
             instance = self._instance(host, as_text(item.get("name")))
-            # A resume finds what the run before had changed already: what it was before is what the first one saw.
+            # A resume finds the previous run's changes done already: the first state counts.
             instance["reason"] = instance["reason"] or as_text(item.get("reason"))
             instance["from"] = instance["from"] or as_dict(item.get("from")) or None
             instance["to"] = as_dict(item.get("to")) or instance["to"]
@@ -366,7 +366,7 @@ class _Folder:
                 _close(instance["steps"][-1], at)
 
     def _break_off(self) -> None:
-        """The run is over: what still goes on ended, at the latest, when it was last heard of."""
+        """The run is over: running steps ended, at the latest, at their last event."""
         at = self._last if self._last is not None else 0.0
         for host in self._hosts.values():
             for instance in host["instances"].values():
@@ -391,7 +391,7 @@ class _Folder:
     def _count(self, name: str, responses: dict[str, t.Any], at: float) -> None:
         counters = {kind: count for kind, count in ((kind, as_number(responses[kind])) for kind in responses) if count}
         if not responses:
-            # The edge was not there to say.
+            # The edge did not answer.
             return
         since, before = self._counters.get(name, (None, {}))
         self._counters[name] = (at, counters)
@@ -440,7 +440,7 @@ class _Folder:
         )
 
     def _targets(self, host: dict[str, t.Any], name: t.Any) -> list[dict[str, t.Any]]:
-        """The instances that an event is about: the one that it names, or all of the host."""
+        """The instances of an event: the one that it names, or all of the host."""
         instances: dict[str, dict[str, t.Any]] = host["instances"]
         if name in (None, "", _EDGE) and instances:
             return list(instances.values())
@@ -499,7 +499,8 @@ class _Folder:
 def ends(instance: str, step: str, other: str, other_step: str) -> bool:
     """Whether an instance's step ends with that of another one on its host.
 
-    It does when it is the other one's turn, and when both are in the same place, before and after a switch of engines.
+    It does when the turn passes to the other one, and when both are in the same place, before and after a change of
+    engine.
     """
     index = instance.rpartition("-")[2]
     same_place = instance != other and index.isdecimal() and index == other.rpartition("-")[2]
@@ -507,7 +508,7 @@ def ends(instance: str, step: str, other: str, other_step: str) -> bool:
 
 
 def covered(spans: t.Iterable[tuple[float, float]]) -> float:
-    """The seconds that spans cover together; where they overlap, once."""
+    """The seconds that spans cover together; overlaps count once."""
     total, reached = 0.0, -math.inf
     for began, ended in sorted(spans):
         total += max(ended - max(began, reached), 0.0)
@@ -535,7 +536,7 @@ def _cut(host: dict[str, t.Any]) -> int:
 
 
 def _attempt(instances: list[dict[str, t.Any]]) -> int:
-    """Which attempt a host or an instance is at."""
+    """The current attempt of a host or an instance."""
     return max((instance["steps"][-1]["attempt"] for instance in instances if instance["steps"]), default=1)
 
 

@@ -31,7 +31,7 @@ def render(name: str, **values: t.Any) -> str:
 
     Args:
         name: of a file in ``templates``.
-        values: what it shows.
+        values: the template's variables.
     """
     # Over the whole page, so that no template can forget it.
     return words.safe(_environment().get_template(name).render(values), lines=True)

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A rollout over its time: where its hosts' bars, the load and what clients got are drawn. Pure.
+"""A rollout's timeline: the positions of its hosts' bars, of the load and of the clients' results. Pure.
 
 Positions are per cent of the width and of the height, from the left and from the top.
 """
@@ -22,7 +22,7 @@ Counts = tuple[float, float]
 T = t.TypeVar("T")
 Look = tuple[float, T]
 
-# A break between two runs that is longer than this part of the rollout is cut short to that part of the width.
+# A longer break between two runs is shortened to this share of the width.
 _LONG_BREAK = 0.1
 _SHORT_CUT = 5.0
 
@@ -35,7 +35,7 @@ _FEW_LOOKS = 24
 
 
 class Bar(t.NamedTuple):
-    """A bar, or a mark without width; ``kind`` is its class, ``title`` is seen under the pointer, ``label`` in it."""
+    """A bar, or a mark without width; ``kind`` is its class, ``title`` its tooltip, ``label`` its text."""
 
     left: float
     width: float
@@ -45,7 +45,7 @@ class Bar(t.NamedTuple):
 
 
 class Tick(t.NamedTuple):
-    """A place on the axis, with the time since its run began and the time of day."""
+    """A tick of the axis, with the time since its run began and the time of day."""
 
     place: float
     since: str
@@ -53,7 +53,7 @@ class Tick(t.NamedTuple):
 
 
 class HostRow(t.NamedTuple):
-    """A host: its bars, in as many lanes as happened at the same time, and what is marked over all of them."""
+    """A host: its bars, in as many lanes as it has simultaneous steps, and its marks over all of them."""
 
     host: HostView
     short: str
@@ -62,7 +62,7 @@ class HostRow(t.NamedTuple):
 
 
 class Column(t.NamedTuple):
-    """Two heights, one on the other, from a moment on."""
+    """Two stacked heights, from a moment on."""
 
     left: float
     width: float
@@ -71,7 +71,7 @@ class Column(t.NamedTuple):
 
 
 class LoadChart(t.NamedTuple):
-    """Requests that ran and waited, when that was looked at, and how many could have: no ``path`` if far more."""
+    """Running and waiting requests at each look, and the limit: no ``path`` if that is far higher."""
 
     looks: list[Bar]
     columns: list[Column]
@@ -117,7 +117,7 @@ class Axis:
     def __init__(self, spans: t.Iterable[tuple[float, float]]) -> None:
         self.spans = [(began, max(began, ended)) for began, ended in spans] or [(0.0, 1.0)]
         self.seconds = max(sum(ended - began for began, ended in self.spans), 1.0)
-        # What is drawn whole: runs that follow each other closely, with what is between them.
+        # Drawn whole: runs in close succession, with the time between them.
         self._drawn: list[list[float]] = []
         for began, ended in self.spans:
             if self._drawn and began - self._drawn[-1][1] <= _LONG_BREAK * self.seconds:
@@ -129,7 +129,7 @@ class Axis:
         self.breaks = [(ended, began) for (_, ended), (began, _) in zip(self.spans, self.spans[1:])]
 
     def x(self, at: float) -> float:
-        """Where a moment is; one that is not drawn is at the nearest end."""
+        """The position of a moment; one that is not drawn is at the nearest end."""
         left = 0.0
         for began, ended in self._drawn:
             if at <= ended or [began, ended] == self._drawn[-1]:
@@ -138,20 +138,20 @@ class Axis:
         return left
 
     def bar(self, began: float, ended: float, kind: str, title: str, label: str = "") -> Bar:
-        """What went on from one moment to another."""
+        """A bar from one moment to another."""
         left = self.x(began)
         return Bar(round(left, 2), round(max(self.x(ended) - left, 0.15), 2), kind, title, label)
 
     def cross(self, at: float, title: str) -> Bar:
-        """What failed at a moment."""
+        """The mark of a failure."""
         return Bar(round(self.x(at), 2), 0.0, "cross", title, "✕")
 
     def ticks(self) -> list[tuple[float, float, float]]:
-        """Places that are labelled, with their moment and the seconds since their run began."""
+        """The ticks, with their moment and the seconds since their run began."""
         step = next((step for step in _STEPS if self.seconds / step <= _TICKS), _STEPS[-1])
         ticks: list[tuple[float, float, float]] = []
         for began, ended in self._drawn:
-            # Where a run begins is labelled, rather than the last round moment before it.
+            # The beginning of a run has a label, rather than the last round moment before it.
             while len(ticks) > 1 and self.x(began) - ticks[-1][0] < 7.0:
                 ticks.pop()
             for number in range(min(int((ended - began) / step), 200) + 1):
@@ -161,11 +161,11 @@ class Axis:
         return ticks
 
     def columns(self, looks: t.Iterable[Look[T]], hold: float = math.inf) -> list[tuple[float, float, list[T]]]:
-        """What was seen from each look to the next: left, width, values; several values where there are many looks.
+        """The steps from each look to the next: left, width, values; several values where there are many looks.
 
         Args:
             looks: moments with what was seen.
-            hold: seconds after which a look says nothing any more.
+            hold: seconds for which a look is valid.
         """
         ordered = sorted(looks, key=lambda look: look[0])
         size = max(math.ceil(len(ordered) / _COLUMNS), 1)
@@ -235,10 +235,10 @@ def _label_wave(wave: dict[str, t.Any]) -> str:
 
 
 def shorten(names: t.Sequence[str]) -> dict[str, str]:
-    """Names that fit beside the timeline: without the domain that all have, and without the middle of what is long."""
+    """Names that fit beside the timeline: without the common domain, and long ones without their middle."""
     domains = {name.partition(".")[2] for name in names}
     domain = domains.pop() if len(domains) == 1 else ""
-    # The tail of an address is no domain.
+    # The tail of an address is not a domain.
     named = any(letter.isalpha() for letter in domain)
     shown = {name: name[: -len(domain) - 1] if named else name for name in names}
     return {
@@ -248,7 +248,7 @@ def shorten(names: t.Sequence[str]) -> dict[str, str]:
 
 
 def share_lanes(instances: dict[str, t.Any], last: float) -> list[list[str]]:
-    """Instances in as few lanes as keep apart what happened at the same time."""
+    """Instances in as few lanes as separate their simultaneous steps."""
     spans = {
         name: [(step["began"], _find_end(step, last)) for step in instance["steps"]]
         for name, instance in instances.items()
@@ -302,7 +302,7 @@ def _mark_gates(axis: Axis, gates: t.Iterable[dict[str, t.Any]]) -> list[Bar]:
 
 
 def _mark_failures(host: HostView, axis: Axis) -> list[Bar]:
-    """Where a gate of the whole host failed, and where a try came to a bad end."""
+    """Where a gate of the whole host failed, and where a try failed."""
     bad = [one for one in host.record["tries"] if one["outcome"] not in (None, "done", "rolled_back", "unrecorded")]
     crosses = [axis.cross(one["ended"], words.outcome(one["outcome"])) for one in bad]
     return [*_mark_gates(axis, host.record["gates"]), *crosses]
@@ -322,7 +322,7 @@ def _list_load(record: Record) -> list[tuple[float, Counts]]:
 
 
 def list_limits(record: Record, last: float) -> list[tuple[float, float]]:
-    """Moments with what could have run at once from then on."""
+    """Moments with the limit of concurrent requests from then on."""
     points: list[tuple[float, float]] = [(load["at"], load["limit"]) for load in record["loads"]]
     looked = [at for at, _limit in points]
     for wave in record["waves"]:
@@ -344,18 +344,18 @@ def _draw_load(record: Record, axis: Axis, last: float) -> LoadChart | None:
         return None
     busiest = max(running + waiting for _left, _width, running, waiting in seen)
     least, most = min(limit for *_, limit in allowed), max(limit for *_, limit in allowed)
-    # Against a limit that is far away, a small load would be a line on the ground.
+    # Against a much higher limit, a small load would be a line at the bottom.
     far = most > 6 * max(busiest, 1)
     top = max(1.15 * (busiest if far else max(busiest, most)), 1.0)
     columns = [Column(left, width, *_scale(top, running, waiting)) for left, width, running, waiting in seen]
     queue = max(waiting for *_, waiting in seen)
-    # From one look to the next the load is a guess; where they are few, they are marked.
+    # Between looks the load is a guess; where they are few, they are marked.
     looks = [Bar(one.left, 0, "look") for one in columns if len(columns) <= _FEW_LOOKS]
     return LoadChart(looks, columns, "" if far else _draw_stairs(allowed, top), busiest, queue, least, most)
 
 
 def _draw_stairs(allowed: list[tuple[float, float, float]], top: float) -> str:
-    """A line, as SVG writes it, that is interrupted where nothing is known."""
+    """An SVG path, interrupted where nothing is known."""
     path, reached = "", -1.0
     for left, width, limit in allowed:
         y = 100 - _scale(top, limit)[0]
@@ -390,7 +390,7 @@ def _draw_traffic(record: Record, axis: Axis) -> TrafficChart | None:
     columns = []
     for left, width, bad, good in heights:
         lower, upper = _scale(top, bad, good)
-        # One failure among thousands must be seen all the same.
+        # One failure among thousands must be visible.
         lower = max(lower, 9.0) if bad else 0.0
         columns.append(Column(left, width, lower, min(upper, 100 - lower)))
     failures = [Bar(left, width, "hover", words.count(bad, "failure")) for left, width, bad, _good in heights if bad]

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the traffic driver reported of a rollout, in words. Pure."""
+"""The traffic driver's report of a rollout, in words. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_reports(record: Record) -> list[dict[str, t.Any]]:
 
 
 def count_requests(record: Record) -> tuple[int, int]:
-    """Requests and streams that failed, and those that were sent; of all runs."""
+    """Failed requests and streams, and those that were sent; of all runs."""
     failed = sent = 0
     for report in list_reports(record):
         requests, streams = as_dict(report.get("requests")), as_dict(report.get("streams"))
@@ -67,7 +67,7 @@ def list_figures(report: dict[str, t.Any]) -> list[list[str]]:
 
 
 def list_errors(report: dict[str, t.Any]) -> list[list[str]]:
-    """The errors of a report: when, of which kind, what, and after how long."""
+    """The errors of a report: time, kind, text and duration."""
     return [
         [
             words.clock(as_number(error.get("at"))),

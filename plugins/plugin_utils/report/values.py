@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Values of a journal, which may be of any kind: as what they should be, or empty. Pure."""
+"""Converts values of a journal, which may have any type, to the expected one, or to an empty one. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typing as t
 
 
 def as_number(value: t.Any) -> float | None:
-    """A value that can be counted with; None for any other."""
+    """A number; None for anything else."""
     usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
     return float(value) if usable else None
 
@@ -21,7 +21,7 @@ def as_integer(value: t.Any) -> int | None:
 
 
 def as_text(value: t.Any) -> str:
-    """Text of anything; nothing for None."""
+    """Anything as text; nothing for None."""
     return "" if value is None else str(value)
 
 

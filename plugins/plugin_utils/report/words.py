@@ -21,21 +21,21 @@ OUTCOMES = {
     "unreachable": "unreachable",
 }
 
-#: Where a host is, beside the outcomes above.
+#: The states of a host, beside the outcomes above.
 DONE = OUTCOMES["done"]
 NOT_BEGUN = "not begun"
 IN_TURN = "in its turn"
 BROKEN_OFF = "broken off"
 
-#: What stands where nothing is known.
+#: The text for unknown values.
 NOTHING = "-"
 
-# A key has at least twenty characters; a fingerprint has an ellipsis where those would begin.
+# A key has at least twenty characters; a fingerprint has an ellipsis instead of them.
 _KEY = re.compile(r"\b(sk-|Bearer +)[A-Za-z0-9_~+/.=-]{12,}")
 
 
 def safe(value: t.Any, lines: bool = False) -> str:
-    """Text that shows nothing but itself: no control or bidirectional characters, and no key, should one be in it.
+    """Safe text: no control or bidirectional characters, and no key.
 
     Args:
         value: anything.
@@ -57,7 +57,7 @@ def outcome(name: str | None) -> str:
 
 
 def state(record: dict[str, t.Any], host: str) -> str:
-    """Where a host of a record is."""
+    """The state of a host in a record."""
     of = record["hosts"][host]
     if of["outcome"] is not None:
         return outcome(of["outcome"])
@@ -67,7 +67,7 @@ def state(record: dict[str, t.Any], host: str) -> str:
 
 
 def others(record: dict[str, t.Any]) -> list[str]:
-    """How many hosts are not done, by where they are, and how many were left out."""
+    """How many hosts are not done, by their state, and how many were left out."""
     found: dict[str, int] = {}
     for host in record["hosts"]:
         word = state(record, host)
@@ -78,7 +78,7 @@ def others(record: dict[str, t.Any]) -> list[str]:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration as a person says it; a dash where it is not known."""
+    """A duration in words; a dash where it is unknown."""
     if seconds is None:
         return NOTHING
     if seconds < 0.9995:
@@ -101,7 +101,7 @@ def elapsed(seconds: float) -> str:
 
 
 def moment(at: float | None, form: str = "%-d %b %Y, %H:%M:%S UTC") -> str:
-    """Unix time as a person reads it, in UTC; a dash where it is not known."""
+    """Unix time for a person, in UTC; a dash where it is unknown."""
     try:
         if at is not None:
             return datetime.datetime.fromtimestamp(at, datetime.timezone.utc).strftime(form)
@@ -116,7 +116,7 @@ def clock(at: float | None) -> str:
 
 
 def until(ended: float | None, began: float | None) -> str:
-    """The end of what began: the time of day alone where the day is the same."""
+    """The end of something: only the time of day where the day is the same."""
     return clock(ended) if moment(began, "%F") == moment(ended, "%F") else moment(ended)
 
 
@@ -126,7 +126,7 @@ def count(number: float, one: str, many: str | None = None) -> str:
 
 
 def grouped(number: float) -> str:
-    """A whole number with its thousands apart, by a space that does not break."""
+    """A whole number with thousands separated by a non-breaking space."""
     return f"{int(number):,}".replace(",", "\u00a0")
 
 

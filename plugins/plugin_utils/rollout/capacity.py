@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether the rest of the fleet carries the present load while some instances are out. Pure."""
+"""Whether the rest of the fleet can carry the present load while some instances are out. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge.state import 
 
 @dataclasses.dataclass(frozen=True)
 class InstanceLoad:
-    """An instance that serves.
+    """A serving instance.
 
     Attributes:
-        index: what it is known by while its engine changes.
-        busy: requests that it works on, and those that wait for it.
-        limit: requests that it works on at once.
+        index: its identity while its engine changes.
+        busy: its running and waiting requests.
+        limit: its concurrent requests.
     """
 
     index: int
@@ -29,14 +29,14 @@ class InstanceLoad:
 
 @dataclasses.dataclass(frozen=True)
 class Room:
-    """What is left while some are out.
+    """The rest of the fleet while some instances are out.
 
     Attributes:
         busy: requests in the fleet, running and waiting.
-        limit: requests that the fleet works on at once.
-        left: requests that those who stay work on at once.
-        allowed: of these, what may be used.
-        out: instances that serve now and would be out.
+        limit: concurrent requests of the fleet.
+        left: concurrent requests of the remaining instances.
+        allowed: the share of these that may be used.
+        out: serving instances that would be out.
     """
 
     busy: int
@@ -51,12 +51,12 @@ class Room:
 
     @property
     def is_downtime(self) -> bool:
-        """Whether nobody would be left to serve."""
+        """Whether no host would be left to serve."""
         return bool(self.out) and self.left == 0
 
 
 def serving(status: t.Mapping[str, t.Any] | None) -> list[InstanceLoad]:
-    """The instances of a host that clients reach now.
+    """The instances of a host that clients can reach now.
 
     Args:
         status: what module fleet_status returned; None for a host that did not answer.
@@ -77,13 +77,13 @@ def serving(status: t.Mapping[str, t.Any] | None) -> list[InstanceLoad]:
 
 
 def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float) -> Room:
-    """What is left while one instance of each host in ``out`` is not there.
+    """The rest of the fleet while one instance of each host in ``out`` is missing.
 
     Args:
         fleet: the instances that serve, by host.
-        out: the indexes of the instances that will be changed, by host; of one host they go one after the other, so
-            only the largest is missing at a time.
-        max_share: how much of what is left may be used (0 to 1).
+        out: the indexes of the instances to change, by host; on one host they change one after the other, so only the
+            largest is missing at a time.
+        max_share: the share of the rest that may be used (0 to 1).
     """
     busy = sum(one.busy for instances in fleet.values() for one in instances)
     limit = sum(one.limit for instances in fleet.values() for one in instances)

@@ -1,11 +1,11 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The change of one instance: what each of its steps does, what a failure leads to, and how it ends. Pure.
+"""The change of one instance: its steps, the response to a failure, and the outcome. Pure.
 
-A step is a generator. It yields calls of modules and events for the journal, gets what a call returned, and returns the
-change as it is then; a call that fails is raised inside it. Action engine_change carries it out on the host, and role
-engine puts the steps in their order, with the gates between them. Only judge() decides what a failure leads to.
+A step is a generator. It yields calls of modules and events for the journal, receives a call's result, and returns the
+new state of the change; a failed call is raised inside it. Action engine_change runs it on the host, and role engine
+orders the steps, with the gates between them. Only judge() decides what a failure leads to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Fields = dict[str, t.Any]
 
 
 class Call(t.NamedTuple):
-    """A module to be run on the host, and what it does, for people."""
+    """A module to run on the host, and its purpose, for people."""
 
     what: str
     module: str
@@ -51,7 +51,7 @@ class CallError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is the same for all instances of a host.
+    """The settings of all instances of a host.
 
     Attributes:
         host: its name.
@@ -59,10 +59,10 @@ class Settings:
         edge_url: of the host's edge, on the host.
         journal: the rollout's, on the controller; empty for none.
         rollout: its id; empty for none.
-        lame_duck_seconds: what the balancer in front needs to notice.
-        drain_seconds: what requests in flight get to finish.
-        forget_previous: whether the release that was good until now is not to be gone back to.
-        keep_releases: how many stay beside those that anything refers to.
+        lame_duck_seconds: how long the balancer in front needs to notice a drain.
+        drain_seconds: how long requests in flight may take to finish.
+        forget_previous: whether not to keep the previous good release for a rollback.
+        keep_releases: how many unused ones to keep.
     """
 
     host: str
@@ -78,26 +78,26 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How far the change of an instance has come.
+    """The state of the change of an instance.
 
     Attributes:
         settings: those of its host.
-        instance: what it is to be, as module fleet_facts describes it.
+        instance: its wanted state, as module fleet_facts describes it.
         others: the host's other instances.
-        release: what it is to run; empty where it is to be taken out.
+        release: the wanted one; empty to remove the instance.
         reason: why it is changed.
-        running_unit: the unit that runs until now; empty for none.
+        running_unit: the old unit; empty for none.
         began: Unix time.
         requests: whether clients may have requests in it.
         attempt: 1 brings the release into service, 2 the last good one; 0 when there is nothing left to try.
-        step: the last one that was begun.
+        step: the last one that began.
         subject: the instance as this attempt starts it; empty before it is known, and where there is none.
-        subject_release: what the subject runs.
+        subject_release: the release of the subject.
         drafts: whether that has a draft model.
-        passed: the attempt that went through both gates; 0 for none.
+        passed: the attempt that passed both gates; 0 for none.
         failure: why the first attempt failed.
-        outcome: how it ended, as a rollout's record has it; empty while it goes on.
-        message: the same for people, where it did not end well.
+        outcome: as a rollout's record has it; empty while it goes on.
+        message: the outcome for people, where it failed.
     """
 
     settings: Settings
@@ -128,8 +128,8 @@ class Change:
 
     @property
     def drained(self) -> Fields:
-        """What is drained, as module edge_drain takes it: with one instance the whole host, so that the balancer in
-        front notices; with several, and where it is taken out, the instance.
+        """The target for module edge_drain: with one instance the whole host, so that the balancer in front notices;
+        with several, and for a removal, the instance.
         """
         return {"instance": server_name(self.index)} if self.others or not self.release else {}
 
@@ -151,7 +151,7 @@ def begin(staged: Fields, instances: list[Fields], settings: Settings, now: floa
 
     Args:
         staged: what module engine_release returned for it.
-        instances: those that the host is to have.
+        instances: the wanted ones of the host.
         settings: those of the host.
         now: Unix time.
     """
@@ -171,7 +171,7 @@ def begin(staged: Fields, instances: list[Fields], settings: Settings, now: floa
 
 
 def read(document: t.Mapping[str, t.Any]) -> Change:
-    """A change from the dictionary that it was between two tasks."""
+    """A change from its dictionary between two tasks."""
     names = {field.name for field in dataclasses.fields(Change)}
     fields = {name: value for name, value in document.items() if name in names}
     return Change(**{**fields, "settings": Settings(**fields["settings"])})
@@ -181,7 +181,7 @@ def read(document: t.Mapping[str, t.Any]) -> Change:
 
 
 def drain(change: Change) -> Step:
-    """Let requests finish. Nothing is stopped before, and afterwards there is something to put back."""
+    """Let requests finish. Nothing is stopped before, and from here on a failure needs a rollback."""
     yield change.note("drain")
     settings = change.settings
     drained = yield Call(
@@ -192,7 +192,7 @@ def drain(change: Change) -> Step:
             **change.drained,
             "by": "rollout",
             "reason": change.reason if change.attempt == 1 else f"release {change.release} failed",
-            # One that never served has no requests, and its counters may hang.
+            # An instance that never served has no requests, and its counters may hang.
             "lame_duck_seconds": settings.lame_duck_seconds if change.requests else 0,
             "wait": settings.drain_seconds if change.requests else 0,
         },
@@ -203,7 +203,7 @@ def drain(change: Change) -> Step:
 
 
 def stop(change: Change) -> Step:
-    """Stop what runs, and point to what this attempt starts."""
+    """Stop the running unit, and select what this attempt starts."""
     if not change.release:
         yield change.note("stop")
         yield _stop_unit(change.instance["unit"], stays=False)
@@ -227,7 +227,7 @@ def stop(change: Change) -> Step:
 
 
 def _stop_unit(unit: str, stays: bool) -> Call:
-    # Of a unit that does not come back nothing may be left that starts at boot.
+    # A unit that does not come back must not start at boot.
     enabled = {} if stays else {"enabled": False}
     return Call("Stop the unit", "ansible.builtin.systemd_service", {"name": unit, "state": "stopped", **enabled})
 
@@ -235,8 +235,8 @@ def _stop_unit(unit: str, stays: bool) -> Call:
 def _restore(change: Change) -> Step:
     restored = yield change.call_release("Point to the last good release", "restored")
     good = restored["instances"][0]
-    # Where the engine changes, the new one's unit is not the good release's. And without a good release there is
-    # nothing to go back to: an engine that dies at start would loop for ever.
+    # Where the engine changes, the new unit is not the good release's. And without a good release there is nothing to
+    # roll back to: an engine that dies at start would loop for ever.
     if good["unit"] != change.instance["unit"]:
         yield _stop_unit(change.instance["unit"], stays=False)
     if not good["release"]:
@@ -250,21 +250,21 @@ def _restore(change: Change) -> Step:
 def start(change: Change) -> Step:
     """Start the subject's unit."""
     yield change.note("start")
-    # Restarted, because after a failure the unit may run what failed. Not waited for: the start may have to wait for
-    # the weights, or for the other nodes, and what follows says how far it is.
+    # Restarted, because after a failure the unit may run the failed release. Without waiting: the start may have to
+    # wait for the weights, or for the other nodes, and the next task reports progress.
     unit = {"name": change.subject["unit"], "state": "restarted", "enabled": True, "daemon_reload": True}
     yield Call("Start the unit", "ansible.builtin.systemd_service", {**unit, "no_block": True})
     return change
 
 
 def gate(change: Change) -> Step:
-    """The gate itself is role gate's."""
+    """Role gate runs the gate itself."""
     yield change.note("gate")
     return change
 
 
 def undrain(change: Change) -> Step:
-    """Let requests come; of an instance that was taken out, forget the drain."""
+    """Let requests come; for a removed instance, remove the drain."""
     if change.release:
         yield change.note("undrain")
     given = {"state": "undrained", **change.drained, "by": "rollout"}
@@ -273,25 +273,25 @@ def undrain(change: Change) -> Step:
 
 
 def edge_gate(change: Change) -> Step:
-    """The gate itself is role gate's."""
+    """Role gate runs the gate itself."""
     yield change.note("edge_gate")
     return change
 
 
 def prove(change: Change) -> Change:
-    """See what went through both gates as proved; on the further nodes of an instance that spans hosts none did."""
+    """Mark what passed both gates as proven; the further nodes of an instance that spans hosts have no gate."""
     return _pass(change) if change.subject["serves"] else change
 
 
 def follow(change: Change, first: t.Mapping[str, t.Any]) -> Change:
-    """See a further node of an instance that spans hosts as proved where its first node was.
+    """Mark a further node of an instance that spans hosts as proven where its first node was.
 
     Args:
         change: the change.
-        first: the change on the first node, where requests come to.
+        first: the change on the first node, which serves the requests.
 
     Raises:
-        FleetError: it was not proved there.
+        FleetError: it was not proven there.
     """
     if change.passed or not change.subject:
         return change
@@ -310,7 +310,7 @@ def _pass(change: Change) -> Change:
 
 
 def confirm(change: Change, now: float) -> Step:
-    """Write down what it went through. Each note is tried, and none of them takes back what was proved."""
+    """Record the result. Every record is tried, and a failure of one does not undo the change."""
     if change.outcome or not change.passed:
         return change
     unwritten = []
@@ -354,7 +354,7 @@ def _notes(change: Change, now: float) -> t.Iterator[Call]:
 
 
 def judge(change: Change, failure: str) -> Step:
-    """What a failed attempt leads to: the last good release where something was stopped, else the end.
+    """The response to a failed attempt: the last good release where something was stopped, else the end.
 
     Args:
         change: as the failure left it.
@@ -377,7 +377,7 @@ def judge(change: Change, failure: str) -> Step:
 
 
 def _look(change: Change) -> t.Generator[Call, t.Any, dict[str, str]]:
-    """What the instance runs and whether requests come to it, by looking and not by what was meant to be."""
+    """What the instance runs and whether requests come to it, read from the host rather than assumed."""
     try:
         runs = yield change.call_release("See what it runs", "kept")
         settings = change.settings

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A rollout's journal: what happened, one JSON object a line, only ever added to.
+"""A rollout's journal: its events, one JSON object a line, append-only.
 
-Many processes write it at once (Ansible does each host's task in a process of its own) and any of them may be killed,
-so a line is one write to a descriptor that appends.
+Many processes write it at once (Ansible runs each host's task in its own process) and any of them may be killed, so a
+line is one write to an append-only descriptor.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Event = dict[str, t.Any]
 
 #: The file in a rollout's directory.
 NAME = "journal.jsonl"
-#: The event that parse() makes of a line that cannot be read.
+#: The event that parse() returns for an unreadable line.
 BROKEN_LINE = "broken_line"
 
 
 def append(path: str, event: str, **fields: t.Any) -> None:
-    """Add an event, and see to it that it is on the disk.
+    """Add an event, and sync it to the disk.
 
     Args:
         path: the journal.
-        event: what kind of event it is.
-        fields: what belongs to it; values that JSON does not know become text.
+        event: its kind.
+        fields: its data; values that JSON does not support become text.
 
     Raises:
         OSError: it cannot be written.
@@ -36,7 +36,7 @@ def append(path: str, event: str, **fields: t.Any) -> None:
     line = json.dumps({"at": round(time.time(), 3), "event": event, **fields}, default=str) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # A controller that was killed may have left half a line.
+        # A killed controller may have left half a line.
         if _ends_within_a_line(path):
             line = "\n" + line
         os.write(descriptor, line.encode())
@@ -46,9 +46,9 @@ def append(path: str, event: str, **fields: t.Any) -> None:
 
 
 def note(path: str, event: str, **fields: t.Any) -> list[str]:
-    """Add an event where there is a journal; a warning where that cannot be done.
+    """Add an event where there is a journal; return a warning where that fails.
 
-    The change of a host goes on then: a full disk of the controller must not leave it half changed.
+    The change of a host continues: a full disk of the controller must not leave it half changed.
     """
     try:
         if path:
@@ -78,7 +78,7 @@ def size(path: str) -> int:
 def read(path: str) -> list[Event]:
     """The events so far, oldest first; half-written lines are left out."""
     try:
-        # As they were written: no other character than the line feed ends a line.
+        # Bytes: no other character than the line feed ends a line.
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             events = parse(file.read())
     except FileNotFoundError:
@@ -89,8 +89,7 @@ def read(path: str) -> list[Event]:
 def parse(text: str) -> list[Event]:
     """The events of a journal, oldest first. Pure.
 
-    A last line that was only half written is left out. One that cannot be read anywhere else becomes an event
-    ``broken_line`` with its number.
+    A half-written last line is left out. Any other unreadable one becomes an event ``broken_line`` with its number.
     """
     lines = text.split("\n")
     events: list[Event] = []

@@ -21,15 +21,15 @@ NAME = "lock.json"
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds the lock.
+    """The holder of the lock.
 
     Attributes:
         pid: of the ansible-playbook process.
-        started: when that process began, in the kernel's ticks, so that its number's next owner is told from it.
-        machine: where it runs.
-        who: the person.
-        verb: what they do.
-        since: when they began, UTC.
+        started: when that process began, in the kernel's ticks, to distinguish it from a later one with its number.
+        machine: of the process.
+        who: the user.
+        verb: what the run does.
+        since: when it began, UTC.
     """
 
     pid: int
@@ -41,17 +41,17 @@ class Holder:
 
     @property
     def lives(self) -> bool:
-        """Whether the process still runs; of another machine nobody here knows, so yes."""
+        """Whether the process still runs; on another machine that is unknown here, so yes."""
         return self.machine != socket.gethostname() or start_ticks(self.pid) == self.started
 
 
 def person() -> str:
-    """Who runs this, and on which machine."""
+    """The user and machine of this process."""
     return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
 
 
 def holder_of(pid: int, who: str, verb: str, since: str) -> Holder:
-    """The process as a holder."""
+    """This process as a holder."""
     return Holder(pid, start_ticks(pid) or 0, socket.gethostname(), who, verb, since)
 
 
@@ -60,21 +60,21 @@ def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:
 
     Args:
         records: the directory of the fleet's rollouts.
-        wanted: who asks.
-        take_over: whether a living holder is known to be none.
+        wanted: the new holder.
+        take_over: whether a live holder is declared dead.
 
     Returns:
-        The holder of a lock that was left behind and is taken over now; None where there was none.
+        The holder of an abandoned lock that is taken over; None where there was none.
 
     Raises:
-        FleetError: somebody else holds it.
+        FleetError: another run holds it.
     """
     os.makedirs(records, mode=0o700, exist_ok=True)
     path = os.path.join(records, NAME)
     with locked(os.path.join(records, ".lock")):
         before = _read(path)
         if before and (before.pid, before.started) == (wanted.pid, wanted.started):
-            # A run that changes one kind of hosts after another asks for each.
+            # A run that changes one tier after another takes it for each.
             return None
         if before and before.lives and not take_over:
             raise FleetError(
@@ -87,7 +87,7 @@ def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:
 
 
 def release(records: str, holder: Holder) -> None:
-    """Give the lock back, if it is still the holder's."""
+    """Release the lock, if it is still the holder's."""
     path = os.path.join(records, NAME)
     if not os.path.isdir(records):
         return
@@ -98,7 +98,7 @@ def release(records: str, holder: Holder) -> None:
 
 
 def current(records: str) -> Holder | None:
-    """Who holds the lock now; None where nobody does who lives."""
+    """The holder of the lock; None where there is no live one."""
     holder = _read(os.path.join(records, NAME))
     return holder if holder and holder.lives else None
 

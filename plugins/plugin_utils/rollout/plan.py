@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What a rollout will do, worked out before anything is touched. Pure."""
+"""A rollout's plan, made before any change. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERBS = (SITE, ROLLING_RESTART, ROLLBACK)
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a host before the rollout.
+    """The state of a host before the rollout.
 
     Attributes:
         staged: what module engine_release returned for each of its instances.
@@ -39,7 +39,7 @@ class Facts:
     spans: t.Mapping[int, t.Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def name_of(self, staged: t.Mapping[str, t.Any]) -> str:
-        """An instance's name; of one that is no longer wanted, that of what runs."""
+        """An instance's name; that of its running release where it is no longer wanted."""
         index = staged["index"]
         return self.names.get(index) or f"{(staged['running'] or staged['current']).split('-')[0]}-{index}"
 
@@ -51,7 +51,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What the operator asks for; the names are those of role rollout's variables."""
+    """The operator's settings; the names are those of role rollout's variables."""
 
     verb: str
     waves: t.Any
@@ -64,16 +64,16 @@ class Wish:
 
 @dataclasses.dataclass
 class Plan:
-    """What will be done.
+    """The plan.
 
     Attributes:
-        id: of the rollout that goes on; empty for a new one.
+        id: of the resumed rollout; empty for a new one.
         waves: hosts that are changed together, in order.
-        hosts: for each its wave (from 1), its instances, the seconds that it took last time, and the hosts with which
-            it has an instance in common.
+        hosts: for each its wave (from 1), its instances, its duration last time in seconds, and the hosts with which it
+            shares an instance.
         left_out: hosts and instances that take no part, with the reason.
         done: hosts that an earlier run of this rollout has done.
-        warnings: what a person should know before.
+        warnings: for the operator, before the rollout.
         refusals: why it must not begin.
     """
 
@@ -98,13 +98,13 @@ def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], no
     """The plan for the hosts of ``fleet``, in their order.
 
     Args:
-        wish: what is asked for.
+        wish: the operator's settings.
         fleet: the hosts that the run may change.
         canary: the hosts of the canary ring.
         now: Unix time.
 
     Raises:
-        FleetError: the waves are none.
+        FleetError: the waves are invalid.
     """
     rollout_waves.check_waves(wish.waves)
     open_claim = unfinished(wish, fleet, now) if wish.resume else None
@@ -126,14 +126,14 @@ def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], no
 
 
 def _companions(fleet: t.Mapping[str, Facts]) -> dict[str, set[str]]:
-    """For each host those with which it has an instance in common, itself among them; empty where there is none."""
+    """For each host those with which it shares an instance, including itself; empty where there is none."""
     return {host: {node for nodes in facts.spans.values() for node in nodes} for host, facts in fleet.items()}
 
 
 def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | None:
-    """The rollout that the wish goes on with, as its hosts remember it; None where there is none.
+    """The unfinished rollout to resume, from its hosts' claims; None where there is none.
 
-    A ``site`` rollout goes on only towards the releases that it was about: other variables make another rollout.
+    A ``site`` rollout is resumed only for the same releases: other variables make another rollout.
     """
     claims = [facts.claim for facts in fleet.values() if facts.claim and not facts.claim.finished]
     own = [claim for claim in claims if claim.verb == wish.verb and now - _moment(claim.since) < wish.resume_within]
@@ -151,7 +151,7 @@ def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | 
 
 
 def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str, t.Any]]:
-    """What changes on a host; notes in the plan why something does not."""
+    """The changes on a host; records in the plan why an instance is not changed."""
     if facts.mark.get("by") == "operator":
         if any(one["pending"] for one in facts.staged):
             plan.left_out[host] = _drained_by_hand(facts.mark)
@@ -194,7 +194,7 @@ def _instance(name: str, staged: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _expect(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
-    """How long each host will take: as last time there, else as on the other hosts."""
+    """The expected duration of each host: as last time there, else as on the other hosts."""
     known = [seconds for facts in fleet.values() if facts.claim for seconds in facts.claim.seconds.values()]
     usual = sum(known) / len(known) if known else None
     for host, planned in plan.hosts.items():
@@ -205,7 +205,7 @@ def _expect(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
 
 
 def expected_seconds(plan: Plan) -> float | None:
-    """How long the whole will take: the slowest host of each wave; None where nobody knows."""
+    """How long the rollout will take: the slowest host of each wave; None where that is unknown."""
     waves = [[plan.hosts[host]["expected_seconds"] for host in wave] for wave in plan.waves]
     if any(seconds is None for wave in waves for seconds in wave):
         return None
@@ -245,7 +245,7 @@ def _refuse_parts(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
 
 
 def downtime(plan: Plan, serving: t.Mapping[str, list[capacity.InstanceLoad]]) -> str:
-    """What a person has to accept where nobody else serves while a wave is out; empty where somebody does.
+    """What the operator must accept where no other host serves while a wave is out; empty where one does.
 
     Args:
         plan: the plan.
@@ -253,7 +253,7 @@ def downtime(plan: Plan, serving: t.Mapping[str, list[capacity.InstanceLoad]]) -
     """
     if not plan.waves:
         return ""
-    # When a later one is out, the first one serves, even where it does not yet.
+    # When a later one is out, the first one serves, even if it does not yet.
     wave = plan.waves[0]
     out = {host: [one["index"] for one in plan.hosts[host]["instances"]] for host in wave}
     left = capacity.room(serving, out, 1.0)

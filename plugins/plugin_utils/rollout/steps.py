@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The steps of an instance in a rollout: the one list that journal, record, page, terminal and tests read. Pure.
+"""The steps of an instance in a rollout: the only list, for journal, record, page, terminal and tests. Pure.
 
-A further step is a further line in STEPS, and the place that takes it.
+A new step needs a new line in STEPS, and its implementation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Step(t.NamedTuple):
         colour: of its bar on a light page.
         dark: of its bar on a dark page.
         out: whether the instance cannot serve in it.
-        reports: whether an engine says meanwhile how far it is, so that its silence means something.
+        reports: whether an engine reports progress meanwhile, so that silence means something.
     """
 
     name: str
@@ -51,17 +51,17 @@ def find(name: str) -> Step | None:
 
 
 def check(name: t.Any) -> None:
-    """Refuse what is no step.
+    """Refuse an unknown step.
 
     Raises:
-        FleetError: with those that there are.
+        FleetError: with the known ones.
     """
     if find(str(name)) is None:
         raise FleetError(f"{name!r} is no step of a rollout; valid are {', '.join(step.name for step in STEPS)}.")
 
 
 def label(name: str) -> str:
-    """A step as people read it."""
+    """A step's label."""
     step = find(name)
     return step.label if step else name.replace("_", " ")
 
@@ -73,7 +73,7 @@ def is_out(name: str) -> bool:
 
 
 def follows_change(name: str) -> bool:
-    """Whether a step comes after those in which the instance is out: then another instance may have its turn next."""
+    """Whether a step follows those in which the instance is out: then another instance may be next."""
     changed = [step.out for step in STEPS]
     last = max((number for number, out in enumerate(changed) if out), default=-1)
     return name in [step.name for step in STEPS[last + 1 :]]

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which hosts are next in a rollout, or why none is. Pure: the journal and the fleet's present state in, a turn out."""
+"""The next hosts of a rollout, or why there are none. Pure: the journal and the fleet's state in, a turn out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Events = list[dict[str, t.Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """How careful the walk is; the names are those of role rollout's variables."""
+    """The limits of the walk; the names are those of role rollout's variables."""
 
     max_failures: int = 0
     when_short: str = REFUSE
@@ -39,8 +39,8 @@ class Fleet:
 
     Attributes:
         status: what module fleet_status returned for each host; None for one that did not answer.
-        lost: hosts of the run that Ansible has given up.
-        rollout_hosts: those of the run, which the walk may ask to prove something.
+        lost: hosts of the run that Ansible has dropped as unreachable.
+        rollout_hosts: those of the run, which may run the gate's self-test.
         others: the claims of other rollouts, by host.
     """
 
@@ -56,17 +56,17 @@ class Fleet:
 
 @dataclasses.dataclass
 class Turn:
-    """What comes now.
+    """The next turn.
 
     Attributes:
         wave: number of the wave, from 1; 0 when there is none.
         waves: how many there are.
-        hosts: which are changed now.
-        self_test: the host on which the gate shows that it can fail; empty when it has, or nobody can.
+        hosts: to change now.
+        self_test: the host on which the gate shows that it can fail; empty when it has, or no host can.
         finished: whether nothing is left to do.
         stop: why the rollout ends here; empty when it does not.
-        news: what has to be written into the journal first, as event names and fields.
-        load: the fleet's load and room, while a turn's hosts are out.
+        news: events to write into the journal first, as names and fields.
+        load: the fleet's load and limits, while a turn's hosts are out.
     """
 
     wave: int = 0
@@ -80,7 +80,7 @@ class Turn:
 
 
 def this_run(events: Events) -> Events:
-    """The events since the rollout began, or went on, for the last time."""
+    """The events since the last begin or resume of the rollout."""
     starts = [number for number, event in enumerate(events) if event["event"] in ("begin", "resume")]
     return events[starts[-1] :] if starts else []
 
@@ -91,7 +91,7 @@ def outcomes(events: Events) -> dict[str, dict[str, t.Any]]:
 
 
 def wave_to_bake(events: Events) -> int:
-    """The wave that has just come to its end and has not been watched yet; 0 where there is none."""
+    """The wave that has just ended and has not been watched yet; 0 where there is none."""
     run = this_run(events)
     baked = {event["wave"] for event in run if event["event"] == "pause"}
     turns = [event["wave"] for event in run if event["event"] == "turn"]
@@ -103,7 +103,7 @@ def wave_to_bake(events: Events) -> int:
 
 
 def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
-    """What comes now."""
+    """The next turn."""
     run = this_run(events)
     planned: list[list[str]] = run[0]["waves"]
     had = outcomes(events)
@@ -134,7 +134,7 @@ def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
 
 
 def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, str]:
-    """Hosts of the run that do not answer any more, and where they were."""
+    """Hosts of the run that are unreachable, and where they were."""
     gone = {}
     for host in fleet.rollout_hosts:
         lost = host in fleet.lost or fleet.status.get(host) is None
@@ -149,7 +149,7 @@ def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, st
 
 
 def _fallen(fleet: Fleet, had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> dict[str, str]:
-    """Hosts that came through and serve no longer."""
+    """Hosts that were done but no longer serve."""
     serving = fleet.serving
     drains = {host: (status or {}).get("drain") or {} for host, status in fleet.status.items()}
     by_hand = {host for host, drain in drains.items() if drain.get("by") == "operator"}
@@ -189,7 +189,7 @@ def _self_test(run: Events, fleet: Fleet, failed: t.Collection[str]) -> str:
 
 
 def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fleet: Fleet, policy: Policy) -> None:
-    """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can do without."""
+    """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can spare."""
     out = {host: [one["index"] for one in hosts[host]["instances"]] for host in candidates}
     serving = fleet.serving
     room = capacity.room(serving, out, policy.max_load)
@@ -202,7 +202,7 @@ def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fle
         turn.news.append(_decision(f"{_short(room, policy)} It goes on: rollout_when_short is force."))
     else:
         chosen = capacity.fitting(serving, out, policy.max_load) if policy.when_short == SHRINK else []
-        # Of those that go together, all or none.
+        # Of hosts that share an instance, all or none.
         chosen = [h for h in chosen if not set(hosts[h].get("together", ())) & (set(candidates) - set(chosen))]
         if not chosen:
             turn.stop = (
@@ -220,7 +220,7 @@ def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fle
 
 
 def load_of(status: t.Mapping[str, dict[str, t.Any] | None]) -> dict[str, int]:
-    """The requests that are in the fleet."""
+    """The requests in the fleet."""
     instances = [one for host in status.values() if host for one in host["instances"]]
     return {name: sum(one[name] or 0 for one in instances) for name in ("running", "waiting")}
 

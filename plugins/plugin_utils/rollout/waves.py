@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Which hosts a rollout takes together, and in which order. Pure."""
+"""The hosts that a rollout changes together, and their order. Pure."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def _size(item: t.Any) -> int | float:
 
 
 def check_waves(waves: t.Any) -> list[int | float]:
-    """The sizes, as parse_waves gives them, if no host can be left over.
+    """The sizes, from parse_waves, if they cover all hosts.
 
     Raises:
-        FleetError: the last one is not 100 %, or they are no waves.
+        FleetError: the last one is not 100 %, or they are invalid.
     """
     sizes = parse_waves(waves)
     if not (isinstance(sizes[-1], float) and sizes[-1] == 1.0):
@@ -81,7 +81,7 @@ def split(hosts: list[str], canary: t.Collection[str], waves: t.Any) -> list[lis
     result = [ring] if ring else []
     done = 0
     for size in sizes:
-        # Rounded up, so that a small share of a small fleet is not a wave of nobody.
+        # Rounded up, so that a small share of a small fleet is not an empty wave.
         end = done + size if isinstance(size, int) else max(done, math.ceil(size * len(others) - 1e-9))
         if others[done:end]:
             result.append(others[done:end])
@@ -90,11 +90,11 @@ def split(hosts: list[str], canary: t.Collection[str], waves: t.Any) -> list[lis
 
 
 def together(waves: list[list[str]], companions: t.Mapping[str, t.Collection[str]]) -> list[list[str]]:
-    """The waves, with hosts that have an instance in common in the wave of the first of them.
+    """The waves, with hosts that share an instance in the wave of the first of them.
 
     Args:
         waves: as split gives them.
-        companions: for each host those that have to go with it.
+        companions: for each host those that must be changed with it.
     """
     left = [host for wave in waves for host in wave]
     result = []

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Whether an answer to a chat completion is whole, read as it arrives. Pure.
+"""Whether an answer to a chat completion is complete, checked as it arrives. Pure.
 
-A stream that is cut may look well to a client that only waits for ``[DONE]``: engines and gateways send an error event
-and then ``[DONE]``, or end it with the finish reason ``abort``.
+An interrupted stream may look complete to a client that only waits for ``[DONE]``: engines and gateways send an error
+event and then ``[DONE]``, or end it with the finish reason ``abort``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.keys import f
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import excerpt
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure
 
-# What a model ends its answer with by itself. Anything else (abort, error) is the server's doing.
+# A model's own finish reasons. Any other (abort, error) comes from the server.
 _GOOD_ENDS = frozenset({"stop", "length", "tool_calls", "function_call", "content_filter"})
 _SAID_LIMIT = 200
 
 NO_COMPLETION = "no chat completion"
-#: The kind of a stream that ends, for all that can be seen in it, as if that were well.
+#: The kind of a stream that ends without any sign of an error.
 ENDED_EARLY = "ended early"
 
 
 class EventReader:
-    """Server-sent events out of bytes that may be cut anywhere; cheap, because a driver reads thousands a second."""
+    """Server-sent events out of bytes that may be split anywhere; cheap, because a driver reads thousands a second."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -62,11 +62,11 @@ class StreamedAnswer:
         self._failure: Failure | None = None
 
     def feed(self, chunk: bytes) -> int:
-        """How many pieces of content are in ``chunk``."""
+        """The number of content pieces in ``chunk``."""
         return sum(self._take(event) for event in self._reader.feed(chunk))
 
     def verdict(self) -> Failure | None:
-        """None when the answer is whole, now that no more of it comes; else why it is not."""
+        """None when the answer is complete at its end; else why it is not."""
         if self._failure:
             return self._failure
         if self._finish is None:
@@ -102,7 +102,7 @@ class StreamedAnswer:
 
 
 def judge(status: int, body: bytes, key: str) -> Failure | None:
-    """None when an answer without a stream is whole; else why it is not."""
+    """None when an answer without a stream is complete; else why it is not."""
     if status != 200:
         return refusal(status, body, key)
     try:
@@ -119,7 +119,7 @@ def judge(status: int, body: bytes, key: str) -> Failure | None:
 
 
 def refusal(status: int, body: bytes, key: str) -> Failure:
-    """A status other than 200, with what the server says about it."""
+    """A status other than 200, with the server's message."""
     try:
         named = f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:

@@ -1,10 +1,10 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""HTTP for the traffic driver: aiohttp, without whatever would hide a failure or blame the server for one.
+"""HTTP for the traffic driver: aiohttp, without features that would hide a failure or blame the server for one.
 
-Nothing is sent twice: aiohttp does not repeat a POST, and follows no redirect here. A connection that the server closed
-before a request was sent on it is replaced by a new one; that is no retry.
+Nothing is sent twice: aiohttp does not retry a POST, and follows no redirect here. A connection that the server closed
+before a request was sent on it is replaced by a new one; that is not a retry.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ERRORS = (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError, async
 
 
 class Broken(Exception):
-    """There was no whole answer.
+    """There was no complete answer.
 
     Args:
         failure: what happened.
@@ -44,7 +44,7 @@ class Broken(Exception):
 
 
 class Answer:
-    """An answer whose head has come.
+    """An answer whose headers have arrived.
 
     Attributes:
         status: its status code.
@@ -54,7 +54,7 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse, timeout: float) -> None:
         self._response = response
         self._timeout = timeout
-        # aiohttp lets go of it with the last byte.
+        # aiohttp releases it with the last byte.
         self._connection = response.connection
         self.status = response.status
         self.kind = response.headers.get("Content-Type", "")
@@ -63,7 +63,7 @@ class Answer:
         """The body as it arrives.
 
         Raises:
-            Broken: it was cut.
+            Broken: it was interrupted.
         """
         while True:
             try:
@@ -78,7 +78,7 @@ class Answer:
         """The whole body.
 
         Raises:
-            Broken: it was cut, or is too long to be an answer.
+            Broken: it was interrupted, or is too long to be an answer.
         """
         body = b""
         async for piece in self.pieces():
@@ -88,9 +88,9 @@ class Answer:
         return body
 
     def _cause(self, error: BaseException) -> BaseException:
-        """What ended the connection, where aiohttp says of the body only that it is not complete."""
+        """What ended the connection, where aiohttp only reports an incomplete body."""
         protocol = self._connection.protocol if self._connection else None
-        # It is a queue, and false while that is empty.
+        # It is a queue, and falsy while it is empty.
         return (None if protocol is None else protocol.exception()) or error
 
 
@@ -115,7 +115,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def ask(self, document: dict[str, t.Any], reuse: bool) -> t.AsyncIterator[Answer]:
-        """Send a request; its answer, once the head has come.
+        """Send a request; return its answer, once the headers have arrived.
 
         Args:
             document: the request's body.
@@ -125,8 +125,8 @@ class Client:
             Broken: there is none.
         """
         if reuse:
-            # What the kernel knows of idle connections reaches aiohttp before it takes one: the first turn of the loop
-            # asks the kernel, the second one hands on what it said.
+            # The kernel's news about idle connections must reach aiohttp before it takes one: the first turn of the
+            # loop polls the kernel, the second one processes the events.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         try:
@@ -148,10 +148,10 @@ class Client:
         connector = aiohttp.TCPConnector(
             ssl=context or True,
             limit=0,
-            # Looked up for each connection: behind a name, addresses come and go.
+            # Resolved for each connection: the addresses of a name change.
             use_dns_cache=False,
             resolver=aiohttp.ThreadedResolver(),
-            # A second address is no second try while the first one has not answered.
+            # A second address is not a retry while the first one has not answered.
             happy_eyeballs_delay=None,
             **options,
         )
@@ -164,7 +164,7 @@ class Client:
         return aiohttp.ClientSession(
             connector=connector,
             headers=headers,
-            # What is compressed cannot be read piece by piece.
+            # A compressed answer cannot be read piece by piece.
             skip_auto_headers=["Accept-Encoding"],
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -179,7 +179,7 @@ class Client:
 
 
 def explain(error: BaseException, timeout: float) -> Failure:
-    """What a library's error means. Its own words are not repeated: they hold addresses, and may hold a header."""
+    """A library's error in our words. Its own text is not repeated: it holds addresses, and may hold a header."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return Failure("timeout", f"timeout: no connection within {min(timeout, CONNECT_TIMEOUT):g} s")
     if isinstance(error, asyncio.TimeoutError):
@@ -197,7 +197,7 @@ def explain(error: BaseException, timeout: float) -> Failure:
     ):
         return Failure("connection closed", "connection closed without a whole answer")
     if isinstance(error, OSError):
-        # By number: aiohttp's errors are of classes of their own.
+        # By number: aiohttp's errors have classes of their own.
         if error.errno == errno.ECONNREFUSED:
             return Failure("connection refused", "connection refused")
         if error.errno in (errno.ECONNRESET, errno.EPIPE):

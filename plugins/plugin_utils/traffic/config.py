@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the traffic driver is started with. It needs no library, so that whoever stops a driver needs none either."""
+"""The traffic driver's configuration. It needs no library, so that stopping a driver needs none either."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Config:
         api_key: sent as a Bearer token; none when empty.
         model: the served model name.
         output: path of the report; the process is recorded in a file beside it, see pid_path().
-        owner_pid: the process without which it ends; None for none.
+        owner_pid: the process whose end ends the driver; None for none.
         streams: how many clients stream.
         requests_per_second: short requests.
-        stream_prompt, stream_tokens, ignore_eos: what the streaming clients ask for.
-        request_prompt, request_tokens: what the short requests ask for.
+        stream_prompt, stream_tokens, ignore_eos: of the streaming clients.
+        request_prompt, request_tokens: of the short requests.
         timeout: seconds of silence after which a request or stream has failed.
-        grace: seconds that streams get to end after SIGTERM.
+        grace: seconds for streams to finish after SIGTERM.
         max_seconds: how long it runs at most.
         ca_path: certificates to trust for https; the system's when None.
         validate_certs: False accepts any certificate.
@@ -56,7 +56,7 @@ def read_config(text: str) -> Config:
     """The configuration in a JSON document.
 
     Raises:
-        FleetError: it is not one. The message does not repeat it.
+        FleetError: it is invalid. The message does not repeat it.
     """
     try:
         config = Config(**json.loads(text))
@@ -77,5 +77,5 @@ def read_config(text: str) -> Config:
 
 
 def pid_path(output: str) -> str:
-    """Where the driver that writes ``output`` is recorded, as ``{"pid": …, "started": clock ticks}``."""
+    """The pid file of the driver that writes ``output``, as ``{"pid": …, "started": clock ticks}``."""
     return f"{output}.pid"

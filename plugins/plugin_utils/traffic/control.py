@@ -24,12 +24,12 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config imp
 _DRIVER = f"{__name__.rpartition('.')[0]}.driver"
 _LIBRARY = "aiohttp"
 _POLL_SECONDS = 0.05
-# Beyond the time that the driver itself allows for its first answer, and for the streams in flight at the end.
+# Beyond the driver's own timeouts for its first answer, and for the streams in flight at the end.
 _SLACK_SECONDS = 15.0
 
 
 def log_path(output: str) -> str:
-    """Where the driver's own words go."""
+    """The path of the driver's log."""
     return f"{output}.log"
 
 
@@ -44,7 +44,7 @@ def running(output: str) -> int | None:
 
 
 def report(output: str) -> dict[str, t.Any] | None:
-    """The report as it was last written, None where there is none."""
+    """The last report, None where there is none."""
     document = read_json(output)
     return document if isinstance(document, dict) else None
 
@@ -72,7 +72,7 @@ def start(config: dict[str, t.Any]) -> int:
     read = read_config(json.dumps(config))
     parse_url(read.url)
     os.makedirs(os.path.dirname(output), exist_ok=True)
-    # An earlier run's would be taken for the new one's.
+    # An earlier run's report would be mistaken for the new one's.
     for path in (output, pid_path(output)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -88,14 +88,14 @@ def start(config: dict[str, t.Any]) -> int:
 
 
 def stop(output: str, grace: float) -> bool:
-    """Stop the driver and wait until it has ended; whether there was one.
+    """Stop the driver and wait until it has exited; return whether there was one.
 
     Args:
         output: the report's path.
         grace: seconds that the driver gives the streams in flight.
 
     Raises:
-        FleetError: it does not end.
+        FleetError: it does not exit.
     """
     pid = running(output)
     if pid is None:
@@ -141,7 +141,7 @@ def _spawn(config: dict[str, t.Any]) -> subprocess.Popen[bytes]:
             stderr=log,
             cwd="/",
             env={**os.environ, "PYTHONPATH": root},
-            # What ends the playbook with its whole group or terminal does not end the driver before its last report.
+            # A signal to the playbook's process group or terminal must not end the driver before its last report.
             start_new_session=True,
         )
     with contextlib.suppress(BrokenPipeError), t.cast("t.IO[bytes]", process.stdin) as pipe:

@@ -1,18 +1,18 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The traffic driver: clients that ask without pause and never try again, and a report of what they saw.
+"""The traffic driver: clients that send requests without pause and never retry, and a report of their results.
 
-A program of its own, which module traffic starts::
+A separate program, which module traffic starts::
 
     driver=ansible_collections.inference.fleet.plugins.plugin_utils.traffic.driver
     PYTHONPATH=collections python3 -m $driver < config.json
 
 The configuration comes on stdin because it holds the API key; its names are those of Config. Some clients stream long
-answers one after the other; beside them short requests are sent at a fixed rate, whatever became of the earlier ones.
+answers one after the other; beside them short requests are sent at a fixed rate, whatever the result of earlier ones.
 Every second request and every second streaming client opens a new connection each time, the others reuse theirs.
 
-It ends on SIGTERM, when the process that it belongs to is gone, or when its time is over.
+It exits on SIGTERM, when its owner process is gone, or when its time is over.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report imp
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Request as SentRequest
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Stream as SentStream
 
-# Why it ended.
+# Why it exited.
 STOPPED = "stopped"
 OWNER_GONE = "owner_gone"
 TIME_OVER = "max_seconds"
@@ -56,7 +56,7 @@ NO_ANSWER = 3
 
 _TICK = 0.25
 _WRITE_EVERY = 1.0
-# A streaming client begins no more often than this: a fast engine does not make it a flood.
+# The minimum interval of a streaming client: a fast engine must not turn it into a flood.
 _STREAM_PAUSE = 0.2
 _PAUSE_AFTER_FAILURE = 0.5
 _MAX_REQUESTS_IN_FLIGHT = 200
@@ -70,7 +70,7 @@ class Driver:
         target = parse_url(config.url)
         context = tls_context(config.ca_path, config.validate_certs) if target.tls else None
         self._client = Client(target, config.api_key, context, config.timeout)
-        # Wall clock of the report that no setting of the clock moves.
+        # Wall clock time for the report, unaffected by clock changes.
         self._epoch = time.time() - time.monotonic()
         self._report = Report(self._now())
         self._owner_started = None if config.owner_pid is None else processes.start_ticks(config.owner_pid)
@@ -81,7 +81,7 @@ class Driver:
         self._warned = False
 
     async def run(self) -> int:
-        """Drive until told to stop; the exit status."""
+        """Drive until stopped; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, STOPPED)
@@ -115,7 +115,7 @@ class Driver:
         return FAILED if self._report.ended_because == INTERNAL_ERROR else 0
 
     async def _let_end(self) -> None:
-        """Give those in flight the grace, and no more once the owner is gone."""
+        """Give requests in flight the grace period, and no more once the owner is gone."""
         until = self._now() + self._config.grace
         while self._in_flight and self._now() < until and not self._owner_gone():
             await asyncio.wait(self._in_flight, timeout=_TICK)
@@ -135,7 +135,7 @@ class Driver:
             await asyncio.sleep(began + number / rate - self._now())
             late = self._now() - (began + number / rate)
             if late > 1:
-                # This process was not let run. What was due meanwhile is not sent in one burst.
+                # This process was suspended. Requests that were due meanwhile are not sent in one burst.
                 began += late
             if len(self._in_flight) - self._config.streams < _MAX_REQUESTS_IN_FLIGHT:
                 self._start(self._request(reuse=number % 2 == 0))
@@ -170,7 +170,7 @@ class Driver:
             sent.ok(self._now())
 
     async def _stream_client(self, number: int) -> None:
-        # Not all at once, so that they do not stay in step.
+        # Staggered, so that they do not stay in step.
         await self._pause(number * 1.0 / self._config.streams)
         while not self._stopping.is_set():
             began = self._now()
@@ -178,7 +178,7 @@ class Driver:
             await self._pause(began + _STREAM_PAUSE - self._now() if good else _PAUSE_AFTER_FAILURE)
 
     async def _stream(self, reuse: bool) -> bool:
-        """One stream; whether it was whole."""
+        """One stream; return whether it was complete."""
         config = self._config
         options = {"stream": True, **({"ignore_eos": True} if config.ignore_eos else {})}
         sent = self._report.stream(self._now())
@@ -202,7 +202,7 @@ class Driver:
                 sent.content(self._now(), streamed.feed(piece))
         except Broken as error:
             broken = error.failure
-        # After [DONE], how the connection ends is no client's concern.
+        # After [DONE], a client does not care how the connection ends.
         failure = streamed.verdict()
         if failure:
             sent.cut(self._now(), broken if broken and failure.kind == ENDED_EARLY else failure)
@@ -215,7 +215,7 @@ class Driver:
         return {"model": self._config.model, "messages": messages, "max_tokens": tokens, "temperature": 0, **options}
 
     def _start(self, work: t.Coroutine[t.Any, t.Any, None]) -> asyncio.Task[None]:
-        """Begin what has to come to its end before the program does."""
+        """Start a task that must finish before the program does."""
         task = self._background(work)
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
@@ -229,7 +229,7 @@ class Driver:
     def _check(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error:
-            # A fault of this program must not pass as a quiet run.
+            # A bug in this program must not look like a quiet run.
             traceback.print_exception(type(error), error, error.__traceback__)
             self._stop(INTERNAL_ERROR)
 
@@ -274,7 +274,7 @@ class Driver:
             if durably:
                 write_atomically(self._config.output, text)
             else:
-                # Not synced: that waits for the disk, and while this thread waits it sees no answer come.
+                # Not synced: that waits for the disk, and while this thread waits it sees no answer arrive.
                 temporary = f"{self._config.output}.tmp"
                 with open(temporary, "w", encoding="utf-8") as file:
                     file.write(text)

@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What the clients of the traffic driver saw: counts, errors, gaps, percentiles, and a row of seconds for a chart.
+"""The results of the traffic driver's clients: counts, errors, gaps, percentiles, and a row of seconds for a chart.
 
-Pure: every moment is a Unix time that is handed in. Nothing in it grows with the length of the run.
+Pure: every moment is passed in as Unix time. Its size does not grow with the length of the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STREAM = "stream"
 
 #: How many errors are kept one by one; all are counted by kind.
 MAX_ERRORS = 200
-#: How many kinds are told apart, should a server invent one for each error.
+#: How many kinds are kept apart, in case a server has a different text for each error.
 MAX_KINDS = 50
 #: How many buckets the row of seconds has at most; then each becomes twice as wide.
 MAX_BUCKETS = 600
@@ -28,7 +28,7 @@ class Failure(t.NamedTuple):
 
     Attributes:
         kind: a short name out of a small set, to count by.
-        what: the same for a person, with what the server said.
+        what: the same for a person, with the server's message.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class Failure(t.NamedTuple):
 
 
 class Spread:
-    """Percentiles of any number of durations in constant space, right to one percent."""
+    """Percentiles of any number of durations in constant space, accurate to one percent."""
 
     _SMALLEST = 1e-4
     _STEP = math.log(1.02)
@@ -110,7 +110,7 @@ class Row:
         self._in_flight = 0
 
     def at(self, now: float) -> Bucket:
-        """The bucket of a moment, made if it is the first to fall there."""
+        """The bucket of a moment, created on first use."""
         while now >= self.buckets[-1].at + self.width:
             self.buckets.append(Bucket(self.buckets[-1].at + self.width, self._in_flight))
             if len(self.buckets) > MAX_BUCKETS:
@@ -131,7 +131,7 @@ class Row:
 
 
 class Request:
-    """A request without a stream, on its way."""
+    """A request without a stream, in flight."""
 
     def __init__(self, report: Report, now: float) -> None:
         self._report = report
@@ -145,7 +145,7 @@ class Request:
 
 
 class Stream:
-    """A streamed answer, on its way.
+    """A streamed answer, in flight.
 
     Attributes:
         tokens: pieces of content so far.
@@ -159,14 +159,14 @@ class Stream:
         self.tokens = 0
 
     def content(self, now: float, pieces: int) -> None:
-        """Some pieces of the answer came."""
+        """Some pieces of the answer arrived."""
         if pieces:
             self._report.stream_content(self, now, pieces)
             self.last = now
             self.tokens += pieces
 
     def whole(self, now: float) -> None:
-        """It came to its proper end."""
+        """It ended properly."""
         self._report.stream_ended(self, now, None, False)
 
     def refused(self, now: float, failure: Failure) -> None:
@@ -174,14 +174,14 @@ class Stream:
         self._report.stream_ended(self, now, failure, False)
 
     def cut(self, now: float, failure: Failure) -> None:
-        """The server began to answer, and did not come to the end."""
+        """The server began to answer, and did not finish."""
         count = f"{self.tokens} token{'' if self.tokens == 1 else 's'}"
         named = Failure(f"cut ({failure.kind})", f"cut after {count}: {failure.what}")
         self._report.stream_ended(self, now, named, True)
 
 
 class Report:
-    """All of it. Once begun, a request or stream is in flight until one of its own methods ends it."""
+    """The whole report. Once begun, a request or stream is in flight until one of its own methods ends it."""
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -222,7 +222,7 @@ class Report:
         return stream
 
     def stop(self, now: float) -> None:
-        """No new work begins: from here on, silence between the last answers is nobody's gap."""
+        """No new work begins: from here on, silence between the last answers is not a gap."""
         self._see_gap(now)
         self._watches_gaps = False
 
@@ -258,7 +258,7 @@ class Report:
         self._ended(now, failure)
 
     def document(self, now: float) -> dict[str, t.Any]:
-        """The report as it stands; gaps and stalls that still last are in it."""
+        """The current report, including running gaps and stalls."""
         self._row.at(now)
         self._see_gap(now)
         for stream in self._open:

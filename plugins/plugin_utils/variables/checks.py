@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is wrong with the variables of hosts, by the roles' argument specs. Pure."""
+"""Validation of hosts' variables by the roles' argument specs. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.variables import u
 
 Spec = t.Mapping[str, t.Any]
 
-#: What is no role's own, and read by the playbooks.
+#: Variables of no single role, which the playbooks read.
 FLEET: dict[str, Spec] = {
     "engine": {"type": "str", "choices": list(ENGINES)},
     "fleet_accelerator": {"type": "str", "choices": ["cuda", "cpu"]},
@@ -53,7 +53,7 @@ FLEET: dict[str, Spec] = {
     "fleet_vcpus": {"type": "int"},
 }
 
-#: Of a spec, what says how a value looks; that a role wants one is the role's to say.
+#: The parts of a spec that describe a value; whether it is required is up to the role.
 _FORM = ("type", "elements", "choices", "options")
 _WORDS = {
     "bool": "true or false",
@@ -66,7 +66,7 @@ _WORDS = {
 }
 _SECRET = re.compile(r"key|password|secret|token\Z|url")
 _PORT = re.compile(r"_port\Z")
-#: Alike enough to be a slip, and long enough not to be a word of somebody's own.
+#: Similar enough to be a typo, and long enough not to be a user's own word.
 _ALIKE, _LONG = 0.9, 10
 #: Longer values are not repeated.
 _SHOWN = 100
@@ -75,7 +75,7 @@ _UNKNOWN_FIELD = re.compile(r"(?P<fields>.+)\. Supported parameters include: (?P
 
 def _read_clients(name: str, value: t.Any) -> None:
     read = ArgumentSpecValidator({name: _form(FLEET[name])}).validate({name: value})
-    # What has not the form of a client is named by its form.
+    # A value without a client's structure is described by its type.
     for client in [] if read.error_messages else read.validated_parameters[name]:
         client_limits.check(client)
 
@@ -89,7 +89,7 @@ def _read_model(name: str, value: t.Any) -> None:
         raise FleetError(f"{name} is empty; give the model's name on its hub, such as {FLEET[name]['default']}.")
 
 
-#: What is more than a form: how it is read where it is used.
+#: Checks beyond the type: how the value is parsed where it is used.
 _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "fleet_clients": _read_clients,
     "fleet_key_max_age": _read_duration,
@@ -102,7 +102,7 @@ _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
 
 
 def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
-    """Every variable of the roles, with its form; FLEET's, too.
+    """Every variable of the roles, and of FLEET, with its spec.
 
     Args:
         roles: the argument specs of each role, by entry point.
@@ -116,7 +116,7 @@ def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
 
 
 def value_problem(name: str, value: t.Any, option: Spec) -> str:
-    """What is wrong with one variable's value, as a sentence; empty for nothing."""
+    """The error in one variable's value, as a sentence; empty for none."""
     if name in _READERS and value is not None:
         try:
             _READERS[name](name, value)
@@ -135,7 +135,7 @@ def value_problem(name: str, value: t.Any, option: Spec) -> str:
 
 
 def _nothing_problem(value: t.Any, option: Spec) -> str:
-    """A name without a value, as YAML has it, is null, and does not stand for the default."""
+    """A name without a value is null in YAML, and does not select the default."""
     default = option.get("default")
     if value is None and default not in (None, "") and not (isinstance(default, str) and "{{" in default):
         return f"it has no value; leave the whole line out for its default, {default!r}"
@@ -191,13 +191,13 @@ def _port_problem(name: str, value: t.Any) -> str:
 
 
 def name_problem(name: str, specs: t.Collection[str], prefixes: t.Collection[str], words: t.Collection[str]) -> str:
-    """What is wrong with a variable's name, as a sentence; empty for nothing.
+    """The error in a variable's name, as a sentence; empty for none.
 
     Args:
         name: the variable.
-        specs: the variables that there are.
+        specs: the known variables.
         prefixes: the roles', with their underscore.
-        words: every name that roles, playbooks and other variables mention: whatever one of them reads is no slip.
+        words: every name that roles, playbooks and other variables mention: a variable in use is not a typo.
     """
     if name in specs or name in words or name.startswith(("ansible_", "aws_", "ec2_", "_")):
         return ""

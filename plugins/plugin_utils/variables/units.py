@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Times and sizes as people write them: a plain number, or one with its unit. Pure."""
+"""Times and sizes in users' notation: a plain number, or one with its unit. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PREFIXES = ("K", "M", "G", "T")
 _SIZE = re.compile(rf"{_NUMBER}\s*(?:([KMGT])(i?)B?|B)\Z", re.IGNORECASE)
 _PLAIN = re.compile(r"\d+(?:\.\d+)?\Z")
 
-#: What a plain number means, by unit.
+#: The meaning of a plain number, by unit.
 BYTES = {"B": 1, "MiB": 1024**2, "GiB": 1024**3}
 
-#: The variables that take a time, a plain number being seconds.
+#: The variables that take a time; a plain number is in seconds.
 TIMES = frozenset(
     (
         "edge_body_timeout",
@@ -75,7 +75,7 @@ def seconds(value: t.Any) -> Number | None:
     """A time in seconds; None stays None.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     plain = _plain(value)
     if value is None or plain is not None:
@@ -90,7 +90,7 @@ def size(value: t.Any, unit: str) -> Number | None:
     """A size in ``unit``, which is one of BYTES; None stays None. Bytes and MiB are rounded down.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     plain = _plain(value)
     if value is None or plain is not None:

@@ -15,7 +15,7 @@ import json
 import sys
 import typing as t
 
-#: Words that tell the kinds of values apart, and for each kind those that it takes; "None" is looked at by itself.
+#: Words that distinguish the kinds of values, and for each kind those that it takes; "None" is checked separately.
 WORDS = ("5", "5.5", "5k", "auto", "word", "{}", "[]")
 KINDS = {
     WORDS: "text",

@@ -1,4 +1,4 @@
-"""The nodes of an engine that spans hosts meet before it serves. Nobody notices when one of them goes, as with NCCL."""
+"""The nodes of an engine that spans hosts meet before it serves. As with NCCL, a lost node goes unnoticed."""
 
 from __future__ import annotations
 

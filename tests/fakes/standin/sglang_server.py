@@ -90,7 +90,7 @@ class Log:
 
 
 def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
-    """Start, serve until it is told to stop, and stop, as SGLang does.
+    """Start, serve until stopped, and stop, as SGLang does.
 
     Raises:
         OSError: the port is taken, or there is no model.

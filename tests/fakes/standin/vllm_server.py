@@ -113,7 +113,7 @@ def context_length(wanted: int | None, longest: int) -> int:
 
 
 def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
-    """Start, serve until it is told to stop, and stop, as vLLM does.
+    """Start, serve until stopped, and stop, as vLLM does.
 
     Raises:
         OSError: the port is taken, or there is no model.

@@ -17,7 +17,7 @@ from lab.wheels import shims
 
 ROOT = Path(__file__).resolve().parents[3]
 
-#: Versions to deploy, upgrade to and go back from. Their local part tells them from the real ones.
+#: Versions to deploy, upgrade to and go back from. Their local part distinguishes them from the real ones.
 VERSIONS = {
     "vllm": ("0.32.0+fake", "0.33.0+fake"),
     "sglang": ("0.5.23+fake", "0.5.24+fake"),

@@ -31,9 +31,9 @@ from tests.integration.edge.engine import Recorder
 from tests.programs import install_edge
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
-#: Another HAProxy than the distribution's can be tried with this.
+#: Selects another HAProxy than the distribution's.
 HAPROXY = os.environ.get("HAPROXY", "/usr/sbin/haproxy")
-#: HAProxy 2.4 has no filters in Lua, and asks no other host after a 401: the role's README says what it does instead.
+#: HAProxy 2.4 has no Lua filters, and retries no other host after a 401: see the role's README.
 IS_HAPROXY_2_4 = (
     "2.4." in subprocess.run([HAPROXY, "-v"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
 )
@@ -59,7 +59,7 @@ def eventually(condition: t.Callable[[], t.Any], seconds: float = 10.0) -> None:
 
 
 class Edge:
-    """One edge in front of instances that are already there."""
+    """One edge in front of existing instances."""
 
     def __init__(self, directory: Path, ports: list[int]) -> None:
         self.directory = directory
@@ -80,10 +80,10 @@ class Edge:
         self.set_keys({})
         self.drain(state="kept")
 
-    # What the modules do on a host.
+    # The modules' work on a host.
 
     def set_engine_key(self, key: str) -> None:
-        """What module engine_key writes; set_keys() tells HAProxy."""
+        """What module engine_key writes; set_keys() updates HAProxy."""
         (self.directory / "engine_key.env").write_text(f"ENGINE_API_KEY={key}\n")
 
     def set_keys(
@@ -145,7 +145,7 @@ class Edge:
     def _sockets(self) -> dict[str, str]:
         return {"socket": self.socket, "master_socket": self.master_socket}
 
-    # What systemd does.
+    # systemd's work.
 
     def start(self, **variables: t.Any) -> Edge:
         self.configure(**variables)
@@ -197,7 +197,7 @@ class Edge:
         values.update(
             ansible_managed="Ansible managed",
             edge_address="127.0.0.1",
-            # What a test machine's limit on open files allows.
+            # Within a test machine's limit on open files.
             edge_max_connections=1000,
             edge_services=services,
             __edge_maps=str(self.maps),
@@ -205,12 +205,12 @@ class Edge:
             __edge_servers_file=str(self.directory / "servers.state"),
             __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
-            # Where Ansible looks for the role's templates and files.
+            # The paths of the role's templates and files.
             ansible_search_path=[str(ROLE)],
             __edge_found={"files": []},
         )
         values.update(self.variables)
-        # The collection's filters are not known to an Ansible that begins after its modules were imported.
+        # An Ansible that starts after its modules were imported does not know the collection's filters.
         values["__edge_plain_numbers"] = {
             name: units.seconds(values[name])
             if name in units.TIMES
@@ -232,7 +232,7 @@ class Edge:
         )
 
     def keep_usage(self, event: str) -> subprocess.CompletedProcess[str]:
-        """Run the program that keeps the keys' usage. Whether it succeeds is nothing to systemd."""
+        """Run the program that keeps the keys' usage. systemd ignores its result."""
         return subprocess.run(
             [
                 *(sys.executable, "-I", str(self.programs / "key_usage.py"), event, "--file", str(self.usage_file)),
@@ -256,7 +256,7 @@ class Edge:
         assert self.process.poll() is None, self.log.read_text()
         return self._reloads() >= reloads and bool(haproxy.workers(self.socket, self.master_socket))
 
-    # What a client sees.
+    # The client's view.
 
     def ask(self, path: str, key: str | None = None, method: str = "GET", body: t.Any = None, **headers: str) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -301,7 +301,7 @@ def _trusted(value: t.Any) -> t.Any:
 
 
 def error_of(answer: Answer) -> dict[str, t.Any]:
-    """The error in an answer, which has to have OpenAI's shape."""
+    """The error in an answer, which must have OpenAI's form."""
     _status, headers, body = answer
     assert headers["content-type"] == "application/json"
     document = json.loads(body)
@@ -312,7 +312,7 @@ def error_of(answer: Answer) -> dict[str, t.Any]:
 
 
 def origin_of(generation: int) -> dict[str, t.Any]:
-    """What module api_key says of the generation of a key store."""
+    """The generation of a key store, as module api_key returns it."""
     return {"id": "0" * 32, "generation": generation, "name": "the key store of this test"}
 
 
@@ -375,7 +375,7 @@ def shared_edge(shared: Shared) -> Edge:
 
 @pytest.fixture
 def shared_engines(shared: Shared) -> list[Recorder]:
-    """The same in place of ``engines``; they have seen nothing yet."""
+    """The same in place of ``engines``, with an empty record."""
     for engine in shared[1]:
         engine.seen.clear()
     return shared[1]

@@ -1,4 +1,4 @@
-"""A server that stands where an engine would, and remembers exactly what the edge sent it."""
+"""A server in place of an engine that records exactly what the edge sent it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the edge makes of an engine's answers: errors, redirects, and what a browser may do with them."""
+"""The edge's handling of an engine's answers: errors, redirects, and browser access."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ edge, engines = shared_edge, shared_engines
 
 
 def says(edge: Edge, status: int, body: t.Any, content_type: str = "application/json") -> Answer:
-    """The answer of an engine that says this."""
+    """An engine's answer with this body."""
     data = body.encode() if isinstance(body, str) else json.dumps(body, ensure_ascii=False).encode()
     return edge.ask(f"/v1/says/{status}", KEY, method="POST", body=data, Content_Type=content_type)
 

@@ -1,4 +1,4 @@
-"""What the edge makes of a client's limits."""
+"""The edge's handling of a client's limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_requests_a_minute(edge: Edge) -> None:
     assert answer[1]["retry-after"] == "5"
     assert error_of(answer)["code"] == "rate_limit_exceeded"
     assert edge.status("/v1/x", OTHER) == 200
-    # The bound moves at once, and what was refused did not count.
+    # The limit changes at once, and refused requests did not count.
     limit(edge, requests_per_minute=6)
     assert [edge.status("/v1/x", KEY) for _ in range(2)] == [200, 429]
     limit(edge)
@@ -92,7 +92,7 @@ def first_version(edge: Edge) -> None:
 
 
 def values(edge: Edge) -> tuple[list[str], list[list[str]]]:
-    """What the file and each process say."""
+    """The content of the file and of each process."""
     path = edge.maps / "keys.map"
     workers = haproxy.workers(edge.socket, edge.master_socket)
     entries = [state.parse_map(path.read_text()), *(worker.map_entries(str(path)) or [] for worker in workers)]
@@ -122,7 +122,7 @@ def test_an_edge_of_before_refuses_no_key_on_the_way_to_this_configuration(unsta
     unstarted.configure = started  # type: ignore[method-assign]
     with Traffic(unstarted, [KEY, OTHER] * 2) as traffic:
         stream = Stream(unstarted, KEY, 5)
-        # It gets the version that it reads.
+        # It gets the version that it can read.
         assert unstarted.set_keys(KEYS, limits)["outdated"]
         file, live = values(unstarted)
         assert [file] == live == [[f"team-a|100000|8|0|,{MODEL},", "team-b"]]

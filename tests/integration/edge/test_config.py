@@ -1,4 +1,4 @@
-"""What is optional: TLS, Prometheus, further services."""
+"""Optional features: TLS, Prometheus, further services."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_http2_has_the_same_limits(unstarted: Edge, engines: list[Recorder]) -> 
     assert curl(unstarted, f"{url}/v1/models") == "200"
     assert curl(unstarted, f"{url}/metrics") == "404"
     assert curl(unstarted, f"{url}/v1/x", "--data-binary", "@-", body=b"x" * 40_000) == "200"
-    # A client that goes on sending may lose the answer, so only what did not get through counts here.
+    # A client that keeps sending may lose the answer, so only passed requests count here.
     assert curl(unstarted, f"{url}/v1/x", "--data-binary", "@-", body=b"x" * 60_000) != "200"
     # Without a length, which HTTP/2 allows.
     assert curl(unstarted, f"{url}/v1/x", "-X", "POST", "-T", "-", body=b"x" * 5000) == "200"

@@ -1,4 +1,4 @@
-"""Out of service and back, without cutting a request."""
+"""Draining and undraining without cutting a request."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_lame_duck_comes_first_and_only_for_so_long(edge: Edge) -> None:
     assert result["lame_duck_seconds"] == 1
     assert (503, 200) in states
     assert states.index((503, 200)) < states.index((503, 503))
-    # Doing it again costs no time: the balancer knows.
+    # Repeating it costs no time: the balancer knows.
     assert edge.drain(state="drained", lame_duck_seconds=1, metrics=NONE)["lame_duck_seconds"] == 0
 
 

@@ -320,7 +320,7 @@ def pools(tmp_path: Path, engines: list[Recorder]) -> t.Iterator[Pools]:
     ("tls_name", "authority", "status"),
     [
         ("gpu-1.internal", "its own", 200),
-        # One of another host, which is as good to the authority.
+        # The certificate of another host, which the authority accepts as well.
         ("gpu-2.internal", "its own", 503),
         # By its address, which is not in it.
         ("", "its own", 503),
@@ -353,7 +353,7 @@ def test_a_host_is_known_by_its_certificate_and_the_name_in_it(
         assert {one.name for one in pool} == {"gpu-1", "gpu-1.again"}
         asked = Edge.__new__(Edge)
         asked.port = port
-        # Before its checks have failed twice, and after: no request goes to who is not known.
+        # Before its checks have failed twice, and after: no request goes to an unknown host.
         answers = [asked.ask("/qwen/v1/x", HOST_KEY)[0] for _ in range(3)]
         eventually(lambda: [one.up for one in gateway.servers() if one.name == "gpu-1"] == [status == 200])
         assert [*answers, asked.ask("/qwen/v1/x", HOST_KEY)[0]] == [status] * 4
@@ -412,7 +412,7 @@ def test_a_host_that_refuses_the_gateways_key_gets_nothing(pools: Pools, engines
 
 def test_a_host_whose_engine_fails_is_given_up_for_a_moment(pools: Pools, engines: list[Recorder]) -> None:
     assert [pools.status("/qwen/v1/status/500") for _ in range(6)] == [502] * 6
-    # Whatever it was that failed everywhere: others are served.
+    # Whatever failed everywhere: others are served.
     assert [pools.status("/qwen/v1/x") for _ in range(6)] == [200] * 6
 
 
@@ -422,7 +422,7 @@ def test_a_host_with_too_much_to_do_is_no_fault_of_the_gateways(pools: Pools) ->
     host.set_keys({UPSTREAM: "gateway", KEY: "team-a"})
     answer = host.ask("/v1/status/429", UPSTREAM)
     assert (answer[0], answer[1]["retry-after"], error_of(answer)["code"]) == (503, "5", "engine_busy")
-    # Another client is told what the engine says.
+    # Another client gets the engine's answer.
     assert host.status("/v1/status/429", KEY) == 429
 
 

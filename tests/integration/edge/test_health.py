@@ -1,4 +1,4 @@
-"""/health is 200 exactly while an instance serves and nobody takes the host out."""
+"""/health is 200 exactly while an instance serves and the host is in service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the edge says that a key was used."""
+"""The edge's record of when a key was used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def use(edge: Edge, key: str, times: int = 1) -> None:
 
 
 def requests(edge: Edge) -> dict[str, int]:
-    """How often each key was used, by fingerprint."""
+    """The use count of each key, by fingerprint."""
     return {one["fingerprint"]: one["requests"] for one in edge.usage()["usage"]}
 
 
@@ -109,7 +109,7 @@ def test_usage_outlives_a_stop(shared: Edge) -> None:
     stopped = shared.usage()
     assert [one["requests"] for one in stopped["usage"]] == [2]
     assert stopped["accepts"] == sorted([keys.fingerprint(KEY), keys.fingerprint(OTHER)])
-    # Longer than a reload takes, as far as the program can see.
+    # Longer than a reload takes, as far as the program can tell.
     document = json.loads(shared.usage_file.read_text())
     shared.usage_file.write_text(json.dumps({**document, "saved": document["saved"] - 1000}))
     shared.start_and_wait()
@@ -163,7 +163,7 @@ def test_a_stream_that_outlasts_a_reload_counts_once(shared: Edge) -> None:
 
 
 def test_a_former_process_is_seen_while_it_works(shared: Edge) -> None:
-    """The request on a connection that was open before the reload reaches the former process."""
+    """The request on a connection that was open before the reload reaches the old process."""
     connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=30)
     connection.request("GET", "/v1/x", headers={"Authorization": f"Bearer {KEY}"})
     assert connection.getresponse().read()
@@ -174,7 +174,7 @@ def test_a_former_process_is_seen_while_it_works(shared: Edge) -> None:
     connection.request("GET", "/v1/slow/3", headers={"Authorization": f"Bearer {KEY}"})
     eventually(lambda: last_used(shared, KEY) > before)
     assert abs(last_used(shared, KEY) - time.time()) < 3
-    # A reload in this moment keeps it.
+    # A reload at this moment keeps it.
     shared.reload()
     assert connection.getresponse().status == 200
     assert last_used(shared, KEY) > before
@@ -188,7 +188,7 @@ def test_nothing_is_lost_under_load(shared: Edge) -> None:
             shared.reload()
     assert set(traffic.answers) == {"200"}
     counted = requests(shared)[keys.fingerprint(KEY)]
-    # What came between a save and the signal, and the last one on each connection that was open then.
+    # Requests between a save and the signal, and the last one on each connection that was open then.
     assert traffic.answers["200"] * 0.5 <= counted <= traffic.answers["200"]
 
 

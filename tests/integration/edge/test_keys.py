@@ -1,4 +1,4 @@
-"""Keys come and go under traffic; what HAProxy knows and what the file says stay the same."""
+"""Keys are added and removed under traffic; HAProxy's memory and the file stay the same."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_process_that_a_reload_left_behind_learns_too(edge: Edge) -> None:
     edge.set_keys({OTHER: "team-b"})
     for worker in haproxy.workers(edge.socket, edge.master_socket):
         assert worker.map_entries(str(edge.maps / "keys.map")) == wanted({OTHER: "team-b"})
-    # A request that was let in is not cut off by what changes later.
+    # Later changes do not cut an accepted request.
     assert stream.finished_whole()
 
 

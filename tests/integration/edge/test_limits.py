@@ -1,4 +1,4 @@
-"""What the edge does when there is too much, too large or too slow, and when an engine or a client goes away."""
+"""The edge under overload, with large and slow requests, and when an engine or a client goes away."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LIMIT = 100_000
 
 
 def busy(edge: Edge, seconds: float, count: int = 1) -> list[threading.Thread]:
-    """Requests that take a while, once the engines have them or the queue does.
+    """Slow requests, once the engines or the queue have them.
 
-    One after the other: of two at once, both of HAProxy's threads may see the same instance idle.
+    Sequentially: of two concurrent ones, both of HAProxy's threads may see the same instance idle.
     """
     threads = [threading.Thread(target=edge.ask, args=(f"/v1/slow/{seconds}", KEY)) for _ in range(count)]
     for number, thread in enumerate(threads, 1):
@@ -32,7 +32,7 @@ def busy(edge: Edge, seconds: float, count: int = 1) -> list[threading.Thread]:
 
 
 def has_taken(edge: Edge, count: int) -> bool:
-    """Whether this many requests are with an instance or wait for one."""
+    """Whether this many requests are at an instance or wait for one."""
     rows = haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
     waiting = sum(int(row["qcur"] or 0) for row in rows)
     return count == waiting + sum(int(row["scur"]) for row in rows if row["svname"] not in ("FRONTEND", "BACKEND"))
@@ -93,7 +93,7 @@ def test_a_body_without_a_length_is_limited(small: Edge, engines: list[Recorder]
     assert answer[0] == 413
     assert (error_of(answer)["code"], str(LIMIT) in error_of(answer)["message"]) == ("request_too_large", True)
     eventually(lambda: [line for line in small.access_log() if "status=413" in line])
-    # The engine has seen that there is no such request, and the edge goes on.
+    # The engine has seen that there is no such request, and the edge keeps working.
     eventually(lambda: sum(engine.broken_off for engine in engines) == 1)
     assert [request for engine in engines for request in engine.seen] == []
     assert small.status("/v1/x", KEY, method="POST", body=chunks(LIMIT)) == 200
@@ -101,7 +101,7 @@ def test_a_body_without_a_length_is_limited(small: Edge, engines: list[Recorder]
 
 @pytest.mark.parametrize("size", [LIMIT, 2 * LIMIT])
 def test_bodies_of_http2_without_a_length_are_limited(small: Edge, engines: list[Recorder], size: int) -> None:
-    # Curl does not know how long what comes from a pipe is.
+    # Curl does not know the length of data from a pipe.
     curl = ["curl", "-sS", "--max-time", "20", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}"]
     answer = subprocess.run(
         [*curl, "-H", f"Authorization: Bearer {KEY}", "-X", "POST", "-T", "-", f"http://127.0.0.1:{small.port}/v1/x"],

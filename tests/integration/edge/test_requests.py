@@ -1,4 +1,4 @@
-"""Who gets in, where to, and what the engine sees of it."""
+"""Which requests are accepted, where they go, and what the engine sees of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked again: on all ways together, a request meets one further engine after one that broke off."""
+"""Retries: in total, a request reaches one further engine after one that broke off."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 class Persistent:
-    """What stands for LiteLLM: asks the pool again and again, and names the request as it was named to it."""
+    """The stand-in for LiteLLM: retries the pool, and passes on the request's name."""
 
     def __init__(self, tries: int) -> None:
         self.tries = tries
@@ -149,7 +149,7 @@ class Fleet:
         return stack.enter_context(unstarted_edge(place, engines))
 
     def pool(self, path: str, body: bytes = b"{}", **headers: str) -> Answer:
-        """What the first gateway's pool answers to its LiteLLM."""
+        """The first gateway's pool's answer to its LiteLLM."""
         return ask(self.litellms[0].pools, f"/qwen{path}", HOST_KEY, body, **headers)
 
     def began(self, path: str) -> list[int]:
@@ -165,7 +165,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(running: Fleet) -> Fleet:
-    """The same for all tests here, with all well again."""
+    """The same for all tests here, with everything repaired."""
     for litellm in running.litellms:
         if litellm.asked >= litellm.dies_after:
             litellm.start()
@@ -179,7 +179,7 @@ def fleet(running: Fleet) -> Fleet:
 
 
 def is_final(answer: Answer) -> bool:
-    """Whether people and the libraries of clients can see that it is not to be repeated."""
+    """Whether people and client libraries can see that it must not be retried."""
     return (answer[0], error_of(answer)["code"], answer[1].get("x-should-retry")) == (502, "engine_failed", "false")
 
 
@@ -345,7 +345,7 @@ def test_an_error_after_litellm_broke_off_is_final(gateways: StartGateways, stat
     answer = running.ask(f"/v1/status/{status}")
     assert running.began(f"/v1/status/{status}") == [1, 1]
     if status == 503:
-        # Refused: it may be asked again, and the client's library says so with its next request.
+        # Refused: a retry is allowed, and the client's library marks its next request as one.
         assert (answer[0], answer[1].get("x-should-retry")) == (503, None)
     else:
         assert is_final(answer)

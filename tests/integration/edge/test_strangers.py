@@ -1,4 +1,4 @@
-"""What the edge leaves to connections and requests that show no live key."""
+"""What the edge leaves to connections and requests without a live key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MONITORING = "sk-the-key-of-monitoring-for-tests-only-0000000"
 
 @contextlib.contextmanager
 def idle(edge: Edge, count: int) -> t.Iterator[list[socket.socket]]:
-    """Connections that ask nothing."""
+    """Connections that send nothing."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(socket.create_connection(("127.0.0.1", edge.port), timeout=20)) for _ in range(count)

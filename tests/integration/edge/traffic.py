@@ -1,4 +1,4 @@
-"""Clients that ask without pause and never try again."""
+"""Clients that send requests without pause and never retry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.integration.edge.conftest import Edge
 
 
 class Traffic:
-    """While it is open, requests in some threads; then how many of each answer there were."""
+    """While it is open, send requests in some threads; then return the number of each answer."""
 
     def __init__(self, edge: Edge, keys: t.Sequence[str], pause: float = 0.005) -> None:
         self._port = edge.port

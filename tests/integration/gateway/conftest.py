@@ -1,4 +1,4 @@
-"""A real Redis on the loopback interface, and as much of a client as the gateway's modules need."""
+"""A real Redis on the loopback interface, and enough of a client for the gateway's modules."""
 
 from __future__ import annotations
 

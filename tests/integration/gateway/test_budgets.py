@@ -1,4 +1,4 @@
-"""Clients spend no more than their budgets, whatever they ask at once: with a real Redis."""
+"""Clients spend no more than their budgets, whatever they send at once: with a real Redis."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def budgets(clients: types.ModuleType) -> types.ModuleType:
 
 
 async def ask(gateway: t.Any, client: t.Any, number: int, amount: float = COST) -> bool:
-    """A request that costs what it reserved; whether it was let through."""
+    """A request that costs what it reserved; whether it was accepted."""
     if await gateway.reserve(client, f"request-{number}", amount) is not None:
         return False
     await asyncio.sleep(0.05)
@@ -62,7 +62,7 @@ def test_a_client_overspends_by_one_request_at_most(
     gateway = budgets.Budgets(redis)
 
     async def in_turn() -> list[bool]:
-        # Each reserves ten times what it costs, so they go one after another.
+        # Each reserves ten times its cost, so they go one after another.
         return [await ask(gateway, client, n, 10 * COST) for n in range(4)]
 
     assert asyncio.run(in_turn()) == [True, True, False, False]
@@ -146,7 +146,7 @@ def test_a_budget_is_forgotten_after_its_period(
 
 
 class Unsteady:
-    """A Redis that can be away."""
+    """A Redis that can be unavailable."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -1,4 +1,4 @@
-"""A Redis is known by its certificate and the name in it."""
+"""A Redis is verified by its certificate and the name in it."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def root() -> None:
 
 
 def traces(name: str) -> dict[str, list[str]]:
-    """Everything on this machine that bears a lab's name or lies in its state."""
+    """Everything on this machine with a lab's name or in its state directory."""
 
     def lines(*argv: str) -> list[str]:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
@@ -96,7 +96,7 @@ def gone(machine: Machine) -> bool:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> t.Iterator[Machine]:
-    """A name and a state directory; whatever the test made of them is taken down."""
+    """A name and a state directory; the test's lab is removed."""
     made = Machine(f"t{os.getpid() % 1000000}", tmp_path / "state")
     yield made
     made("down")

@@ -1,4 +1,4 @@
-"""What a host of the lab is like: a bare cloud machine with a way out."""
+"""A host of the lab: a bare cloud machine with outgoing access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab comes up, survives being killed, and goes without a trace."""
+"""A lab starts, survives a kill, and is removed without a trace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_up_twice_then_down_leaves_nothing(machine: Machine) -> None:
     assert len(traces(machine.name)["interfaces"]) == 3
     before = machine("status")
     again = machine("up")
-    # The same processes: nothing was started anew.
+    # The same processes: nothing was restarted.
     assert [line for line in machine("status").splitlines() if "pid" in line] == [
         line for line in before.splitlines() if "pid" in line
     ]
@@ -106,7 +106,7 @@ def test_forwarding_is_left_on_for_the_other_lab(machine: Machine, running: Mach
 
 
 def test_the_last_lab_puts_the_machine_back(tmp_path: Path) -> None:
-    """In network and mount name spaces of its own, where no other lab is."""
+    """In its own network and mount name spaces, without other labs."""
     steps = f"""
 set -eu
 mount -t tmpfs tmpfs /run

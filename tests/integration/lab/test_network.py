@@ -1,4 +1,4 @@
-"""The way out, on machines with other firewalls: in a network of the test's own, with an outside to reach."""
+"""Outgoing access, on machines with other firewalls: in the test's own network, with an outside to reach."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ test "$(strip "$1.before" | grep fl- || true)" = "$(strip "$1.after" | grep fl- 
 def test_hosts_reach_out_and_nobody_in(tmp_path: Path, firewall: str, without: str) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    # A PATH like this machine's, less one program.
+    # A PATH like this machine's, without one program.
     for directory in reversed(os.environ["PATH"].split(":")):
         for program in Path(directory).glob("*") if Path(directory).is_dir() else ():
             link = programs / program.name

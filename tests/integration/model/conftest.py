@@ -61,7 +61,7 @@ WANTED = (
 
 @pytest.fixture(scope="session")
 def tool() -> str:
-    """An interpreter with what the lock names, installed as on a host."""
+    """An interpreter with the lock's packages, installed as on a host."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]
     directory = REPOSITORY / ".cache" / f"fetcher-{digest}"
     python = directory / "bin/python"
@@ -129,7 +129,7 @@ class Host:
     def start(self, *words: str) -> subprocess.Popen[str]:
         directories = ["--spec-directory", str(self.specs), "--run-directory", str(self.run_directory)]
         command = [sys.executable, str(PROGRAM), *directories, "--engine-root", str(self.base / "engine"), *words]
-        # Nothing of this machine's own settings may reach the program.
+        # None of this machine's own settings may reach the program.
         clean = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         environment = {**clean, "HF_HOME": str(self.base / "hf"), **self.environment}
         return subprocess.Popen(
@@ -150,7 +150,7 @@ class Host:
         return self.run("fetch", spec.slug)
 
     def kill_half_way(self, spec: Spec, hub: fake_hub.Hub) -> int:
-        """Begin a fetch and kill it in the middle; how many bytes are there."""
+        """Start a fetch and kill it in the middle; return the number of bytes on the disk."""
         hub.faults.bytes_per_second = 4 * 1024 * 1024
         process = self.start("fetch", spec.slug)
         wait_until(lambda: self.status(spec).get("done_bytes", 0) > 5 * 1024 * 1024)

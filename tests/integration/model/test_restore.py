@@ -117,7 +117,7 @@ def test_a_stopped_download_ends_at_once(host: Host, hub: Hub) -> None:
 
 
 def test_the_program_stands_alone(tmp_path: Path) -> None:
-    """It is one file on the host, beside no Ansible."""
+    """It is a single file on the host, without Ansible."""
     source = Path(fetching.__file__ or "").resolve()
     alone = tmp_path / "model_fetch.py"
     alone.write_text(source.read_text())

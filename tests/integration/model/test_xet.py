@@ -52,7 +52,7 @@ def test_large_files_come_from_xet_storage(host: Host, hub: Hub, files: dict[str
 
 
 def test_a_killed_xet_download_goes_on_where_it_was(host: Host, hub: Hub, files: dict[str, bytes]) -> None:
-    # The store is too fast to be caught in the middle: the first half comes slowly over HTTP.
+    # The store is too fast to be interrupted: the first half comes slowly over HTTP.
     there = host.kill_half_way(host.plan(hub), hub)
     spec = host.plan(hub, transfer="xet")
     hub.requests.clear()

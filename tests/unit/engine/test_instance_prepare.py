@@ -1,4 +1,4 @@
-"""What runs before each start as the engines' user: the config with the keys, readable by that user alone."""
+"""The program before each start that runs as the engines' user: the config with the keys, for that user alone."""
 
 from __future__ import annotations
 

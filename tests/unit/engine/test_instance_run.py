@@ -1,4 +1,4 @@
-"""How an instance that spans hosts starts and ends as one: the real program, with small programs for the engine.
+"""An instance that spans hosts starts and exits as one: the real program, with small programs for the engine.
 
 Each node has a loopback address of its own, so that nodes here meet as they do between hosts.
 """
@@ -34,7 +34,7 @@ program.ALIVE, program.SILENCE, program.RETRY, program.GRACE = 0.2, 3.0, 0.2, 1.
 program.main()
 """
 
-# Notes what becomes of it; told to stop, it works on for as long as the file says, as in a drain.
+# Records what happens to it; after SIGTERM it works on for as long as the file says, as in a drain.
 ENGINE = """#!{python}
 import os, pathlib, signal, subprocess, sys, time
 place = pathlib.Path({place!r})
@@ -95,7 +95,7 @@ class OneNode:
 
     @property
     def waits(self) -> tuple[str, str] | None:
-        """What a module on the host finds that the start waits for."""
+        """What a module on the host reports that the start waits for."""
         found = waiting.read(str(self.place), "4f2e")
         return (found.kind, found.what) if found else None
 
@@ -105,7 +105,7 @@ class OneNode:
 
     @property
     def log(self) -> list[str]:
-        """What has become of its engine."""
+        """The state of its engine."""
         path = self.place / "log"
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -126,7 +126,7 @@ class OneNode:
         self.process.send_signal(which)
 
     def kill(self) -> None:
-        """As the host's power goes: nothing is said any more."""
+        """A power failure of the host: no more messages."""
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -1,4 +1,4 @@
-"""What runs before each start of an engine: it waits for weights, GPU and port, and tells the engine its GPUs."""
+"""The program before each start of an engine: it waits for weights, GPU and port, and sets the engine's GPUs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Host:
         path.chmod(0o755)
 
     def has(self, uuids: t.Sequence[str], used: t.Mapping[str, int] | None = None, holders: str = "") -> None:
-        """Have these GPUs, in this order."""
+        """Set these GPUs, in this order."""
         index = "\n".join(f"{number}, {uuid}" for number, uuid in enumerate(uuids))
         memory = "\n".join(f"{uuid}, {(used or {}).get(uuid, 600)}" for uuid in uuids)
         self._write(
@@ -81,7 +81,7 @@ class Host:
         self._write("ss", f"echo '{line}'" if line else "true")
 
     def start(self, gpus: str = "", several_gpus_by: str = "uuid", address: str = "") -> str:
-        """Run it; what it told the engine."""
+        """Run it; return what it passed to the engine."""
         release = self.place / "instances" / "0" / "current"
         release.mkdir(parents=True, exist_ok=True)
         manifest = {

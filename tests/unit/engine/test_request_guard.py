@@ -1,4 +1,4 @@
-"""What the request guard lets through to an engine and what it refuses: the real middleware, a small application."""
+"""What the request guard passes to an engine and what it refuses: the real middleware, a small application."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def guard() -> t.Any:
 
 
 class Engine:
-    """An application that notes what reaches it."""
+    """An application that records its requests."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -61,7 +61,7 @@ class Engine:
 
 
 def ask(guard: t.Any, body: bytes, *, method: str = "POST", pieces: int = 1) -> tuple[Engine, int, bytes]:
-    """What comes of a request that arrives in so many pieces, after which the client stays."""
+    """The result of a request that arrives in so many pieces, after which the client stays."""
     engine = Engine()
     size = -(-len(body) // pieces) or 1
     parts = [body[place : place + size] for place in range(0, len(body), size)] or [b""]
@@ -137,7 +137,7 @@ def test_only_data_passes_where_no_domain_is_allowed(guard: t.Any, kind: str, pl
         json.dumps({"text": "a", "image_data": [[PICTURE, "/dev/zero"]]}).encode(),
         json.dumps({"text": "a", "video_data": "/dev/zero"}).encode(),
         json.dumps({"text": "a", "audio_data": ["/dev/zero"]}).encode(),
-        # Engines do not agree on which of two counts.
+        # Engines disagree about which of two counts.
         b'{"image_url": "/dev/zero", "image_url": "%s"}' % PICTURE.encode(),
         b'{"image_url": "%s", "image_url": "/dev/zero"}' % PICTURE.encode(),
         b'{"type": "text", "source": {"url": "/dev/zero"}, "type": "image"}',
@@ -181,7 +181,7 @@ def test_a_path_is_refused_wherever_an_engine_would_take_it(guard: t.Any, body: 
 def test_everything_else_arrives_as_it_was_sent(guard: t.Any, body: bytes, pieces: int) -> None:
     engine, status, answer = ask(guard, body, pieces=pieces)
     assert (status, engine.bodies) == (200, [body])
-    # The engine learns afterwards what becomes of the client.
+    # The engine learns afterwards what happens to the client.
     assert answer == b"http.disconnect"
 
 
@@ -287,7 +287,7 @@ def test_what_has_no_body_is_not_looked_at(guard: t.Any) -> None:
 
 
 def read_body(guard: t.Any, pieces: list[bytes], seconds_each: float, stalls: bool = False) -> bytes:
-    """What the guard reads of a body whose pieces come at intervals; at the end it may stall for ever."""
+    """What the guard reads of a body whose pieces arrive at intervals; at the end it may stall for ever."""
     now = 0.0
     left = list(pieces)
 

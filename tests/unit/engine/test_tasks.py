@@ -1,4 +1,4 @@
-"""The order of an instance's change, and what may lead back to an earlier release, read from role engine's tasks."""
+"""The order of an instance's change, and the ways back to an earlier release, read from role engine's tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(name: str) -> list[Task]:
 
 
 def walked(tasks: list[Task]) -> t.Iterator[tuple[str, t.Any]]:
-    """Each action and its arguments, also of blocks and of included files, without what rescues them."""
+    """Each action and its arguments, including blocks and included files, without their rescue."""
     for task in tasks:
         if "block" in task:
             yield from walked(task["block"])
@@ -60,7 +60,7 @@ def test_only_the_change_and_its_proof_lead_back() -> None:
         CHANGE,
         "inference.fleet.engine_ready",
         "ansible.builtin.include_role",
-        # What is left of an instance that was taken out.
+        # The rest of a removed instance.
         "ansible.builtin.set_fact",
     }
 
@@ -83,7 +83,7 @@ def test_the_way_back_takes_the_same_steps_and_what_was_proved_is_written_down_o
 
 
 def test_each_step_hands_the_change_on() -> None:
-    """A step that is skipped would be what the next one gets."""
+    """The next step would get a skipped step as its input."""
     for path in TASKS.glob("*.yml"):
         tasks = load(path.name)
         for task in tasks + [inner for outer in tasks for inner in outer.get("block", []) + outer.get("rescue", [])]:

@@ -1,4 +1,4 @@
-"""A runtime with the stand-in, made as module engine_runtime makes one, and what is done with it."""
+"""A runtime with the stand-in, installed as by module engine_runtime, and its use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = ROOT / "lab" / "model" / "tiny"
 UV = Path(sys.executable).with_name("uv")
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 KEY = "sk-0123456789abcdef"
-#: What a release has beside its config.
+#: A release's files beside its config.
 FILES = (ROOT / "roles/engine/files/request_guard.py", ROOT / "roles/sglang/files/sglang_start.py")
 #: What names the model's directory.
 MODEL_OPTIONS = {"vllm": "model", "sglang": "model-path", "toy": "weights"}
@@ -36,7 +36,7 @@ MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
 def uv(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    # An environment of its own: no index of this machine is asked.
+    # A separate environment: no index of this machine is used.
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "UV_NO_CONFIG": "1"}
     return subprocess.run([UV, *words], env=environment, capture_output=True, text=True, check=False)
 
@@ -59,7 +59,7 @@ def make(engine: str, place: Path) -> Path:
 
 
 def judge(engine: str, runtime: Path, place: Path, given: dict[str, t.Any], **environment: str) -> str:
-    """What a role is told of these options, with what it asks the engine's parser; empty when they are taken."""
+    """The error that a role reports for these options, with what it passes to the engine's parser; empty when valid."""
     config = place / "config.yaml"
     config.write_text(render_config(engine, given))
     done = subprocess.run(
@@ -79,7 +79,7 @@ def judge(engine: str, runtime: Path, place: Path, given: dict[str, t.Any], **en
 
 
 class Engine:
-    """A stand-in in this test, as its unit runs it.
+    """A stand-in in this test, started as by its unit.
 
     Args:
         engine: one of wheels.VERSIONS, registered.
@@ -152,7 +152,7 @@ class Engine:
             time.sleep(0.02)
 
     def end(self, signal: int | None = None) -> int:
-        """The exit status, once it has ended; by a signal, where one is given."""
+        """The exit status, once it has exited; by a signal, where one is given."""
         assert self.process is not None
         if signal is not None:
             self.process.send_signal(signal)

@@ -1,4 +1,4 @@
-"""The stand-in speaks the protocol: OpenAI's own client gets along with it, and so do the things that it imitates."""
+"""The stand-in speaks the protocol: OpenAI's own client works with it, and the imitations are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in over two nodes: it serves when both are there, and does not notice when one goes."""
+"""The stand-in over two nodes: it serves when both are there, and does not notice when one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in as SGLang: what its parser takes and refuses, how it starts, what it tells."""
+"""The stand-in as SGLang: what its parser accepts and refuses, how it starts, what it reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in as vLLM: what its parser takes and refuses, how it starts and does not."""
+"""The stand-in as vLLM: what its parser accepts and refuses, how it starts, and how a start fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lab that is only written down, in a directory of the test's own."""
+"""A recorded but not running lab, in the test's own directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.state import Lab
 
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """State, cache and home below the test's directory; none of this shell's settings."""
+    """State, cache and home below the test's directory, without this shell's settings."""
     monkeypatch.setenv("INFERENCE_FLEET_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("INFERENCE_FLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

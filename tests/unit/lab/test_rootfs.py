@@ -1,4 +1,4 @@
-"""What the hosts' root file system is built from."""
+"""The inputs of the hosts' root file system."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_only_what_no_lab_lies_over_is_pruned(builds: list[Path]) -> None:
     trees = [cache_root() / "rootfs" / f"bookworm-{name}" for name in names]
     for tree in trees:
         tree.mkdir(parents=True)
-    # A machine of a lab with another state directory holds what it lies over.
+    # A machine of a lab with another state directory keeps its lower layer.
     machine = os.open(trees[2], os.O_RDONLY)
     fcntl.flock(machine, fcntl.LOCK_SH)
     rootfs.prune([trees[1]])

@@ -1,4 +1,4 @@
-"""The balancer's configuration, the EC2 tags and what Ansible is told."""
+"""The balancer's configuration, the EC2 tags and Ansible's variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a lab is, and its record."""
+"""A lab, and its record."""
 
 from __future__ import annotations
 

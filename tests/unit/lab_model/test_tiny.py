@@ -1,4 +1,4 @@
-"""The committed tiny model: what an engine and a test may rely on without loading it."""
+"""The committed tiny model: properties that engines and tests rely on, without loading it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules that LiteLLM loads, with as much of LiteLLM beside them as they use."""
+"""The modules that LiteLLM loads, with the parts of LiteLLM that they use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = ROOT / "plugins" / "module_utils" / "clients" / "schema.py"
 
 
 class ProxyException(Exception):
-    """As LiteLLM's: what a client is told."""
+    """As LiteLLM's: the error that a client gets."""
 
     def __init__(self, message: str, type: str, param: str | None, code: int, openai_code: str) -> None:  # noqa: A002
         super().__init__(message)
@@ -33,7 +33,7 @@ class ProxyException(Exception):
 
 @dataclasses.dataclass
 class UserAPIKeyAuth:
-    """As LiteLLM's: who a caller is."""
+    """As LiteLLM's: a caller."""
 
     api_key: str
     key_alias: str
@@ -51,7 +51,7 @@ class UserAPIKeyAuth:
 
 
 class CustomLogger:
-    """As LiteLLM's: what hooks are derived from."""
+    """As LiteLLM's: the base class of hooks."""
 
 
 def load(name: str, path: Path | None = None) -> types.ModuleType:
@@ -72,7 +72,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 
 class Gauge:
-    """As prometheus_client's: a number with a name, which nobody else may have."""
+    """As prometheus_client's: a number with a unique name."""
 
     registered: t.ClassVar[dict[str, Gauge]] = {}
 
@@ -87,7 +87,7 @@ class Gauge:
 
 @pytest.fixture
 def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gauge]:
-    """What Prometheus would read, by name."""
+    """The values that Prometheus would read, by name."""
     monkeypatch.setattr(Gauge, "registered", {})
     module = types.ModuleType("prometheus_client")
     vars(module).update(Gauge=Gauge)

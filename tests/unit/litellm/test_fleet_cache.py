@@ -1,4 +1,4 @@
-"""Whose answers come from the cache, and for which requests."""
+"""Which clients and requests get answers from the cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cache() -> types.ModuleType:
 
 
 def controls(gateway: types.ModuleType, client: str = "team-a", **more: t.Any) -> t.Any:
-    """What LiteLLM's cache is ordered to do with a request."""
+    """LiteLLM's cache parameters for a request."""
     body = {**SAID, **more}
     # LiteLLM adds to what it passes on, and keeps what the client sent.
     data: dict[str, t.Any] = {**body, "litellm_call_id": str(id(body)), "proxy_server_request": {"body": body}}

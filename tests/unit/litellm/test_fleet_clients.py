@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def write(path: Path, keys: dict[str, str], **limits: t.Any) -> None:
-    """As module edge_keys does: a new file in the place of the old one."""
+    """As module edge_keys does: replace the file."""
     new = path.with_suffix(".new")
     by_hash = {digest(key): name for key, name in keys.items()}
     document = {"keys": by_hash, "clients": {name: limits for name in keys.values()}}

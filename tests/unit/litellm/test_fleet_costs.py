@@ -33,13 +33,13 @@ def tokens(costs: types.ModuleType, generates: bool = True, **request: t.Any) ->
         ({"max_output_tokens": 7, "best_of": 2, "n": 1}, 14),
         ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
         ({"max_tokens": 7, "prompt": ["a", "b", "c"]}, 21),
-        # What LiteLLM would put over the rest.
+        # What LiteLLM would use to override the rest.
         ({"max_tokens": 7, "extra_body": {"max_tokens": 70, "n": 2}}, 140),
-        # Nothing of it makes a request cheaper than one that says nothing.
+        # Nothing in it makes a request cheaper than an empty one.
         ({"max_tokens": -(10**9)}, 100),
         ({"max_tokens": 0}, 100),
         ({"max_tokens": "7"}, 100),
-        # Engines take numbers out of texts.
+        # Engines parse numbers in texts.
         ({"max_tokens": "700"}, 700),
         ({"max_tokens": 7, "n": " 3 "}, 21),
         ({"max_tokens": 7, "best_of": "3.0"}, 21),

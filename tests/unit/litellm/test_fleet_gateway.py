@@ -123,7 +123,7 @@ def test_and_no_others_also_not_as_a_fallback(gateway: types.ModuleType, data: d
 
 
 def request(gateway: types.ModuleType, who: UserAPIKeyAuth, **more: t.Any) -> dict[str, t.Any]:
-    """Have a request looked at; what LiteLLM passes on."""
+    """Pass a request through the hook; return what LiteLLM passes on."""
     data = {"model": "m", "messages": [], **more}
     return t.cast(dict[str, t.Any], wait(gateway.hooks.async_pre_call_hook(who, None, data, "acompletion")))
 

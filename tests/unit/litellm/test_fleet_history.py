@@ -1,4 +1,4 @@
-"""What is told of LiteLLM's database while it runs."""
+"""What is logged about LiteLLM's database while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LiteLLM starts with its database where that answers, and without it where it does not."""
+"""LiteLLM starts with its database where it answers, and without it otherwise."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_after_two_starts_that_answered_nobody_litellm_starts_without_its_databa
     file = tmp_path / "litellm-0.tries"
     told = [start.tries_problem(file) for _ in range(6)]
     problem = "LiteLLM ended 2 times with it before anybody was answered"
-    # Then once with it and once without in turns, so that it comes back by itself.
+    # Then with and without it in turns, so that it recovers by itself.
     assert told == [None, None, problem, None, problem, None]
 
 

@@ -1,4 +1,4 @@
-"""The versions that the collection supports: one list, which everything that names versions agrees with."""
+"""The supported versions: a single list, which all other places match."""
 
 from __future__ import annotations
 

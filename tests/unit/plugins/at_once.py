@@ -16,7 +16,7 @@ _fork = multiprocessing.get_context("fork")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How the step of one process went; ``message`` is that of its error, or empty."""
+    """The result of one process's step; ``message`` is that of its error, or empty."""
 
     name: str
     pid: int
@@ -24,9 +24,9 @@ class Outcome:
 
 
 def at_once(names: str, step: t.Callable[[str], object]) -> list[Outcome]:
-    """Do the step for each name, in a process each, at once.
+    """Run the step for each name at once, each in its own process.
 
-    None of the processes ends before all have tried: whoever is gone can be continued by anybody.
+    None of the processes ends before all have tried: any process may continue the work of one that has ended.
     """
     outcomes: t.Any = _fork.Queue()
     begin, end = _fork.Barrier(len(names) + 1), _fork.Barrier(len(names) + 1)

@@ -1,4 +1,4 @@
-"""The action that carries out the steps of an instance's change: modules, journal, what Ansible sees of failures."""
+"""The action that runs the steps of an instance's change: modules, journal, and failures in Ansible."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DRAINED = {"idle": False, "requests": [{"client": "a"}], "engines": [], "waited"
 
 
 class Host:
-    """A host whose modules answer as the test says, by name; those that it does not name change something."""
+    """A host whose modules answer as the test sets, by name; all others change something."""
 
     def __init__(self, journal: Path | str = "", answers: dict[str, t.Any] | None = None) -> None:
         self.journal = str(journal)

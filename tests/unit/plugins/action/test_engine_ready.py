@@ -31,7 +31,7 @@ def doing(unit: str, phase: str, seconds: float) -> Result:
 
 @dataclasses.dataclass
 class Host:
-    """Stands in for the module on a host: gives one result after the other, and keeps what it was asked."""
+    """Stands in for the module on a host: returns one result after the other, and records its arguments."""
 
     results: list[Result]
     asked: list[Result] = dataclasses.field(default_factory=list)
@@ -152,7 +152,7 @@ PLAY = """
 
 
 def test_ansible_runs_it(tmp_path: Path) -> None:
-    """The whole way: Ansible, the action, the module in two slices, an engine that becomes healthy in the second."""
+    """End to end: Ansible, the action, the module in two slices, an engine that becomes healthy in the second."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (("systemctl", SYSTEMCTL.format(pid=os.getpid())), ("journalctl", JOURNALCTL)):

@@ -1,4 +1,4 @@
-"""What every host runs, worked out in a play as playbooks do it."""
+"""What every host runs, computed in a play as in playbooks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def attempt(
             "vars": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
         },
     ]
-    # Nothing may be reached: a connection of the first task would fail.
+    # Nothing may be contacted: a connection of the first task would fail.
     own = {**(play_vars or {}), "ansible_ssh_common_args": "-o ProxyCommand=false"}
     (tmp_path / "play.yml").write_text(
         json.dumps([{"hosts": "all", "gather_facts": False, "vars": own, "tasks": tasks}])
@@ -90,7 +90,7 @@ def test_a_variable_that_is_wrong_is_the_problem_of_its_host_alone(tmp_path: Pat
         "gpu-2": {"fleet_gpu_count": "{{ 1 | no_such_filter }}"},
     }
     found = play(tmp_path, {"inference": hosts})
-    # As a role has it, one that is made of what is not defined is not set.
+    # As in a role: a variable that refers to an undefined one is not set.
     assert (found["gpu-1"]["edge_port"], found["gpu-1"]["problem"]) == (8000, "")
     assert "fleet_gpu_count of gpu-2 cannot be worked out: " in found["gpu-2"]["problem"]
     assert "no_such_filter" in found["gpu-2"]["problem"]

@@ -1,4 +1,4 @@
-"""The variables of a whole fleet, validated by a playbook as a person runs it."""
+"""The variables of a whole fleet, validated by a playbook as a user runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def play(
         "gateway": {"hosts": gateways},
         "ring_stable": {"hosts": dict.fromkeys(hosts)},
     }
-    # Nothing may be reached: a connection would be an error of its own.
+    # Nothing may be contacted: a connection would be an error of its own.
     variables = {"ansible_ssh_common_args": "-o ProxyCommand=false", "fleet_key_store": str(tmp_path / "keys.json")}
     path = tmp_path / "hosts.json"
     path.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))

@@ -1,4 +1,4 @@
-"""The controller's side of a rollout: the action plugin behind module rollout, on journals and locks that are real."""
+"""The controller's side of a rollout: the action plugin behind module rollout, on real journals and locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Hosts = dict[str, dict[str, t.Any]]
 
 
 def host(pending: str = "its release changes", **more: t.Any) -> dict[str, t.Any]:
-    """What role rollout leaves on a host."""
+    """The facts that role rollout sets on a host."""
     told = {"staged": [staged(pending)], "instances": [{"index": 0, "name": "vllm-0"}]}
     return {"rollout_facts": told, "rollout_status": status(0), "rollout_claimed": {"refused": None}, **more}
 
@@ -244,7 +244,7 @@ def test_hosts_go_in_the_order_of_their_names(run: Run) -> None:
 
 
 def test_the_plan_is_made_with_all_that_an_operator_may_say() -> None:
-    """What the role leaves out has the module's default, whatever -e says."""
+    """An argument that the role leaves out has the module's default, whatever -e sets."""
     tasks = yaml.safe_load((Path(__file__).parents[4] / "roles/rollout/tasks/plan.yml").read_text())
     (task,) = (task["inference.fleet.rollout"] for task in tasks if "inference.fleet.rollout" in task)
     named = {"verb", "waves", "resume", "resume_within", "max_load", "when_short", "take_over"}

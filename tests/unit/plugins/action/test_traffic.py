@@ -1,4 +1,4 @@
-"""The task that starts, reads and stops the traffic driver, with drivers that are real."""
+"""The task that starts, reads and stops the traffic driver, with real drivers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def engine() -> t.Iterator[FakeEngine]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> t.Iterator[Path]:
-    """Where the report goes; a driver that a test has left behind is ended."""
+    """The path of the report; a driver that a test has left running is stopped."""
     report = tmp_path / "watch" / "traffic.json"
     yield report
     pid = driver(report)
@@ -198,7 +198,7 @@ def test_another_process_with_the_pid_is_left_alone(engine: FakeEngine, path: Pa
         assert not result["changed"]
         assert not result["complete"]
         assert other.poll() is None
-        # What an earlier one left is not taken for the new one's first answer.
+        # An earlier driver's report must not count as the new one's first answer.
         engine.faults.set("reject")
         assert "401" in act(started(engine, path))["msg"]
         assert other.poll() is None

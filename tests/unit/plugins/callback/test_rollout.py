@@ -37,7 +37,7 @@ class Task(t.NamedTuple):
 
 
 class Result(t.NamedTuple):
-    """As much of a task's result as a callback looks at."""
+    """The parts of a task's result that a callback reads."""
 
     result: dict[str, t.Any]
     task: Task = Task(ACTION)
@@ -79,7 +79,7 @@ def test_lines_appear_while_another_thread_writes_the_journal(
     first = text.index("\n") + 1
 
     def write() -> None:
-        # In pieces that end anywhere, so that lines are seen half-written.
+        # In chunks with arbitrary ends, so that lines are seen half-written.
         for start in range(first, len(text), 97):
             append(journal, text[start : start + 97])
             time.sleep(0.001)
@@ -261,7 +261,7 @@ class ActionModule(ActionBase):
 
 @pytest.fixture
 def ansible(tmp_path: Path, journal: Path) -> t.Callable[[Journal], subprocess.Popen[str]]:
-    """Begin a real run of Ansible on this machine, in which the host inference-2 cannot be reached."""
+    """Start a real run of Ansible on this machine, in which the host inference-2 is unreachable."""
     (tmp_path / "action_plugins").mkdir()
     (tmp_path / "action_plugins" / "rollout.py").write_text(textwrap.dedent(PLUGIN))
     (tmp_path / "play.yml").write_text(PLAYBOOK)
@@ -283,7 +283,7 @@ def ansible(tmp_path: Path, journal: Path) -> t.Callable[[Journal], subprocess.P
                 "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
                 "ANSIBLE_SSH_RETRIES": "0",
                 "ANSIBLE_HOME": str(tmp_path / "ansible"),
-                # As it is for a person who has not set it.
+                # As for a user who has not set it.
                 "PYTHONUNBUFFERED": "",
             },
         )

@@ -1,4 +1,4 @@
-"""SQLite in place of PostgreSQL, under the face of psycopg that the modules use. The real ones meet in molecule."""
+"""SQLite in place of PostgreSQL, with the interface of psycopg that the modules use. Molecule tests the real ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Error(Exception):
 
 
 class Database:
-    """A database that stays while connections come and go.
+    """A database that survives its connections.
 
     Attributes:
-        refusal: what a connection is refused with; None lets it in.
+        refusal: the error of a connection; None accepts it.
         lists: the columns that are arrays.
     """
 
@@ -67,7 +67,7 @@ class Database:
         self._inner.execute("COMMIT")
 
     def close(self) -> None:
-        """It stays for the next one."""
+        """It stays for the next connection."""
 
     def rows(self, text: str) -> list[tuple[t.Any, ...]]:
         return self._inner.execute(text).fetchall()
@@ -97,7 +97,7 @@ class _Answer:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, database: Database) -> Database:
-    """Let modules that import psycopg meet this database."""
+    """Let modules that import psycopg use this database."""
     module = types.ModuleType("psycopg")
     vars(module).update(connect=database.connect, Error=Error)
     monkeypatch.setitem(sys.modules, "psycopg", module)

@@ -20,7 +20,7 @@ ApiKey = t.Callable[..., Result]
 
 
 class Clock:
-    """The time, and the process that asks."""
+    """The time, and the calling process."""
 
     seconds = 0.0
     holder = ME
@@ -239,7 +239,7 @@ def test_a_second_run_is_refused_until_the_first_is_known_to_be_dead(api_key: Ap
         assert f"Rotation {begun} of a is in progress" in message
         assert f"begun by eve on elsewhere, process 100 at {NOW}" in message
         assert "take_over" in message
-    # It is the lock for changes of clients, too.
+    # It locks changes of clients, too.
     assert f"Rotation {begun} of a is in progress" in api_key("a", "b", "c")["msg"]
     assert f"Rotation {begun} of a is in progress" in api_key("b", state="absent")["msg"]
     assert not api_key("a", "b")["changed"]
@@ -260,7 +260,7 @@ def test_of_several_processes_at_once_one_rotates(path: Path) -> None:
     (winner,) = [outcome for outcome in told if not outcome.message]
     assert all(f"process {winner.pid} at " in outcome.message for outcome in told if outcome is not winner)
     assert sorted(stored(path, "pending")) == [winner.name]
-    # It is gone now, so the next one continues it.
+    # It has ended now, so the next one continues it.
     assert run("pending", winner.name)["rotation"]["pid"] == os.getpid()
 
 
@@ -283,7 +283,7 @@ def test_present_leaves_others_unless_it_is_exclusive(api_key: ApiKey, path: Pat
     api_key("team-a", "team-b")
     result = api_key("team-a")
     assert not result["changed"]
-    # An edge gets all of them, or it would refuse who is not named here.
+    # An edge gets all of them: it refuses clients that are not listed.
     assert sorted(hashes(result)) == [("team-a", "current"), ("team-b", "current")]
     result = api_key("team-a", "team-c", exclusive=True)
     assert sorted(stored(path)) == ["team-a", "team-c"]

@@ -1,4 +1,4 @@
-"""No message, diff or result has a key in it: every place that raises an error is reached, with real keys about."""
+"""No message, diff or result has a key in it: every place that raises an error is reached, with real keys around."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DAY = 86400
 
 
 class Env:
-    """A store in a file and one in AWS, with the same clients, and everything that the module printed about them."""
+    """A store in a file and one in AWS, with the same clients, and the module's whole output about them."""
 
     def __init__(self, run_module: RunModule, aws: Aws, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._run_module = run_module
@@ -267,7 +267,7 @@ def too_much(env: Env) -> None:
 
 
 def others_at_once(env: Env) -> None:
-    """Everybody else is always faster: with a new store, a new key of the same step, and another store's content."""
+    """Every other writer is faster: with a new store, a new key of the same step, and another store's content."""
     nested = 0
 
     def interfere(_calls: int, _writes: int, operation: str) -> None:
@@ -384,7 +384,7 @@ SCENARIOS: list[t.Callable[[Env], None]] = [
 
 
 def raising_places() -> dict[str, list[tuple[int, int]]]:
-    """Where our errors are made: the first and the last line of each."""
+    """The places of our errors: the first and the last line of each."""
     found: dict[str, list[tuple[int, int]]] = {}
     for path in SOURCES:
         for function in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""Every fault of a server makes the gate fail, for its own reason, within its bounds and without showing a key."""
+"""Every fault of a server fails the gate, for its own reason, within its limits and without showing a key."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def machine() -> QuietMachine:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch, machine: QuietMachine) -> list[float]:
-    """The gate's waits between attempts, which take no time here."""
+    """The gate's waits between attempts, without real time."""
     waited: list[float] = []
     monkeypatch.setattr(chat_smoke, "Gate", functools.partial(Gate, machine=machine, sleep=waited.append))
     return waited
@@ -124,7 +124,7 @@ def test_what_is_asked_is_what_a_client_asks(smoke: Smoke, engine: FakeEngine) -
     assert keys[7] is None
 
 
-# Each fault of the server, the checks that must fail, and what the message says of it.
+# Each fault of the server, the checks that must fail, and a part of the message.
 FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
     (
         {"garbage": True},
@@ -184,7 +184,7 @@ def test_each_fault_fails_the_gate_for_its_own_reason(
     for name in reasons:
         assert f"{name}: asked " in result["msg"]
         assert check_of(result, name)["try"] in result["msg"]
-    # None of these is a server that is not ready yet: asking again would only hide it.
+    # None of these means a server that is not ready yet: a retry would only hide it.
     assert waits == []
 
 
@@ -265,7 +265,7 @@ def test_a_server_that_hangs_fails_in_time(smoke: Smoke, engine: FakeEngine, fau
     assert failures_of(result) == {"stream": "timeout"}
     assert result["not_asked"] == ["speed"]
     assert "no whole answer within 0.3 s" in result["msg"]
-    # A stream that has begun is not asked for again.
+    # A stream that has begun is not retried.
     assert ("attempts" in check_of(result, "stream")) == (fault == "hang")
 
 
@@ -316,7 +316,7 @@ def test_a_single_slow_measurement_is_made_again(smoke: Smoke, engine: FakeEngin
 
 def test_a_slow_machine_does_not_fail_a_good_release(smoke: Smoke, engine: FakeEngine, machine: QuietMachine) -> None:
     good = {"ttft_ms": 100.0, "tokens_per_second": 300.0, "work_ms": 50.0}
-    # All of this machine is 8 times slower than it was: the engine, and the work beside it.
+    # All of this machine is 8 times slower than before: the engine, and the work beside it.
     engine.faults.set("slow_first", 0.8)
     engine.faults.set("slow_token", 0.02)
     machine.work = 400.0

@@ -43,7 +43,7 @@ def haproxy(tmp_path: Path) -> t.Iterator[FakeHaproxy]:
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that would have been slept."""
+    """The seconds of simulated sleep."""
     seconds: list[float] = []
     monkeypatch.setattr(edge_drain.time, "sleep", seconds.append)
     return seconds
@@ -138,7 +138,7 @@ def test_only_the_instances_own_requests_count(drain: Drain, haproxy: FakeHaprox
     haproxy.worker.sessions = [session("engine-1")]
     result = drain("drained", instance="engine-0", wait=5)
     assert result["idle"]
-    # Quiet has to be seen twice.
+    # Nothing in flight must be seen twice.
     assert slept == [0.5]
 
 
@@ -191,7 +191,7 @@ def test_an_interrupted_lame_duck_waits_the_rest(
     record["since"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 100))
     path.write_text(json.dumps(record))
     drain("drained", lame_duck_seconds=300)
-    # Not the whole, not nothing; the slack is for a machine that is busy meanwhile.
+    # Neither the whole time nor none; the slack is for a busy machine.
     assert 100 < slept[0] <= 201
 
 

@@ -159,7 +159,7 @@ def test_an_haproxy_that_refuses_fails_the_module(keys: Keys, tmp_path: Path, pa
         haproxy.worker.maps[str(path)] = []
         haproxy.worker.refuse = "commit map"
         assert "Permission denied" in keys([A])["msg"]
-    # Another run finishes: the file says what is wanted.
+    # Another run finishes: the file has the wanted content.
     assert "team-a" in path.read_text()
 
 
@@ -219,7 +219,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])["changed"]
-    # What only LiteLLM looks at changes too.
+    # Limits that only LiteLLM enforces change, too.
     assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"][1:] == ["give LiteLLM 1 keys"]
     assert not keys(None)["changed"]
 

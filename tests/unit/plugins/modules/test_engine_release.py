@@ -11,7 +11,7 @@ from tests.unit.conftest import Result, RunModule
 
 
 class Host:
-    """A host with one instance: its directories, and a systemd that says what the test wants."""
+    """A host with one instance: its directories, and a systemd with the test's answers."""
 
     def __init__(self, tmp_path: Path, run_module: RunModule) -> None:
         self.root = tmp_path / "opt"
@@ -258,7 +258,7 @@ def test_only_what_nothing_refers_to_is_pruned(host: Host) -> None:
     first = host.deploy(options={"a": 1})
     second = host.deploy(options={"a": 2})
     third, fourth, fifth = (str(host.release("staged", options={"a": n})["instances"][0]["release"]) for n in (3, 4, 5))
-    # The third runs still, the fourth is where an unfinished rollout goes to, and the fifth is staged.
+    # The third still runs, the fourth is the target of an unfinished rollout, and the fifth is staged.
     host.start(third)
     claim: dict[str, t.Any] = {"id": "r", "verb": "rollback", "who": "anna", "controller": "c", "since": ""}
     claim["targets"] = {"vllm-0": fourth}

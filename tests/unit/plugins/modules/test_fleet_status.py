@@ -29,7 +29,7 @@ class Status(t.Protocol):
 
 @pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A systemctl that prints a file and notes how it was called."""
+    """A systemctl that prints a file and records its calls."""
     programs = tmp_path / "bin"
     programs.mkdir()
     program = programs / "systemctl"

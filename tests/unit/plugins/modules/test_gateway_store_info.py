@@ -1,4 +1,4 @@
-"""A Redis that cannot be used is told with host, port and error, and never with the password."""
+"""A Redis that cannot be used is reported with host, port and error, and never with the password."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Look(t.Protocol):
 
 
 class _Answers(socketserver.StreamRequestHandler):
-    """As much of Redis as is asked."""
+    """The used part of Redis."""
 
     server: FakeRedis
 
@@ -36,7 +36,7 @@ class _Answers(socketserver.StreamRequestHandler):
 
 
 class FakeRedis(socketserver.ThreadingTCPServer):
-    """A server that wants PASSWORD, and remembers what it was asked."""
+    """A server that requires PASSWORD, and records its commands."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -1,8 +1,8 @@
 """Two runs that change the keys of the same hosts, interleaved at each of their reads and writes.
 
 One is a rotation of a compromised key. The other one is site.yml, which reads the key store and writes to the hosts
-later, or keys.yml, which also changes the store. Whatever their order: in the end no host takes a dead key, and each
-takes the current ones.
+later, or keys.yml, which also changes the store. In any order: in the end no host accepts a dead key, and each accepts
+the current ones.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Fleet:
 
 
 class Writer:
-    """A run: what it has read is what it writes, then or later."""
+    """A run: it writes what it has read, then or later."""
 
     def __init__(self, fleet: Fleet, holder: key_holder.Holder, now: list[key_holder.Holder]) -> None:
         self.fleet = fleet
@@ -93,7 +93,7 @@ class Writer:
         return go
 
     def change(self, state: str, *names: str, **more: t.Any) -> t.Callable[[], None]:
-        """A step in the store, without which the run does not go on."""
+        """A step in the store, without which the run does not continue."""
 
         def do() -> None:
             self._broken_off = True
@@ -152,7 +152,7 @@ def new_client(run: Writer) -> Steps:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[key_holder.Holder]:
-    """Who asks just now."""
+    """The current caller."""
     now = [ME]
     monkeypatch.setattr(key_holder, "current", lambda: now[0])
     # Nothing crashes here.
@@ -192,7 +192,7 @@ def test_no_order_of_two_runs_leaves_a_dead_key(
             continue
         refused += 1
         assert all("run it again" in one or "is in progress" in one for one in theirs.refusals)
-        # What a run that was refused is asked to do.
+        # The actions of a run that was refused.
         again = Writer(fleet, ELSEWHERE, now)
         for do in site(again):
             do()
@@ -217,7 +217,7 @@ def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[k
     assert f"the key store {other} on " in refused.value.message
     assert f"-e key_store_adopt={first['store']['id']}" in refused.value.message
     assert not os.path.exists(other)
-    # Where it is there already, it is refused by both names, before it changes and at each host.
+    # Where it exists already, it is refused under both names, before any change and at each host.
     foreign = fleet.store("present", *CLIENTS, path=other)
     for attempt in (
         lambda: fleet.store("present", "team-b", path=other, hosts=looked),

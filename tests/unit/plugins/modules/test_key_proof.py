@@ -1,4 +1,4 @@
-"""Every way in which a host can take the wrong keys is told, and none of them with a key."""
+"""Every way in which a host can accept the wrong keys is reported, and never with a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clients' virtual keys in LiteLLM's database: exactly those that are live, and nobody else's."""
+"""The clients' virtual keys in LiteLLM's database: exactly the live ones; other rows are untouched."""
 
 from __future__ import annotations
 

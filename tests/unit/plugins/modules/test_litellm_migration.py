@@ -1,4 +1,4 @@
-"""LiteLLM's database is brought up to its version once, in order, and stops at what fails."""
+"""LiteLLM's database is migrated to its version once, in order, and the migration stops at a failure."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from tests.unit.plugins.module_utils.model.models import (
 
 
 class Host:
-    """A host whose directories are below one, and the module that runs on it."""
+    """A host whose directories are below one, and the module on it."""
 
     def __init__(self, base: Path, run_module: RunModule) -> None:
         self.base = base
@@ -76,7 +76,7 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def hub(host: Host, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[fake_hub.Hub]:
-    """A hub that the host is to fetch from; the bytes come out of memory, the tool counts as installed."""
+    """A hub for the host; the bytes come out of memory, the tool counts as installed."""
     with fake_hub.start() as started:
         files = model_files()
         started.commit(MODEL, files)
@@ -258,7 +258,7 @@ def test_the_refusal_names_what_could_go(host: Host, monkeypatch: pytest.MonkeyP
     assert result["failed"]
     assert f"No release names {first['path']} (" in result["msg"]
     assert f"{host.models}/{SLUG}/two" not in result["msg"]
-    # What the budget lets go makes room by itself.
+    # Snapshots beyond the budget are removed to make room.
     monkeypatch.setattr(fetching, "free_bytes", lambda _path: fetching.MARGIN)
     assert host.run(revision="three", keep=0)["actions"][0].startswith(f"remove {first['path']} (")
     assert host.revisions() == ["three", "two"]

@@ -1,4 +1,4 @@
-"""The module that makes Prisma's client: once, and only with an engine that fits."""
+"""The module that generates Prisma's client: once, and only with a matching engine."""
 
 from __future__ import annotations
 

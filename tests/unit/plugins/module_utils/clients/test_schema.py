@@ -1,4 +1,4 @@
-"""The rows themselves, and that all else follows from them."""
+"""The rows themselves, and that everything else follows from them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_modules_take_and_document_every_limit() -> None:
         assert set(documented) == set(taken)
         assert set(NAMES) < set(taken)
         for field, spec in taken.items():
-            # It is a word to Ansible, not to a person.
+            # It is a string for Ansible, but not for a person.
             shown = {key: value for key, value in spec.items() if key != "no_log"}
             assert {key: documented[field].get(key) for key in shown} == shown, field
             assert documented[field]["description"]
@@ -90,7 +90,7 @@ def test_variables_are_validated_by_the_same_options() -> None:
 
 
 def test_no_other_file_lists_the_limits() -> None:
-    """A row is enough: what is a copy of the rows elsewhere would have to be changed with them."""
+    """A row is enough: a copy of the rows elsewhere would need the same change."""
     listed = re.compile(r"\b(?:max_concurrent|tokens_per_minute|budget_period)\b")
     files = [path for part in ("plugins", "roles", "playbooks") for path in (ROOT / part).rglob("*")]
     found = {
@@ -118,7 +118,7 @@ NEW = Limit(
 
 @pytest.fixture
 def one_more(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[types.ModuleType]:
-    """A collection with one more row, as if it had been started with it; the module that gateways load."""
+    """A collection with one more row, as if from its start; the module that gateways load."""
     modules = [litellm_keys, checks, api_key, edge_keys]
     before = [dict(vars(module)) for module in modules]
     monkeypatch.setattr(schema, "LIMITS", (*schema.LIMITS, NEW))

@@ -56,7 +56,7 @@ def test_an_instance_is_found_by_name_or_index(wanted: str, found: str | None) -
         (mark(), None, "operator", None),
         (mark(by="rollout"), None, "rollout", None),
         (mark(by="rollout"), None, "operator", None),
-        # An operator's drain is the operator's.
+        # A rollout does not change an operator's drain.
         (mark(reason="fan"), None, "rollout", mark(reason="fan")),
         (mark(reason="fan"), mark("lame_duck", "rollout"), "rollout", mark(reason="fan")),
         (mark(reason="fan"), mark("drained", "rollout", "new"), "rollout", mark(reason="fan")),

@@ -1,4 +1,4 @@
-"""What every engine's record has to fulfil: those of the collection, and a third one that is in the tests alone.
+"""The contract of every engine's record: those of the collection, and a third one that exists only in the tests.
 
 An engine without an example here fails: EXAMPLES is part of adding one.
 """
@@ -68,10 +68,10 @@ ALL = [*ENGINES.values(), TOY]
 
 
 class Example(t.NamedTuple):
-    """What an engine writes.
+    """An engine's output.
 
     Attributes:
-        metrics: a page of them, with 3 requests that run, 2 that wait and a quarter of the cache in use.
+        metrics: a page of them, with 3 running requests, 2 waiting ones and a quarter of the cache in use.
         start: the journal of a start, up to where it serves.
         tokens: of KV cache, that it reports there.
         death: the journal of a start that failed.
@@ -188,7 +188,7 @@ def test_only_the_hosts_key_opens_it(engine: Engine) -> None:
     kept = engine.launch.key_options
     assert set(kept.values()) <= {ALL_KEYS, CURRENT_KEY, NOBODYS_KEY}
     assert {ALL_KEYS, CURRENT_KEY} & set(kept.values())
-    # A person who sets one would write it where it can be read.
+    # A user who sets one would write it where it can be read.
     assert set(kept) <= set(engine.options.reserved)
     assert engine.takes_several_keys is (ALL_KEYS in kept.values())
 

@@ -31,7 +31,7 @@ def test_a_single_instance_changes_over_at_once() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_several_change_over_when_the_last_one_knows(order: tuple[int, ...]) -> None:
-    """Whatever the order, what the edge shows is known to every instance that runs."""
+    """In any order, every running instance knows the key that the edge sends."""
     keys = EngineKeys(OLD)
     known = {index: {OLD} for index in order}
     made = iter((NEW, NEWER))

@@ -4,7 +4,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS
 
-# Lines as the engines write them, shortened to what matters.
+# The engines' lines, shortened to the relevant part.
 LOGS = [
     (
         "ValueError: To serve at least one request with the model's max seq len (262144), (36.0 GiB KV cache is "

@@ -8,7 +8,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.memory imp
 )
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
-# Lines as the engines write them, made from the log statements of vLLM 0.32.0 and SGLang 0.5.23 and from users' logs.
+# The engines' lines, from the log statements of vLLM 0.32.0 and SGLang 0.5.23 and from users' logs.
 VLLM = [
     "(APIServer pid=1) INFO 11-22 13:36:55 [api_utils.py:286] non-default args: {'x': 'Model loading took 99 GiB'}",
     "(EngineCore pid=9) INFO 11-22 13:36:57 [gpu_model_runner.py:5150] Model loading took 16.59 GiB memory and 6.35 "

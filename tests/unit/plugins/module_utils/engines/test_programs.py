@@ -34,7 +34,7 @@ def test_each_engine_needs_what_it_compiles_with() -> None:
 def test_what_the_default_packages_bring_is_not_asked_for_before_they_are_installed() -> None:
     packages = load(ROOT / "roles/engine/vars/main.yml")["__engine_packages_accelerator"]["cuda"]
     assert names([VLLM], "cuda", packages) == []
-    # No distribution has the CUDA of the locks.
+    # No distribution has the locks' CUDA.
     assert names([SGLANG], "cuda", packages) == ["nvcc"]
     assert names([VLLM], "cuda", ["libnuma1"]) == ["gcc", "g++", "Python.h"]
 

@@ -8,8 +8,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 
 VLLM = "(APIServer pid=17582) INFO 11-22 13:37:20 [entry.py:136] Supported tasks: ['generate']"
 
-# Lines as the engines write them: those of a start on a CPU are recorded, those of a GPU are made from the engines'
-# own log statements (vLLM 0.32.0, SGLang 0.5.23) and users' logs.
+# The engines' lines: those of a start on a CPU are recorded, those of a GPU are derived from the engines' own log
+# statements (vLLM 0.32.0, SGLang 0.5.23) and users' logs.
 VLLM_LINES = [
     (
         "(APIServer pid=17582) INFO 11-22 13:36:55 [api_utils.py:347]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0",

@@ -1,4 +1,4 @@
-"""Whatever a server says with status 200, it is an answer or a failure that is told, never a traceback."""
+"""Any answer with status 200 is a valid answer or a reported failure, never a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which migrations a database still needs, and what is said of one that did not end."""
+"""A database's pending migrations, and the error for one that did not finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address of a database: taken apart, and looked at, without ever telling its password."""
+"""The address of a database: parsed and checked, without ever showing its password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client through which LiteLLM uses its database: made whole or not at all, for an engine that fits."""
+"""The client that LiteLLM uses for its database: created atomically, for a matching engine."""
 
 from __future__ import annotations
 

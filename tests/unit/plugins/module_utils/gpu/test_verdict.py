@@ -31,7 +31,7 @@ class Look(t.Protocol):
 
 @pytest.fixture(scope="module")
 def seen_once(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[dict[str, Observation]]:
-    """What was seen in each scenario: looking takes processes, judging does not."""
+    """The state in each scenario: reading it takes processes, judging does not."""
     root = tmp_path_factory.mktemp("hosts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(host, "_SETTLE_SECONDS", 0.0)
@@ -51,7 +51,7 @@ class _Scenarios(dict[str, Observation]):
 
 @pytest.fixture
 def look(seen_once: dict[str, Observation]) -> Look:
-    """Look at the host of a scenario; each test may change what it got."""
+    """Read the host of a scenario; each test may change the result."""
     return lambda scenario: copy.deepcopy(seen_once[scenario])
 
 

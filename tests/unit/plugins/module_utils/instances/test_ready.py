@@ -19,7 +19,7 @@ UP = UnitState("loaded", "active", "running", "success", 0, 7, "a", "0")
 
 @dataclasses.dataclass
 class Host:
-    """A host on which time passes with each look: the states and health answers come one after the other."""
+    """A host whose time passes with each check: the states and health answers come one after the other."""
 
     states: list[UnitState]
     health: list[int | None]
@@ -102,7 +102,7 @@ def test_a_start_goes_on_when_what_it_waits_for_comes_in_time() -> None:
 
 
 def test_a_host_whose_programs_announce_nothing_is_waited_for() -> None:
-    """It was deployed by an earlier version, whose sentence in the journal is no sign."""
+    """An earlier version deployed it, whose sentence in the journal is no evidence."""
     said = "Port 8100 is taken by pid 77 nc; the start waits"
     assert Host([*[BEFORE] * 400, UP], [200], [said] * 4).run(timeout=600) == pytest.approx(200)
 
@@ -188,7 +188,7 @@ def test_a_missing_unit_is_named() -> None:
 
 @dataclasses.dataclass
 class Fleet:
-    """Hosts' units by name, for slices: each look at one takes its next state, the last one stays."""
+    """Hosts' units by name, for slices: each check of one takes its next state, the last one stays."""
 
     states: dict[str, list[UnitState]]
     health: dict[int, list[int | None]]

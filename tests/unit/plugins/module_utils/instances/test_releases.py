@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def parser(root: Path, script: str) -> None:
-    """Put a Python into the runtime that answers the check of the options as ``script`` does."""
+    """Put a Python into the runtime that answers the options' validation as ``script`` does."""
     python = root / "runtimes" / RELEASE.runtime / "bin" / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
@@ -143,7 +143,7 @@ def test_pruning_spares_what_is_referred_to_and_the_newest(root: Path) -> None:
 
 
 def instances(root: Path, count: int, version: str) -> list[str]:
-    """Stage a release for each of a host's instances, as site.yml does before the first has its turn."""
+    """Stage a release for each of a host's instances, as site.yml does before the first one's turn."""
     (root / "runtimes" / f"rt-{version}").mkdir(exist_ok=True)
     return [
         stage(root, index=index, engine=("vllm", "sglang")[index % 2], runtime=f"rt-{version}", version=version)
@@ -177,13 +177,13 @@ def test_a_host_of_any_size_is_upgraded_and_keeps_its_way_back(root: Path, count
 def test_what_an_interrupted_run_staged_is_there_for_the_next_one(root: Path) -> None:
     releases = Releases(str(root))
     new = instances(root, 8, "2")
-    # Broken off between two instances, and between a release's activation and its gate.
+    # Interrupted between two instances, and between a release's activation and its gate.
     upgrade(releases, new[:3], keep=0)
     releases.activate(3, new[3])
     for _ in range(2):
         releases.prune(0)
         assert [releases.exists(name) for name in new] == [True] * 8
-        # The next run finds them as they are, and keeps them.
+        # The next run finds them so, and keeps them.
         assert [releases.keep_staged(index, name) for index, name in enumerate(new)] == [False] * 8
 
 
@@ -195,7 +195,7 @@ def test_a_later_staging_lets_go_of_what_never_had_its_turn(root: Path) -> None:
     releases.activate(0, second)
     assert releases.staged(0) is None
     third = stage(root, revision="r3")
-    # The variables were taken back: what runs is wanted again.
+    # The variables were reverted: the running release is wanted again.
     assert releases.keep_staged(0, second, dry_run=True)
     assert releases.keep_staged(0, second)
     assert not releases.keep_staged(0, second)
@@ -238,7 +238,7 @@ def test_a_runtime_stays_from_its_installation_until_a_release_has_it(root: Path
     releases.activate(0, name)
     releases.prune(0)
     assert new.is_dir()
-    # As a run does that finds nothing to do.
+    # As in a run that changes nothing.
     staging.keep(runtime_link("vllm"), "runtimes", "vllm-2")
     assert not releases.keep_staged(0, name)
     assert staging.runtimes() == set()

@@ -1,4 +1,4 @@
-"""Instances that span hosts: which may, and what each node's engine is told."""
+"""Instances that span hosts: which are valid, and the options of each node's engine."""
 
 from __future__ import annotations
 

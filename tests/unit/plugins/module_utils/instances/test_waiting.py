@@ -1,4 +1,4 @@
-"""What a start waits for, as a file that programs of the unit write and modules read."""
+"""What a start waits for, in a file that programs of the unit write and modules read."""
 
 from __future__ import annotations
 

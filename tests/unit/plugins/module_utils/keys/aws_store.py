@@ -1,4 +1,4 @@
-"""AWS Secrets Manager for the tests of the key store: moto in this process, which can be put back to a former state."""
+"""AWS Secrets Manager for the tests of the key store: moto in this process, which can restore an earlier state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Killed(BaseException):
 
 
 class Direct:
-    """boto3's client without HTTP: what moto's Secrets Manager answers, a hundred times as fast."""
+    """boto3's client without HTTP: moto's Secrets Manager answers a hundred times as fast."""
 
     meta = types.SimpleNamespace(
         region_name=REGION,
@@ -124,7 +124,7 @@ def _service() -> secrets_manager.SecretsManager:
 
 
 class Aws:
-    """The key store's AWS, its clock and the process that asks it.
+    """The key store's AWS, its clock and the calling process.
 
     Args:
         monkeypatch: pytest's.
@@ -173,9 +173,9 @@ class Aws:
         return sum(call not in READS for call in self.calls)
 
     def killed_before_write(self, nth: int, do: t.Callable[[], object]) -> bool:
-        """Do it in a process that ends before its nth write, from 1; whether it came so far.
+        """Do it in a process that ends before its nth write, from 1; return whether it got that far.
 
-        What it reads in between changes nothing, so these are all the states in which a crash can leave the store.
+        Reads in between change nothing, so these are all the states in which a crash can leave the store.
         """
 
         def kill(_calls: int, writes: int, operation: str) -> None:
@@ -221,7 +221,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[None]:
 
 @pytest.fixture
 def aws(moto: None, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """Through boto3 as it is."""
+    """Through boto3 itself."""
     return Aws(monkeypatch)
 
 
@@ -232,7 +232,7 @@ def quick(moto: None, monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 
 def refuse_second_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As AWS does it: a version's value cannot be changed, not even a pending one's."""
+    """As AWS does: a version's value cannot be changed, not even a pending one's."""
     real = SecretsManagerBackend.put_secret_value
 
     def put(self: SecretsManagerBackend, **given: t.Any) -> str:

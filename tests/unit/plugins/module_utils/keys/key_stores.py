@@ -1,4 +1,4 @@
-"""What the tests of the key store share."""
+"""Shared code of the tests of the key store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOW = "2026-11-22T12:00:00Z"
 A_KEY = re.compile(r"sk-[A-Za-z0-9_-]{20,}")
 
 ME = Holder("ops", "here", 100, 1, "machine", "boot", 1)
-#: No process has this number, so everybody on this boot can tell that it is gone.
+#: No process has this number, so every process on this boot can see that it is gone.
 GONE = Holder("ops", "here", 2**22 + 1, 1, "machine", "boot", 1)
 ELSEWHERE = Holder("eve", "elsewhere", 100, 1, "another machine", "another boot", 2)
 
@@ -52,7 +52,7 @@ def slots(whole: Client) -> dict[str, Key]:
 
 @contextlib.contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[set[tuple[str, int]]]:
-    """See to it that no error that is raised meanwhile has a key in it; from which file and line each of them came."""
+    """Check that no error that is raised meanwhile has a key in it; return the file and line of each."""
     places: set[tuple[str, int]] = set()
     original = FleetError.__init__
 

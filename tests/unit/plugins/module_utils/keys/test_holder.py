@@ -79,7 +79,7 @@ def test_a_process_is_mine_or_alive_or_gone(sleeper: subprocess.Popen[bytes]) ->
     other = holder(sleeper.pid)
     assert key_holder.current().status(me) == MINE
     assert other.status(me) == ALIVE
-    # Its number may be somebody else's by now.
+    # Its number may be another process's by now.
     assert dataclasses.replace(other, pid_started=other.pid_started - 1).status(me) == GONE
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)

@@ -70,7 +70,7 @@ def test_repeated_it_is_the_same_step_and_the_same_key() -> None:
 
 def test_a_run_that_was_cut_off_is_continued_with_the_keys_that_it_made() -> None:
     cut = key_rotation.pending(content("a", "b", "c"), request("a", "b", me=GONE)).after
-    # It came to a, but not to b.
+    # It reached a, but not b.
     cut = cut.with_clients({"b": dataclasses.replace(cut.clients["b"], pending=None)})
     step = key_rotation.pending(cut, request(max_age=DAY, now=later(100)))
     assert step.names == ["a", "b"]
@@ -89,7 +89,7 @@ def test_the_same_rotation_makes_the_same_ids() -> None:
     assert keys[1]
     assert keys[0].id == keys[1].id
     assert keys[0].key != keys[1].key
-    # As Secrets Manager wants a ClientRequestToken.
+    # As Secrets Manager requires of a ClientRequestToken.
     assert 32 <= len(keys[0].id) <= 64
 
 
@@ -141,7 +141,7 @@ def test_finished_changes_the_keys_places() -> None:
 def test_finished_again_neither_changes_nor_prolongs_anything() -> None:
     after = overlapping("a")
     assert key_rotation.finished(after, request(overlap=3 * DAY, now=later(500))).after == after
-    # The run that comes after a crash begins with pending.
+    # The run after a crash begins with pending.
     assert key_rotation.pending(after, request("a")).after == after
 
 
@@ -215,7 +215,7 @@ def test_withdrawn_takes_the_pending_key_back_and_leaves_the_current_one() -> No
     step = key_rotation.withdrawn(pending, request())
     assert step.names == ["a"]
     assert hashes(step.after) == hashes(before)
-    # The edges were told of it.
+    # The edges have seen it.
     assert [(key.sha256, key.activated) for key in step.after.retired()] == [(hashes(pending)["a", "pending"], "")]
     assert key_rotation.withdrawn(step.after, request()).after == step.after
     over = done(step.after)

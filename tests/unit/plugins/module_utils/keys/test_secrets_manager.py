@@ -29,7 +29,7 @@ def service(moto: None) -> SecretsManager:
 
 
 def answering(service: SecretsManager, answer: Answer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let AWS answer an operation with a status, an error's code and its message; the operations that were asked."""
+    """Let AWS answer an operation with a status, an error's code and its message; return the operations."""
     asked: list[str] = []
 
     def send(request: t.Any, **_more: t.Any) -> t.Any:
@@ -188,7 +188,7 @@ def test_the_wrong_region_is_named(aws: Aws) -> None:
         aws.run("pending", "a")
 
 
-#: What each state needs, and with which it is provoked.
+#: The permissions of each state, and how to provoke each.
 RIGHTS: dict[str, tuple[str, list[str], dict[str, t.Any]]] = {
     "GetSecretValue": ("info", [], {}),
     "DescribeSecret": ("info", [], {}),

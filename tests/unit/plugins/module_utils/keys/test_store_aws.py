@@ -21,7 +21,7 @@ __all__ = ["aws", "moto", "quick"]
 DAY = 86400
 LIMITED = {"name": "a", "models": ["m2", "m1"], "requests_per_minute": 60, "expires": "2027-01-31"}
 
-#: A year of a fleet's keys: when, what, and to whom.
+#: A year of a fleet's keys: when, what, and which client.
 LIFE: list[tuple[float, str, list[str], dict[str, t.Any]]] = [
     (0, "present", [], {"clients": [LIMITED, {"name": "b"}]}),
     (10, "present", [], {"clients": [{"name": "a"}, {"name": "b", "max_concurrent": 4}, {"name": "c"}]}),
@@ -44,7 +44,7 @@ LIFE: list[tuple[float, str, list[str], dict[str, t.Any]]] = [
 
 
 def shape(whole: Content) -> t.Any:
-    """A content without what is random, or says who worked on it."""
+    """A content without its random parts and its holder."""
     clients = {
         name: (
             [(slot, dataclasses.replace(key, key="", id="", rotation="")) for slot, key in client.slots()],
@@ -179,11 +179,11 @@ def test_a_crash_between_any_two_calls_is_put_right_by_a_rerun(quick: Aws, life:
         if not quick.killed_before_write(nth, lambda: go(quick, LIFE[number])):
             break
         there = quick.load()
-        # Whoever had a valid key still has one, and nobody has one again.
+        # A client with a valid key still has one, and a revoked key stays revoked.
         staying = {digest: name for digest, name in live(before).items() if digest not in dead(wanted)}
         assert staying.items() <= live(there).items()
         assert not dead(before) & set(live(there))
-        # The process that comes after is another one.
+        # The next process is another one.
         quick.holder = ME
         go(quick, LIFE[number])
         now = quick.load()
@@ -212,12 +212,12 @@ def test_a_crash_keeps_the_pending_key_that_it_made(quick: Aws) -> None:
         quick.run("pending", "a", "b", "c")
         clients = quick.load().clients
         assert all(clients[name].pending == key for name, key in pending.items())
-    # Twice it has to write who rotates, before and after.
+    # It must write who rotates twice, before and after.
     assert made == [0, 0, 0, 1, 2, 3, 3]
 
 
 def other_run(aws: Aws, nth: int, do: t.Callable[[], t.Any]) -> list[t.Any]:
-    """Let somebody elsewhere do something before the nth of the next calls; what came of it."""
+    """Let another process act before the nth of the next calls; return its result."""
     came: list[t.Any] = []
 
     def interfere(calls: int, _writes: int, operation: str) -> None:
@@ -294,7 +294,7 @@ def test_a_change_of_clients_at_any_moment_of_a_rotation_is_done_whole_or_refuse
         quick.before = None
         if not came:
             break
-        # A secret that goes meanwhile may make the step fail, but not a rerun for those who are still there.
+        # A secret that is deleted meanwhile may fail the step, but not a rerun for the other clients.
         if isinstance(mine, FleetError) and state == "absent":
             mine = attempt(lambda: go(quick, (when, step, [name for name in rotated if name != "b"], more)))
         assert not isinstance(mine, FleetError)
@@ -333,7 +333,7 @@ def test_clients_that_two_add_at_once_are_both_there(quick: Aws) -> None:
                 break
             whole = quick.load()
             assert sorted(whole.clients) == sorted(["a", "b", "c", *existing])
-            # Both were told the key of b that there is.
+            # Both got the existing key of b.
             told = [{item["sha256"] for item in one["hashes"] if item["name"] == "b"} for one in (mine, came[0])]
             assert told[0] == {whole.clients["b"].current.sha256}
             assert told[1] in (told[0], set())
@@ -357,7 +357,7 @@ def test_who_is_always_late_is_told(quick: Aws) -> None:
 
 
 def test_an_answer_that_was_lost_is_no_failure(aws: Aws) -> None:
-    """boto3 repeats a call that was not answered; the second time AWS refuses to move a label that is there already."""
+    """boto3 repeats a call without an answer; the second time AWS refuses to move a label that is there already."""
     for step in LIFE:
         lost: list[str] = []
 
@@ -402,7 +402,7 @@ def test_a_label_that_was_taken_is_put_back(aws: Aws, monkeypatch: pytest.Monkey
     aws.run("present", "a")
     aws.run("pending", "a", rotation_id="r1")
     key = aws.load().clients["a"].pending
-    # Somebody took AWSPENDING for another version, and off again.
+    # Another process moved AWSPENDING to another version, and removed it again.
     aws.boto.put_secret_value(SecretId=f"{PREFIX}/a", SecretString="x", VersionStages=["AWSPENDING"])
     other = aws.stages("a")["AWSPENDING"]
     aws.boto.update_secret_version_stage(SecretId=f"{PREFIX}/a", VersionStage="AWSPENDING", RemoveFromVersionId=other)
@@ -515,7 +515,7 @@ def test_a_store_of_a_later_version_is_not_touched(aws: Aws) -> None:
 def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
     aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else an earlier collection could take the limit away that it does not know."""
+    """Otherwise an earlier collection could remove the limit that it does not know."""
     aws.run("present", "a")
     whole = aws.store().load()
     row = dataclasses.replace(schema.LIMITS[1], name="images_per_minute", since=2)
@@ -591,7 +591,7 @@ def test_a_year_of_a_fleet(life: States) -> None:
 
 
 def contents_by_generation(results: t.Iterable[t.Any]) -> dict[int, set[str]]:
-    """What edges would take, by the generation that it was read as. What is not settled is refused by them."""
+    """What edges would take, by its generation. They refuse a content that is not settled."""
     found: dict[int, set[str]] = {}
     for result in results:
         if isinstance(result, dict) and result["store"]["id"] and result["store"]["settled"]:

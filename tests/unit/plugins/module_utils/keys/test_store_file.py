@@ -27,7 +27,7 @@ from tests.unit.plugins.module_utils.keys.key_stores import ELSEWHERE, NOW, clie
 
 fork = multiprocessing.get_context("fork")
 
-#: What a write is made of: each of them may be the last thing that a process does.
+#: The system calls of a write: each of them may be the last thing that a process does.
 CALLS = ("open", "fchmod", "fsync", "replace", "unlink", "close")
 
 
@@ -141,7 +141,7 @@ def test_a_store_with_every_limit_in_it_is_what_earlier_collections_wrote(path: 
     put(path, json.dumps({"version": 1, "clients": clients, **shared}))
     whole = load(path)
     assert [one.limits for one in whole.clients.values()] == [Limits(), Limits({**given, "models": ("m",)})]
-    # What edges get of it, and so what they compare with what they took, is the same.
+    # The edges' data, and so what they compare with their record, is the same.
     assert view.hashes(whole) == [
         {"name": name, "sha256": sha256(text), "slot": "current", **nothing, **more}
         for name, text, more in (("a", "sk-x", {}), ("b", "sk-y", given))
@@ -299,7 +299,7 @@ def test_a_link_to_the_store_stays_one(path: Path, tmp_path: Path) -> None:
 
 
 def in_child(do: t.Callable[[], object]) -> int:
-    """Run it in a process of its own; how that process ended."""
+    """Run it in its own process; return how that process ended."""
     child = fork.Process(target=do)
     child.start()
     child.join(300)
@@ -308,7 +308,7 @@ def in_child(do: t.Callable[[], object]) -> int:
 
 
 def dying(call: str, nth: int, after: bool, do: t.Callable[[], object]) -> int:
-    """Run it in a process that is killed at the nth of a system call; how it ended."""
+    """Run it in a process that is killed at the nth of a system call; return how it ended."""
 
     def child() -> None:
         count = 0
@@ -340,7 +340,7 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_content(path: Path, call: 
     for late in (False, True):
         for nth in range(1, 20):
             save(path, before)
-            # What another killed writer left.
+            # The leftover of another killed writer.
             (path.parent / ".keys.json.left").write_text("{}")
             ended = dying(call, nth, late, lambda: save(path, after))
             if ended == 0:
@@ -348,7 +348,7 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new_content(path: Path, call: 
             assert ended == -signal.SIGKILL
             kills += 1
             assert load(path) in (before, after)
-            # Nothing is in the way of the next writer, and no unfinished file with keys stays.
+            # Nothing blocks the next writer, and no temporary file with keys stays.
             save(path, after)
             assert load(path) == after
             assert sorted(os.listdir(path.parent)) == ["keys.json", "keys.json.bak", "keys.json.lock"]
@@ -364,7 +364,7 @@ def test_a_kill_at_any_byte_leaves_the_old_content(path: Path) -> None:
     for limit in [*range(0, size, 97), size - 1]:
 
         def write(limit: int = limit) -> None:
-            # The kernel ends the process that writes the byte behind the limit.
+            # The kernel ends the process that writes the byte beyond the limit.
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -1,4 +1,4 @@
-"""The key store in AWS over HTTP, asked by several processes, some of which are killed."""
+"""The key store in AWS over HTTP, used by several processes, some of which are killed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def server() -> t.Iterator[str]:
 
 @pytest.fixture
 def run(server: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The module as it is, with a store of its own."""
+    """The real module, with its own store."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "lab")
     monkeypatch.delenv("AWS_PROFILE", raising=False)

@@ -1,8 +1,8 @@
-"""The memory fit, against what is known.
+"""The memory fit, compared with known figures.
 
 VLLM_MEASURED and SGLANG_MEASURED were measured on one H200 with Qwen3-VL-8B's architecture and random weights, most of
 them with no more memory than an L40S has; the rest is what users' logs say. BRACKETS are what others worked out for an
-L40S by hand, with activations of 2.0 to 3.2 GiB and graphs of 0.3 to 0.9 GiB; nobody measured it there.
+L40S by hand, with activations of 2.0 to 3.2 GiB and graphs of 0.3 to 0.9 GiB; it was not measured there.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ L40S_STEP: dict[str, t.Any] = {"max_num_batched_tokens": 2048, "max_num_seqs": 2
 BEFORE: dict[str, t.Any] = {"max_model_len": 32768, "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.92}
 NOW: dict[str, t.Any] = {"max_model_len": 32768, "gpu_memory_utilization": L40S_SHARE}
 
-# What it is, the version, options, and the tokens of "GPU KV cache size". Where none are told, a H200's steps are of
+# What it is, the version, options, and the tokens of "GPU KV cache size". Without any, a H200's steps are of
 # 8192 tokens and 1024 requests.
 VLLM_MEASURED: list[tuple[str, str, dict[str, t.Any], int]] = [
     (
@@ -199,7 +199,7 @@ VLLM_MEASURED: list[tuple[str, str, dict[str, t.Any], int]] = [
     ("an L40S's step", "0.32.0", {**NOW, **MEDIA, **L40S_STEP}, 152256),
     ("fp8 KV cache", "0.32.0", {**NOW, **MEDIA, "kv_cache_dtype": "fp8"}, 289344),
     ("fp8 weights", "0.32.0", {**NOW, **MEDIA, "quantization": "fp8"}, 195152),
-    # It was stopped before that line; this is its "Available KV cache memory", of which it knew the bytes.
+    # It was stopped before that line; this is its "Available KV cache memory", whose bytes it knew.
     ("eager", "0.32.0", {**NOW, **MEDIA, "max_num_batched_tokens": 2048, "enforce_eager": True}, 154448),
     ("no media", "0.32.0", {**NOW, **NO_MEDIA}, 162656),
     ("small images", "0.32.0", {**NOW, **SMALL_IMAGES, **L40S_STEP}, 166176),
@@ -232,7 +232,7 @@ def test_vllm_on_a_h200(what: str, version: str, options: dict[str, t.Any], toke
     found = vllm(gpus=[H200], version=version, **options)
     assert found.kv_tokens == pytest.approx(tokens, rel=0.03)
     if version == "0.32.0":
-        # By less than what the fit leaves open before it is certain.
+        # Within the margin that the fit needs to be certain.
         assert abs(found.kv_tokens - tokens) * found.token_bytes < UNSURE
 
 
@@ -342,7 +342,7 @@ def test_how_long_a_context_one_l40s_serves(length: int, options: dict[str, t.An
 def test_what_cuda_sees_of_an_l40s() -> None:
     assert L40S.visible / GIB == pytest.approx(44.39, abs=0.005)
     assert vllm(gpu_memory_utilization=0.92).budget_bytes / GIB == pytest.approx(40.84, abs=0.005)
-    # Where nobody says what is reserved it is what the largest GPU has.
+    # Without a figure, what the largest GPU reserves.
     assert Gpu("NVIDIA L40S", 46068).visible == L40S.visible - 7 * MIB
 
 
@@ -622,7 +622,7 @@ def test_what_is_too_long_is_told_what_fits() -> None:
         "vllm_max_model_len: 148480; or vllm_kv_cache_dtype: fp8; or vllm_tensor_parallel_size: 2 on a host with 2 "
         "GPUs."
     )
-    # The estimate holds 155968; what is proposed holds also where it is off by its margin.
+    # The estimate holds 155968; the suggestion holds even if it is off by its margin.
     assert found.longest == 155968
     length, kv_dtype, parallel = found.suggestions
     assert length == Suggestion("vllm_max_model_len", 148480, 148480)
@@ -785,14 +785,14 @@ def test_a_report_of_something_else_is_left_out(other: Reported, why: str) -> No
 
 
 def test_only_the_model_s_size_is_still_better_than_none() -> None:
-    # The engine died before it had a KV cache. What it loads has 0.1 GiB of buffers in it.
+    # The engine died before it had a KV cache. Its load includes 0.1 GiB of buffers.
     found = vllm(max_model_len=32768, reported=Reported(model_gib=16.44))
     assert (found.source, found.weight_bytes) == ("engine", int(16.44 * GIB))
     assert found.kv_bytes == pytest.approx(vllm(max_model_len=32768).kv_bytes, abs=0.12 * GIB)
 
 
 def test_a_token_of_another_size_is_taken_from_the_engine() -> None:
-    # Twice the bytes for each token: a layout that config.json does not tell.
+    # Twice the bytes for each token: config.json does not show the layout.
     found = vllm(max_model_len=32768, reported=Reported(kv_cache_gib=20.0, kv_cache_tokens=72800))
     assert found.token_bytes == pytest.approx(2 * 147456, rel=0.01)
     assert found.kv_tokens == pytest.approx(72800, rel=0.001)

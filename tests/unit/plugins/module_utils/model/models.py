@@ -69,7 +69,7 @@ def write_release(engine_root: Path, name: str, model_path: str, link: str = "")
 
 
 class Memory:
-    """A source that holds its files, and fails as it is told.
+    """A source that holds its files, and fails as configured.
 
     Args:
         files: their content.
@@ -97,10 +97,10 @@ class Memory:
 
 
 class Systemd:
-    """Stands in for the units: what they would do is done at once, by the same program.
+    """Stands in for the units: does their work at once, with the same program.
 
     Attributes:
-        said: what was asked of it.
+        said: the calls.
     """
 
     said: t.ClassVar[list[str]] = []

@@ -18,7 +18,7 @@ esac
 
 
 class Host:
-    """A systemctl that answers as it is told, first on PATH."""
+    """A systemctl with configured answers, first on PATH."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = tmp_path

@@ -101,7 +101,7 @@ def test_an_excerpt_is_one_printable_line() -> None:
 
 @contextlib.contextmanager
 def server(talk: t.Callable[[socket.socket], None]) -> t.Iterator[str]:
-    """A server that reads one request and then does what ``talk`` does."""
+    """A server that reads one request and then runs ``talk``."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -121,7 +121,7 @@ def server(talk: t.Callable[[socket.socket], None]) -> t.Iterator[str]:
 
 
 def read_request(connection: socket.socket) -> None:
-    """Take a request with all of its body: what is left unread resets the connection when it is closed."""
+    """Read a request with all of its body: unread data resets the connection when it is closed."""
     received = b""
     while b"\r\n\r\n" not in received:
         part = connection.recv(65536)

@@ -1,4 +1,4 @@
-"""A host's own addresses are asked directly, whatever the environment says of proxies."""
+"""A host's own addresses are used directly, whatever the environment's proxies."""
 
 from __future__ import annotations
 

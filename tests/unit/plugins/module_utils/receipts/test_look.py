@@ -16,7 +16,7 @@ cat "$0.answer"
 
 
 class Host:
-    """A directory with what a host has, and programs that answer as its own would."""
+    """A directory with a host's files, and programs that answer as its own would."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""The real uv installs a real wheel, made here, into a real virtual environment; no index is asked."""
+"""The real uv installs a real wheel, built here, into a real virtual environment; no index is used."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_name_follows_the_content() -> None:
 
 
 def closed_to_others(runtime: str) -> list[str]:
-    """What the engines' user could not read or pass."""
+    """What the engines' user could not read or enter."""
     return [
         str(path)
         for path in [Path(runtime), *Path(runtime).rglob("*")]
@@ -127,7 +127,7 @@ def test_the_engines_user_can_read_a_runtime_that_was_installed_under_a_strict_u
     before = os.umask(0o077)
     try:
         install(spec)
-        # A cache that an earlier run has filled with closed files is linked into the next runtime.
+        # A cache that an earlier run has filled with unreadable files is linked into the next runtime.
         for path in Path(spec.environment["UV_CACHE_DIR"]).rglob("*"):
             path.chmod(path.stat().st_mode & 0o700)
         other = dataclasses.replace(spec, name="tiny-other")

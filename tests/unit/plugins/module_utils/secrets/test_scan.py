@@ -313,7 +313,7 @@ def test_a_place_that_two_paths_name_is_searched_once(search: Search, tmp_path: 
 
 @pytest.fixture
 def unprivileged() -> t.Iterator[Path]:
-    """A directory of a user who is not root, as whom the test goes on."""
+    """A directory of an unprivileged user; the test goes on as that user."""
     with tempfile.TemporaryDirectory() as directory:
         user = 65534 if os.geteuid() == 0 else os.geteuid()
         os.chown(directory, user, -1)
@@ -349,7 +349,7 @@ def test_a_file_that_vanishes_meanwhile_is_named_as_gone(tmp_path: Path) -> None
     place.write_text(LIVE_KEY)
 
     class Slow(Search):
-        """Somebody removes the file after it was listed and before it is opened."""
+        """The file is removed after it was listed and before it is opened."""
 
         def matcher(self) -> Matcher:
             place.unlink(missing_ok=True)

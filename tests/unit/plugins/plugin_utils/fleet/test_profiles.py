@@ -1,4 +1,4 @@
-"""Profiles: every line is a role variable with a reason, and every profile fits the GPU that it is meant for."""
+"""Profiles: every line is a role variable with a reason, and every profile fits its GPU."""
 
 from __future__ import annotations
 

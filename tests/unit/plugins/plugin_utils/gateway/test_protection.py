@@ -1,4 +1,4 @@
-"""What of a gateway's connections is not protected is named, with what to do."""
+"""A gateway's unprotected connections are reported, with what to do."""
 
 from __future__ import annotations
 

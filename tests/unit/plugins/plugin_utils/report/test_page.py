@@ -27,7 +27,7 @@ KEY = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class Reader(html.parser.HTMLParser):
-    """Reads a page as a browser would, and notes what must not be in it."""
+    """Parses a page as a browser would, and records what must not be in it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def read(journal: Journal, alive: bool = False) -> Reader:
         assert not [key for key in attributes if key.startswith("on") or key in {"src", "xlink:href", "srcset"}]
         if "href" in attributes:
             assert (attributes["href"] or "").lstrip("#") in ids
-    # What colours and pictures say is there in words too.
+    # What colours and pictures show is also there in words.
     assert all(attributes.get("aria-label") for _name, attributes in reader.found if attributes.get("role") == "img")
     return reader
 

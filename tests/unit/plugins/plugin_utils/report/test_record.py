@@ -33,7 +33,7 @@ def folded(journal: Journal, alive: bool = True) -> dict[str, t.Any]:
 
 
 def check(record: dict[str, t.Any]) -> None:
-    """What is true of every record."""
+    """Properties of every record."""
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     totals = record["totals"]
     assert totals["done"] + totals["failed"] + totals["open"] == totals["hosts"] == len(record["hosts"])
@@ -100,7 +100,7 @@ def test_a_host_that_is_rolled_back() -> None:
     assert [(gate["attempt"], gate["passed"]) for gate in instance["gates"]] == [(1, False), (2, True)]
     assert [(gate["attempt"], gate["passed"]) for gate in host["gates"]] == [(2, True)]
     assert record["totals"]["cut"] == 1
-    # The gate's time belongs to what the host was out for, at both attempts.
+    # The gate's time is part of the host's time out of service, at both attempts.
     assert record["waves"][1]["out_seconds"] == pytest.approx(4 + 42 + 3 + 38 + 5)
     assert record["hosts"]["inference-3"]["tries"] == []
 
@@ -143,7 +143,7 @@ def test_without_an_end_it_runs_or_was_broken_off() -> None:
 
 
 def resumed(cut: Journal, names: list[str]) -> Journal:
-    """The same rollout gone on with an hour later, by somebody else."""
+    """The same rollout, resumed an hour later by another user."""
     done = [
         name for name in names if any(e["event"] == "outcome" and e["host"] == name for e in cut.events if "host" in e)
     ]
@@ -185,7 +185,7 @@ def test_a_host_that_is_tried_again_counts_both_tries() -> None:
     assert host["seconds"] == pytest.approx(10 + 68)
     broken = [step["step"] for step in host["instances"]["vllm-0"]["steps"] if step["broken"]]
     assert broken == ["stop"]
-    # What it was before is what the first run saw.
+    # The state before is the one that the first run saw.
     assert (host["instances"]["vllm-0"]["from"], host["instances"]["vllm-0"]["reason"]) == (OLD, REASON)
 
 
@@ -202,7 +202,7 @@ def test_half_a_line_at_the_end_is_nothing_and_in_the_middle_a_warning() -> None
     lines = journal.text.splitlines()
     whole = fold(parse(journal.text))
     assert fold(parse(journal.text + lines[3][:20])) == whole
-    # A line that only lacks its end says all it has to.
+    # A line that only lacks its line end is complete.
     assert fold(parse(journal.text.rstrip("\n"))) == whole
     record = fold(parse("\n".join([*lines[:3], lines[3][:20], *lines[4:], ""])))
     assert [warning for warning in record["warnings"] if warning.startswith("Line 4 of the journal")]
@@ -293,7 +293,7 @@ def test_errors_are_counted_across_a_restart_of_the_edge() -> None:
     record = folded(journal)
     assert [(error["errors"], error["answers"]) for error in record["errors"]] == [(2, 52), (3, 24), (1, 16)]
     assert (record["totals"]["errors"], record["totals"]["answers"]) == (6, 102)
-    # From the last look that the edge answered, not from the one that it did not.
+    # Since the last look at which the edge answered, not since the one at which it did not.
     assert record["errors"][-1]["began"] == BEGAN + 30
 
 

@@ -1,4 +1,4 @@
-"""What every page has in common, whatever its template does."""
+"""Common properties of every page, whatever its template does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ESCAPED = "&#34;&#39;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;amp;"
 
 
 def rendered(monkeypatch: pytest.MonkeyPatch, text: str, **values: object) -> str:
-    """A template beside those that there are."""
+    """A template beside the existing ones."""
     environment = template._environment().overlay()
     loaders = [jinja2.DictLoader({"page.html.j2": text}), environment.loader]
     environment.loader = jinja2.ChoiceLoader([loader for loader in loaders if loader])

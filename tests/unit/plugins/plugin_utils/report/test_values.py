@@ -1,4 +1,4 @@
-"""Values of any kind, as what they should be."""
+"""Values of any type, converted to the expected one."""
 
 from __future__ import annotations
 

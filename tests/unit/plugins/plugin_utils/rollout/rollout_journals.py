@@ -1,4 +1,4 @@
-"""Journals of rollouts, as the rollout writes them, with a clock that the test turns."""
+"""Journals of rollouts, as a rollout writes them, with a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Journal:
         return self.add("end", outcome=outcome, message=message)
 
     def change(self, host: str, start: float = 42.0) -> Journal:
-        """A host's whole way through its turn."""
+        """A host's whole turn."""
         self.step(host, "drain", 10.0).drained(host)
         self.step(host, "stop", 4.0).step(host, "start", start / 2)
         self.progress(host, "loading", "loading the weights, 2 of 5 files", 40, start / 2).tick(start / 2)
@@ -145,7 +145,7 @@ def checks(passed: bool) -> list[Event]:
 
 
 def good_run() -> Journal:
-    """Three waves, nothing wrong; 68 seconds a host, 52 of them stop, start and gate."""
+    """Three waves without a failure; 68 seconds a host, 52 of them stop, start and gate."""
     journal = Journal().begin([["inference-1"], ["inference-2"], ["inference-3"]])
     for number in (1, 2, 3):
         host = f"inference-{number}"
@@ -156,7 +156,7 @@ def good_run() -> Journal:
 
 
 def rolled_back() -> Journal:
-    """The second wave's host answers wrongly, and gets its last good release back."""
+    """The second wave's host answers wrongly, and is rolled back to its last good release."""
     journal = Journal().begin([["inference-1"], ["inference-2"], ["inference-3"]])
     journal.tick(2).turn(1, 3, ["inference-1"]).change("inference-1").tick(1)
     host = "inference-2"
@@ -171,7 +171,7 @@ def rolled_back() -> Journal:
 
 
 def unreachable() -> Journal:
-    """The first host goes away while it starts, and no process is left to write the end of the rollout."""
+    """The first host becomes unreachable while it starts, and no process is left to record the end of the rollout."""
     journal = Journal().begin([["inference-1"], ["inference-2"]]).tick(2).turn(1, 2, ["inference-1"])
     journal.step("inference-1", "drain", 5).drained("inference-1").step("inference-1", "stop", 3)
     journal.step("inference-1", "start", 30)

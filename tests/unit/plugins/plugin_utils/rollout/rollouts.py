@@ -13,7 +13,7 @@ NOW = 1_800_000_000.0
 def status(
     *busy: int, limit: int = 10, health: int | None = 200, drain: dict[str, t.Any] | None = None, active: bool = True
 ) -> dict[str, t.Any]:
-    """What module fleet_status says of a host with an instance for each of ``busy``, its requests."""
+    """What module fleet_status returns for a host with an instance for each of ``busy``, its requests."""
     instances = [
         {
             "index": index,
@@ -31,7 +31,7 @@ def status(
 def staged(
     pending: str = "its release changes", *, index: int = 0, good: str = "vllm-old", problem: str = "", **more: str
 ) -> dict[str, t.Any]:
-    """What module engine_release says of an instance."""
+    """What module engine_release returns for an instance."""
     release = more.get("release", "vllm-new")
     return {
         "index": index,

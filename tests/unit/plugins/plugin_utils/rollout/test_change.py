@@ -26,7 +26,7 @@ STAGED: dict[str, t.Any] = {
 }
 GOOD = {**Instance(0, "vllm", (), 0).as_dict(), "release": "vllm-old", "drafts": False}
 DRAINED = {"idle": True, "requests": [], "engines": [], "waited": 4.0, "lame_duck_seconds": 6}
-#: A host that was drained, and whose instance does not run.
+#: A drained host whose instance does not run.
 STATUS = {"problems": [], "drain": {"state": "drained"}, "edge": {"health": 503}}
 
 FORWARD = {
@@ -40,7 +40,7 @@ FORWARD = {
 
 
 class Host:
-    """Answers calls by what they are for; what ``fails`` names fails."""
+    """Answers calls by their purpose; those in ``fails`` fail."""
 
     def __init__(self, fails: t.Collection[str] = (), good: dict[str, t.Any] = GOOD) -> None:
         self.fails = fails
@@ -70,7 +70,7 @@ class Host:
             return t.cast(Change, ended.value)
 
     def attempt(self, change: Change, failing: str = "") -> Change:
-        """Every step of an attempt up to the one that fails, which is judged."""
+        """Every step of an attempt up to the failing one, which is judged."""
         try:
             for name, step in FORWARD.items():
                 if not change.subject and name not in ("drain", "stop"):
@@ -299,7 +299,7 @@ def test_a_first_node_that_passed_before_it_went_back_proves_nothing_new() -> No
         changes.follow(node(1, attempt=2), dataclasses.asdict(dataclasses.replace(node(0), passed=1)))
 
 
-# What is written down
+# Records
 
 
 NOTES = [

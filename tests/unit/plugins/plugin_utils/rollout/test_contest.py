@@ -19,7 +19,7 @@ ASKING, WALKING = 2, 4
 
 
 class Hosts:
-    """The hosts of a kind: their claims, and which of them are out. Two at once are an outage."""
+    """The hosts of a tier: their claims, and the drained ones. Two at once are an outage."""
 
     def __init__(self, *names: str) -> None:
         self.claims: dict[str, Claim | None] = dict.fromkeys(names)
@@ -46,7 +46,7 @@ def claims_in(seen: t.Mapping[str, dict[str, t.Any] | None]) -> dict[str, Claim 
 
 
 def controller(hosts: Hosts, mine: list[str], wanted: Claim, unreachable: t.Collection[str] = ()) -> Steps:
-    """What a run does, as roles/rollout/tasks has it; each ``yield`` is where the other one may come in between."""
+    """A run, as in roles/rollout/tasks; each ``yield`` is where the other one may interleave."""
 
     def let_go() -> None:
         for host in mine:
@@ -112,7 +112,7 @@ def run(schedule: t.Iterable[int], *programs: Steps) -> list[str]:
 
 ANN = claim(id="r-ann", controller="ann:/r", since="2027-01-15T07:00:00Z")
 BEN = claim(id="r-ben", controller="ben:/r", since="2027-01-15T07:00:05Z")
-# Both as they go on with the rollout that a third one left.
+# Both resume the rollout that a third one left.
 SAME = claim(id="r-ann", controller="ben:/r", since="2027-01-15T07:00:00Z")
 
 
@@ -121,14 +121,14 @@ SAME = claim(id="r-ann", controller="ben:/r", since="2027-01-15T07:00:00Z")
 @pytest.mark.parametrize("first", [0, 1])
 def test_never_are_all_hosts_out(second: Claim, ann: list[str], ben: list[str], first: int) -> None:
     ends = set()
-    # One begins, the other comes in between after each of its steps, and gives way to the first after each of its own.
+    # One begins, the other one interleaves after each of its steps, and yields to the first after each of its own.
     for before, between, after in itertools.product(range(0, 18), range(0, 16), (0, 1, 3, 40)):
         hosts = Hosts("gpu-1", "gpu-2")
         schedule = [first] * before + [1 - first] * between + [first] * after + [1 - first] * 40
         ends.add(tuple(run(schedule, controller(hosts, ann, ANN), controller(hosts, ben, second))))
         assert not hosts.out
         assert not any(one and one.held for one in hosts.claims.values())
-    # One after the other both get through.
+    # Sequentially both finish.
     assert {("done", "done"), ("done", "refused"), ("refused", "done")} <= ends
 
 
@@ -181,10 +181,10 @@ def test_a_drain_by_hand_leaves_no_host_to_a_rollout() -> None:
     assert contest.against_a_drain(hosts.look(), ["gpu-2"]) == {}
     assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {"gpu-1": ANN}
     assert contest.against_a_drain(hosts.look(unreachable=["gpu-3"]), ["gpu-2"]) == {"gpu-1": ANN}
-    # The rollout has it out already.
+    # The rollout has drained it already.
     hosts.out.add("gpu-1")
     assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {"gpu-1": ANN}
-    # One that does not serve takes nothing away.
+    # A host that does not serve takes no capacity away.
     assert contest.against_a_drain(hosts.look(), ["gpu-1"]) == {}
     hosts.claims["gpu-1"] = dataclasses.replace(ANN, held=False)
     assert contest.against_a_drain(hosts.look(), ["gpu-2", "gpu-3"]) == {}

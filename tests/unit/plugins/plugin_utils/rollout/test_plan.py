@@ -151,7 +151,7 @@ def test_other_variables_make_another_rollout() -> None:
     before = claim(verb="site", since=RECENTLY, targets={"vllm-0": "vllm-new"})
     assert plan({"a": facts(staged(), claim=before)}).id == "r1"
     assert plan({"a": facts(staged(release="vllm-newer"), claim=before)}).id == ""
-    # A host that has come through is no longer pending, and says nothing against it.
+    # A finished host is no longer pending, and prevents nothing.
     fleet = {"a": facts(staged(""), claim=before), "b": facts(staged(), claim=before)}
     assert plan(fleet).id == "r1"
 
@@ -162,7 +162,7 @@ def test_wrong_waves_are_refused() -> None:
 
 
 def test_an_engine_that_changes_is_the_same_instance() -> None:
-    """What serves goes by its old name until its turn; the plan by the new one."""
+    """A serving instance has its old name until its turn; the plan has the new one."""
     switching = {host: facts(staged(release="sglang-new"), host_status=status(9)) for host in "ab"}
     for one in switching.values():
         one.names[0] = "sglang-0"

@@ -1,4 +1,4 @@
-"""The list of steps: what a further line in it brings along, everywhere."""
+"""The list of steps: the effects of a new line everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The traffic driver's HTTP against servers that answer byte by byte as a script says."""
+"""The traffic driver's HTTP against servers that answer byte by byte by a script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Server:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        # An accept that goes on after the socket was closed would take connections of whatever has its number next.
+        # An accept that continues after the socket was closed would take connections of the next socket with its
+        # number.
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
@@ -174,7 +175,7 @@ def test_a_redirect_is_the_answer() -> None:
 
 
 def test_requests_do_not_wait_for_each_other() -> None:
-    """A limit of the library's would look like a slow server."""
+    """A limit of the library would look like a slow server."""
     arrived = []
     all_have = asyncio.Event()
 

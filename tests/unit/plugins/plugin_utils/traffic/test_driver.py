@@ -1,4 +1,4 @@
-"""The traffic driver as the program that it is, against the stand-in for an engine."""
+"""The traffic driver as a separate program, against the stand-in for an engine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Drive:
         }
         # A stream of the engine below takes about 0.3 s.
         self.config.update({"owner_pid": os.getpid(), "stream_tokens": TOKENS, "requests_per_second": 20, **config})
-        # That of an earlier one would be taken for this one's.
+        # An earlier report would be mistaken for this one's.
         self.output.unlink(missing_ok=True)
         self.log = directory / "log"
         with open(self.log, "wb") as log:
@@ -73,7 +73,7 @@ class Drive:
         return json.loads(self.output.read_text()) if self.output.exists() else None
 
     def until(self, wanted: t.Callable[[Report], object], seconds: float = 30) -> Report:
-        """The first report that is as wanted."""
+        """The first report that matches."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             report = self.read()
@@ -87,7 +87,7 @@ class Drive:
         return self.until(lambda report: report["first_answer"])
 
     def ended(self, seconds: float = 40) -> Report:
-        """The last report, once the driver has ended by itself."""
+        """The last report, once the driver has exited by itself."""
         status = self.process.wait(seconds)
         report = self.read()
         assert report is not None, self.log.read_text()
@@ -178,7 +178,7 @@ def test_the_key_is_in_no_argument_and_no_file(engine: FakeEngine, tmp_path: Pat
             assert KEY[:12] not in path.read_text()
 
 
-# What is cut, or refused, for each fault: (fault and its value, what a request says, what a stream says).
+# The failure for each fault: (fault and its value, a request's error, a stream's error).
 FAULTS: list[tuple[dict[str, t.Any], str | None, str]] = [
     ({"status": 503}, "503 Service Unavailable: the fake was told to fail", "same"),
     ({"reject": True}, "401 Unauthorized: Unauthorized", "same"),
@@ -198,7 +198,7 @@ def test_each_failure_is_seen_and_counted(
     engine: FakeEngine, tmp_path: Path, fault: dict[str, t.Any], request_says: str | None, stream_says: str
 ) -> None:
     wanted_stream = request_says if stream_says == "same" else stream_says
-    # Where silence is not what is tested, a busy machine may be silent for longer.
+    # Where silence is not tested, a busy machine may be silent for longer.
     timeout = 1 if "timeout" in str(wanted_stream) else 30
     with Drive(tmp_path, engine.url, timeout=timeout, streams=2, requests_per_second=5) as drive:
         drive.ready()
@@ -303,7 +303,7 @@ def test_it_ends_with_its_owner(engine: FakeEngine, tmp_path: Path) -> None:
         engine.faults.set("slow_token", 1.0)
         with Drive(tmp_path, engine.url, owner_pid=owner.pid, grace=60) as drive:
             drive.until(lambda report: report["streams"]["in_flight"] == 4)
-            # Nobody has waited for it: a zombie is gone too.
+            # Its parent has not reaped it: a zombie is gone, too.
             owner.kill()
             began = time.monotonic()
             report = drive.ended(10)
@@ -394,7 +394,7 @@ def test_without_a_first_answer_there_is_no_load(engine: FakeEngine, tmp_path: P
 
 
 class Stubborn(http.server.BaseHTTPRequestHandler):
-    """Answers, and leaves every connection open, whatever the client says."""
+    """Answers, and keeps every connection open, whatever the client sends."""
 
     protocol_version = "HTTP/1.1"
     seen: t.ClassVar[dict[int, list[str]]] = {}
@@ -467,7 +467,7 @@ def test_over_tls(engine: FakeEngine, tmp_path: Path) -> None:
 
 
 class Relay:
-    """Stands in front of a port, with TLS or without, and counts the connections."""
+    """A proxy for a port, with or without TLS, which counts the connections."""
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self._behind = port
