@@ -294,9 +294,9 @@ def _evidence(found: t.Any) -> str:
         return ""
     parts = []
     if found.get("answer") is not None:
-        parts.append(f"“{words.line(found['answer'], _ANSWER)}”")
+        parts.append(f"\u201c{words.line(found['answer'], _ANSWER)}\u201d")
     parts += [
-        f"{square.get('colour')}: “{words.line(square.get('answer', ''), 60)}”"
+        f"{square.get('colour')}: \u201c{words.line(square.get('answer', ''), 60)}\u201d"
         for square in as_dicts(found.get("squares"))
     ]
     if isinstance(found.get("models"), list):

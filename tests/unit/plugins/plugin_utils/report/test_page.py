@@ -106,7 +106,7 @@ def test_a_good_run_says_what_became_of_what() -> None:
         "vllm 0.31.0 → vllm 0.32.0, Qwen/Qwen3-VL-8B-Instruct@0c351dd0 (3 instances)",
         "2 min 36 s of it: stop, start and gate of each turn's slowest host",
         "time to first token 60 ms 61 ms +2 %",
-        "“Paris”, finished by stop",
+        "\u201cParis\u201d, finished by stop",
         "nothing was in flight, waited 4.2 s after a lame duck of 6.0 s",
         "loading the weights, 2 of 5 files (40 %)",
     ):
