@@ -14,7 +14,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest import (
     collection_digest,
     digest_of,
-    files_in,
+    files_of,
     is_template,
     own_variables,
 )
@@ -50,5 +50,5 @@ def _values(task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
             # A value that refers to a role's variable counts by its text; the role is in the collection's digest.
             with contextlib.suppress(AnsibleError):
                 value = plain(rendered[name])
-        values[name] = [value, *files_in(value)]
+        values[name] = [value, *files_of(name, value)]
     return values

@@ -74,6 +74,15 @@ def files_in(value: t.Any) -> t.Iterator[tuple[str, str]]:
             yield from files_in(item)
 
 
+def files_of(name: str, value: t.Any) -> t.Iterator[tuple[str, str]]:
+    """The files on the controller behind a variable: those that its value names, or those in its directory."""
+    yield from files_in(value)
+    if name.endswith("_dir") and isinstance(value, str) and os.path.isdir(os.path.expanduser(value)):
+        for entry in sorted(os.scandir(os.path.expanduser(value)), key=lambda one: one.name):
+            if entry.is_file():
+                yield entry.name, file_digest(entry.path)
+
+
 def file_digest(path: str) -> str:
     """The content of a file; of a large one its size and time."""
     status = os.stat(path)

@@ -10,6 +10,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest impor
     digest_of,
     file_digest,
     files_in,
+    files_of,
     is_template,
     own_variables,
 )
@@ -44,6 +45,16 @@ def test_files_that_a_value_names_count_with_their_content(tmp_path: Path) -> No
     assert [name for name, _content in before] == [str(path), str(path)]
     path.write_text("two")
     assert list(files_in(value)) != before
+
+
+def test_the_files_of_a_directory_count_where_a_variable_is_one(tmp_path: Path) -> None:
+    (tmp_path / "vllm.txt").write_text("one")
+    before = list(files_of("engine_locks_dir", str(tmp_path)))
+    assert [name for name, _content in before] == ["vllm.txt"]
+    (tmp_path / "vllm.txt").write_text("two")
+    assert list(files_of("engine_locks_dir", str(tmp_path))) != before
+    assert list(files_of("fleet_rollout_records", str(tmp_path))) == []
+    assert list(files_of("engine_locks_dir", "")) == []
 
 
 def test_a_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
