@@ -6,11 +6,11 @@
 Layout under the root (``/opt/inference``)::
 
     releases/<engine>-<hash>/   config.yaml  environment  manifest.json  runtime -> ../../runtimes/<id>
-                                                                and further files that the process reads
+                                and further files that the process reads
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
     instances/<i>/previous      the good one before that, for playbooks/rollback.yml
-        staged/<i>                  the one that waits for the instance's turn
+    staged/<i>                  the one that waits for the instance's turn
 
 A release is garbage when none of these names it, no process runs it and no unfinished rollout deploys it. A number of
 releases is kept beyond that, as history.

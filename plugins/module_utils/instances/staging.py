@@ -5,8 +5,8 @@
 
 Layout under the root (``/opt/inference``)::
 
-        staged/<i>               the release that waits for the turn of instance <i>; removed once it is activated
-        staged/runtime-<engine>  the runtime that the engine's next releases need; removed once one of them is staged
+    staged/<i>               the release that waits for the turn of instance <i>; removed once it is activated
+    staged/runtime-<engine>  the runtime that the engine's next releases need; removed once one of them is staged
 
 A later staging replaces the link, so what an interrupted run left is kept until then, and no longer.
 """

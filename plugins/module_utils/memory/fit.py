@@ -5,7 +5,7 @@
 
 Pure. On each GPU::
 
-        KV cache = (visible memory - what is taken before) x fraction - weights - overhead
+    KV cache = (visible memory - what is taken before) x fraction - weights - overhead
 
 What the engine reported at its last start replaces the parts that are estimates.
 """
