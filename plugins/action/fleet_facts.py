@@ -42,7 +42,10 @@ class ActionModule(ControllerAction):
 
 
 class _Lookup(t.Mapping[str, Value]):
-    """A mapping that looks a value up once, on first use."""
+    """A mapping that looks a value up once, on first use.
+
+    It cannot be iterated: that would render every variable of a host, and most of them concern other roles.
+    """
 
     def __init__(self, look_up: t.Callable[[str], Value]) -> None:
         self._look_up = functools.cache(look_up)
@@ -51,10 +54,10 @@ class _Lookup(t.Mapping[str, Value]):
         return self._look_up(name)
 
     def __iter__(self) -> t.Iterator[str]:
-        raise NotImplementedError
+        raise TypeError("a host's variables are looked up by name")
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        raise TypeError("a host's variables are looked up by name")
 
 
 def _variables(host: str, render: t.Callable[[str], t.Any]) -> _Lookup[t.Any]:

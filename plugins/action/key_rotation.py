@@ -66,7 +66,7 @@ class KeyRotation(Run):
             "resume" if again else "begin",
             rotation=rotation["id"],
             who=lock.person(),
-            clients=key_judgement.told(self._arguments["clients"]),
+            clients=key_judgement.summarize(self._arguments["clients"]),
             options=self._arguments["options"],
         )
         return {"resumed": again, "journal": self._journal}
@@ -88,7 +88,7 @@ class KeyRotation(Run):
             for host in self._hosts
         }
         for host, report in reports.items():
-            self._append("host", host=host, step=self._arguments["step"], **report.told)
+            self._append("host", host=host, step=self._arguments["step"], **report.as_event)
         judgement = key_judgement.judge(reports, self._arguments["skip_unreachable"])
         return {"problems": judgement.problems, "left_out": judgement.left_out}
 

@@ -136,8 +136,8 @@ class Rollout(Run):
             rollout_journal.append(journal, "resume", done=plan["done"], **shared)
         else:
             variables = {f"rollout_{name}": plain(self._arguments[name]) for name in settings}
-            told = {"id": plan["id"], "verb": plan["verb"], "variables": variables}
-            rollout_journal.append(journal, "begin", **told, **shared)
+            fields = {"id": plan["id"], "verb": plan["verb"], "variables": variables}
+            rollout_journal.append(journal, "begin", **fields, **shared)
         return {"journal": journal, "journal_offset": offset, "pid": self._pid}
 
     def baked(self) -> Result:
@@ -218,12 +218,12 @@ class Rollout(Run):
         return status if status and "instances" in status else None
 
     def _facts(self, host: str) -> rollout_plan.Facts:
-        told = plain(self._of(host, "rollout_facts", {}))
+        facts = plain(self._of(host, "rollout_facts", {}))
         status = self._answered(plain(self._of(host, "rollout_status")))
-        names = {int(one["index"]): one["name"] for one in told.get("instances", [])}
+        names = {int(one["index"]): one["name"] for one in facts.get("instances", [])}
         claim = rollout_claim.parse((status or {}).get("rollout"))
-        spans = {int(one["index"]): one["span"]["nodes"] for one in told.get("instances", []) if one.get("span")}
-        return rollout_plan.Facts(told.get("staged", []), names, status, claim, spans)
+        spans = {int(one["index"]): one["span"]["nodes"] for one in facts.get("instances", []) if one.get("span")}
+        return rollout_plan.Facts(facts.get("staged", []), names, status, claim, spans)
 
     def _holder(self) -> lock.Holder:
         since = times.now()

@@ -24,7 +24,7 @@ class Report:
     proof: dict[str, t.Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def told(self) -> dict[str, t.Any]:
+    def as_event(self) -> dict[str, t.Any]:
         """For the record."""
         proof: dict[str, t.Any] = {name: self.proof[name] for name in ("answered", "refused") if name in self.proof}
         return {"lost": self.lost, "failure": self.failure, **proof}
@@ -51,7 +51,7 @@ def judge(reports: t.Mapping[str, Report], skip_unreachable: bool) -> Judgement:
     return Judgement(problems, left_out)
 
 
-def told(clients: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+def summarize(clients: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
     """The clients in the record: with fingerprints and no more of their keys."""
     return [
         {
