@@ -82,7 +82,7 @@ converged:
   returned: always
   type: bool
 recorded:
-  description: Whether there is a receipt that can be read.
+  description: Whether there is a receipt that can be read, or with O(state=recorded) whether one was left.
   returned: always
   type: bool
 reasons:
@@ -97,6 +97,7 @@ drain:
   type: dict
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -117,20 +118,26 @@ from ..module_utils.receipts.receipt import Receipt, differences, parse, shorten
 CHANGED_INPUTS = "what is wanted of the host has changed: its variables, its neighbours, the keys or the collection"
 
 
-def read(params: dict[str, t.Any]) -> tuple[Receipt | None, str]:
-    """The host's receipt, or none and the reason."""
-    path = receipt_path(params)
+def compare(params: dict[str, t.Any]) -> tuple[bool, list[str]]:
+    """Whether the host has a receipt, and why it is not converged; no reasons where it is.
+
+    A receipt only saves work: whatever keeps it from being compared is a reason to go the whole way, never a failure.
+    """
+    path, has_receipt = receipt_path(params), False
     try:
-        return parse(read_json(path), path)
+        receipt, reason = parse(read_json(path), path)
+        has_receipt = receipt is not None
+        if receipt is None:
+            return False, [reason]
+        found = look(Places(**receipt.places), params["socket"], params["master_socket"])
     except FleetError as error:
-        return None, error.message
-
-
-def compare(receipt: Receipt, params: dict[str, t.Any]) -> list[str]:
-    """Why a host is not converged; empty where it is."""
-    found = look(Places(**receipt.places), params["socket"], params["master_socket"])
+        return has_receipt, [error.message]
+    except OSError as error:
+        return has_receipt, [f"{error.filename or path} cannot be read ({error.strerror})"]
+    except TypeError:
+        return False, [f"{path} is no receipt"]
     changed = [] if receipt.digest == params["digest"] else [CHANGED_INPUTS]
-    return changed + shortened(differences(receipt.found, found))
+    return True, changed + shortened(differences(receipt.found, found))
 
 
 def record(params: dict[str, t.Any]) -> None:
@@ -148,9 +155,11 @@ def receipt_path(params: dict[str, t.Any]) -> str:
 
 
 def drain(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    """What is drained, and who drained it."""
+    """What is drained, and who drained it; nothing where it cannot be read, which role edge then reports."""
     path = os.path.join(params["state_dir"], "drain.json")
-    return read_drains(read_json(path), path).document()
+    with contextlib.suppress(FleetError, OSError):
+        return read_drains(read_json(path), path).document()
+    return {}
 
 
 def main() -> None:
@@ -168,17 +177,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    try:
-        reasons: list[str] = []
-        if params["state"] == "recorded" and not module.check_mode:
-            record(params)
-        receipt, reason = read(params)
-        if params["state"] == "looked":
-            reasons = compare(receipt, params) if receipt else [reason]
-        drained = drain(params)
-    except FleetError as error:
-        module.fail_json(msg=error.message, **error.details)
-    module.exit_json(changed=False, recorded=receipt is not None, converged=not reasons, reasons=reasons, drain=drained)
+    if params["state"] == "looked":
+        recorded, reasons = compare(params)
+    else:
+        recorded, reasons = False, []
+        try:
+            if not module.check_mode:
+                record(params)
+                recorded = True
+        except (FleetError, OSError) as error:
+            module.warn(f"The host has no new receipt ({error}). It serves; the next run looks at everything again.")
+    module.exit_json(changed=False, recorded=recorded, converged=not reasons, reasons=reasons, drain=drain(params))
 
 
 if __name__ == "__main__":

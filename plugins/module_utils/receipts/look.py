@@ -65,13 +65,23 @@ def look(places: Places, socket: str, master_socket: str) -> Findings:
             for path in sorted(glob.glob(pattern)):
                 for one in walk(path):
                     with contextlib.suppress(FileNotFoundError):
-                        files[one] = describe(one)
+                        files[one] = _described(describe, one)
     return {
         "file": files,
         "unit": _units(places.units),
         "package": _packages(places.packages),
         "edge": _edge(places.maps, socket, master_socket),
     }
+
+
+def _described(describe: t.Callable[[str], str], path: str) -> str:
+    try:
+        return describe(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # A file that cannot be read differs from one that could be; why it cannot is for the role that needs it.
+        return f"unreadable: {error.strerror}"
 
 
 def _itself(path: str) -> t.Iterator[str]:

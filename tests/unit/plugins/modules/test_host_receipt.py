@@ -148,3 +148,45 @@ def test_who_drained_the_host_is_said(receipt: Receipt, tmp_path: Path) -> None:
     mark = {"state": "drained", "by": "operator", "reason": "disk", "since": "2026-11-29T00:00:00Z"}
     (tmp_path / "var/drain.json").write_text(json.dumps(mark))
     assert receipt("looked")["drain"]["by"] == "operator"
+
+
+def test_a_receipt_that_is_a_directory_leads_to_a_whole_run(receipt: Receipt, tmp_path: Path) -> None:
+    (tmp_path / "var/receipt.json").mkdir(parents=True)
+    result = receipt("looked")
+    assert not result.get("failed")
+    assert not result["converged"]
+    assert result["reasons"] == [f"{tmp_path}/var/receipt.json cannot be read (Is a directory)"]
+
+
+def test_a_receipt_that_cannot_be_written_is_no_failure(receipt: Receipt, tmp_path: Path) -> None:
+    (tmp_path / "var/receipt.json").mkdir(parents=True)
+    result = receipt("recorded")
+    assert not result.get("failed")
+    assert not result["recorded"]
+    assert (tmp_path / "var/receipt.json").is_dir()
+
+
+def test_places_of_another_shape_lead_to_a_whole_run(receipt: Receipt, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    document = {"format": 1, "digest": "one", "places": {"trees": []}, "found": {}}
+    (tmp_path / "var/receipt.json").write_text(json.dumps(document))
+    assert receipt("looked")["reasons"] == [f"{tmp_path}/var/receipt.json is no receipt"]
+
+
+@pytest.mark.usefixtures("edge")
+def test_systemd_that_does_not_answer_leads_to_a_whole_run(receipt: Receipt, tmp_path: Path) -> None:
+    receipt("recorded")
+    (tmp_path / "bin/systemctl").write_text("#!/bin/sh\nexit 1\n")
+    result = receipt("looked")
+    assert not result.get("failed")
+    assert "systemctl does not answer" in result["reasons"][0]
+
+
+@pytest.mark.usefixtures("edge")
+def test_a_damaged_note_of_drains_is_found_and_no_failure(receipt: Receipt, tmp_path: Path) -> None:
+    receipt("recorded")
+    (tmp_path / "var/drain.json").write_text("{")
+    result = receipt("looked")
+    assert not result.get("failed")
+    assert result["drain"] == {}
+    assert [reason for reason in result["reasons"] if "drain.json: new" in reason]

@@ -159,3 +159,11 @@ def test_a_host_whose_systemd_does_not_answer_fails(host: Host) -> None:
 def test_files_that_vanish_under_the_look_are_absent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "_walk", lambda path: iter([path, f"{path}/gone"]))
     assert not [path for path in host.look()["file"] if path.endswith("gone")]
+
+
+def test_a_file_that_cannot_be_read_differs(host: Host) -> None:
+    before = host.look()
+    (host.root / "weights/model.safetensors").unlink()
+    (host.root / "weights/model.safetensors").symlink_to("model.safetensors")
+    [line] = [line for line in differences(before, host.look()) if "model.safetensors" in line]
+    assert "unreadable: Too many levels of symbolic links" in line
