@@ -187,7 +187,7 @@ class Rollout(Run):
             return ""
         return (
             f"Not every host answers at the end: {' '.join(lost + failed)} "
-            "Mend the cause and run the same command again."
+            "Fix the cause, then run the same command again."
         )
 
     @property

@@ -161,7 +161,7 @@ def _write(path: str, claim: Claim) -> None:
         write_atomically(path, json.dumps(dataclasses.asdict(claim), indent=1) + "\n")
     except OSError as error:
         raise FleetError(
-            f"{path} cannot be written ({error.strerror}), so no rollout can be told where it was. Free the disk or "
+            f"{path} cannot be written ({error.strerror}), so no rollout could resume from it. Free the disk or "
             "correct the directory's rights, then run again."
         ) from error
 

@@ -363,7 +363,7 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
         options = read_options(engine.memory, params["options"], parallel, params["engine_version"])
     except NotModelled as reason:
         options = Options(engine.memory, tensor_parallel=parallel)
-        found = Fit(UNKNOWN, f"It cannot be told whether the model fits. {reason} The engine's start will show it.")
+        found = Fit(UNKNOWN, f"Whether the model fits is unknown. {reason} The engine's start will show it.")
     else:
         given = params["reported"]
         if params["reported_file"]:

@@ -75,7 +75,7 @@ def read_json(path: str) -> t.Any:
     # A file that is not text is not JSON either.
     except ValueError as error:
         raise FleetError(
-            f"{path} is not valid JSON ({error}). Restore it from a backup, or move it away to start anew."
+            f"{path} is not valid JSON ({error}). Restore it from a backup, or move it away to start with an empty one."
         ) from error
 
 

@@ -69,7 +69,7 @@ class EdgeMap:
                 write_atomically(self._path, render_map(self._title, self._for_file(wanted)), mode=self._mode)
             except OSError as error:
                 raise FleetError(
-                    f"{self._path} cannot be written ({error.strerror}); the edge was not told either. "
+                    f"{self._path} cannot be written ({error.strerror}); the running edge was not changed either. "
                     "Free the disk or correct the directory's rights, then run again."
                 ) from error
         self.make_live(wanted)

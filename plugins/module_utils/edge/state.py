@@ -123,7 +123,7 @@ def read_drains(document: t.Any, path: str) -> Drains:
     except (AttributeError, KeyError, TypeError) as error:
         raise FleetError(
             f"{path} is not a record of drains ({type(error).__name__}: {error}). Restore it, or remove it and drain "
-            "anew what has to be out of service."
+            "again what has to be out of service."
         ) from error
 
 

@@ -373,7 +373,7 @@ _PROFILES = {
         Setting(
             "max_num_queued_reqs",
             96,
-            "64 that run and 32 that wait; more get a 503 at once, and whoever balances tries another host.",
+            "64 that run and 32 that wait; more get a 503 at once, and the balancer tries another host.",
             _SOURCE + "scheduler.py",
         ),
     ),

@@ -100,12 +100,7 @@ def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
     Raises:
         ChatFailure: there was none.
     """
-    try:
-        reply = client.post(CHAT_PATH, document, timeout)
-        _check_status(reply)
-        body = reply.json()
-    except HttpFailure as failure:
-        raise _explained(failure) from None
+    reply, body = _post(client, CHAT_PATH, document, timeout)
     try:
         choice = body["choices"][0]
         text = _text_of(choice["message"])
@@ -141,12 +136,7 @@ def ask_document(
     Raises:
         ChatFailure: there was none.
     """
-    try:
-        reply = client.post(path, document, timeout)
-        _check_status(reply)
-        body = reply.json()
-    except HttpFailure as failure:
-        raise _explained(failure) from None
+    reply, body = _post(client, path, document, timeout)
     if not isinstance(body, dict):
         raise ChatFailure("malformed", f"200, but no object: {excerpt(reply.text())}")
     answer = Answer(usage=_usage_of(body), total=reply.seconds, headers=reply.headers)
@@ -208,6 +198,20 @@ def said(reply: Reply) -> str:
     except (ValueError, KeyError, TypeError):
         pass
     return f"{reply.status}: {excerpt(text)}" if text.strip() else f"{reply.status} without a body"
+
+
+def _post(client: Client, path: str, document: dict[str, t.Any], timeout: float) -> tuple[Reply, t.Any]:
+    """The reply to a request that the server accepted, and the JSON in it.
+
+    Raises:
+        ChatFailure: it refused, or there was no answer.
+    """
+    try:
+        reply = client.post(path, document, timeout)
+        _check_status(reply)
+        return reply, reply.json()
+    except HttpFailure as failure:
+        raise _explained(failure) from None
 
 
 def _check_status(reply: Reply) -> None:

@@ -121,7 +121,7 @@ def _addresses(where: str, names: tuple[str, ...], nodes: Nodes) -> tuple[str, .
         network = None
     if network is None or not network.is_private or network.prefixlen == 0:
         raise FleetError(
-            f"{where} needs a network that nobody else reaches, because what engines tell each other on it is neither "
+            f"{where} needs a network that nothing else reaches, because what engines send each other on it is neither "
             f"encrypted nor proved: set {_NETWORK} to its private range, such as 10.0.8.0/24; it is {nodes.network!r}."
         )
     addresses = tuple(str(nodes.known[name]["address"]) for name in names)

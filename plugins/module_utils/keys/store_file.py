@@ -122,7 +122,8 @@ class FileKeyStore:
         if os.path.exists(self._copy):
             raise FleetError(
                 f"The key store {self._path} is missing, but its last good copy {self._copy} is there. Run: cp -p "
-                f"{shlex.quote(self._copy)} {shlex.quote(self._path)} - or move the copy away too, to start anew."
+                f"{shlex.quote(self._copy)} {shlex.quote(self._path)} - or move the copy away too, to start with an "
+                "empty store."
             )
 
     def _make_directory(self) -> None:

@@ -191,7 +191,7 @@ def fit(
             )
         return _Case(model, disk_bytes, processor, tuple(gpus), options).with_report(reported).judge()
     except NotModelled as reason:
-        return Fit(UNKNOWN, f"It cannot be told whether the model fits. {reason} The engine's start will show it.")
+        return Fit(UNKNOWN, f"Whether the model fits is unknown. {reason} The engine's start will show it.")
 
 
 def _check_gpus(gpus: t.Sequence[Gpu], options: Options) -> None:

@@ -60,7 +60,7 @@ def parse(document: t.Any, path: str = PATH) -> Claim | None:
         return Claim(**{name: value for name, value in document.items() if name in names})
     except (AttributeError, TypeError) as error:
         raise FleetError(
-            f"{path} does not say which rollout the host is in ({error}). Remove it: the next rollout writes it anew."
+            f"{path} does not say which rollout the host is in ({error}). Remove it: the next rollout writes a new one."
         ) from error
 
 

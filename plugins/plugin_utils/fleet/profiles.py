@@ -20,10 +20,10 @@ DEFAULT = "balanced"
 
 #: The purpose of each profile.
 PROFILES = {
-    "balanced": "chat and pictures of mixed length; what the roles do when nobody says otherwise",
+    "balanced": "chat and pictures of mixed length; the roles' default",
     "interactive": "short turns that people wait for: each stream keeps its pace, and what is too "
     "much goes elsewhere at once",
-    "throughput": "batches that nobody waits for: as many tokens a second as the GPU gives",
+    "throughput": "batches without a waiting user: as many tokens a second as the GPU gives",
     "long_context": "books and hours of video: the model's whole 262144 tokens, few requests at once",
     "low_memory": "GPUs of 24 GB (g5, g6), or room for something else beside",
     "speculative": "few streams, each as fast as can be: a draft model (EAGLE3) proposes tokens, which the model "

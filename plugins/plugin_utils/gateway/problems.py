@@ -131,15 +131,17 @@ def _section_problems(extra_args: t.Mapping[str, t.Any]) -> list[str]:
 
 def lock_problems(text: str, version: str) -> list[str]:
     """The problems of a lock of LiteLLM: another version in it, or a package without a hash."""
-    told = []
+    problems = []
     found = re.findall(r"^litellm(?:\[[^\]]*\])?==([^\s;\\]+)", text, re.MULTILINE)
     if found != [version]:
-        told.append(f"The lock of LiteLLM {version} installs {', '.join(found) or 'no litellm'}. Make it anew.")
+        problems.append(
+            f"The lock of LiteLLM {version} installs {', '.join(found) or 'no litellm'}. Generate it again."
+        )
     requirements = re.split(r"\n(?=[a-zA-Z0-9])", text)
     bare = [one.split()[0] for one in requirements if re.match(r"[a-zA-Z0-9]", one) and "--hash=sha256:" not in one]
     if bare:
-        told.append(
+        problems.append(
             f"The lock of LiteLLM {version} has no hash for {', '.join(bare[:5])}. Make it with script/lock: without "
-            "hashes whoever breaks into an index or a mirror runs on the gateways."
+            "hashes, a compromised index or mirror can run its code on the gateways."
         )
-    return told
+    return problems

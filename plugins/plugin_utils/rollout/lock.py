@@ -110,4 +110,4 @@ def _read(path: str) -> Holder | None:
     try:
         return Holder(**document)
     except TypeError as error:
-        raise FleetError(f"{path} is not a lock ({error}). Remove it when nobody changes the fleet.") from error
+        raise FleetError(f"{path} is not a lock ({error}). Remove it when no run is changing the fleet.") from error

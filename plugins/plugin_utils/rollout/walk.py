@@ -172,7 +172,7 @@ def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[st
     allowed = f" ({policy.max_failures} allowed)" if policy.max_failures else ""
     return (
         f"The rollout stops here, {len(failed)} of its hosts failed{allowed}: {why} {_rest(planned, had, failed)}"
-        "Mend the cause and run the same command again: it goes on where this ended."
+        "Fix the cause, then run the same command again: it resumes here."
     )
 
 

@@ -146,7 +146,7 @@ def test_what_cannot_be_told_does_not_stand_in_the_way(
     result = run_module("vram_fit", arguments(model, options=options))
     assert not result.get("failed")
     assert (result["fits"], result["verdict"], result["certain"]) == (True, "unknown", False)
-    assert result["message"].startswith("It cannot be told whether the model fits.")
+    assert result["message"].startswith("Whether the model fits is unknown.")
 
 
 def test_the_example_in_the_documentation_runs(run_module: RunModule, model: str) -> None:

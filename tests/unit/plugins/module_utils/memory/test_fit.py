@@ -717,7 +717,7 @@ def test_bytes_of_kv_cache_replace_the_share() -> None:
 def test_what_is_not_known_is_not_judged() -> None:
     found = vllm(max_model_len=32768, kv_cache_dtype="nvfp4")
     assert (found.verdict, found.fits, found.certain) == ("unknown", True, False)
-    assert found.message.startswith("It cannot be told whether the model fits. vllm_kv_cache_dtype is nvfp4")
+    assert found.message.startswith("Whether the model fits is unknown. vllm_kv_cache_dtype is nvfp4")
     assert vllm(max_model_len=32768, quantization="bitsandbytes").verdict == "unknown"
     mamba = parse_config({**models.QWEN3_8B, "layer_types": ["mamba"] * 36})
     assert vllm(model=mamba).verdict == "unknown"
