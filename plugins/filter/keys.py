@@ -122,7 +122,7 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
     if key["fingerprint"] in result["accepts"]:
         taken = f", and took it at {times.minute(used)}" if used else ""
         return (
-            f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which tells its edge, or "
+            f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which updates its edge, or "
             "playbooks/rotate_keys.yml where a rotation is in progress."
         )
     if used and times.seconds(used) > times.seconds(key["retired"]) + TELLING:

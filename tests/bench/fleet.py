@@ -141,7 +141,7 @@ class Fleet:
         """Of Ansible and the lab's commands."""
         return self._environment
 
-    def tell_client(self, client: str = "demo") -> str:
+    def client_environment(self, client: str = "demo") -> str:
         """The lines that export address and key for a client."""
         return subprocess.run(
             [sys.executable, "-m", "lab", "env", "--name", self._name, "--client", client],
@@ -152,8 +152,8 @@ class Fleet:
         ).stdout
 
     def _key(self, client: str) -> str:
-        told = self.tell_client(client)
-        found = re.search(r"^export OPENAI_API_KEY=(\S+)$", told, re.MULTILINE)
+        exports = self.client_environment(client)
+        found = re.search(r"^export OPENAI_API_KEY=(\S+)$", exports, re.MULTILINE)
         if found is None:
             raise SystemExit(f"bench: the lab has no key of client {client}")
         return found[1]

@@ -33,9 +33,9 @@ class Timed(t.NamedTuple):
 
 def gateways(report: Report) -> None:
     with GatewayLab("bench-gateways", "10.222.0.0/24", hosts=2) as lab, tempfile.TemporaryDirectory() as place:
-        told = lab.site()
-        if told.code:
-            raise SystemExit(f"bench: site.yml failed:\n{told.output[-6000:]}")
+        done = lab.site()
+        if done.code:
+            raise SystemExit(f"bench: site.yml failed:\n{done.output[-6000:]}")
         measure(lab, Path(place), report)
 
 

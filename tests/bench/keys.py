@@ -26,15 +26,15 @@ def two_hosts(fleet: Fleet, report: Report) -> None:
     """A rotation over two hosts with the real engine, under load."""
     fleet.grow(2)
     fleet.site(fleet.names(2))
-    _rotation(fleet.environment, lambda client: fleet.tell_client(client), [], report, "2 hosts, real engine")
+    _rotation(fleet.environment, lambda client: fleet.client_environment(client), [], report, "2 hosts, real engine")
 
 
 def many_hosts(report: Report) -> None:
     """The same over many hosts with the stand-in."""
     with StandinLab("keys-bench", "10.222.0.0/24", HOSTS) as fleet:
-        told = fleet.site()
-        if told.code:
-            raise SystemExit(f"bench: site.yml failed:\n{told.output[-6000:]}")
+        done = fleet.site()
+        if done.code:
+            raise SystemExit(f"bench: site.yml failed:\n{done.output[-6000:]}")
 
         def exports(client: str) -> str:
             return fleet.lab("env", "--client", client).output
@@ -50,7 +50,7 @@ def many_keys(fleet: Fleet, report: Report) -> None:
     with tempfile.TemporaryDirectory() as place:
         for _ in range(ROUNDS):
             for count, found in added.items():
-                _tell(fleet, Path(place), count)
+                _update_edge(fleet, Path(place), count)
                 found.append(fleet.probe("inference-1", PAIRS)["/v1/models"]["added_ms"])
     fleet.site(["inference-1"])
     few, many = min(added[0]), min(added[MANY])
@@ -58,11 +58,11 @@ def many_keys(fleet: Fleet, report: Report) -> None:
     report("", f"difference: {many - few:+.2f} ms (best of {ROUNDS} times {PAIRS} pairs each)")
 
 
-def _tell(fleet: Fleet, place: Path, count: int) -> None:
+def _update_edge(fleet: Fleet, place: Path, count: int) -> None:
     """Give the edge of the first host the fleet's keys, and further ones."""
     others = [{"name": f"team-{n}", "sha256": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(count)]
     (place / "keys.json").write_text(json.dumps({"bench_others": others}))
-    (place / "tell.yml").write_text(
+    (place / "update.yml").write_text(
         """
 - hosts: inference-1
   gather_facts: false
@@ -75,7 +75,7 @@ def _tell(fleet: Fleet, place: Path, count: int) -> None:
         edge_key_store_adopt: "true"
 """
     )
-    timed([program("ansible-playbook"), str(place / "tell.yml"), "-e", f"@{place / 'keys.json'}"], fleet.environment)
+    timed([program("ansible-playbook"), str(place / "update.yml"), "-e", f"@{place / 'keys.json'}"], fleet.environment)
 
 
 def _rotation(
@@ -108,7 +108,7 @@ def _rotation(
     whole = timed(command, environment)
     update = [seconds for seconds, name in whole.tasks if name.endswith("Tell the edge")]
     report(
-        "keys", f"{what}: one client rotated in {whole.seconds:.1f} s, of which telling all edges {max(update):.1f} s"
+        "keys", f"{what}: one client rotated in {whole.seconds:.1f} s, of which updating all edges {max(update):.1f} s"
     )
     for seconds, name in whole.longest(4):
         report("", f"  {seconds:5.1f} s  {name}")

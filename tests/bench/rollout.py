@@ -74,7 +74,7 @@ def two_hosts(fleet: Fleet, report: Report) -> None:
     names = fleet.names(2)
     fleet.site(names)
     with tempfile.TemporaryDirectory() as place:
-        scene = Scene({**fleet.environment, **client_variables(fleet.tell_client())}, Path(place), [])
+        scene = Scene({**fleet.environment, **client_variables(fleet.client_environment())}, Path(place), [])
         _restart(scene, report, f"{len(names)} hosts, real engine", "-l", ",".join(names))
 
 
@@ -82,9 +82,9 @@ def many_hosts(report: Report) -> None:
     """A rolling restart of many hosts, and then rollouts with one fault each."""
     with StandinLab("rollouts", "10.221.0.0/24", HOSTS) as fleet, tempfile.TemporaryDirectory() as place:
         began = time.monotonic()
-        told = fleet.site()
-        if told.code:
-            raise SystemExit(f"bench: site.yml failed:\n{told.output[-6000:]}")
+        done = fleet.site()
+        if done.code:
+            raise SystemExit(f"bench: site.yml failed:\n{done.output[-6000:]}")
         report("rollout", f"{HOSTS} bare hosts, stand-in engine: site.yml {time.monotonic() - began:.0f} s")
         exports = fleet.lab("env", "--client", "demo").output
         scene = Scene({**fleet.environment, **client_variables(exports)}, Path(place), inventories())
@@ -144,7 +144,7 @@ class Faults:
         if not ended.code or "rolled back to" not in ended.text:
             raise SystemExit(f"bench: the release of {host} should have failed:\n{ended.output[-6000:]}")
         self._scene.finish("site.yml", "-e", json.dumps(option))
-        return f"release of {host} failed ({name.lower()}) and was rolled back; mended, it finished"
+        return f"release of {host} failed ({name.lower()}) and was rolled back; repaired, it finished"
 
     def _host_lost(self, host: str, _number: int) -> str:
         run = self._scene.rollout(RESTART)

@@ -247,8 +247,8 @@ def chat_with_logprobs(service: Service) -> Outcome:
 
 @case()
 def chat_in_a_schema(service: Service) -> Outcome:
-    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
-    answer = service.chat(response_format=wanted, max_tokens=32)
+    response_format = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    answer = service.chat(response_format=response_format, max_tokens=32)
     # The lab's model is so small that it may generate spaces for ever.
     return {"begins": answer.choices[0].message.content.lstrip()[:1]}
 
@@ -383,8 +383,8 @@ def more_tokens_than_the_model_has(service: Service) -> Outcome:
 
 @case()
 def a_schema_that_is_none(service: Service) -> Outcome:
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
-    return _chat(service.chat(response_format=wanted))
+    response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+    return _chat(service.chat(response_format=response_format))
 
 
 @case(simple=True)

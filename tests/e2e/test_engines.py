@@ -111,7 +111,7 @@ def test_sglang_shows_nothing_but_its_answers(fleet: Fleet, host: str) -> None:
     assert leaks == "0"
 
 
-def test_what_sglang_does_not_know_stops_nothing(fleet: Fleet) -> None:
+def test_an_option_of_vllm_is_refused_for_sglang_before_anything_stops(fleet: Fleet) -> None:
     before = [fleet.process(host, SGLANG) for host in HOSTS]
     done = fleet.playbook("site.yml", "-e", "engine=sglang", "-e", '{"sglang_extra_args": {"max-num-seqs": 4}}')
     assert done.code != 0

@@ -231,10 +231,10 @@ def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
     )
     fleet.on("inference-2", f"kill -9 {before}")
     # The edge takes some seconds to notice; only then does its health describe the new process.
-    for wanted in ("503", "200"):
+    for expected in ("503", "200"):
         deadline = time.monotonic() + 240
-        while fleet.health("inference-2") != wanted:
-            assert time.monotonic() < deadline, f"/health never became {wanted}"
+        while fleet.health("inference-2") != expected:
+            assert time.monotonic() < deadline, f"/health never became {expected}"
             time.sleep(0.5)
     assert fleet.process("inference-2") not in (before, "0")
     # It accepts the edge's key and the next one, so the edge could switch now.
@@ -246,7 +246,7 @@ def test_a_killed_engine_comes_back_by_itself(demo: Run, fleet: Fleet) -> None:
     assert codes.split() == ["200", "200", "401"]
 
 
-def test_a_host_that_is_unreachable_stops_the_run_and_is_mended_by_the_next(demo: Run, fleet: Fleet) -> None:
+def test_an_unreachable_host_stops_the_run_and_the_next_run_repairs_it(demo: Run, fleet: Fleet) -> None:
     assert fleet.lab("stop", "--name", LAB, "inference-2", "--crash").code == 0
     try:
         done = fleet.playbook("site.yml", "-e", "engine=vllm", "-e", "vllm_max_num_seqs=16")
@@ -256,8 +256,8 @@ def test_a_host_that_is_unreachable_stops_the_run_and_is_mended_by_the_next(demo
         assert ask(fleet.client) == "Paris"
     finally:
         assert fleet.lab("start", "--name", LAB, "inference-2").code == 0
-    mended = fleet.playbook("site.yml", "-e", "engine=vllm")
-    assert mended.code == 0, mended.output
+    repaired = fleet.playbook("site.yml", "-e", "engine=vllm")
+    assert repaired.code == 0, repaired.output
     # Nothing is left of the releases that failed above.
     assert "The same command goes on" not in fleet.playbook("playbooks/status.yml").text
     assert (

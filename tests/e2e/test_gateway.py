@@ -99,7 +99,7 @@ def test_the_models_are_listed(gateways: Gateways) -> None:
     assert [model.id for model in gateways.client("picky").models.list()] == ["quick"]
 
 
-def test_what_is_refused_is_told_as_openai_tells_it(gateways: Gateways) -> None:
+def test_refusals_have_the_errors_of_openais_api(gateways: Gateways) -> None:
     stranger = openai.OpenAI(base_url=f"{gateways.balanced}/v1", api_key="sk-wrong", max_retries=0)
     with pytest.raises(openai.AuthenticationError, match="The API key is not valid"):
         ask(stranger)
@@ -168,8 +168,8 @@ def test_metrics_are_behind_a_key(gateways: Gateways) -> None:
 
 
 def test_the_table_has_the_gateways(gateways: Gateways) -> None:
-    told = gateways.fleet.playbook("playbooks/status.yml")
-    assert told.code == 0, told.output
+    done = gateways.fleet.playbook("playbooks/status.yml")
+    assert done.code == 0, done.output
     for gateway in GATEWAYS:
-        assert gateway in told.text
-    assert "litellm" in told.text
+        assert gateway in done.text
+    assert "litellm" in done.text

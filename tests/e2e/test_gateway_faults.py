@@ -36,7 +36,7 @@ def test_no_request_is_lost(lab: GatewayLab, tmp_path: Path, fault: Fault) -> No
     lab.eventually(lambda: all(lab.ask_once(lab.url(gateway))[0] == 200 for gateway in GATEWAYS))
 
 
-def test_all_hosts_down_is_told_cleanly_and_ends_by_itself(lab: GatewayLab) -> None:
+def test_all_hosts_down_gives_503_and_recovers_by_itself(lab: GatewayLab) -> None:
     for host in lab.hosts:
         lab.on(host, "systemctl stop vllm@0.service")
     for gateway in GATEWAYS:
@@ -50,7 +50,7 @@ def test_all_hosts_down_is_told_cleanly_and_ends_by_itself(lab: GatewayLab) -> N
         lab.eventually(lambda gateway=gateway: lab.ask_once(lab.url(gateway))[0] == 200)  # type: ignore[misc]
 
 
-def test_one_host_that_fails_is_told_as_it_fails(lab: GatewayLab) -> None:
+def test_an_error_of_the_last_host_reaches_the_client_until_it_recovers(lab: GatewayLab) -> None:
     lab.on(lab.hosts[1], "systemctl stop vllm@0.service")
     try:
         lab.faults(HOST, status=500)

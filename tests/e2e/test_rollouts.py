@@ -70,7 +70,7 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
     assert all(counts["changed"] == 0 for counts in converged.recap.values()), converged.output
 
 
-def test_a_release_that_fails_its_gate_goes_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
+def test_a_release_that_fails_its_gate_is_rolled_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
@@ -106,9 +106,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
     assert fleet.process("inference-2") != untouched
 
 
-def test_a_host_that_goes_away_after_its_drain_takes_nobody_along(
-    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
-) -> None:
+def test_a_host_lost_after_its_drain_costs_no_request(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     untouched = fleet.process("inference-2")
     clients = traffic(streams=4, requests_per_second=5)
     restart = Rollout(fleet.environment, tmp_path, RESTART)

@@ -142,7 +142,7 @@ class FakeEngine:
     Args:
         engine: ``vllm``, ``sglang``, or ``toy``, whose load and health have other names.
         model: the name that it answers to.
-        key: the key that it wants; None for none.
+        key: the key that it requires; None for none.
         other_keys: further ones that it takes, as vLLM does.
         host: where it listens.
         port: where it listens, from ``start`` on; it is taken before.
@@ -505,7 +505,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status is not None and faults.use("status_times"):
             retry = faults.get("retry_after")
             extra = {} if retry is None else {"Retry-After": str(retry)}
-            self._error(int(status), "the fake was told to fail", "InternalServerError", extra)
+            self._error(int(status), "the fake is set to fail", "InternalServerError", extra)
             return True
         return False
 
@@ -754,8 +754,8 @@ def _completion_of(body: t.Any, pieces: list[str], uses: set[str]) -> dict[str, 
 
 def _schema_of(body: t.Any) -> t.Any:
     """The JSON schema that an answer has to keep to; None for none."""
-    wanted = body.get("response_format") or {}
-    return wanted["json_schema"]["schema"] if wanted.get("type") == "json_schema" else None
+    response_format = body.get("response_format") or {}
+    return response_format["json_schema"]["schema"] if response_format.get("type") == "json_schema" else None
 
 
 def _example_of(schema: t.Any) -> t.Any:

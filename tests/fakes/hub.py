@@ -193,7 +193,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.hub.note(self._request)
         status = self.hub.next_status()
         if status:
-            self._refuse(status, self.hub.faults.code, "as the test wants")
+            self._refuse(status, self.hub.faults.code, "set by the test")
             return
         cdn = re.fullmatch(r"/cdn/([0-9a-f]{64})", path)
         if cdn:

@@ -33,12 +33,12 @@ checks = [reason["check"] for reason in result.get("reasons", [])]
 print("   ", result.get("summary", result.get("msg")), file=sys.stderr)
 for line in result.get("report", []):
     print("   ", line, file=sys.stderr)
-wanted = sys.argv[2].split("|")
-sys.exit(not (result.get("verdict") in sys.argv[1].split("|") and (wanted == ["-"] or set(wanted) & set(checks))))
+expected = sys.argv[2].split("|")
+sys.exit(not (result.get("verdict") in sys.argv[1].split("|") and (expected == ["-"] or set(expected) & set(checks))))
 ' "$2" "$3"; then
         echo "as it should be: $1" >&2
     else
-        echo "NOT as it should be: $1 (wanted $2, check $3)" >&2
+        echo "NOT as it should be: $1 (expected $2, check $3)" >&2
         failures=$((failures + 1))
     fi
 }
@@ -46,7 +46,7 @@ sys.exit(not (result.get("verdict") in sys.argv[1].split("|") and (wanted == ["-
 step "an idle machine with the GPUs that it has" "ok|degraded" - "$expected"
 step "a GPU too few" failed gpu_count "\"expected_count\": $((count + 1))"
 step "another kind of GPU" failed gpu_name "\"expected_count\": $count, \"expected_name\": \"L4\""
-step "less memory than wanted" failed gpu_memory "\"expected_count\": $count, \"expected_memory\": 9999999"
+step "less memory than expected" failed gpu_memory "\"expected_count\": $count, \"expected_memory\": 9999999"
 step "a driver that is too old" failed driver_version "$expected, \"min_driver\": \"9999\""
 step "a host without GPUs to use" ok - '"accelerator": "cpu"'
 

@@ -207,7 +207,7 @@ def test_an_expression_that_fails_is_an_error(api: Api, tmp_path: Path) -> None:
     assert "aws_no_such_attribute" in answer.said
 
 
-def test_a_fleet_of_nobody_is_refused_by_site(api: Api) -> None:
+def test_site_refuses_a_fleet_without_hosts(api: Api) -> None:
     api.launch("g6e.xlarge", {"Name": "web-1"})
     answer = run("ansible-playbook", "-i", "inventories/lab", "site.yml", "-e", "engine=vllm", url=api.url)
     assert answer.status != 0

@@ -43,12 +43,12 @@ def make(folder: Path) -> Path:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    wanted = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()
     stamp = folder / "stamp"
-    if stamp.is_file() and stamp.read_text() == wanted:
+    if stamp.is_file() and stamp.read_text() == digest:
         return
     print(f"made {make(folder)}")
-    stamp.write_text(wanted)
+    stamp.write_text(digest)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 // A stand-in for Prisma's query engine, a program that cannot be had where only package indexes can be reached.
 //
 // LiteLLM's client starts it with "-p PORT" and sends GraphQL to it. What answers here is Prisma's own engine all the
-// same, in the form that the npm package brings for other uses: WebAssembly that wants Prisma's JSON protocol and a
+// same, in the form that the npm package brings for other uses: WebAssembly that takes Prisma's JSON protocol and a
 // driver for PostgreSQL. So this translates, and knows as much of both sides as LiteLLM uses.
 'use strict';
 
@@ -70,7 +70,7 @@ const selectionOf = (node) =>
     ]),
   );
 
-// GraphQL has JSON as text; the other protocol wants to be told which text is JSON.
+// GraphQL has JSON as text; the other protocol marks which text is JSON.
 function jsonColumns(schema) {
   const columns = {};
   let model;
@@ -227,7 +227,7 @@ async function main() {
   wasm.__wbg_set_wasm(instance.exports);
   if (instance.exports.__wbindgen_start) instance.exports.__wbindgen_start();
   const pool = new Pool({ connectionString: address.toString(), max });
-  // A connection that ends while nobody uses it is none of ours.
+  // A connection that ends while it is not in use is no error.
   pool.on('error', () => {});
   const settings = {
     datamodel: schema,

@@ -124,8 +124,8 @@ class StandinLab:
 
     def client(self, name: str = "demo") -> openai.OpenAI:
         """An OpenAI client of the lab's balancer."""
-        told = self.lab("env", "--client", name).output
-        found = dict(line.removeprefix("export ").split("=", 1) for line in told.splitlines() if "=" in line)
+        exports = self.lab("env", "--client", name).output
+        found = dict(line.removeprefix("export ").split("=", 1) for line in exports.splitlines() if "=" in line)
         return openai.OpenAI(
             base_url=shlex.split(found["OPENAI_BASE_URL"])[0],
             api_key=shlex.split(found["OPENAI_API_KEY"])[0],

@@ -82,10 +82,10 @@ class Log:
     """Lines as SGLang writes them, where its level lets them through."""
 
     def __init__(self, level: str | None) -> None:
-        self._told = (level or "info").lower() in ("debug", "info")
+        self._verbose = (level or "info").lower() in ("debug", "info")
 
     def info(self, text: str) -> None:
-        if self._told:
+        if self._verbose:
             print(f"[{time.strftime('%Y-%m-%d %H:%M:%S')}] {text}", flush=True)
 
 

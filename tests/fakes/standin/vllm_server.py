@@ -94,15 +94,15 @@ def log(where: str, text: str, process: str = "APIServer", level: str = "INFO") 
         print(f"({process} pid={os.getpid()}) {level} {now} [{where}] {line}", flush=True)
 
 
-def context_length(wanted: int | None, longest: int) -> int:
+def context_length(requested: int | None, longest: int) -> int:
     """The context length that is served.
 
     Raises:
         ValueError: the model was not made for it.
     """
-    if wanted in (None, -1):
+    if requested in (None, -1):
         return longest
-    length = t.cast(int, wanted)
+    length = t.cast(int, requested)
     if length > longest:
         raise ValueError(
             f"1 validation error for ModelConfig\n  Value error, User-specified max_model_len ({length}) is greater "
@@ -161,8 +161,8 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
 
 def _said_first(args: argparse.Namespace, path: str) -> None:
     log("api_utils.py:347", f"  █▄█▀ █  version {importlib.metadata.version(DISTRIBUTION)}\n  ▀▀   █  model   {path}")
-    told = {name: value for name, value in vars(args).items() if value not in (None, False) and name in REPEATED}
-    log("api_utils.py:286", f"non-default args: { ({**told, 'api_key': '***'}) }")
+    given = {name: value for name, value in vars(args).items() if value not in (None, False) and name in REPEATED}
+    log("api_utils.py:286", f"non-default args: { ({**given, 'api_key': '***'}) }")
 
 
 def _loads(path: str, length: int, sequences: int, seconds: float, error: t.Any) -> None:

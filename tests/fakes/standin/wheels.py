@@ -138,7 +138,7 @@ def write_wheels(wheels: list[Wheel], wheelhouse: Path) -> Path:
 
 
 def write_locks(wheels: list[Wheel], folder: Path, python: str, accelerator: str) -> None:
-    """Make a directory as ``engine_locks_dir`` wants it: locks.yml, and a file for each lock.
+    """Make a directory in the form of ``engine_locks_dir``: locks.yml, and a file for each lock.
 
     Args:
         wheels: one runtime each.

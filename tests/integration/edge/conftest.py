@@ -149,7 +149,7 @@ class Edge:
 
     def start(self, **variables: t.Any) -> Edge:
         self.configure(**variables)
-        self._tell_servers("start")
+        self._write_server_states("start")
         self.keep_usage("start")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -163,7 +163,7 @@ class Edge:
 
     def reload(self) -> None:
         assert self.process
-        self._tell_servers("reload")
+        self._write_server_states("reload")
         self.keep_usage("reload")
         before = self._reloads()
         self.process.send_signal(signal.SIGUSR2)
@@ -221,7 +221,7 @@ class Edge:
         templar = Templar(DataLoader(), variables=_trusted(values))
         return str(templar.template(trust_as_template("{{ (__edge_files | last).content }}")))
 
-    def _tell_servers(self, event: str) -> None:
+    def _write_server_states(self, event: str) -> None:
         subprocess.run(
             [
                 *(sys.executable, "-I", str(self.programs / "edge_servers.py"), event),

@@ -273,6 +273,6 @@ def test_the_list_itself_passes_as_it_is(edge: Edge, listing: None) -> None:
     assert json.loads(edge.ask("/v1/models", KEY)[2]) == LIST
 
 
-def test_a_list_that_cannot_be_had_is_an_error(edge: Edge) -> None:
+def test_without_a_list_no_model_is_found(edge: Edge) -> None:
     answer = edge.ask("/v1/models/org/model", KEY)
     assert (answer[0], error_of(answer)["code"]) == (404, "model_not_found")

@@ -42,14 +42,14 @@ def test_requests_a_minute(edge: Edge) -> None:
 
 def test_both_keys_of_a_client_share_its_limit(edge: Edge) -> None:
     edge.set_keys({KEY: "team-a", OTHER: "team-a"}, {"team-a": {"requests_per_minute": 4}})
-    told = [edge.status("/v1/x", key) for key in (KEY, OTHER, KEY, OTHER, KEY, OTHER)]
-    assert told == [200, 200, 200, 200, 429, 429]
+    statuses = [edge.status("/v1/x", key) for key in (KEY, OTHER, KEY, OTHER, KEY, OTHER)]
+    assert statuses == [200, 200, 200, 200, 429, 429]
 
 
 def test_requests_at_once(edge: Edge, engines: list[Recorder]) -> None:
     limit(edge, max_concurrent=2)
-    told: list[int] = []
-    threads = [threading.Thread(target=lambda: told.append(edge.status("/v1/slow/3", KEY))) for _ in range(2)]
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(edge.status("/v1/slow/3", KEY))) for _ in range(2)]
     for thread in threads:
         thread.start()
     eventually(lambda: sum(seen.path.startswith("/v1/slow/") for engine in engines for seen in engine.seen) == 2)
@@ -58,11 +58,11 @@ def test_requests_at_once(edge: Edge, engines: list[Recorder]) -> None:
     assert edge.status("/v1/x", OTHER) == 200
     for thread in threads:
         thread.join()
-    assert told == [200, 200]
+    assert statuses == [200, 200]
     assert edge.status("/v1/x", KEY) == 200
 
 
-def test_an_expired_client_is_refused_although_nobody_runs_anything(edge: Edge) -> None:
+def test_an_expired_client_is_refused_without_another_run(edge: Edge) -> None:
     limit(edge, expires=times.moment(time.time() + 3))
     assert edge.status("/v1/x", KEY) == 200
     eventually(lambda: edge.status("/v1/x", KEY) == 401)
@@ -161,12 +161,12 @@ def test_a_client_of_another_model(unstarted: Edge, models: list[str], status: i
         assert MODEL in error_of(answer)["message"]
 
 
-def test_limits_are_told_in_words_and_are_idempotent(edge: Edge) -> None:
+def test_limits_are_reported_in_words_and_are_idempotent(edge: Edge) -> None:
     limits = {"requests_per_minute": 600, "max_concurrent": 8, "expires": "2127-01-31", "models": [MODEL]}
     first = limit(edge, **limits)
     assert first["changed"]
-    (told,) = [action for action in first["actions"] if action.startswith("limit team-a ")]
-    assert told.endswith(f"(600 requests/min; 8 at once; until 2127-01-31T00:00:00Z; only {MODEL})")
+    (action,) = [each for each in first["actions"] if each.startswith("limit team-a ")]
+    assert action.endswith(f"(600 requests/min; 8 at once; until 2127-01-31T00:00:00Z; only {MODEL})")
     assert first["clients"] == ["team-a", "team-b"]
     again = limit(edge, **limits)
     assert not again["changed"]

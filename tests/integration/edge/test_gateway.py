@@ -91,7 +91,7 @@ def test_a_wrong_key_gets_no_further(pair: tuple[Gateway, Gateway]) -> None:
     assert first.forwarded() == 0
 
 
-def test_what_litellm_refuses_is_told_as_it_says_it(pair: tuple[Gateway, Gateway]) -> None:
+def test_refusals_of_litellm_pass_through(pair: tuple[Gateway, Gateway]) -> None:
     first, _second = pair
     assert first.edge.status("/v1/status/401", KEY) == 401
     assert first.edge.ask("/v1/status/429", KEY)[1]["retry-after"] == "5"
@@ -107,7 +107,9 @@ def test_another_gateway_answers_while_litellm_is_down(pair: tuple[Gateway, Gate
     assert first.edge.status("/health/local") == 503
 
 
-def test_what_litellm_had_begun_when_it_died_is_answered_by_another_gateway(pair: tuple[Gateway, Gateway]) -> None:
+def test_a_request_that_litellm_began_before_it_died_is_answered_by_another_gateway(
+    pair: tuple[Gateway, Gateway],
+) -> None:
     first, second = pair
     # LiteLLM is killed: its port closes, and the connection with the request ends without a byte.
     first.litellm.stop()
@@ -238,7 +240,7 @@ def test_the_log_has_the_process_and_those_that_gave_no_answer(pair: tuple[Gatew
     assert all(line[name].lstrip("-+").isdigit() for line in lines[:3] for name in ("queued_ms", "active", "queue"))
 
 
-def test_a_gateway_alone_has_nobody_to_send_to(tmp_path: Path) -> None:
+def test_a_drained_gateway_without_peers_answers_503(tmp_path: Path) -> None:
     with one_gateway("gateway-1", tmp_path / "1") as only:
         only.start()
         only.wait()

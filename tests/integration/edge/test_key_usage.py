@@ -109,7 +109,7 @@ def test_usage_outlives_a_stop(shared: Edge) -> None:
     stopped = shared.usage()
     assert [one["requests"] for one in stopped["usage"]] == [2]
     assert stopped["accepts"] == sorted([keys.fingerprint(KEY), keys.fingerprint(OTHER)])
-    # Longer than a reload takes, as far as the program can tell.
+    # Longer than a reload takes, as far as the program can see.
     document = json.loads(shared.usage_file.read_text())
     shared.usage_file.write_text(json.dumps({**document, "saved": document["saved"] - 1000}))
     shared.start_and_wait()
@@ -118,7 +118,7 @@ def test_usage_outlives_a_stop(shared: Edge) -> None:
     assert abs(since(shared) - began) <= 1
 
 
-def test_after_a_crash_it_says_that_it_knows_nothing_of_before(shared: Edge) -> None:
+def test_after_a_crash_earlier_usage_is_reported_as_unknown(shared: Edge) -> None:
     use(shared, KEY)
     shared.reload()
     eventually(shared.healthy)
@@ -193,7 +193,7 @@ def test_nothing_is_lost_under_load(shared: Edge) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"since": 1, "keys": []}', '{"since": null}'])
-def test_a_damaged_file_is_told_and_begun_anew(shared: Edge, content: str) -> None:
+def test_a_damaged_file_is_reported_and_counting_starts_again(shared: Edge, content: str) -> None:
     use(shared, KEY)
     shared.usage_file.write_text(content)
     found = shared.usage()
@@ -206,13 +206,13 @@ def test_a_damaged_file_is_told_and_begun_anew(shared: Edge, content: str) -> No
     assert requests(shared) == {keys.fingerprint(KEY): 1}
 
 
-def test_a_file_that_cannot_be_written_is_told(shared: Edge) -> None:
+def test_a_file_that_cannot_be_written_is_reported(shared: Edge) -> None:
     use(shared, KEY)
     shared.usage_file.unlink()
     shared.usage_file.mkdir()
-    told = shared.keep_usage("reload")
-    assert told.returncode == 1
-    assert str(shared.usage_file) in told.stderr
+    done = shared.keep_usage("reload")
+    assert done.returncode == 1
+    assert str(shared.usage_file) in done.stderr
     assert sorted(path.name for path in shared.directory.iterdir() if "key_usage" in path.name) == ["key_usage.json"]
     # It counts on.
     shared.reload()
@@ -221,7 +221,7 @@ def test_a_file_that_cannot_be_written_is_told(shared: Edge) -> None:
     shared.usage_file.rmdir()
 
 
-def test_an_edge_that_does_not_count_yet_knows_nothing(unstarted: Edge) -> None:
+def test_an_edge_that_does_not_count_yet_reports_no_usage(unstarted: Edge) -> None:
     unstarted.start_and_wait()
     config = unstarted.config.read_text()
     unstarted.config.write_text(
@@ -241,7 +241,7 @@ def test_an_edge_that_does_not_count_yet_knows_nothing(unstarted: Edge) -> None:
     assert since(unstarted) >= moment
 
 
-def test_a_dead_key_is_among_those_that_the_edge_takes_until_it_is_told(shared: Edge) -> None:
+def test_a_dead_key_is_listed_as_accepted_until_the_edge_is_updated(shared: Edge) -> None:
     assert keys.fingerprint(OTHER) in shared.usage()["accepts"]
     shared.set_keys({KEY: "team-a"})
     assert shared.usage()["accepts"] == [keys.fingerprint(KEY)]

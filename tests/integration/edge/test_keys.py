@@ -26,7 +26,7 @@ def in_file(edge: Edge) -> list[tuple[str, str]]:
     return sorted(state.parse_map((edge.maps / "keys.map").read_text()))
 
 
-def wanted(keys: dict[str, str]) -> list[tuple[str, str]]:
+def expected_entries(keys: dict[str, str]) -> list[tuple[str, str]]:
     return sorted((api_keys.sha256(key), f"v=2|{name}") for key, name in keys.items())
 
 
@@ -46,7 +46,7 @@ def test_a_second_run_changes_nothing(edge: Edge) -> None:
     assert not result["changed"]
     assert result["actions"] == []
     assert result["live"]
-    assert live(edge) == in_file(edge) == wanted(keys)
+    assert live(edge) == in_file(edge) == expected_entries(keys)
 
 
 def test_no_request_fails_while_keys_change(edge: Edge) -> None:
@@ -85,7 +85,7 @@ def test_what_somebody_changed_by_hand_is_put_right(edge: Edge) -> None:
     assert edge.status("/v1/models", OTHER) == 401
     (edge.maps / "keys.map").write_text(f"{api_keys.sha256(OTHER)} intruder\n")
     assert edge.set_keys({KEY: "team-a"})["changed"]
-    assert live(edge) == in_file(edge) == wanted({KEY: "team-a"})
+    assert live(edge) == in_file(edge) == expected_entries({KEY: "team-a"})
 
 
 def test_an_edge_that_does_not_run_gets_its_file(unstarted: Edge) -> None:
@@ -102,7 +102,7 @@ def test_a_process_that_a_reload_left_behind_learns_too(edge: Edge) -> None:
     assert len(haproxy.workers(edge.socket, edge.master_socket)) == 2
     edge.set_keys({OTHER: "team-b"})
     for worker in haproxy.workers(edge.socket, edge.master_socket):
-        assert worker.map_entries(str(edge.maps / "keys.map")) == wanted({OTHER: "team-b"})
+        assert worker.map_entries(str(edge.maps / "keys.map")) == expected_entries({OTHER: "team-b"})
     # Later changes do not cut an accepted request.
     assert stream.finished_whole()
 
@@ -122,7 +122,7 @@ def test_of_several_at_once_the_latest_generation_stays(edge: Edge) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert live(edge) == in_file(edge) == wanted(sets[7])
+    assert live(edge) == in_file(edge) == expected_entries(sets[7])
     assert all("has generation" in error.message for error in refused)
 
 

@@ -37,7 +37,7 @@ def begin(edge: Edge, key: str) -> socket.socket:
     return connection
 
 
-def test_a_client_that_waits_for_100_is_told_to_go_on(shared: Shared) -> None:
+def test_a_client_that_waits_for_100_continue_receives_it(shared: Shared) -> None:
     with begin(shared[0], KEY) as connection:
         assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(LARGE)

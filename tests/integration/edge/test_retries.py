@@ -227,7 +227,7 @@ def test_the_client_of_a_gateway_gets_a_final_error_after_two_engines(fleet: Fle
 
 @pytest.mark.parametrize("dies_after", [1, 2])
 @pytest.mark.parametrize("size", [2, 300_000])
-def test_another_gateway_knows_what_was_begun(fleet: Fleet, dies_after: int, size: int) -> None:
+def test_attempts_count_across_gateways(fleet: Fleet, dies_after: int, size: int) -> None:
     # The engines break off, and then LiteLLM does.
     fleet.litellms[0].dies_after = dies_after
     answer = ask(fleet.gateways[0].port, "/v1/break", KEY, b"x" * size)

@@ -44,6 +44,6 @@ def test_no_other_one_is(server: tuple[int, Path], host: str, authority: bool, r
 
 
 @pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=false"])
-def test_who_does_not_want_to_know_is_not_kept_from_it(server: tuple[int, Path], option: str) -> None:
+def test_certificate_checks_can_be_switched_off_in_the_url(server: tuple[int, Path], option: str) -> None:
     port, _ = server
     assert look(f"rediss://127.0.0.1:{port}/0?{option}") != "unknown"

@@ -53,7 +53,7 @@ test "$(strip "$1.before" | grep fl- || true)" = "$(strip "$1.after" | grep fl- 
     [(":", ""), ("iptables -P FORWARD DROP", ""), (":", "nft")],
     ids=["none", "iptables drops by default", "no nft"],
 )
-def test_hosts_reach_out_and_nobody_in(tmp_path: Path, firewall: str, without: str) -> None:
+def test_hosts_reach_out_and_nothing_reaches_in(tmp_path: Path, firewall: str, without: str) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     # A PATH like this machine's, without one program.

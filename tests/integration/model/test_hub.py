@@ -29,7 +29,7 @@ def test_a_model_arrives_whole(host: Host, hub: Hub) -> None:
     assert {one["path"] for one in manifest["files"]} == set(WANTED)
 
 
-def test_a_second_fetch_asks_nobody(host: Host, hub: Hub) -> None:
+def test_a_second_fetch_sends_no_request(host: Host, hub: Hub) -> None:
     hub.commit(MODEL, model_files())
     spec = host.plan(hub)
     assert host.fetch(spec)[0] == 0

@@ -120,7 +120,7 @@ def test_a_former_process_has_times_and_no_requests(program: types.ModuleType) -
     assert found["keys"] == uses({"aaaaaaaa": (NOW - 30, 3), "bbbbbbbb": (NOW - 600, 1), "cccccccc": (NOW - 1, 1)})
 
 
-def test_after_a_process_that_nobody_saved_the_file_says_nothing(program: types.ModuleType) -> None:
+def test_a_file_from_before_an_unsaved_process_is_ignored(program: types.ModuleType) -> None:
     before = document({"aaaaaaaa": (NOW - 7200, 3)})
     found = merge(program, before, {"bbbbbbbb": (NOW - 5, 1)}, started=NOW - 600)
     assert found["since"] == NOW - 600
@@ -128,7 +128,7 @@ def test_after_a_process_that_nobody_saved_the_file_says_nothing(program: types.
 
 
 @pytest.mark.parametrize("saved", [None, NOW - 30 * DAY])
-def test_a_process_knows_no_more_than_its_table_keeps(program: types.ModuleType, saved: int | None) -> None:
+def test_usage_reaches_no_further_back_than_the_table_keeps(program: types.ModuleType, saved: int | None) -> None:
     old: Table = {"aaaaaaaa": (NOW - 25 * DAY, 3), "bbbbbbbb": (NOW - 31 * DAY, 1)}
     before = document(old, since=NOW - 90 * DAY, saved=saved) if saved else None
     found = merge(program, before, {"aaaaaaaa": (NOW - 20 * DAY, 5)}, started=NOW - 30 * DAY)
@@ -220,7 +220,7 @@ def test_an_haproxy_that_hangs_stops_no_reload(
             program.main()
 
 
-def test_an_answer_that_is_no_table_is_told(
+def test_an_answer_that_is_no_table_is_reported(
     program: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = {"show info": "Pid: 1\nUptime_sec: 1\n", "show table key_usage": "Permission denied\n"}

@@ -54,7 +54,7 @@ def test_an_engine_gets_the_keys_that_it_takes(
     assert "sk-" not in done.stdout + done.stderr
 
 
-def test_nobody_has_the_admin_key_of_sglang(tmp_path: Path) -> None:
+def test_sglangs_admin_key_is_new_at_each_start(tmp_path: Path) -> None:
     made = set()
     for _start in range(2):
         prepare(tmp_path, "sglang")

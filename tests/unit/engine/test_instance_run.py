@@ -42,7 +42,7 @@ def note(word):
     with open(place / "log", "a") as file:
         file.write(f"{{word}} {{time.monotonic()}}\\n")
 def stop(*_):
-    note("told")
+    note("stopping")
     time.sleep(float((place / "drain").read_text()))
     note("ended")
     sys.exit(0)
@@ -259,14 +259,14 @@ def test_a_node_that_falls_silent_is_gone(nodes: list[OneNode], silent: int) -> 
     assert f"gpu-{silent + 1} is gone" in nodes[1 - silent].journal
 
 
-def test_told_to_stop_the_first_node_finishes_what_it_works_on_while_the_others_work(nodes: list[OneNode]) -> None:
+def test_on_stop_the_first_node_finishes_its_work_before_the_others_stop(nodes: list[OneNode]) -> None:
     nodes[0].place.joinpath("drain").write_text("3")
     started(nodes)
     for node in nodes:
         node.signal(signal.SIGTERM)
     assert [node.status() for node in nodes] == [0, 0]
-    assert nodes[0].log == ["started", "told", "ended"]
-    assert nodes[1].moment("told") > nodes[0].moment("ended")
+    assert nodes[0].log == ["started", "stopping", "ended"]
+    assert nodes[1].moment("stopping") > nodes[0].moment("ended")
 
 
 def test_a_stop_of_another_node_lets_the_first_finish_too(nodes: list[OneNode]) -> None:
@@ -275,7 +275,7 @@ def test_a_stop_of_another_node_lets_the_first_finish_too(nodes: list[OneNode]) 
     nodes[1].signal(signal.SIGTERM)
     assert nodes[1].status() == 0
     assert nodes[0].status() == 1
-    assert nodes[0].log == ["started", "told", "ended"]
+    assert nodes[0].log == ["started", "stopping", "ended"]
     assert "gpu-2 was told to stop" in nodes[0].journal
 
 
@@ -283,7 +283,7 @@ def test_a_drain_ends_when_a_node_dies_in_it(nodes: list[OneNode]) -> None:
     nodes[0].place.joinpath("drain").write_text("1000")
     started(nodes)
     nodes[0].signal(signal.SIGTERM)
-    until(lambda: nodes[0].log[-1] == "told")
+    until(lambda: nodes[0].log[-1] == "stopping")
     nodes[1].kill()
     assert nodes[0].status() == 0
     assert not any(alive(pid) for pid in nodes[0].engine_pids)
@@ -298,7 +298,7 @@ def test_it_stops_while_it_waits(nodes: list[OneNode]) -> None:
     assert not (nodes[0].place / waiting.NAME).exists()
 
 
-def test_an_address_that_the_node_does_not_have_is_told(nodes: list[OneNode]) -> None:
+def test_an_address_that_the_node_does_not_have_is_reported(nodes: list[OneNode]) -> None:
     nodes[0].span["addresses"] = ["192.0.2.1", "192.0.2.2"]
     nodes[0].start()
     assert nodes[0].status() == 1

@@ -95,8 +95,8 @@ class Host:
         self._monkeypatch.setattr(self.program.sys, "argv", ["instance_wait.py", str(self.place), "0"])
         self.program.main()
         assert waiting.read(str(self.run_directory), "4f2e") is None, "a wait that is over is withdrawn"
-        told = self.run_directory / "environment"
-        return told.read_text() if told.exists() else ""
+        written = self.run_directory / "environment"
+        return written.read_text() if written.exists() else ""
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(tmp_path, monkeypatch)
 
 
-def test_gpus_are_told_by_uuid(host: Host) -> None:
+def test_gpus_are_given_by_uuid(host: Host) -> None:
     assert host.start("2") == "CUDA_VISIBLE_DEVICES=GPU-c\n"
     assert host.start("0,1") == "CUDA_VISIBLE_DEVICES=GPU-a,GPU-b\n"
     assert host.slept == []
@@ -137,9 +137,9 @@ def test_the_gpu_of_a_neighbour_is_not_taken_for_one_that_is_lost(
     assert len(host.slept) == 2
 
 
-def test_a_node_is_told_the_interface_of_its_network(host: Host) -> None:
-    told = host.start("0", address="127.0.0.1")
-    assert told == "CUDA_VISIBLE_DEVICES=GPU-a\nGLOO_SOCKET_IFNAME=lo\nNCCL_SOCKET_IFNAME=lo\n"
+def test_a_node_gets_the_interface_of_its_network(host: Host) -> None:
+    environment = host.start("0", address="127.0.0.1")
+    assert environment == "CUDA_VISIBLE_DEVICES=GPU-a\nGLOO_SOCKET_IFNAME=lo\nNCCL_SOCKET_IFNAME=lo\n"
 
 
 def test_a_node_waits_for_its_address(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +200,7 @@ def test_a_driver_that_does_not_answer_is_waited_for(host: Host, capsys: pytest.
     assert [one.kind for one in host.announced if one] == ["gpu_unknown"]
 
 
-def test_a_gpu_that_there_never_was_is_told_with_those_that_there_are(
+def test_a_gpu_that_never_existed_is_reported_with_the_existing_ones(
     host: Host, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.changes = [lambda: host.has(("GPU-w", "GPU-x", "GPU-y", "GPU-z"))]

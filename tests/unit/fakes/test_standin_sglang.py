@@ -57,9 +57,9 @@ def engine(runtime: Path, place: Path, given: dict[str, t.Any] | None = None, **
     ids=str,
 )
 def test_what_sglang_takes_and_refuses(runtime: Path, tmp_path: Path, given: dict[str, t.Any], words: str) -> None:
-    told = runtimes.judge("sglang", runtime, tmp_path, {"model-path": "/srv/model", **GIVEN, **given})
-    assert (told == "") == (words == "")
-    assert words in told
+    refusal = runtimes.judge("sglang", runtime, tmp_path, {"model-path": "/srv/model", **GIVEN, **given})
+    assert (refusal == "") == (words == "")
+    assert words in refusal
 
 
 def test_it_is_healthy_after_a_first_question_of_its_own_and_leaves(runtime: Path, tmp_path: Path) -> None:
@@ -84,13 +84,13 @@ def test_it_is_healthy_after_a_first_question_of_its_own_and_leaves(runtime: Pat
     assert -1 not in places
 
 
-@pytest.mark.parametrize(("level", "told"), [("info", True), ("warning", False)])
+@pytest.mark.parametrize(("level", "logged"), [("info", True), ("warning", False)])
 def test_its_key_is_in_the_journal_unless_the_level_forbids_it(
-    runtime: Path, tmp_path: Path, level: str, told: bool
+    runtime: Path, tmp_path: Path, level: str, logged: bool
 ) -> None:
     with engine(runtime, tmp_path, {"log-level": level}) as fake:
         fake.wait()
-        assert (KEY in fake.journal) == told
+        assert (KEY in fake.journal) == logged
 
 
 def test_metrics_must_be_asked_for(runtime: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def explain(text: str) -> Explanation:
     return why
 
 
-def test_the_command_tells_its_version(runtime: Path) -> None:
+def test_the_command_prints_its_version(runtime: Path) -> None:
     done = subprocess.run([runtime / "bin" / "vllm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == VERSION
 
@@ -135,8 +135,8 @@ def test_a_refusal_can_be_asked_for(runtime: Path, tmp_path: Path) -> None:
 
 
 def test_a_misspelt_fault_is_refused_before_anything_stops(runtime: Path, tmp_path: Path) -> None:
-    told = judge(runtime, tmp_path, RENDERED, FAKE_ENGINE_WRONG_ANSWR="1")
-    assert "FAKE_ENGINE_WRONG_ANSWR is no fault; known are start_seconds, " in told
+    refusal = judge(runtime, tmp_path, RENDERED, FAKE_ENGINE_WRONG_ANSWR="1")
+    assert "FAKE_ENGINE_WRONG_ANSWR is no fault; known are start_seconds, " in refusal
 
 
 def test_faults_are_read_as_what_they_say() -> None:
@@ -197,7 +197,7 @@ def test_the_environment_of_a_release_decides_how_it_serves(runtime: Path, tmp_p
         assert json.loads(fake.get("/v1/models")[1])["data"][0]["id"] == "another"
 
 
-def test_it_dies_when_it_was_told_to(runtime: Path, tmp_path: Path) -> None:
+def test_it_dies_after_the_configured_time(runtime: Path, tmp_path: Path) -> None:
     with engine(runtime, tmp_path, FAKE_ENGINE_DIES_AFTER="0.5") as fake:
         fake.wait()
         assert fake.end() == 0
@@ -210,7 +210,7 @@ def test_it_dies_when_it_was_told_to(runtime: Path, tmp_path: Path) -> None:
         ({"max-model-len": 99999999}, {}, "max_model_len"),
         ({"model": "/no/such/model"}, {}, "model_missing"),
         ({}, {"FAKE_ENGINE_START_ERROR": "out_of_memory"}, "out_of_memory"),
-        ({}, {"FAKE_ENGINE_START_ERROR": "nobody has foreseen this"}, "engine_error"),
+        ({}, {"FAKE_ENGINE_START_ERROR": "no rule matches this"}, "engine_error"),
     ],
 )
 def test_a_start_that_fails_is_explained(

@@ -40,8 +40,8 @@ def test_a_wheel_is_the_same_twice_and_its_record_is_right(engine: str) -> None:
     assert set(record) == set(files)
     for name, (digest, size) in record.items():
         if not name.endswith("/RECORD"):
-            wanted = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest()).rstrip(b"=").decode()
-            assert (digest, size) == (f"sha256={wanted}", str(len(files[name])))
+            expected = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest()).rstrip(b"=").decode()
+            assert (digest, size) == (f"sha256={expected}", str(len(files[name])))
 
 
 def test_versions_differ_in_their_content_and_their_locks() -> None:

@@ -92,7 +92,7 @@ def test_why_it_did_not_start_is_explained(runtime: Path, tmp_path: Path) -> Non
     assert why.reason == "A context of 1000000 does not fit, 32768 do."
 
 
-def test_a_copy_of_the_collection_knows_it_by_one_module_and_one_line(tmp_path: Path) -> None:
+def test_a_copy_of_the_collection_gets_it_with_one_module_and_one_line(tmp_path: Path) -> None:
     copy = tmp_path / "ansible_collections/inference/fleet"
     shutil.copytree(ROOT / "plugins/module_utils", copy / "plugins/module_utils")
     (copy / "roles").mkdir()

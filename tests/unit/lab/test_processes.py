@@ -95,7 +95,7 @@ with files.locked(Path({str(tmp_path / "lock")!r})):
         pass
 
 
-def test_a_lock_whose_file_its_holder_removed_is_taken_anew(tmp_path: Path) -> None:
+def test_a_lock_whose_file_its_holder_removed_is_taken_again(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with files.locked(path):
         path.unlink()

@@ -105,7 +105,7 @@ def test_a_complete_wheelhouse_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_wheel")
-def test_a_damaged_wheel_is_made_anew_and_remains_are_removed(tmp_path: Path) -> None:
+def test_a_damaged_wheel_is_built_again_and_remains_are_removed(tmp_path: Path) -> None:
     (tmp_path / build.VLLM_ALIAS.name).write_bytes(b"half")
     (tmp_path / ".new-killed").mkdir()
     assert build.build(tmp_path) == [build.VLLM_ALIAS.name]

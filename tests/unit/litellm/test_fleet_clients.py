@@ -77,7 +77,7 @@ def test_a_file_of_a_later_version_is_refused_with_both_versions(
     assert "the file has version 2, this gateway reads version 1; run playbooks/site.yml" in caplog.text
 
 
-def test_without_a_file_nobody_is_known(clients: types.ModuleType, tmp_path: Path) -> None:
+def test_without_a_file_no_client_is_known(clients: types.ModuleType, tmp_path: Path) -> None:
     assert clients.Clients(str(tmp_path / "none")).of(KEY) is None
 
 

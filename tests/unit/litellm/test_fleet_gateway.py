@@ -36,7 +36,7 @@ def refused(gateway: types.ModuleType, key: str = KEY, path: str = CHAT) -> tupl
     return caught.value.code, caught.value.to_dict()["code"]
 
 
-def test_a_client_is_told_to_litellm_with_its_limits(gateway: types.ModuleType, known: Path) -> None:
+def test_litellm_gets_a_client_with_its_limits(gateway: types.ModuleType, known: Path) -> None:
     write(known, {KEY: "team-a"}, requests_per_minute=5, tokens_per_minute=100, max_concurrent=2, models=["m"])
     who = ask(gateway)
     assert (who.key_alias, who.user_role, who.models) == ("team-a", "internal_user", ["m"])
@@ -49,7 +49,7 @@ def test_two_keys_of_a_client_are_one_to_its_limits(gateway: types.ModuleType, k
     assert ask(gateway, KEY).api_key == ask(gateway, OTHER).api_key
 
 
-def test_with_a_database_keys_are_told_apart_and_limits_are_the_clients(
+def test_with_a_database_keys_are_distinct_and_limits_are_the_clients(
     gateway: types.ModuleType, known: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.fleet_history, "WRITTEN", True)
@@ -71,7 +71,7 @@ def test_the_team_is_the_one_that_module_litellm_key_makes(
 
 
 @pytest.mark.parametrize("key", ["", "sk-wrong", "sk-of-the-host-itselF"])
-def test_nobody_else_gets_in(gateway: types.ModuleType, key: str) -> None:
+def test_any_other_key_is_refused(gateway: types.ModuleType, key: str) -> None:
     assert refused(gateway, key) == ("401", "invalid_api_key")
 
 

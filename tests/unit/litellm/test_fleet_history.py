@@ -30,7 +30,7 @@ def start(gauges: dict[str, Gauge], tries: Path, monkeypatch: pytest.MonkeyPatch
     return started
 
 
-def test_prometheus_is_told_whether_the_database_is_used(start: Start, gauges: dict[str, Gauge]) -> None:
+def test_prometheus_shows_whether_the_database_is_used(start: Start, gauges: dict[str, Gauge]) -> None:
     assert start("1").WRITTEN is True
     assert {name: gauge.value for name, gauge in gauges.items()} == {"fleet_database_used": 1}
     gauges.clear()
@@ -38,7 +38,7 @@ def test_prometheus_is_told_whether_the_database_is_used(start: Start, gauges: d
     assert gauges["fleet_database_used"].value == 0
 
 
-def test_a_gateway_without_one_tells_nothing_of_it(history: types.ModuleType, gauges: dict[str, Gauge]) -> None:
+def test_a_gateway_without_a_database_exports_no_gauge(history: types.ModuleType, gauges: dict[str, Gauge]) -> None:
     assert history.WRITTEN is None
     assert gauges == {}
     history.answered()
@@ -63,7 +63,7 @@ def test_an_answer_without_the_database_does_not(start: Start, tries: Path) -> N
     assert tries.read_text() == "2"
 
 
-def test_whoever_asks_is_an_answer(
+def test_an_authenticated_request_counts_as_an_answer(
     gateway: types.ModuleType, history: types.ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[None] = []

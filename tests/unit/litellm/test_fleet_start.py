@@ -52,7 +52,7 @@ def test_prisma_verifies_what_libpq_would(start: types.ModuleType, libpqs: str, 
     assert start.environment({**GIVEN, "DATABASE_URL": url + libpqs}, None)["DATABASE_URL"] == url + prismas
 
 
-def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
+def test_without_its_database_litellm_gets_no_address(start: types.ModuleType) -> None:
     made = start.environment(GIVEN, "connection refused")
     assert not {"DATABASE_URL", "FLEET_PRISMA"} & set(made)
     assert made["FLEET_DATABASE"] == "0"
@@ -60,7 +60,7 @@ def test_without_it_litellm_knows_of_none(start: types.ModuleType) -> None:
     assert made["PATH"] == GIVEN["PATH"]
 
 
-def test_a_gateway_that_never_had_one_starts_as_it_is(start: types.ModuleType) -> None:
+def test_a_gateway_without_a_database_keeps_its_environment(start: types.ModuleType) -> None:
     assert start.environment({"PATH": "/usr/bin"}, None) == proxies.exempt_own({"PATH": "/usr/bin"})
 
 
@@ -111,17 +111,17 @@ def test_a_query_engine_or_a_client_that_is_gone_is_named(start: types.ModuleTyp
     assert start.prisma_problem(f"{tmp_path}/client", "/bin/true") == f"Prisma's client: there is no {tmp_path}/client"
 
 
-def test_after_two_starts_that_answered_nobody_litellm_starts_without_its_database(
+def test_after_two_starts_without_an_answer_litellm_starts_without_its_database(
     start: types.ModuleType, tmp_path: pathlib.Path
 ) -> None:
     file = tmp_path / "litellm-0.tries"
-    told = [start.tries_problem(file) for _ in range(6)]
+    problems = [start.tries_problem(file) for _ in range(6)]
     problem = "LiteLLM ended 2 times with it before anybody was answered"
     # Then with and without it in turns, so that it recovers by itself.
-    assert told == [None, None, problem, None, problem, None]
+    assert problems == [None, None, problem, None, problem, None]
 
 
-def test_starts_count_anew_once_somebody_was_answered(start: types.ModuleType, tmp_path: pathlib.Path) -> None:
+def test_the_count_of_starts_begins_again_after_an_answer(start: types.ModuleType, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "litellm-0.tries"
     for _ in range(2):
         assert start.tries_problem(file) is None

@@ -27,7 +27,7 @@ def test_a_shim_that_runs_nothing_is_passed_over(tmp_path: Path, monkeypatch: py
     assert environments.find_python(HERE) == real
 
 
-def test_a_python_that_is_not_to_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_is_not_available_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setattr(environments, "UV", program(tmp_path / "uv", "exit 1"))

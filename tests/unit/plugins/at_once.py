@@ -45,8 +45,8 @@ def at_once(names: str, step: t.Callable[[str], object]) -> list[Outcome]:
     for process in processes:
         process.start()
     begin.wait(PATIENCE)
-    told: list[Outcome] = [outcomes.get(timeout=PATIENCE) for _ in processes]
+    reported: list[Outcome] = [outcomes.get(timeout=PATIENCE) for _ in processes]
     end.wait(PATIENCE)
     for process in processes:
         process.join()
-    return told
+    return reported

@@ -96,16 +96,16 @@ def test_what_a_step_was_is_known_after_it_failed_and_is_judged(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("told", "failure"),
+    ("failed", "failure"),
     [
         ({"task": "ask | Ask and judge", "reason": "London"}, "Ask and judge: London"),
         ({}, "a task: no reason given"),
     ],
 )
-def test_the_failure_of_another_task_is_judged_by_its_name_and_reason(told: Result, failure: str) -> None:
+def test_the_failure_of_another_task_is_judged_by_its_name_and_reason(failed: Result, failure: str) -> None:
     host = Host()
     change = host.run("gate", host.run("stop", host.begin()))
-    assert host.run("judge", change, **told)["failure"] == failure
+    assert host.run("judge", change, **failed)["failure"] == failure
 
 
 def test_a_host_that_does_not_answer_is_no_failure_to_be_judged() -> None:

@@ -86,7 +86,7 @@ def test_the_engine_of_the_run_is_every_hosts(tmp_path: Path) -> None:
 
 def test_a_variable_that_is_wrong_is_the_problem_of_its_host_alone(tmp_path: Path) -> None:
     hosts = {
-        "gpu-1": {"fleet_gpu_count": 1, "edge_port": "{{ nobody_set_this }}"},
+        "gpu-1": {"fleet_gpu_count": 1, "edge_port": "{{ never_set }}"},
         "gpu-2": {"fleet_gpu_count": "{{ 1 | no_such_filter }}"},
     }
     found = play(tmp_path, {"inference": hosts})

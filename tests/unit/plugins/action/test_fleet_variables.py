@@ -57,7 +57,7 @@ def test_units_templates_and_names_of_ones_own_are_taken(tmp_path: Path) -> None
         "edge_queue_timeout": "1m",
         "edge_max_body_bytes": "20MiB",
         "engine_start_timeout": "{{ '30m' if 'gateway' in group_names else '20m' }}",
-        "edge_lame_duck": "{{ edge_port_of_nobody }}",
+        "edge_lame_duck": "{{ edge_port_that_is_undefined }}",
         "model_bucket": "weights",
         "model_s3_url": "s3://{{ model_bucket }}/qwen",
     }

@@ -19,8 +19,8 @@ Hosts = dict[str, dict[str, t.Any]]
 
 def host(pending: str = "its release changes", **more: t.Any) -> dict[str, t.Any]:
     """The facts that role rollout sets on a host."""
-    told = {"staged": [staged(pending)], "instances": [{"index": 0, "name": "vllm-0"}]}
-    return {"rollout_facts": told, "rollout_status": status(0), "rollout_claimed": {"refused": None}, **more}
+    facts = {"staged": [staged(pending)], "instances": [{"index": 0, "name": "vllm-0"}]}
+    return {"rollout_facts": facts, "rollout_status": status(0), "rollout_claimed": {"refused": None}, **more}
 
 
 class Run:

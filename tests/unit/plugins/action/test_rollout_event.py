@@ -39,7 +39,7 @@ def test_a_journal_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert "cannot be written" in result["warnings"][0]
 
 
-def test_an_event_that_the_record_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AnsibleError, match="value of event must be one of"):
         note(event="party", journal=str(tmp_path / "journal.jsonl"))
 

@@ -62,11 +62,11 @@ def started(engine: FakeEngine, path: Path, **more: t.Any) -> dict[str, t.Any]:
     return {"state": "started", "path": str(path), **given, **more}
 
 
-def until(path: Path, wanted: t.Callable[[Result], object]) -> Result:
+def until(path: Path, condition: t.Callable[[Result], object]) -> Result:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         report: Result = json.loads(path.read_text())
-        if wanted(report):
+        if condition(report):
             return report
         time.sleep(0.05)
     raise AssertionError(path.read_text())
@@ -109,7 +109,7 @@ def test_a_watch_from_its_beginning_to_its_end(engine: FakeEngine, path: Path) -
     ("fault", "words"),
     [
         ({"reject": True}, "gave 401 Unauthorized: Unauthorized. Give the URL of a gateway"),
-        ({"status": 503}, "gave 503 Service Unavailable: the fake was told to fail."),
+        ({"status": 503}, "gave 503 Service Unavailable: the fake is set to fail."),
         ({"echo_key": True}, "gave 500 Internal Server Error: no session for Bearer sk-…"),
     ],
 )
@@ -207,7 +207,7 @@ def test_another_process_with_the_pid_is_left_alone(engine: FakeEngine, path: Pa
         other.wait()
 
 
-def test_the_report_of_a_driver_that_was_killed_is_what_it_had(engine: FakeEngine, path: Path) -> None:
+def test_the_report_of_a_killed_driver_is_its_last_one(engine: FakeEngine, path: Path) -> None:
     pid = act(started(engine, path))["pid"]
     until(path, lambda report: report["requests"]["ok"] >= 3)
     os.kill(pid, signal.SIGKILL)

@@ -291,7 +291,7 @@ def ansible(tmp_path: Path, journal: Path) -> t.Callable[[Journal], subprocess.P
     return run
 
 
-def test_in_a_real_run_a_lost_host_is_told_and_an_interrupted_one_leaves_its_page(
+def test_a_real_run_reports_a_lost_host_and_an_interrupted_one_leaves_its_page(
     ansible: t.Callable[[Journal], subprocess.Popen[str]], journal: Path
 ) -> None:
     begun = Journal().begin([["inference-1"], ["inference-2"]]).turn(1, 2, ["inference-1"]).change("inference-1")

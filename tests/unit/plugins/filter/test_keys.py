@@ -134,7 +134,7 @@ def test_keys_have_states() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "shown"),
     [
         ({}, ""),
         ({"requests_per_minute": 600, "max_concurrent": 8}, "600 requests/min, 8 at once"),
@@ -142,8 +142,8 @@ def test_keys_have_states() -> None:
         ({"expires": "2027-01-31T12:30:00Z", "models": ["one", "two"]}, "until 2027-01-31 12:30, only 2 models"),
     ],
 )
-def test_limits_are_short(limits: Item, told: str) -> None:
-    assert rows(store(client("a", key(A), **limits)), {"i-1": host()})[0]["limits"] == told
+def test_limits_are_short(limits: Item, shown: str) -> None:
+    assert rows(store(client("a", key(A), **limits)), {"i-1": host()})[0]["limits"] == shown
 
 
 def test_where_all_is_well_there_is_nothing_to_say() -> None:
@@ -158,18 +158,18 @@ def test_a_dead_key_that_a_host_takes_is_an_alarm() -> None:
     hosts = {"i-1": host(accepts=taken), "i-2": host(used, accepts=taken), "i-3": host()}
     assert notes(content, hosts) == [
         "ALARM: i-1 still takes the dead key sk-…dddddddd of team-a, retired 2026-11-20 12:00. Run playbooks/site.yml "
-        "-l i-1, which tells its edge, or playbooks/rotate_keys.yml where a rotation is in progress.",
+        "-l i-1, which updates its edge, or playbooks/rotate_keys.yml where a rotation is in progress.",
         "ALARM: i-2 still takes the dead key sk-…dddddddd of team-a, retired 2026-11-20 12:00, and took it at "
-        "2026-11-20 12:00. Run playbooks/site.yml -l i-2, which tells its edge, or playbooks/rotate_keys.yml where a "
+        "2026-11-20 12:00. Run playbooks/site.yml -l i-2, which updates its edge, or playbooks/rotate_keys.yml where a "
         "rotation is in progress.",
     ]
 
 
-@pytest.mark.parametrize(("last_used", "told"), [("2026-11-20T12:00:40Z", False), ("2026-11-20T12:06:00Z", True)])
-def test_a_dead_key_that_was_taken_for_long_is_told(last_used: str, told: bool) -> None:
+@pytest.mark.parametrize(("last_used", "reported"), [("2026-11-20T12:00:40Z", False), ("2026-11-20T12:06:00Z", True)])
+def test_a_dead_key_that_was_taken_for_long_is_reported(last_used: str, reported: bool) -> None:
     content = store(client("team-a", key(A)), retired=[dead(DEAD)])
     lines = notes(content, {"i-1": host({DEAD: (last_used, 9)})})
-    if told:
+    if reported:
         assert lines == [
             "i-1 took the dead key sk-…dddddddd of team-a, retired 2026-11-20 12:00, until 2026-11-20 12:06. It "
             "refuses it now. Its access log says who used it: journalctl -u haproxy --grep key=dddddddd"
@@ -185,7 +185,7 @@ def test_dead_keys_of_others_are_left_out(asked: list[str], count: int) -> None:
     assert len(notes(content, {"i-1": taking}, asked)) == count
 
 
-def test_a_host_that_refuses_live_keys_is_told() -> None:
+def test_a_host_that_refuses_live_keys_is_reported() -> None:
     content = store(
         client("team-a", key(A), key("f" * 64, "previous")),
         client("team-b", key("e" * 64, "current"), key("0" * 64, "previous", retired="2026-11-20T12:00:00Z")),
@@ -196,7 +196,7 @@ def test_a_host_that_refuses_live_keys_is_told() -> None:
     ]
 
 
-def test_a_rotation_in_progress_is_told_and_its_keys_are_not_missed() -> None:
+def test_a_rotation_in_progress_is_reported_and_its_keys_are_not() -> None:
     rotation = {
         "id": "r1",
         "step": "pending",
@@ -233,7 +233,7 @@ def test_hosts_that_were_not_read_are_named_with_the_reason() -> None:
     ]
 
 
-def test_a_store_without_clients_is_told() -> None:
+def test_a_store_without_clients_is_reported() -> None:
     assert rows(store(), {"i-1": host()}) == []
     assert notes(store(), {"i-1": host()}) == [
         "The key store has no client. Add some to fleet_clients and run playbooks/keys.yml."

@@ -26,7 +26,7 @@ def test_a_rollback_that_was_broken_off_keeps_its_targets(claim: t.Any, releases
     assert requests == [{"index": 0, "release": releases[0]}, {"index": 1, "release": releases[1]}]
 
 
-def test_a_rollout_that_was_not_ended_is_told_with_how_far_it_got() -> None:
+def test_an_unfinished_rollout_is_reported_with_its_progress() -> None:
     claim = {"id": "r1", "verb": "site", "who": "anna", "since": "then", "targets": {"vllm-0": "x"}}
     lines = FILTERS["unfinished_rollouts"](
         [{**claim, "held": False, "done": {"vllm-0": "t"}}, {**claim, "held": False, "done": {}}]

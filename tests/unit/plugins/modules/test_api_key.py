@@ -256,9 +256,9 @@ def test_of_several_processes_at_once_one_rotates(path: Path) -> None:
         return module.run({**defaults, "path": str(path), "state": state, "clients": clients}, False, False)
 
     run("present", "a", "b", "c", "d")
-    told = at_once("abcd", lambda name: run("pending", name))
-    (winner,) = [outcome for outcome in told if not outcome.message]
-    assert all(f"process {winner.pid} at " in outcome.message for outcome in told if outcome is not winner)
+    outcomes = at_once("abcd", lambda name: run("pending", name))
+    (winner,) = [outcome for outcome in outcomes if not outcome.message]
+    assert all(f"process {winner.pid} at " in outcome.message for outcome in outcomes if outcome is not winner)
     assert sorted(stored(path, "pending")) == [winner.name]
     # It has ended now, so the next one continues it.
     assert run("pending", winner.name)["rotation"]["pid"] == os.getpid()

@@ -155,7 +155,7 @@ FAULTS: list[tuple[dict[str, t.Any], dict[str, str], str]] = [
     (
         {"status": 500},
         {**dict.fromkeys(("text", "stream", "image", "schema", "speed", "local_files"), "status")},
-        "500: the fake was told to fail",
+        "500: the fake is set to fail",
     ),
     (
         {"not_json": True},
@@ -215,7 +215,7 @@ def test_a_server_that_is_not_ready_is_asked_again(
     assert not result.get("failed", False), result["msg"]
     attempts = check_of(result, "text")["attempts"]
     assert [attempt["reason"] for attempt in attempts] == ["status", "status", None]
-    assert f"{status}: the fake was told to fail" in attempts[0]["got"]
+    assert f"{status}: the fake is set to fail" in attempts[0]["got"]
     assert waits == [1.0, 2.0]
 
 
@@ -456,7 +456,7 @@ def test_a_record_that_cannot_be_written_says_nothing_of_the_target(
 # --- self-test
 
 
-def test_a_gate_that_had_to_fail_and_did_is_a_success(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
+def test_a_gate_that_fails_as_expected_is_a_success(smoke: Smoke, engine: FakeEngine, tmp_path: Path) -> None:
     result = smoke(
         url=None,
         api_key=None,
@@ -475,7 +475,7 @@ def test_a_gate_that_had_to_fail_and_did_is_a_success(smoke: Smoke, engine: Fake
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_gate_that_had_to_fail_and_passed_is_a_failure(smoke: Smoke) -> None:
+def test_a_gate_that_passes_against_expectation_is_a_failure(smoke: Smoke) -> None:
     result = smoke(expect_failure=True)
     assert result["failed"]
     assert "where it had to fail: it cannot be trusted" in result["msg"]

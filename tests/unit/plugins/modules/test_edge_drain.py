@@ -75,7 +75,7 @@ def test_without_haproxy_the_state_is_recorded(drain: Drain, tmp_path: Path) -> 
     assert not drain("undrained")["changed"]
 
 
-def test_the_host_is_told_and_told_back(drain: Drain, haproxy: FakeHaproxy) -> None:
+def test_the_host_is_drained_and_undrained(drain: Drain, haproxy: FakeHaproxy) -> None:
     result = drain("drained")
     assert host_state(haproxy) == [("host", "drained")]
     assert result["actions"] == ['record {"host": "drained", "instances": {}}', "set the host to drained"]
@@ -89,7 +89,7 @@ def test_the_lame_duck_lasts_as_long_as_asked(drain: Drain, haproxy: FakeHaproxy
     assert host_state(haproxy) == [("host", "drained")]
 
 
-def test_no_lame_duck_where_nobody_is_served(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
+def test_no_lame_duck_where_no_instance_serves(drain: Drain, haproxy: FakeHaproxy, slept: list[float]) -> None:
     haproxy.worker.servers = {"engine-0": {"up": 0, "admin": 0}, "engine-1": {"up": 2, "admin": 8}}
     assert drain("drained", lame_duck_seconds=15)["lame_duck_seconds"] == 0
     assert slept == []
@@ -142,7 +142,7 @@ def test_only_the_instances_own_requests_count(drain: Drain, haproxy: FakeHaprox
     assert slept == [0.5]
 
 
-def test_an_old_process_is_asked_and_told_too(run_module: RunModule, drain: Drain, tmp_path: Path) -> None:
+def test_an_old_process_is_queried_and_drained_too(run_module: RunModule, drain: Drain, tmp_path: Path) -> None:
     old = FakeWorker({str(tmp_path / "maps" / "drain.map"): []})
     old.servers = {"engine-0": {"up": 2, "admin": 0}}
     old.sessions = [session("engine-0")]

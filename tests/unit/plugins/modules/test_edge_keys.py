@@ -44,13 +44,13 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
     }
     generations: list[str] = []
 
-    def run(wanted: list[dict[str, t.Any]] | None, check: bool = False, **more: t.Any) -> Result:
+    def run(items: list[dict[str, t.Any]] | None, check: bool = False, **more: t.Any) -> Result:
         """With a generation of its own for each change, as the store has it, unless the test gives one."""
-        content = json.dumps([sorted(map(str, wanted or [])), more.get("upstream_key")])
+        content = json.dumps([sorted(map(str, items or [])), more.get("upstream_key")])
         if not generations or generations[-1] != content:
             generations.append(content)
         given: dict[str, t.Any] = {"origin": origin(len(generations)), **more}
-        given |= {} if wanted is None else {"keys": wanted}
+        given |= {} if items is None else {"keys": items}
         return run_module("edge_keys", {**given, "path": str(path), **sockets}, check=check, diff=True)
 
     return run
@@ -94,7 +94,7 @@ def test_haproxy_and_file_change_together(keys: Keys, tmp_path: Path, path: Path
 @pytest.mark.parametrize(
     "live", [[], [entry(A), entry(B)], [entry(A), entry(A)], [(A["sha256"], "somebody")], [("b" * 64, "team-a")]]
 )
-def test_what_haproxy_knows_otherwise_is_put_right(
+def test_a_running_map_that_differs_is_corrected(
     keys: Keys, tmp_path: Path, path: Path, live: list[tuple[str, str]]
 ) -> None:
     keys([A])
@@ -104,7 +104,7 @@ def test_what_haproxy_knows_otherwise_is_put_right(
         assert haproxy.worker.maps[str(path)] == [entry(A)]
 
 
-def test_the_process_that_a_reload_left_behind_is_told_too(keys: Keys, tmp_path: Path, path: Path) -> None:
+def test_the_process_that_a_reload_left_behind_is_updated_too(keys: Keys, tmp_path: Path, path: Path) -> None:
     keys([A])
     with FakeHaproxy(tmp_path, old={77: FakeWorker({str(path): [entry(B)]})}) as haproxy:
         haproxy.worker.maps[str(path)] = [entry(A)]
@@ -112,7 +112,7 @@ def test_the_process_that_a_reload_left_behind_is_told_too(keys: Keys, tmp_path:
         assert haproxy.old[77].maps[str(path)] == [entry(A)]
 
 
-def test_an_haproxy_without_the_map_is_not_told(keys: Keys, tmp_path: Path) -> None:
+def test_an_haproxy_without_the_map_is_not_updated(keys: Keys, tmp_path: Path) -> None:
     with FakeHaproxy(tmp_path) as haproxy:
         result = keys([A])
         assert (result["changed"], result["live"]) == (True, False)
@@ -159,11 +159,11 @@ def test_an_haproxy_that_refuses_fails_the_module(keys: Keys, tmp_path: Path, pa
         haproxy.worker.maps[str(path)] = []
         haproxy.worker.refuse = "commit map"
         assert "Permission denied" in keys([A])["msg"]
-    # Another run finishes: the file has the wanted content.
+    # Another run finishes: the file already has the new content.
     assert "team-a" in path.read_text()
 
 
-def test_the_key_for_the_engines_is_told_and_never_shown(keys: Keys, tmp_path: Path, path: Path) -> None:
+def test_the_key_for_the_engines_is_set_and_never_shown(keys: Keys, tmp_path: Path, path: Path) -> None:
     file, engine_map = tmp_path / "engine_key.env", tmp_path / "engine_key.map"
     with FakeHaproxy(tmp_path) as haproxy:
         haproxy.worker.maps |= {str(path): [], str(engine_map): []}
@@ -207,7 +207,7 @@ def test_without_one_the_key_stays(keys: Keys, tmp_path: Path) -> None:
     assert UPSTREAM in (tmp_path / "upstream_key.map").read_text()
 
 
-def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
+def test_litellm_gets_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     path = tmp_path / "gateway_clients.json"
     path.touch(mode=0o600)
     result = keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])
@@ -224,7 +224,7 @@ def test_litellm_is_told_of_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     assert not keys(None)["changed"]
 
 
-def test_check_mode_tells_litellm_nothing(keys: Keys, tmp_path: Path) -> None:
+def test_check_mode_writes_nothing_for_litellm(keys: Keys, tmp_path: Path) -> None:
     path = tmp_path / "gateway_clients.json"
     path.touch()
     assert keys([A], check=True, upstream_key=UPSTREAM)["changed"]
@@ -299,7 +299,9 @@ def test_keys_come_with_their_origin_or_not_at_all(keys: Keys, path: Path) -> No
     assert not path.exists()
 
 
-def test_a_host_of_before_is_adopted_where_the_store_knows_its_keys(keys: Keys, tmp_path: Path, path: Path) -> None:
+def test_a_host_without_a_record_is_adopted_where_the_store_has_its_keys(
+    keys: Keys, tmp_path: Path, path: Path
+) -> None:
     keys([A, B])
     record = tmp_path / "keys.origin.json"
     record.unlink()

@@ -195,7 +195,7 @@ def test_a_rollback_that_was_broken_off_keeps_its_target(host: Host) -> None:
     assert host.release("earlier", release=first)["instances"][0]["release"] == first
 
 
-def test_after_a_rollback_nobody_goes_back_to_what_was_left(host: Host) -> None:
+def test_a_release_that_was_rolled_back_is_no_earlier_release(host: Host) -> None:
     first = host.deploy(options={"a": 1})
     host.deploy(options={"a": 2})
     host.release("active", release=first)
@@ -235,7 +235,7 @@ def test_the_good_release_itself_is_what_a_failed_restart_comes_back_to(host: Ho
     assert host.release("restored")["instances"][0]["release"] == name
 
 
-def test_an_instance_that_nobody_wants_is_found_and_forgotten(host: Host, tmp_path: Path) -> None:
+def test_an_instance_that_is_not_configured_is_found_and_removed(host: Host, tmp_path: Path) -> None:
     host.deploy(options={"port": 8100}, environment={"CUDA_VISIBLE_DEVICES": "1"})
     config = tmp_path / "haproxy.cfg"
     config.write_text("backend instances_8001\n    server engine-0 127.0.0.1:8100\n")
@@ -244,8 +244,8 @@ def test_an_instance_that_nobody_wants_is_found_and_forgotten(host: Host, tmp_pa
     [found] = host.release("unwanted", more={**more, "instances": [{"index": 5}]})["instances"]
     assert (found["index"], found["release"], found["pending"]) == (0, "", "it is no longer wanted")
     assert found["running"].startswith("vllm-")
-    wanted = {"index": 0, "name": "vllm-0", "unit": "vllm@0.service", "port": 8001, "gpus": [1], "served_name": "m"}
-    assert wanted.items() <= found["instance"].items()
+    expected = {"index": 0, "name": "vllm-0", "unit": "vllm@0.service", "port": 8001, "gpus": [1], "served_name": "m"}
+    assert expected.items() <= found["instance"].items()
     assert "Instance 0 runs. Stop its unit first." in host.release("removed")["msg"]
     host.stop()
     assert host.release("removed", check=True)["changed"]

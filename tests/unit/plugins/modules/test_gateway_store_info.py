@@ -150,7 +150,7 @@ def test_what_is_no_address(look: Look, url: str) -> None:
     assert "litellm_redis_url must be redis://:PASSWORD@HOST:PORT/0" in look(url)["msg"]
 
 
-def test_a_database_that_does_not_answer_is_told_without_its_password(run_module: RunModule) -> None:
+def test_a_database_that_does_not_answer_is_reported_without_its_password(run_module: RunModule) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -88,7 +88,7 @@ def test_check_mode_leaves_no_receipt(receipt: Receipt, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("edge")
-def test_whatever_else_is_wanted_has_to_be_done(receipt: Receipt) -> None:
+def test_a_host_with_changed_inputs_is_not_converged(receipt: Receipt) -> None:
     receipt("recorded")
     result = receipt("looked", digest="two")
     assert not result["converged"]

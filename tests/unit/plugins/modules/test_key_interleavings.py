@@ -108,7 +108,7 @@ class Writer:
 
         return self.step(do)
 
-    def tell(self, host: str) -> t.Callable[[], None]:
+    def update(self, host: str) -> t.Callable[[], None]:
         def do() -> None:
             shown = {"upstream_key": self._read["key"]} if host == "gateway" else {}
             self.fleet.write(host, keys=self._read["hashes"], origin=self._read["store"], **shown)
@@ -124,30 +124,30 @@ class Writer:
 
 def rotation(run: Writer) -> Steps:
     """As role keys goes, entry point rotate."""
-    told = [run.read(), *(run.tell(host) for host in HOSTS)]
+    updates = [run.read(), *(run.update(host) for host in HOSTS)]
     return [
         run.change("pending", *CLIENTS, rotation_id="r"),
-        *told,
+        *updates,
         run.change("finished", rotation_id="r", compromised=True),
         run.read(),
         run.move(),
-        *told,
+        *updates,
         run.change("completed", rotation_id="r"),
     ]
 
 
 def site(run: Writer) -> Steps:
-    return [run.read(), *(run.tell(host) for host in HOSTS)]
+    return [run.read(), *(run.update(host) for host in HOSTS)]
 
 
 def new_client(run: Writer) -> Steps:
-    change, (read, *told) = run.change("present", "team-b"), site(run)
+    change, (read, *updates) = run.change("present", "team-b"), site(run)
 
     def change_and_read() -> None:
         change()
         read()
 
-    return [change_and_read, *told]
+    return [change_and_read, *updates]
 
 
 @pytest.fixture

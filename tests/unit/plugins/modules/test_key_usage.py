@@ -60,7 +60,7 @@ def test_an_edge_that_was_stopped_is_known_from_its_files(usage: Usage, tmp_path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_bare_host_knows_nothing(usage: Usage) -> None:
+def test_a_bare_host_has_no_usage(usage: Usage) -> None:
     result = usage()
     assert (result["since"], result["usage"], result["accepts"]) == (None, [], [])
 
@@ -79,7 +79,7 @@ def test_without_the_program_it_says_what_to_do(usage: Usage, tmp_path: Path) ->
     assert "none.py: the edge does not count its keys' use yet. Run playbooks/site.yml." in result["msg"]
 
 
-def test_a_program_that_fails_is_told_with_its_reason(usage: Usage, tmp_path: Path) -> None:
+def test_a_program_that_fails_is_reported_with_its_reason(usage: Usage, tmp_path: Path) -> None:
     # This stand-in has no table.
     with FakeHaproxy(tmp_path):
         result = usage()

@@ -103,7 +103,7 @@ def test_a_client_that_is_gone_takes_its_keys_along(database: Database, keep: Ke
     assert not keep(state="absent", clients=["a"], keys=None)["changed"]
 
 
-def test_a_database_that_refuses_is_told_without_its_password(database: Database, keep: Keep) -> None:
+def test_a_database_that_refuses_is_reported_without_its_password(database: Database, keep: Keep) -> None:
     database.refusal = 'FATAL: password authentication failed for user "litellm" with a-secret'
     failed = keep(item("a", "1"))
     assert failed["failed"]
@@ -147,7 +147,7 @@ def test_older_keys_and_those_of_another_store_are_refused(database: Database, k
     assert not keep(item("a", "x"), origin=origin(9, "b2" * 16))["changed"]
 
 
-def test_a_database_of_before_is_adopted_where_the_store_knows_its_keys(database: Database, keep: Keep) -> None:
+def test_a_database_without_a_record_is_adopted_where_the_store_has_its_keys(database: Database, keep: Keep) -> None:
     keep(item("a", "1"), item("b", "2"))
     database.execute('DROP TABLE "inference_fleet_key_origin"')
     assert "does not know: sk-…" in keep(item("a", "1"))["msg"]

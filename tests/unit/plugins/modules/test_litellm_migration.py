@@ -52,7 +52,7 @@ def test_a_later_version_applies_what_is_new(database: Database, migrate: Migrat
     assert migrate({**GOOD, "3_third": "CREATE TABLE d (x);"})["applied"] == ["3_third"]
 
 
-def test_nobody_migrates_beside_another(database: Database, migrate: Migrate) -> None:
+def test_a_migration_takes_the_lock_first(database: Database, migrate: Migrate) -> None:
     migrate(GOOD)
     assert database.asked[0] == "SELECT pg_advisory_lock(%s)"
 

@@ -82,8 +82,8 @@ def hub(host: Host, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[fake_hub.Hub]
         started.commit(MODEL, files)
 
         def source() -> Memory:
-            wanted = host.spec()["snapshots"][0]["revision"]
-            return Memory(started.files(MODEL, wanted))
+            revision = host.spec()["snapshots"][0]["revision"]
+            return Memory(started.files(MODEL, revision))
 
         monkeypatch.setattr(Systemd, "source", staticmethod(source))
         monkeypatch.setattr(snapshot, "is_complete", lambda _path: True)
@@ -284,7 +284,7 @@ def test_snapshots_beyond_the_budget_go_but_none_that_a_release_names(host: Host
     assert not host.run(revision="four", keep=1)["changed"]
 
 
-def test_a_model_that_nobody_wants_any_more_is_not_brought_back(host: Host) -> None:
+def test_a_model_that_is_no_longer_configured_is_not_fetched_again(host: Host) -> None:
     host.run(name="org/old")
     host.run(keep=0)
     assert not (host.specs / "org--old.json").exists()

@@ -140,9 +140,7 @@ def test_what_contradicts_the_model_or_the_host_fails(
 
 
 @pytest.mark.parametrize("options", [{"pipeline_parallel_size": 2}, {"kv_cache_dtype": "int4_per_token_head"}])
-def test_what_cannot_be_told_does_not_stand_in_the_way(
-    run_module: RunModule, model: str, options: dict[str, t.Any]
-) -> None:
+def test_an_unknown_verdict_does_not_fail(run_module: RunModule, model: str, options: dict[str, t.Any]) -> None:
     result = run_module("vram_fit", arguments(model, options=options))
     assert not result.get("failed")
     assert (result["fits"], result["verdict"], result["certain"]) == (True, "unknown", False)

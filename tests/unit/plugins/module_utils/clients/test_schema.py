@@ -204,7 +204,7 @@ def test_a_collection_without_the_row_refuses_the_store_and_keeps_it(
     assert path.read_text() == before
 
 
-def test_a_gateway_takes_the_limits_that_it_knows(
+def test_a_gateway_takes_known_limits_and_logs_the_others(
     one_more: types.ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     document = {"version": 1, "keys": {"h": "a"}, "clients": {"a": {"budget": 5.0, NEW.name: 30}}}

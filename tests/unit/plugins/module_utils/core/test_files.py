@@ -47,7 +47,7 @@ def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_a_second_holder_of_a_lock_is_told(tmp_path: Path) -> None:
+def test_a_second_holder_of_a_lock_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     with locked(path), pytest.raises(FleetError, match="Another process has held the lock"), locked(path, timeout=0.1):
         pass

@@ -20,7 +20,7 @@ def test_no_socket_means_that_it_does_not_run(tmp_path: Path) -> None:
     assert edge_haproxy.workers(str(tmp_path / "none"), str(tmp_path / "none")) == []
 
 
-def test_a_socket_that_nobody_listens_on_means_the_same(tmp_path: Path) -> None:
+def test_a_socket_without_a_listener_means_the_same(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left.sock"))
     assert edge_haproxy.workers(str(tmp_path / "left.sock"), str(tmp_path / "none")) == []
@@ -34,7 +34,7 @@ def test_the_processes_that_a_reload_left_behind_are_found(tmp_path: Path) -> No
         assert second.map_entries(MAP) is None
 
 
-def test_a_process_that_ended_in_between_is_told_apart(tmp_path: Path) -> None:
+def test_a_process_that_ended_in_between_has_its_own_error(tmp_path: Path) -> None:
     with FakeHaproxy(tmp_path, old={11: FakeWorker()}) as haproxy:
         _current, old = workers(haproxy)
         haproxy.old.clear()
@@ -84,7 +84,7 @@ def test_servers_are_up_or_down_and_drain_or_not(tmp_path: Path) -> None:
         ]
 
 
-def test_a_server_is_told_to_drain_and_to_come_back(tmp_path: Path) -> None:
+def test_a_server_is_drained_and_undrained(tmp_path: Path) -> None:
     with FakeHaproxy(tmp_path) as haproxy:
         haproxy.worker.servers = {"a": {"up": 2, "admin": 0}}
         worker = workers(haproxy)[0]

@@ -40,11 +40,11 @@ def test_instances_are_read_from_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("name", "found"),
     [("vllm-0", "vllm-0"), ("0", "vllm-0"), ("1", "sglang-1"), ("10", "vllm-10"), ("2", None), ("vllm", None)],
 )
-def test_an_instance_is_found_by_name_or_index(wanted: str, found: str | None) -> None:
-    instance = edge_state.find_instance(edge_state.parse_instances(CONFIG), wanted)
+def test_an_instance_is_found_by_name_or_index(name: str, found: str | None) -> None:
+    instance = edge_state.find_instance(edge_state.parse_instances(CONFIG), name)
     assert (instance.name if instance else None) == found
 
 
@@ -80,7 +80,7 @@ def test_a_record_survives_its_file() -> None:
     assert edge_state.read_drains(None, "drain.json") == Drains()
 
 
-def test_haproxys_map_tells_of_the_host_only() -> None:
+def test_haproxys_map_holds_the_host_only() -> None:
     assert Drains(instances={"vllm-0": mark()}).map_entries() == []
     assert Drains(host=mark("lame_duck")).map_entries() == [("host", "lame_duck")]
 

@@ -8,7 +8,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.edge import usage
 
 
-def test_what_the_program_says_is_told_for_a_person() -> None:
+def test_times_and_fingerprints_are_made_readable() -> None:
     keys = {"bbbbbbbb": {"last_used": 1795374585, "requests": 1}, "aaaaaaaa": {"last_used": 1795374584, "requests": 12}}
     assert usage.parse(json.dumps({"since": 1795000000, "keys": keys})) == {
         "since": "2026-11-18T11:06:40Z",

@@ -345,7 +345,7 @@ def test_tools_are_parsed_as_far_as_it_can(engine: Engine) -> None:
     parser = table.tool_parsers["qwen"]
     expected = {table.tool_parser: parser, **({table.tool_switch: True} if table.tool_switch else {})}
     assert tool_options("Qwen/Qwen3-VL-8B-Instruct", engine.name, "auto") == expected
-    assert tool_options("nobody/knows-it", engine.name, "auto") == {}
+    assert tool_options("unknown/model", engine.name, "auto") == {}
     assert engine_kind(engine.name)["tool_parser"] == table.tool_parser
 
 
@@ -370,7 +370,7 @@ def test_nodes_of_an_instance_that_spans_hosts_get_their_places(engine: Engine) 
 
 
 @pytest.mark.parametrize("name", ["tgi", "", None, "VLLM", GATEWAY])
-def test_what_nobody_registered_is_refused_and_taken_for_no_other(name: t.Any) -> None:
+def test_an_unregistered_engine_is_refused_and_taken_for_no_other(name: t.Any) -> None:
     with pytest.raises(FleetError, match=r"engine is .*, which is no engine\. Valid are: vllm, sglang, toy\."):
         check_engine(name)
     calls: list[t.Callable[[], t.Any]] = [

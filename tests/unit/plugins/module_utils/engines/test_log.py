@@ -47,7 +47,7 @@ LOGS = [
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 12080)", "driver", ["too old"]),
     ("ImportError: libnuma.so.1: cannot open shared object file: No such file", "missing_library", ["libnuma.so.1"]),
     ("ValueError: Model architectures ['FooForCausalLM'] are not supported for now.", "unsupported_model", ["FooFor"]),
-    ("ValueError: something that nobody has foreseen", "engine_error", ["nobody has foreseen"]),
+    ("ValueError: something that no rule matches", "engine_error", ["no rule matches"]),
 ]
 
 

@@ -88,7 +88,7 @@ def test_what_was_drafted_counts_from_one_look_to_the_next() -> None:
     assert share_of_drafts(VLLM, VLLM) is None
 
 
-def test_sglang_tells_the_share_itself() -> None:
+def test_sglang_reports_the_share_itself() -> None:
     assert share_of_drafts("", 'sglang:spec_accept_rate{tp_rank="0"} 0.4\n') == 0.4
     assert share_of_drafts("", 'sglang:spec_accept_rate{tp_rank="0"} 0.0\n') is None
     assert share_of_drafts(SGLANG, SGLANG) is None

@@ -77,17 +77,17 @@ def test_an_option_of_the_collection_cannot_be_set_by_hand(engine: str, name: st
 
 
 @pytest.mark.parametrize(
-    ("engine", "option", "told"),
+    ("engine", "option", "reason"),
     [
         ("vllm", "context-length", "which is an option of SGLang; vLLM calls it max-model-len"),
         ("sglang", "max_model_len", "which is an option of vLLM; SGLang calls it context-length"),
         ("sglang", "no-enable-prefix-caching", "which is an option of vLLM; SGLang calls it disable-radix-cache"),
     ],
 )
-def test_an_option_of_the_other_engine_is_told_its_counterpart(engine: str, option: str, told: str) -> None:
+def test_an_option_of_the_other_engine_is_reported_with_its_counterpart(engine: str, option: str, reason: str) -> None:
     version = LOCKS[f"{engine}-cpu"]["version"]
     [problem] = engine_problems({option: 1}, engine, version, "cpu", LOCKS)
-    assert f"{engine}_extra_args sets {option.replace('_', '-')}, {told}" in problem
+    assert f"{engine}_extra_args sets {option.replace('_', '-')}, {reason}" in problem
 
 
 def test_every_option_is_one_that_its_engine_has_and_a_counterpart_is_of_no_other() -> None:
@@ -139,20 +139,20 @@ def test_nothing_is_wrong_with_nothing() -> None:
     assert engine_problems({}, "vllm", "0.32.0", "cuda", LOCKS) == []
 
 
-def test_a_misspelt_option_is_told_the_nearest() -> None:
+def test_a_misspelt_option_is_reported_with_the_nearest() -> None:
     stderr = "usage: vllm serve ...\nvllm serve: error: unrecognized arguments: --max-modle-len 4096\n"
     message = explain_refused_options("vllm", "0.32.0", stderr, ["max-model-len", "dtype"])
     assert "does not know the option max-modle-len (did you mean max-model-len?)" in message
     assert "nothing was stopped" in message
 
 
-def test_a_refused_value_is_told_in_the_parsers_words() -> None:
+def test_a_refused_value_is_reported_in_the_parsers_words() -> None:
     stderr = "usage: …\nvllm serve: error: argument --dtype: invalid choice: 'int3' (choose from auto)\n"
     message = explain_refused_options("vllm", "0.32.0", stderr, ["dtype"])
     assert "argument --dtype: invalid choice: 'int3'" in message
 
 
-def test_a_parser_that_raises_is_told_by_its_exception() -> None:
+def test_a_parser_that_raises_is_reported_with_its_exception() -> None:
     stderr = "Traceback (most recent call last):\n  File ...\nValueError: Cannot set both a and b\n"
     assert "Cannot set both a and b" in explain_refused_options("vllm", "0.32.0", stderr, [])
 

@@ -235,11 +235,11 @@ LINES = [
 
 
 @pytest.mark.parametrize(
-    ("engine", "line", "wanted"), LINES, ids=[f"{i}-{case[0]}-{case[2].phase}" for i, case in enumerate(LINES)]
+    ("engine", "line", "expected"), LINES, ids=[f"{i}-{case[0]}-{case[2].phase}" for i, case in enumerate(LINES)]
 )
-def test_a_line_says_what_the_engine_is_doing(engine: str, line: str, wanted: Progress) -> None:
-    assert progress([line], KINDS[engine]) == wanted
-    assert wanted.phase in PHASES
+def test_a_line_says_what_the_engine_is_doing(engine: str, line: str, expected: Progress) -> None:
+    assert progress([line], KINDS[engine]) == expected
+    assert expected.phase in PHASES
 
 
 @pytest.mark.parametrize("engine", KINDS.values(), ids=lambda engine: engine.name)

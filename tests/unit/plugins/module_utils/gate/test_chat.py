@@ -146,7 +146,7 @@ def test_tokens_without_text_are_timed_all_the_same(server: Server) -> None:
         (sse({"error": "gone"}), "truncated", "gone"),
     ],
 )
-def test_a_broken_stream_is_told(server: Server, body: str, reason: str, shown: str) -> None:
+def test_a_broken_stream_is_reported(server: Server, body: str, reason: str, shown: str) -> None:
     with pytest.raises(ChatFailure) as caught:
         ask_streamed(server(body, "text/event-stream"), QUESTION, 5)
     assert (caught.value.reason, caught.value.transient) == (reason, False)
@@ -170,7 +170,7 @@ def test_what_is_no_list_of_models_is_malformed(server: Server, body: str) -> No
         ("x" * 1000, "401: " + "x" * 299 + "…"),
     ],
 )
-def test_a_refusal_is_told_in_the_servers_words(body: str, shown: str) -> None:
+def test_a_refusal_is_reported_in_the_servers_words(body: str, shown: str) -> None:
     assert said(Reply(401, {}, body.encode(), 0.1)) == shown
 
 

@@ -31,7 +31,7 @@ def test_a_client_without_bounds_has_none() -> None:
     assert clients.document([item("team-a", A)])["clients"] == {"team-a": {}}
 
 
-def test_a_budgets_period_is_told_in_seconds() -> None:
+def test_a_budgets_period_is_given_in_seconds() -> None:
     document = clients.document([item("team-a", A, budget=2.5, budget_period="30d")])
     assert document["clients"]["team-a"] == {"budget": 2.5, "budget_seconds": 30 * 86400}
 

@@ -46,6 +46,6 @@ def test_they_are_found_in_their_order(tmp_path: Path) -> None:
     assert first.checksum == hashlib.sha256(b"-- 20250326_first\n").hexdigest()
 
 
-def test_a_runtime_without_any_is_told(tmp_path: Path) -> None:
+def test_a_runtime_without_migrations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="has no migrations"):
         found_in(str(tmp_path))

@@ -52,13 +52,13 @@ def test_a_postgresql_is_known_by_its_answer(server: socketserver.TCPServer, ans
     postgresql.look(address(server.server_address[1]), 2)
 
 
-def test_something_else_is_told(server: socketserver.TCPServer) -> None:
+def test_a_server_that_is_no_postgresql_is_reported(server: socketserver.TCPServer) -> None:
     server.answer = b"H"  # type: ignore[attr-defined]
     with pytest.raises(FleetError, match="is no PostgreSQL"):
         postgresql.look(address(server.server_address[1]), 2)
 
 
-def test_nothing_there_is_told_with_place_and_error(server: socketserver.TCPServer) -> None:
+def test_a_closed_port_is_reported_with_place_and_error(server: socketserver.TCPServer) -> None:
     port = server.server_address[1]
     server.shutdown()
     server.server_close()

@@ -64,7 +64,7 @@ def test_one_that_fails_leaves_nothing_that_would_be_used(runtime: Path, tmp_pat
     assert client.is_dir()
 
 
-def test_a_runtime_without_litellm_is_told(tmp_path: Path) -> None:
+def test_a_runtime_without_litellm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FleetError, match="has no LiteLLM"):
         prisma.schema_of(str(tmp_path))
 
@@ -82,7 +82,7 @@ def test_an_engine_that_fits_has_no_problem(tmp_path: Path) -> None:
         ("not a program", "does not run on this host"),
     ],
 )
-def test_one_that_does_not_is_told(tmp_path: Path, text: str, problem: str) -> None:
+def test_an_engine_that_does_not_run_or_match_is_reported(tmp_path: Path, text: str, problem: str) -> None:
     assert problem in str(prisma.engine_problem(str(program(tmp_path / "engine", text)), "abc123"))
 
 

@@ -44,7 +44,7 @@ def test_what_is_not_in_the_table_is_not_guessed(instance_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "reported", "same"),
+    ("expected", "reported", "same"),
     [
         ("L40S", "NVIDIA L40S", True),
         ("L4", "NVIDIA L4", True),
@@ -56,8 +56,8 @@ def test_what_is_not_in_the_table_is_not_guessed(instance_type: str) -> None:
         ("A10G", "", False),
     ],
 )
-def test_names_are_compared_by_word(wanted: str, reported: str, same: bool) -> None:
-    assert is_named(wanted, reported) is same
+def test_names_are_compared_by_word(expected: str, reported: str, same: bool) -> None:
+    assert is_named(expected, reported) is same
 
 
 def test_what_is_set_for_a_host_wins_over_its_type() -> None:

@@ -50,7 +50,7 @@ def test_a_user_without_a_name_is_a_number(tmp_path: Path) -> None:
     assert [(process["user"], process["unit"]) for process in seen.processes] == [("4000000", "session-3.scope")]
 
 
-def test_fields_that_nvidia_smi_does_not_know_are_left_out_and_named(tmp_path: Path) -> None:
+def test_fields_unknown_to_nvidia_smi_are_left_out_and_named(tmp_path: Path) -> None:
     seen = observe(sources(fake_host(tmp_path, "old_driver")), 600)
     assert seen.driver.unknown_fields == [
         "gpu_recovery_action",

@@ -89,7 +89,7 @@ def test_what_a_gpu_does_not_have_is_none_and_no_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[Unknown Error]", "[GPU is lost]", "[GPU requires reset]", "ERR!"])
-def test_what_a_gpu_cannot_tell_is_an_error(text: str) -> None:
+def test_a_field_that_a_gpu_cannot_report_is_an_error(text: str) -> None:
     changed = line(name=text, temperature_c=text, remapped_rows_pending=text, clocks_event_reasons=text)
     (gpu,), _notices = parse_gpus(changed, GPU_FIELDS)
     assert gpu["temperature_c"] is None

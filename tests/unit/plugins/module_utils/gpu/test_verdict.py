@@ -308,7 +308,7 @@ def test_more_gpus_than_the_type_has_is_a_wrong_inventory(look: Look) -> None:
     assert "found 4 GPUs; wanted 1 GPU (g6e.4xlarge). Correct the instance type" in reasons[0].text()
 
 
-def test_a_type_that_nobody_knows_is_not_passed_over(look: Look) -> None:
+def test_an_unknown_instance_type_is_not_passed_over(look: Look) -> None:
     verdict, reasons = judge(look("healthy"), wanted("g99.xlarge"))
     assert (verdict, reasons[0].check) == ("degraded", "gpu_count")
     assert "nothing known about g99.xlarge" in reasons[0].text()
@@ -348,7 +348,7 @@ def test_the_limits_of_foreign_memory_can_be_set(look: Look) -> None:
     assert judge(look("orphan"), wanted(orphan_mib=42000))[0] == "ok"
 
 
-def test_an_engine_of_an_unwanted_unit_is_foreign(look: Look) -> None:
+def test_an_engine_of_a_unit_that_is_not_allowed_is_foreign(look: Look) -> None:
     verdict, reasons = judge(look("serving"), wanted("g6e.12xlarge", allowed_units=("vllm@*.service",)))
     assert verdict == "failed"
     assert [reason.gpu for reason in reasons] == [2, 3]

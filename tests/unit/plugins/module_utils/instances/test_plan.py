@@ -44,7 +44,7 @@ def test_two_engines_share_a_host_on_two_ports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "options", "message"),
+    ("given", "options", "message"),
     [
         (None, {"engine": "tgi"}, r"engine is 'tgi', which is no engine. Valid are: vllm, sglang"),
         ([{"engine": "vlm"}], {}, r"fleet_instances\[0\].engine is 'vlm'"),
@@ -75,13 +75,13 @@ def test_two_engines_share_a_host_on_two_ports() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_with_the_place(
-    wanted: list[t.Any] | None, options: dict[str, t.Any], message: str
+    given: list[t.Any] | None, options: dict[str, t.Any], message: str
 ) -> None:
     with pytest.raises(FleetError, match=message):
-        plan_instances(wanted, **{"engine": "vllm", "gpu_count": 0, **options})
+        plan_instances(given, **{"engine": "vllm", "gpu_count": 0, **options})
 
 
-def test_one_that_nobody_wants_any_more_stays_behind_its_port_and_one_without_a_port_does_not() -> None:
+def test_a_removed_instance_stays_behind_its_port_and_one_without_a_port_does_not() -> None:
     [kept] = plan_instances(None, engine="vllm", gpu_count=0, served_name="m")
     leaving = {**kept.as_dict(), "index": 1, "engine_port": 8101, "served_name": "older"}
     lost = {**leaving, "index": 2, "port": 0}
@@ -124,7 +124,7 @@ def test_a_gateway_has_some_and_not_hundreds(count: int) -> None:
         plan_gateway(count)
 
 
-def test_a_gateways_edge_knows_the_others() -> None:
+def test_a_gateways_edge_lists_the_others() -> None:
     peers = [{"name": "gateway-2", "address": "10.0.0.2", "port": 4000, "tls": False}]
     [service] = edge_services([i.as_dict() for i in plan_gateway(1)], peers)
     assert service == {
@@ -137,7 +137,7 @@ def test_a_gateways_edge_knows_the_others() -> None:
     }
 
 
-def test_its_ports_are_told_by_what_they_are_for() -> None:
-    wanted = wanted_ports([i.as_dict() for i in plan_gateway(1)])
-    assert [(port["port"], port["purpose"]) for port in wanted] == [(4000, "the edge"), (4001, "LiteLLM instance 0")]
-    assert "litellm@0.service" in wanted[1]["units"]
+def test_its_ports_are_named_by_their_purpose() -> None:
+    ports = wanted_ports([i.as_dict() for i in plan_gateway(1)])
+    assert [(port["port"], port["purpose"]) for port in ports] == [(4000, "the edge"), (4001, "LiteLLM instance 0")]
+    assert "litellm@0.service" in ports[1]["units"]

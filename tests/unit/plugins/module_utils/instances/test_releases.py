@@ -187,7 +187,7 @@ def test_what_an_interrupted_run_staged_is_there_for_the_next_one(root: Path) ->
         assert [releases.keep_staged(index, name) for index, name in enumerate(new)] == [False] * 8
 
 
-def test_a_later_staging_lets_go_of_what_never_had_its_turn(root: Path) -> None:
+def test_a_later_staging_drops_a_release_that_was_never_active(root: Path) -> None:
     releases = Releases(str(root))
     first, second = stage(root), stage(root, revision="r2")
     releases.prune(0)
@@ -195,7 +195,7 @@ def test_a_later_staging_lets_go_of_what_never_had_its_turn(root: Path) -> None:
     releases.activate(0, second)
     assert releases.staged(0) is None
     third = stage(root, revision="r3")
-    # The variables were reverted: the running release is wanted again.
+    # The variables were reverted: the running release is the configured one again.
     assert releases.keep_staged(0, second, dry_run=True)
     assert releases.keep_staged(0, second)
     assert not releases.keep_staged(0, second)

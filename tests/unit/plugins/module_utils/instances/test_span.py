@@ -37,7 +37,7 @@ def planned(host: str = "a", engine: str = "vllm", item: dict[str, t.Any] = ITEM
     return instance.as_dict()
 
 
-def told(host: str, engine: str, **options: t.Any) -> dict[str, t.Any]:
+def settings(host: str, engine: str, **options: t.Any) -> dict[str, t.Any]:
     [one] = engine_options([planned(host, engine)], options, {})
     return one
 
@@ -54,7 +54,7 @@ def test_the_first_node_serves_and_the_others_do_not() -> None:
     }
 
 
-def test_where_no_requests_come_to_nobody_is_asked() -> None:
+def test_a_node_that_takes_no_requests_is_no_target() -> None:
     services = {host: edge_services([planned(host)]) for host in "ab"}
     assert [services[host][0].get("answers") for host in "ab"] == [None, False]
     assert edge_targets(services["a"])
@@ -66,7 +66,7 @@ def test_the_first_node_needs_the_ports_where_they_meet() -> None:
     assert ports == {"a": [8000, 8100, 29400, 29500], "b": [8000, 8100]}
 
 
-def test_vllm_is_told_who_it_is_and_where_it_meets_the_others() -> None:
+def test_vllm_gets_its_rank_and_the_first_nodes_address() -> None:
     shared = {
         "port": 8100,
         "served-model-name": "m",
@@ -76,13 +76,13 @@ def test_vllm_is_told_who_it_is_and_where_it_meets_the_others() -> None:
         "master-addr": "10.0.8.1",
         "master-port": 29500,
     }
-    assert told("a", "vllm")["options"] == {**shared, "node-rank": 0}
-    assert told("b", "vllm")["options"] == {**shared, "node-rank": 1, "headless": True}
-    assert told("b", "vllm")["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.8.2"}
+    assert settings("a", "vllm")["options"] == {**shared, "node-rank": 0}
+    assert settings("b", "vllm")["options"] == {**shared, "node-rank": 1, "headless": True}
+    assert settings("b", "vllm")["environment"] == {"CUDA_VISIBLE_DEVICES": "0,1", "VLLM_HOST_IP": "10.0.8.2"}
 
 
-def test_sglang_is_told_it_too() -> None:
-    options = told("b", "sglang")["options"]
+def test_sglang_gets_its_rank_and_the_first_nodes_address() -> None:
+    options = settings("b", "sglang")["options"]
     assert options == {
         "port": 8200,
         "served-model-name": "m",
@@ -92,13 +92,13 @@ def test_sglang_is_told_it_too() -> None:
         "node-rank": 1,
         "dist-init-addr": "10.0.8.1:29500",
     }
-    environment = told("b", "sglang")["environment"]
+    environment = settings("b", "sglang")["environment"]
     assert environment["SGLANG_HOST_IP"] == "10.0.8.2"
     assert environment["SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE"] == "", "a file is of one host"
 
 
 def test_all_gpus_may_share_each_layer() -> None:
-    options = told("a", "vllm", pipeline_parallel_size=1)["options"]
+    options = settings("a", "vllm", pipeline_parallel_size=1)["options"]
     assert (options["tensor-parallel-size"], options["pipeline-parallel-size"]) == (4, 1)
 
 
@@ -112,7 +112,7 @@ def test_tensor_parallelism_is_counted_over_all_nodes() -> None:
 
 
 @pytest.mark.parametrize("option", ["nnodes", "node_rank", "headless"])
-def test_what_follows_from_the_nodes_is_nobodys_to_set(option: str) -> None:
+def test_options_that_follow_from_the_nodes_cannot_be_set(option: str) -> None:
     problems = engine_problems({option: 1}, "vllm", "1", "cuda", {})
     assert any("fleet_instances[].nodes" in problem for problem in problems)
 
@@ -155,7 +155,7 @@ def test_an_address_is_looked_for_where_inventories_have_it() -> None:
 
 
 def release(host: str, **options: t.Any) -> Release:
-    one = told(host, "vllm", **options)
+    one = settings(host, "vllm", **options)
     return Release(
         0, "vllm", "1", "runtime", "m", "/m", "", "r", "m", one["options"], one["environment"], "", span=one["span"]
     )

@@ -139,7 +139,7 @@ def test_a_bare_host_has_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reason"),
     [
         ({"edge": {"health": 503}}, "health 503"),
         ({"drain": {"state": "drained", "by": "operator"}, "edge": {"health": 503}}, "drained by operator"),
@@ -147,8 +147,8 @@ def test_a_bare_host_has_a_row() -> None:
         ({"drain": {"instances": {"engine-0": {"state": "drained", "by": "rollout"}}}}, "none"),
     ],
 )
-def test_an_edge_out_of_service_says_why(changes: dict[str, t.Any], told: str) -> None:
-    assert rows_of("c", status(**changes))[0]["edge"] == told
+def test_an_edge_out_of_service_says_why(changes: dict[str, t.Any], reason: str) -> None:
+    assert rows_of("c", status(**changes))[0]["edge"] == reason
 
 
 def test_a_drained_instance_says_so_and_its_neighbour_serves() -> None:

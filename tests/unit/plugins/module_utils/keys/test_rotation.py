@@ -108,7 +108,7 @@ def test_who_expired_is_not_due() -> None:
     assert key_rotation.pending(whole, request(max_age=DAY)).names == ["b"]
 
 
-def test_nobody_due_begins_no_rotation() -> None:
+def test_no_client_due_begins_no_rotation() -> None:
     whole = content("a")
     assert key_rotation.pending(whole, request(max_age=DAY)) == Step(whole, [])
 
@@ -168,7 +168,7 @@ def test_a_finish_that_was_cut_off_goes_on_with_the_rest() -> None:
     assert key_rotation.finished(cut, request(overlap=DAY)).after == half
 
 
-def test_finished_needs_to_know_the_overlap() -> None:
+def test_finished_requires_an_overlap_unless_keys_are_compromised() -> None:
     with pytest.raises(FleetError, match="give overlap"):
         key_rotation.finished(rotating("a"), request())
     with pytest.raises(FleetError, match="leave out overlap"):
@@ -190,7 +190,7 @@ def test_an_overlap_counts_from_when_the_run_was_continued() -> None:
     assert key_rotation.finished(continued, request(overlap=3600, now=later(DAY + 60))).after.rotation
 
 
-def test_a_wrong_overlap_is_told_before_anything_is_done() -> None:
+def test_a_wrong_overlap_is_refused_before_anything_is_done() -> None:
     with pytest.raises(FleetError, match="would end before the rotation could finish"):
         key_rotation.pending(content("a"), request("a", overlap=5))
 
@@ -334,7 +334,7 @@ def test_completed_where_there_is_nothing_changes_nothing() -> None:
         (key_rotation.completed, {}),
     ],
 )
-def test_a_second_run_is_refused_and_told_who_and_since_when(
+def test_a_second_run_is_refused_with_the_owner_and_start_of_the_first(
     step: StepOf, more: dict[str, t.Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = key_rotation.pending(content("a"), request("a", rotation_id="r1", me=ELSEWHERE)).after

@@ -124,7 +124,9 @@ def test_throttling_that_ends_is_no_failure(service: SecretsManager, monkeypatch
     assert service.call("create_secret", "fleet/a", SecretString="x")["Name"] == "fleet/a"
 
 
-def test_nobody_there_is_told_without_a_password_in_the_address(moto: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_is_reported_without_the_password_in_its_address(
+    moto: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     service = connect(REGION, "http://me:SECRET@127.0.0.1:9", None)
     with pytest.raises(FleetError, match=r"EndpointConnectionError\)\. 127\.0\.0\.1:9 cannot be reached") as caught:

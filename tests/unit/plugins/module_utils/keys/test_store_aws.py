@@ -171,7 +171,7 @@ def test_repeated_steps_write_nothing(aws: Aws) -> None:
 
 @pytest.mark.parametrize("number", range(len(LIFE)), ids=[f"{number}-{step[1]}" for number, step in enumerate(LIFE)])
 def test_a_crash_between_any_two_calls_is_put_right_by_a_rerun(quick: Aws, life: States, number: int) -> None:
-    (snapshot, before), (_after, wanted) = life[number], life[number + 1]
+    (snapshot, before), (_after, expected) = life[number], life[number + 1]
     # A crash before the first write has changed nothing.
     for nth in range(2, 100):
         quick.restore(snapshot)
@@ -180,14 +180,14 @@ def test_a_crash_between_any_two_calls_is_put_right_by_a_rerun(quick: Aws, life:
             break
         there = quick.load()
         # A client with a valid key still has one, and a revoked key stays revoked.
-        staying = {digest: name for digest, name in live(before).items() if digest not in dead(wanted)}
+        staying = {digest: name for digest, name in live(before).items() if digest not in dead(expected)}
         assert staying.items() <= live(there).items()
         assert not dead(before) & set(live(there))
         # The next process is another one.
         quick.holder = ME
         go(quick, LIFE[number])
         now = quick.load()
-        assert shape(now) == shape(wanted)
+        assert shape(now) == shape(expected)
         assert not now.writing
         assert staying.items() <= live(now).items()
         assert all(len(client.live()) <= 2 for client in now.clients.values())
@@ -334,13 +334,13 @@ def test_clients_that_two_add_at_once_are_both_there(quick: Aws) -> None:
             whole = quick.load()
             assert sorted(whole.clients) == sorted(["a", "b", "c", *existing])
             # Both got the existing key of b.
-            told = [{item["sha256"] for item in one["hashes"] if item["name"] == "b"} for one in (mine, came[0])]
-            assert told[0] == {whole.clients["b"].current.sha256}
-            assert told[1] in (told[0], set())
+            written = [{item["sha256"] for item in one["hashes"] if item["name"] == "b"} for one in (mine, came[0])]
+            assert written[0] == {whole.clients["b"].current.sha256}
+            assert written[1] in (written[0], set())
         assert nth > 4
 
 
-def test_who_is_always_late_is_told(quick: Aws) -> None:
+def test_a_writer_that_loses_every_race_fails(quick: Aws) -> None:
     quick.run("present", "a")
     busy = 0
 
@@ -412,7 +412,7 @@ def test_a_label_that_was_taken_is_put_back(aws: Aws, monkeypatch: pytest.Monkey
     assert aws.load().clients["a"].pending == key
 
 
-def test_a_removed_client_can_be_restored_but_not_made_anew(aws: Aws) -> None:
+def test_a_removed_client_can_be_restored_but_not_created_again(aws: Aws) -> None:
     aws.run("present", "a", "b")
     digest = aws.load().clients["a"].current.sha256
     result = aws.run("absent", "a", recovery_days=7)
@@ -495,7 +495,7 @@ def test_a_value_that_somebody_else_changed_is_not_repeated(aws: Aws, secret: st
     assert "SECRET" not in caught.value.message
 
 
-def test_binary_and_missing_values_are_told(aws: Aws) -> None:
+def test_binary_and_missing_values_are_reported(aws: Aws) -> None:
     aws.run("present", "a")
     aws.boto.put_secret_value(SecretId=f"{PREFIX}/a", SecretBinary=b"x", VersionStages=["AWSPENDING"])
     with pytest.raises(FleetError, match="is not the JSON"):
@@ -547,7 +547,7 @@ def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
     assert aws.store().load().clients == whole.clients
 
 
-def test_tags_that_somebody_else_changed_are_told(aws: Aws) -> None:
+def test_tags_that_somebody_else_changed_are_reported(aws: Aws) -> None:
     aws.run("present", "a")
     aws.boto.tag_resource(SecretId=f"{PREFIX}/a", Tags=[{"Key": "inference-fleet:max_concurrent", "Value": "several"}])
     with pytest.raises(FleetError, match="Remove those whose names begin with inference-fleet:"):

@@ -213,7 +213,7 @@ def test_the_last_good_copy_is_named_and_is_as_new(path: Path) -> None:
     assert load(path) == whole
 
 
-def test_a_store_that_is_gone_is_not_begun_anew_beside_its_copy(path: Path) -> None:
+def test_a_missing_store_is_not_created_again_beside_its_copy(path: Path) -> None:
     save(path, content("a"))
     path.unlink()
     with pytest.raises(FleetError, match=r"missing, but its last good copy .*keys\.json\.bak is there"):
@@ -255,7 +255,7 @@ def test_what_is_no_file_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", ["the file", "its copy"])
-def test_a_full_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_a_full_disk_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     save(path, content("a"))
     left = ["the file", "its copy"].index(failing)
     real = os.fsync
@@ -277,7 +277,7 @@ def test_a_full_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch, failin
     assert sorted(load(path).clients) == (["a"] if failing == "the file" else ["a", "b"])
 
 
-def test_an_unreadable_store_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_store_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(path, content("a"))
 
     # These tests may run as root, who can read everything.

@@ -77,9 +77,9 @@ def test_a_rotation_over_http(run: Run) -> None:
 
 def test_of_several_processes_at_once_one_rotates(run: Run) -> None:
     run("present", "a", "b", "c")
-    told = at_once("abc", lambda name: run("pending", name))
-    (winner,) = [outcome for outcome in told if not outcome.message]
-    lost = [outcome.message for outcome in told if outcome is not winner]
+    outcomes = at_once("abc", lambda name: run("pending", name))
+    (winner,) = [outcome for outcome in outcomes if not outcome.message]
+    lost = [outcome.message for outcome in outcomes if outcome is not winner]
     assert all(f"process {winner.pid} at " in message and "That process is at work" in message for message in lost)
     assert sorted(item["slot"] for item in run("info")["hashes"]) == ["current", "current", "current", "pending"]
 

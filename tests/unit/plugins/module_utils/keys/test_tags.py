@@ -17,7 +17,7 @@ DEAD = (
 )
 
 
-def told(whole: Client) -> Client:
+def round_trip(whole: Client) -> Client:
     """What is left of a client when its tags and its versions' values are all there is."""
     keys = {
         slot: key_tags.key({"key": key.key, "created": key.created, "rotation": key.rotation}, key.id)
@@ -26,7 +26,7 @@ def told(whole: Client) -> Client:
     return key_tags.client("a", key_tags.of("a", whole), keys["current"], keys.get("pending"), keys.get("previous"))
 
 
-def test_tags_tell_all_that_is_not_secret() -> None:
+def test_tags_hold_all_that_is_not_secret() -> None:
     plain = dataclasses.replace(client(), retired=DEAD)
     pending = rotation.pending(content("a"), request("a"))
     finished = rotation.finished(pending.after, request(overlap=86400)).after
@@ -34,7 +34,7 @@ def test_tags_tell_all_that_is_not_secret() -> None:
     limited = client(models=("m1", "m2"), requests_per_minute=60, max_concurrent=4, expires=later(9))
     at_gateways = client(tokens_per_minute=1000, budget=2.5, budget_period="30d")
     for whole in (plain, limited, at_gateways, *(one.clients["a"] for one in (pending.after, finished, dead))):
-        assert told(whole) == whole
+        assert round_trip(whole) == whole
         key_tags.check(key_tags.of("a", whole), "a")
 
 
@@ -70,7 +70,7 @@ def test_many_models_are_in_several_tags() -> None:
     tags = key_tags.of("a", client(models=models))
     assert max(len(value) for value in tags.values()) <= 256
     assert sum(tag.startswith("inference-fleet:models") for tag in tags) == 10
-    assert told(client(models=models)).limits == Limits({"models": models})
+    assert round_trip(client(models=models)).limits == Limits({"models": models})
     key_tags.check(tags, "a")
 
 

@@ -199,7 +199,7 @@ VLLM_MEASURED: list[tuple[str, str, dict[str, t.Any], int]] = [
     ("an L40S's step", "0.32.0", {**NOW, **MEDIA, **L40S_STEP}, 152256),
     ("fp8 KV cache", "0.32.0", {**NOW, **MEDIA, "kv_cache_dtype": "fp8"}, 289344),
     ("fp8 weights", "0.32.0", {**NOW, **MEDIA, "quantization": "fp8"}, 195152),
-    # It was stopped before that line; this is its "Available KV cache memory", whose bytes it knew.
+    # It was stopped before that line; this is its "Available KV cache memory", computed from its bytes.
     ("eager", "0.32.0", {**NOW, **MEDIA, "max_num_batched_tokens": 2048, "enforce_eager": True}, 154448),
     ("no media", "0.32.0", {**NOW, **NO_MEDIA}, 162656),
     ("small images", "0.32.0", {**NOW, **SMALL_IMAGES, **L40S_STEP}, 166176),
@@ -460,7 +460,7 @@ def test_sglang_s_own_fraction_is_what_it_says(mib: int, given: dict[str, t.Any]
 
 
 @pytest.mark.parametrize(
-    ("mib", "parallel", "wanted"),
+    ("mib", "parallel", "expected"),
     [
         (15360, 1, Step(2048, 8)),
         (23034, 1, Step(4096, 48)),
@@ -470,11 +470,11 @@ def test_sglang_s_own_fraction_is_what_it_says(mib: int, given: dict[str, t.Any]
         (183359, 1, Step(16384, 512)),
     ],
 )
-def test_a_step_is_sglang_s_default_for_the_gpu(mib: int, parallel: int, wanted: Step) -> None:
-    assert step("sglang", {}, Gpu("NVIDIA GPU", mib), parallel) == wanted
+def test_a_step_is_sglang_s_default_for_the_gpu(mib: int, parallel: int, expected: Step) -> None:
+    assert step("sglang", {}, Gpu("NVIDIA GPU", mib), parallel) == expected
 
 
-def test_sglang_serves_shorter_requests_where_the_wanted_do_not_fit() -> None:
+def test_sglang_serves_shorter_requests_where_the_configured_length_does_not_fit() -> None:
     found = sglang(mem_fraction_static=0.85, context_length=262144)
     assert (found.verdict, found.fits) == ("too_long", False)
     assert "the engine then serves shorter requests only" in found.message
@@ -496,7 +496,7 @@ def test_a_fraction_that_leaves_too_little_is_noted() -> None:
 # Weights
 
 
-def test_weights_are_split_and_the_encoder_as_told() -> None:
+def test_weights_are_split_and_the_encoder_as_configured() -> None:
     whole = weights_on_gpu(BF16, BF16_BYTES, read_options("vllm", {}, 1))
     assert whole == BF16_BYTES
     assert weights_on_gpu(BF16, BF16_BYTES, read_options("vllm", {}, 4)) == BF16_BYTES // 4
@@ -613,7 +613,7 @@ def test_what_fits_is_said_with_its_figures() -> None:
     )
 
 
-def test_what_is_too_long_is_told_what_fits() -> None:
+def test_a_length_that_does_not_fit_is_reported_with_what_fits() -> None:
     found = vllm(max_model_len=262144)
     assert (found.verdict, found.fits, found.certain) == ("too_long", False, True)
     assert found.message == (
@@ -652,7 +652,7 @@ def test_a_larger_share_is_proposed_where_it_is_enough() -> None:
     assert not vllm(max_model_len=150000, gpu_memory_utilization=0.90).fits
 
 
-def test_a_model_that_is_too_large_is_told_so() -> None:
+def test_a_model_that_is_too_large_is_reported_with_what_fits() -> None:
     found = vllm(gpus=[Gpu("Tesla T4", 15360)], max_model_len=8192)
     assert (found.verdict, found.kv_bytes, found.kv_tokens, found.longest) == ("too_large", 0, 0, 0)
     assert found.message == (
@@ -664,7 +664,7 @@ def test_a_model_that_is_too_large_is_told_so() -> None:
     assert Suggestion("vllm_quantization", "fp8", found.suggestions[0].longest) == found.suggestions[0]
 
 
-def test_a_model_for_which_nothing_helps_is_told_so() -> None:
+def test_a_model_that_no_option_makes_fit_is_reported() -> None:
     found = vllm(gpus=[Gpu("NVIDIA T400", 2048)], max_model_len=8192)
     assert found.message.endswith("Use GPUs with more memory, more of them, or a smaller or quantised model.")
 
@@ -687,7 +687,7 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
     )
 
 
-def test_the_model_s_own_length_is_wanted_where_none_is() -> None:
+def test_the_models_own_length_is_the_default() -> None:
     found = vllm()
     assert (found.length, found.verdict) == (262144, "too_long")
     assert found.message.startswith("The model's own length 262144 does not fit NVIDIA L40S")

@@ -98,7 +98,7 @@ def test_a_compressed_kv_cache_is_recognised() -> None:
         ({"hybrid_override_pattern": "M-M-*-"}, Layers(1, 0, 2)),
     ],
 )
-def test_layers_are_told_apart(changes: dict[str, t.Any], layers: Layers) -> None:
+def test_layers_are_counted_by_kind(changes: dict[str, t.Any], layers: Layers) -> None:
     assert parse_config(text(**changes)).layers == layers
 
 

@@ -214,7 +214,7 @@ def test_what_instances_would_start_is_needed(tmp_path: Path, files: dict[str, b
     assert needed() == [(spec.slug, "new"), (spec.slug, "old")]
 
 
-def test_progress_is_told_to_people_and_programs(
+def test_progress_is_printed_and_written_to_a_file(
     spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "status.json"

@@ -37,13 +37,13 @@ def test_only_snapshots_count(tmp_path: Path) -> None:
     assert all(one.size >= 10_000 for one in found)
 
 
-def test_the_wanted_the_used_and_the_coming_stay(tmp_path: Path) -> None:
-    for number, name in enumerate(("old", "older", "used", "wanted")):
+def test_configured_used_and_coming_snapshots_stay(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "older", "used", "configured")):
         make(tmp_path, name, f"2026-01-0{9 - number}")
     make(tmp_path, "coming.partial")
     make(tmp_path, "dropped.partial")
-    wanted, coming = str(tmp_path / "it/wanted"), {str(tmp_path / "it/coming")}
-    idle = unused(stored([str(tmp_path)]), wanted, coming, {str(tmp_path / "it/used")})
+    configured, coming = str(tmp_path / "it/configured"), {str(tmp_path / "it/coming")}
+    idle = unused(stored([str(tmp_path)]), configured, coming, {str(tmp_path / "it/used")})
     assert names(idle) == ["old", "older", "dropped.partial"]
     assert names(over_budget(idle, 1)) == ["dropped.partial", "older"]
     assert names(over_budget(idle, 9)) == ["dropped.partial"]

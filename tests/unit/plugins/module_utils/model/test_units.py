@@ -75,7 +75,7 @@ def test_a_fetch_of_another_revision_is_stopped_first(host: Host) -> None:
     assert host.asked == ["stop inference-model@org--it.service", "start inference-model@org--it.service"]
 
 
-def test_the_fetchs_own_reason_is_told(host: Host) -> None:
+def test_the_fetchs_own_reason_is_reported(host: Host) -> None:
     failed = {
         "revision": "r1",
         "state": "failed",
@@ -101,7 +101,7 @@ def test_a_fetch_that_somebody_stopped_is_said_to_be(host: Host) -> None:
         host.fetch()
 
 
-def test_systemd_s_refusal_is_told(host: Host) -> None:
+def test_a_refusal_of_systemd_is_reported(host: Host) -> None:
     host.answers("inactive", "success", 0)
     (host.directory / "bin/systemctl").write_text("#!/bin/sh\necho Access denied >&2\nexit 1\n")
     with pytest.raises(FleetError, match="systemctl daemon-reload: Access denied"):

@@ -132,8 +132,8 @@ def read_request(connection: socket.socket) -> None:
             return
     start, _, body = received.partition(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", start, re.IGNORECASE)
-    wanted = int(length[1]) if length else 0
-    while len(body) < wanted:
+    size = int(length[1]) if length else 0
+    while len(body) < size:
         part = connection.recv(65536)
         if not part:
             return
@@ -201,7 +201,7 @@ def test_half_an_answer_is_none(sent: bytes, kind: str) -> None:
         assert failure_of(url).kind == kind
 
 
-def test_plain_http_on_a_tls_url_is_told() -> None:
+def test_plain_http_on_a_tls_url_is_reported() -> None:
     with server(lambda connection: connection.sendall(head())) as url:
         assert failure_of(url.replace("http:", "https:")).kind in ("tls", "reset")
 
@@ -240,7 +240,7 @@ def test_a_key_that_is_sent_back_is_not_passed_on() -> None:
         assert [data[:4] for _elapsed, data in stream.events()] == ["sk-…"]
 
 
-def test_a_body_that_is_no_json_is_told() -> None:
+def test_a_body_that_is_not_json_is_reported() -> None:
     with server(lambda connection: connection.sendall(head() + b"<html>")) as url:
         reply = Client(url).get("/")
     with pytest.raises(HttpFailure, match="not JSON"):

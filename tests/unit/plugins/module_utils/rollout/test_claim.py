@@ -27,7 +27,7 @@ def test_the_same_controller_walks_one_rollout_at_a_time() -> None:
     assert claimed(claim(id="r0"), claim(), False)[1] is None
 
 
-def test_a_rollout_that_goes_on_keeps_what_it_knew() -> None:
+def test_a_resumed_rollout_keeps_its_start_targets_and_progress() -> None:
     before = claim(held=False, since="then", targets={"vllm-0": "old"}, done={"vllm-1": "t"}, seconds={"vllm-1": 3.0})
     given, _refused = claimed(before, claim(targets={"vllm-0": "new", "vllm-2": "x"}), False)
     assert given is not None

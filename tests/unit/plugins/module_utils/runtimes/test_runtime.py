@@ -104,7 +104,7 @@ def test_a_disk_that_is_too_small_is_refused_with_the_figures(spec: RuntimeSpec)
         install(dataclasses.replace(spec, min_free_bytes=1024**4))
 
 
-def test_a_python_that_nobody_has_is_named(spec: RuntimeSpec) -> None:
+def test_a_python_that_is_not_installed_is_named(spec: RuntimeSpec) -> None:
     with pytest.raises(FleetError, match=r"no Python 3\.99"):
         install(dataclasses.replace(spec, python="3.99"))
 

@@ -273,7 +273,7 @@ def test_a_network_file_system_is_searched_only_if_it_is_named(search: Search, t
     assert files(search, share, mounts=mounts) == [(f"{share}/key", "team-a", 1)]
 
 
-def test_file_systems_of_the_network_and_the_kernel_are_told_from_others() -> None:
+def test_file_systems_of_the_network_and_the_kernel_are_recognised() -> None:
     lines = [
         "25 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw",
         r"41 25 0:37 / /mnt/a\040share rw shared:9 master:2 - nfs4 10.0.0.1:/ rw,vers=4.1",
@@ -492,7 +492,7 @@ def journal(search: Search, tmp_path: Path, *entries: bytes) -> list[tuple[str, 
     return [(one.where, one.client, one.count) for one in search.findings()]
 
 
-def test_all_fields_of_the_journal_are_searched_and_told_by_unit(search: Search, tmp_path: Path) -> None:
+def test_all_fields_of_the_journal_are_searched_and_reported_by_unit(search: Search, tmp_path: Path) -> None:
     found = journal(
         search,
         tmp_path,

@@ -53,7 +53,7 @@ def test_an_inference_host_has_an_instance_for_each_gpu() -> None:
     assert (found["upstreams"], found["peers"], found["pools"]) == ([], [], [])
 
 
-def test_gpus_are_shared_as_the_hosts_engine_is_told_to() -> None:
+def test_gpus_are_shared_by_the_parallel_size_of_the_hosts_engine() -> None:
     sizes = {"vllm_tensor_parallel_size": 4, "sglang_tensor_parallel_size": 2}
     found = facts("gpu-1", {"gpu-1": host(fleet_instance_type="g6e.12xlarge", fleet_engine="sglang", **sizes)})
     assert [one["gpus"] for one in found["instances"]] == [[0, 1], [2, 3]]
@@ -139,7 +139,7 @@ def test_instances_span_hosts_that_the_inventory_has() -> None:
     assert facts("gpu-1", {"gpu-1": own})["problem"].startswith("fleet_instances[0].nodes names gpu-2, which the group")
 
 
-def test_a_gateway_knows_hosts_and_peers_and_asks_its_first_model() -> None:
+def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> None:
     gateways = {
         "gw-2": {"litellm_models": [{"name": "a", "model": QWEN}, {"name": "b", "model": QWEN}], "fleet_vcpus": 2},
         "gw-1": {"fleet_gateway_port": 4443, "edge_tls_certificate": "x", "fleet_address": "a.internal"},

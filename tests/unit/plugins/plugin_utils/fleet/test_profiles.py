@@ -84,7 +84,7 @@ def test_every_line_has_its_reason_and_its_source() -> None:
                 assert setting.source, setting
 
 
-def test_roles_know_every_profile() -> None:
+def test_the_engine_role_accepts_every_profile() -> None:
     specs = yaml.safe_load((ROLES / "engine" / "meta" / "argument_specs.yml").read_text())
     assert specs["argument_specs"]["main"]["options"]["engine_profile"]["choices"] == list(PROFILES)
 

@@ -69,7 +69,7 @@ def test_a_models_price_is_the_highest_of_those_that_may_answer() -> None:
     assert config.prices([model("a")], {}) == {"a": [0.0, 0.0]}
 
 
-def test_fallbacks_and_cached_models_are_told() -> None:
+def test_fallbacks_and_cached_models_are_listed() -> None:
     given = [model("a", fallbacks=["b"]), model("b", cache=True), model("c")]
     assert config.fallbacks(given) == [{"a": ["b"]}]
     assert config.cached(given) == ["b"]
@@ -84,10 +84,10 @@ def test_each_instance_listens_on_its_own_port() -> None:
 
 
 def test_the_config_keeps_names_and_small_prices() -> None:
-    wanted = {
+    settings = {
         "model_list": [{"litellm_params": {"input_cost_per_token": 2e-07, "output_cost_per_token": 1.5e-12}}],
         "router_settings": {"retry_policy": {"TimeoutErrorRetries": 1}, "note": 'say "1e-07"'},
         "general_settings": None,
     }
-    text = render_config("litellm", wanted)
-    assert yaml.safe_load(text) == {name: value for name, value in wanted.items() if value is not None}
+    text = render_config("litellm", settings)
+    assert yaml.safe_load(text) == {name: value for name, value in settings.items() if value is not None}

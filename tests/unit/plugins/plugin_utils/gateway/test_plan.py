@@ -28,8 +28,8 @@ def test_a_name_of_its_own_means_what_the_hosts_serve() -> None:
 
 def test_models_are_spread_over_engines_or_one_of_them() -> None:
     served = [up("gpu-1"), up("gpu-2", "sglang")]
-    wanted = [{"name": "a", "engines": ["vllm", "sglang"]}, {"name": "b", "engines": ["sglang"], "fallbacks": ["a"]}]
-    both, fast = plan.models(wanted, served)
+    given = [{"name": "a", "engines": ["vllm", "sglang"]}, {"name": "b", "engines": ["sglang"], "fallbacks": ["a"]}]
+    both, fast = plan.models(given, served)
     assert [one.host for one in both.upstreams] == ["gpu-1", "gpu-2"]
     assert [one.host for one in fast.upstreams] == ["gpu-2"]
     assert fast.settings == {"fallbacks": ["a"]}
@@ -44,7 +44,7 @@ SERVED = [up("gpu-1"), up("gpu-2", "sglang"), up("gpu-3", model=OTHER)]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("given", "message"),
     [
         ([], rf"{QWEN} is served by different engines \(sglang on gpu-2; vllm on gpu-1\), and litellm_models does not"),
         ([{"name": QWEN}], r"litellm_models\[0\] does not say which are meant.*engines: \[sglang, vllm\]"),
@@ -75,12 +75,12 @@ SERVED = [up("gpu-1"), up("gpu-2", "sglang"), up("gpu-3", model=OTHER)]
         (["a"], r"litellm_models\[0\] is 'a'; it must be a dictionary with a name"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_to_do(wanted: list[t.Any], message: str) -> None:
+def test_what_cannot_be_is_refused_with_what_to_do(given: list[t.Any], message: str) -> None:
     with pytest.raises(FleetError, match=message):
-        plan.models(wanted, SERVED)
+        plan.models(given, SERVED)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(FleetError) as caught:
         plan.models([{"name": "a", "model": "none"}, {"name": "b", "model": OTHER, "cost": 1}], SERVED)
     assert "serves none" in caught.value.message

@@ -58,9 +58,9 @@ def test_the_gateways_own_client_has_to_be_there() -> None:
     assert "fleet_clients has no client gateway" in problem
 
 
-def test_models_and_the_rest_are_told_together() -> None:
-    told = problems(wanted=[{"name": "a", "model": "none"}], version="1.82.7")
-    assert len(told) == 2
+def test_errors_of_models_and_of_the_rest_are_reported_together() -> None:
+    found = problems(wanted=[{"name": "a", "model": "none"}], version="1.82.7")
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_other_settings_may_be_set() -> None:
         ({"models": "x"}, "models of client a is 'x'. Give a list"),
     ],
 )
-def test_a_limit_that_is_none_is_told_with_client_and_value(client: dict[str, t.Any], message: str) -> None:
+def test_an_invalid_limit_is_reported_with_client_and_value(client: dict[str, t.Any], message: str) -> None:
     [problem] = problems(clients=[*CLIENTS, {"name": "a", **client}])
     assert message in problem
 

@@ -29,7 +29,7 @@ def test_record_and_page_are_made_from_the_journal(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "1").iterdir()) == ["index.html", "journal.jsonl", "record.json"]
 
 
-def test_it_is_made_anew_each_time(tmp_path: Path) -> None:
+def test_the_page_is_made_again_each_time(tmp_path: Path) -> None:
     journal = good_run()
     directory = written(tmp_path / "1", journal.text[:-30])
     assert files.write(directory, alive=False)["outcome"] == "broken off"

@@ -69,7 +69,7 @@ def test_a_lost_host_is_named_once_in_its_line() -> None:
     )
 
 
-def test_what_a_person_should_know_before() -> None:
+def test_exclusions_warnings_decisions_and_self_tests_are_printed() -> None:
     journal = Journal("rollback").begin(
         [["inference-1"]], hosts={"inference-1": {}}, left_out={"inference-4": "an operator has drained it"},
         warnings=["It has no way back."],

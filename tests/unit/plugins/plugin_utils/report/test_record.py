@@ -67,7 +67,7 @@ def test_a_good_run() -> None:
     assert (totals["hosts"], totals["done"], totals["failed"], totals["cut"]) == (3, 3, 0, 0)
 
 
-def test_a_host_knows_what_was_done_to_it() -> None:
+def test_a_host_records_what_was_done_to_it() -> None:
     record = folded(good_run())
     host = record["hosts"]["inference-2"]
     assert (host["wave"], host["expected_seconds"], round(host["seconds"])) == (2, 75, 68)
@@ -315,7 +315,7 @@ def test_reports_of_the_traffic_driver_are_kept_by_run() -> None:
     assert record["traffic_before"] == [{"requests": {"sent": 1}}]
 
 
-def test_a_clock_that_goes_back_makes_nothing_negative() -> None:
+def test_a_clock_that_is_set_back_makes_nothing_negative() -> None:
     journal = Journal().begin([["inference-1"]]).tick(-50).turn(1, 1, ["inference-1"])
     journal.step("inference-1", "drain", -5).step("inference-1", "start", -1)
     record = folded(journal.outcome("inference-1").end())

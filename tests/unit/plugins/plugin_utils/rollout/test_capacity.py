@@ -34,7 +34,7 @@ def test_instances_of_one_host_go_one_after_the_other() -> None:
     assert not left.is_downtime
 
 
-def test_what_does_not_serve_is_missed_by_nobody() -> None:
+def test_a_host_that_does_not_serve_costs_no_capacity() -> None:
     fleet = {"a": serving(status(0, health=503)), "b": serving(status(9))}
     assert room(fleet, {"a": ONE}, 0.5).enough
 

@@ -55,17 +55,17 @@ class Host:
 
     def do(self, step: changes.Step) -> Change:
         try:
-            wanted = next(step)
+            item = next(step)
             while True:
-                if isinstance(wanted, Event):
-                    self.events.append(wanted)
-                    wanted = step.send(None)
+                if isinstance(item, Event):
+                    self.events.append(item)
+                    item = step.send(None)
                     continue
-                self.calls.append(wanted)
-                if wanted.what in self.fails:
-                    wanted = step.throw(CallError(wanted, {"msg": "it broke"}))
+                self.calls.append(item)
+                if item.what in self.fails:
+                    item = step.throw(CallError(item, {"msg": "it broke"}))
                 else:
-                    wanted = step.send(self._answers.get(wanted.what, {}))
+                    item = step.send(self._answers.get(item.what, {}))
         except StopIteration as ended:
             return t.cast(Change, ended.value)
 
@@ -161,7 +161,7 @@ def test_the_unit_of_another_engine_does_not_start_at_boot_any_more() -> None:
     assert host.arguments("Stop the unit") == {"name": "sglang@0.service", "state": "stopped", "enabled": False}
 
 
-def test_an_instance_that_is_no_longer_wanted_is_stopped_and_forgotten() -> None:
+def test_an_instance_that_is_no_longer_configured_is_stopped_and_removed() -> None:
     host = Host()
     gone = changes.begin({**STAGED, "index": 1, "release": "", "instance": SECOND}, [FIRST], SETTINGS, 1000.0)
     change = host.attempt(gone)
@@ -192,7 +192,7 @@ def test_where_nothing_was_stopped_it_is_left_alone_and_looked_at() -> None:
     ("failing", "requests"),
     [("stop", False), ("start", False), ("gate", False), ("undrain", True), ("edge_gate", True)],
 )
-def test_what_was_stopped_goes_back_and_requests_finish_where_there_may_be_some(failing: str, requests: bool) -> None:
+def test_a_stopped_instance_is_rolled_back_and_drained_where_it_may_have_requests(failing: str, requests: bool) -> None:
     host = Host()
     change = host.attempt(begun(), failing)
     assert (change.attempt, change.outcome, change.passed) == (2, "", 0)
@@ -289,12 +289,12 @@ def test_a_further_node_comes_through_with_the_first(attempt: int) -> None:
     "first",
     [{}, dataclasses.asdict(node(0)), dataclasses.asdict(dataclasses.replace(node(0), passed=1, instance=SECOND))],
 )
-def test_a_further_node_goes_back_with_the_first(first: dict[str, t.Any]) -> None:
+def test_a_further_node_is_rolled_back_with_the_first(first: dict[str, t.Any]) -> None:
     with pytest.raises(FleetError, match="it was not proved on gpu-1, where its requests come to"):
         changes.follow(node(1), first)
 
 
-def test_a_first_node_that_passed_before_it_went_back_proves_nothing_new() -> None:
+def test_a_first_node_that_passed_before_its_rollback_proves_nothing_new() -> None:
     with pytest.raises(FleetError, match="it was not proved on gpu-1"):
         changes.follow(node(1, attempt=2), dataclasses.asdict(dataclasses.replace(node(0), passed=1)))
 

@@ -45,21 +45,21 @@ def claims_in(seen: t.Mapping[str, dict[str, t.Any] | None]) -> dict[str, Claim 
     return {host: Claim(**one["rollout"]) if one and one["rollout"] else None for host, one in seen.items()}
 
 
-def controller(hosts: Hosts, mine: list[str], wanted: Claim, unreachable: t.Collection[str] = ()) -> Steps:
+def controller(hosts: Hosts, mine: list[str], own: Claim, unreachable: t.Collection[str] = ()) -> Steps:
     """A run, as in roles/rollout/tasks; each ``yield`` is where the other one may interleave."""
 
     def let_go() -> None:
         for host in mine:
             before = hosts.claims[host]
-            if before and before.controller == wanted.controller:
+            if before and before.controller == own.controller:
                 hosts.claims[host] = dataclasses.replace(before, held=False)
 
     seen = hosts.look(unreachable)
     yield
-    if contest.others(claims_in(seen), wanted.controller):
+    if contest.others(claims_in(seen), own.controller):
         return "refused"
     for host in mine:
-        given, against = claimed(hosts.claims[host], wanted, False)
+        given, against = claimed(hosts.claims[host], own, False)
         yield
         if against:
             let_go()
@@ -69,10 +69,10 @@ def controller(hosts: Hosts, mine: list[str], wanted: Claim, unreachable: t.Coll
     for look in range(ASKING + 1):
         seen = hosts.look(unreachable)
         yield
-        others = contest.others(claims_in(seen), wanted.controller)
+        others = contest.others(claims_in(seen), own.controller)
         if not others:
             break
-        if look == ASKING or contest.gives_way(claims_in(seen), wanted.controller, others):
+        if look == ASKING or contest.gives_way(claims_in(seen), own.controller, others):
             let_go()
             return "refused"
     events = [begin(*([host] for host in mine)), self_tested()]
@@ -80,7 +80,7 @@ def controller(hosts: Hosts, mine: list[str], wanted: Claim, unreachable: t.Coll
         for _look in range(WALKING + 1):
             seen = hosts.look(unreachable)
             yield
-            others = contest.others(claims_in(seen), wanted.controller)
+            others = contest.others(claims_in(seen), own.controller)
             if not others:
                 break
         turn = next_turn(events, Fleet(seen, set(), mine, others), Policy())

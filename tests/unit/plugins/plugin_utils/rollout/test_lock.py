@@ -26,7 +26,7 @@ def me() -> lock.Holder:
     return holder_of(os.getpid(), "anna@laptop", "site", "now")
 
 
-def test_the_second_is_refused_and_told_by_whom(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+def test_the_second_is_refused_with_the_holders_name(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
     records = str(tmp_path / "records")
     theirs = holder_of(other.pid, "ben@laptop", "rolling_restart", "2027-01-15T07:00:00Z")
     assert acquire(records, theirs, False) is None
@@ -58,7 +58,7 @@ def test_a_number_that_another_process_got_later_is_no_holder(tmp_path: Path) ->
     assert current(records) is None
 
 
-def test_of_another_machine_nobody_knows(tmp_path: Path) -> None:
+def test_a_holder_on_another_machine_counts_as_alive(tmp_path: Path) -> None:
     records = str(tmp_path)
     acquire(records, dataclasses.replace(me(), machine="desk", pid=1, started=1), False)
     with pytest.raises(FleetError, match="on desk has been changing"):

@@ -80,7 +80,7 @@ def test_how_long_it_takes_is_what_it_took() -> None:
     assert expected_seconds(plan({"a": facts(staged())})) is None
 
 
-def test_a_first_installation_is_told_that_nothing_could_come_back() -> None:
+def test_a_first_installation_warns_that_it_cannot_be_rolled_back() -> None:
     made = plan({"a": facts(staged(good="", running=""), host_status=status(0, active=False))})
     assert "no release yet that passed its gate" in made.warnings[0]
     assert not made.refusals
@@ -100,7 +100,7 @@ def test_a_rollback_needs_a_release_to_go_to() -> None:
     ]
 
 
-def test_a_fleet_of_one_is_told_of_the_downtime() -> None:
+def test_a_fleet_of_one_is_warned_of_its_downtime() -> None:
     fleet = {"a": facts(staged(), claim=claim(finished=True, seconds={"vllm-0": 42.0}))}
     said = downtime(plan(fleet), serving(fleet))
     assert "Nothing else serves while vllm-0 of a is changed: this means downtime of about 42 seconds" in said
@@ -114,7 +114,7 @@ def test_a_second_instance_serves_on() -> None:
     assert downtime(plan(fleet), serving(fleet)) == ""
 
 
-def test_the_host_that_is_mended_first_serves_while_the_next_one_is_changed() -> None:
+def test_the_host_that_is_repaired_first_serves_while_the_next_one_is_changed() -> None:
     fleet = {"a": facts(staged(), host_status=status(0, active=False)), "b": facts(staged())}
     made = plan(fleet)
     assert made.waves == [["a"], ["b"]]
@@ -134,8 +134,8 @@ def test_a_restart_goes_on_with_the_hosts_that_are_left() -> None:
     }
     made = plan(fleet, verb="rolling_restart")
     assert (made.id, made.done, list(made.hosts)) == ("r1", ["a"], ["b", "c"])
-    anew = plan(fleet, verb="rolling_restart", resume=False)
-    assert (anew.id, anew.done, list(anew.hosts)) == ("", [], ["a", "b", "c"])
+    restarted = plan(fleet, verb="rolling_restart", resume=False)
+    assert (restarted.id, restarted.done, list(restarted.hosts)) == ("", [], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_engine_that_changes_is_the_same_instance() -> None:
     assert "Nothing else serves" in downtime(made, serving(switching))
 
 
-def test_an_instance_that_nobody_wants_is_stopped_in_its_turn() -> None:
+def test_an_instance_that_is_not_configured_is_stopped_in_its_turn() -> None:
     leaving = staged("it is no longer wanted", index=1, release="")
     host = Facts([leaving, staged("")], {0: "vllm-0"}, status(0, 0), None)
     made = plan({"a": host, "b": facts(staged(""))})

@@ -90,7 +90,7 @@ def test_a_host_that_does_not_answer_counts_wherever_it_stood() -> None:
     assert "a does not answer any more." in lost.stop
 
 
-def test_a_host_that_was_done_and_went_away_is_told_once() -> None:
+def test_a_host_that_was_done_and_went_away_is_reported_once() -> None:
     events = [begin(["a"], ["b"]), self_tested(), done("a")]
     turn = walk(events, {"a": None, "b": status(0)}, max_failures=1)
     assert turn.news[0] == (

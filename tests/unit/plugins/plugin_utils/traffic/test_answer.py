@@ -40,7 +40,7 @@ def test_a_whole_stream_is_whole_however_its_bytes_arrive(size: int, line_end: b
 
 
 @pytest.mark.parametrize(
-    ("raw", "wanted"),
+    ("raw", "expected"),
     [
         (b"", (0, "the stream ended without finish_reason and [DONE]")),
         (chunk("one"), (1, "the stream ended without finish_reason and [DONE]")),
@@ -55,8 +55,8 @@ def test_a_whole_stream_is_whole_however_its_bytes_arrive(size: int, line_end: b
         (chunk("one") + b'data: {"choices": [5]}\n\n' + DONE, (1, "an event that is no chat completion chunk")),
     ],
 )
-def test_a_stream_that_is_not_whole(raw: bytes, wanted: tuple[int, str]) -> None:
-    assert read(raw) == wanted
+def test_a_stream_that_is_not_whole(raw: bytes, expected: tuple[int, str]) -> None:
+    assert read(raw) == expected
 
 
 def test_comments_and_other_fields_are_no_events() -> None:

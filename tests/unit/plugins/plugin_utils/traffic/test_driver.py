@@ -72,12 +72,12 @@ class Drive:
     def read(self) -> Report | None:
         return json.loads(self.output.read_text()) if self.output.exists() else None
 
-    def until(self, wanted: t.Callable[[Report], object], seconds: float = 30) -> Report:
+    def until(self, condition: t.Callable[[Report], object], seconds: float = 30) -> Report:
         """The first report that matches."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             report = self.read()
-            if report and wanted(report):
+            if report and condition(report):
                 return report
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
@@ -147,7 +147,7 @@ def test_a_healthy_server_fails_nothing(engine: FakeEngine, tmp_path: Path) -> N
     assert 0 < report["driver"]["cpu_seconds"] < 5
 
 
-def test_it_asks_as_it_was_told(engine: FakeEngine, tmp_path: Path) -> None:
+def test_it_sends_the_configured_requests(engine: FakeEngine, tmp_path: Path) -> None:
     own = {"stream_prompt": "Count from one to twenty.", "request_prompt": "Hello", "request_tokens": 3}
     with Drive(tmp_path, engine.url, ignore_eos=False, **own) as drive:
         drive.until(lambda report: report["streams"]["whole"] >= 1 and report["requests"]["ok"] >= 1)
@@ -160,8 +160,8 @@ def test_it_asks_as_it_was_told(engine: FakeEngine, tmp_path: Path) -> None:
         "max_tokens": TOKENS,
         "stream": True,
     }
-    wanted = [json.dumps(body, sort_keys=True) for body in (short, {**common, **long})]
-    assert seen == dict.fromkeys(wanted, f"Bearer {KEY}")
+    expected = [json.dumps(body, sort_keys=True) for body in (short, {**common, **long})]
+    assert seen == dict.fromkeys(expected, f"Bearer {KEY}")
 
 
 def test_the_key_is_in_no_argument_and_no_file(engine: FakeEngine, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_key_is_in_no_argument_and_no_file(engine: FakeEngine, tmp_path: Pat
 
 # The failure for each fault: (fault and its value, a request's error, a stream's error).
 FAULTS: list[tuple[dict[str, t.Any], str | None, str]] = [
-    ({"status": 503}, "503 Service Unavailable: the fake was told to fail", "same"),
+    ({"status": 503}, "503 Service Unavailable: the fake is set to fail", "same"),
     ({"reject": True}, "401 Unauthorized: Unauthorized", "same"),
     ({"not_json": True}, "200, but no chat completion: <html><h1>It works!</h1></html>", "same"),
     ({"hang": True}, "timeout: nothing for 1 s", "same"),
@@ -197,9 +197,9 @@ FAULTS: list[tuple[dict[str, t.Any], str | None, str]] = [
 def test_each_failure_is_seen_and_counted(
     engine: FakeEngine, tmp_path: Path, fault: dict[str, t.Any], request_says: str | None, stream_says: str
 ) -> None:
-    wanted_stream = request_says if stream_says == "same" else stream_says
+    expected_stream = request_says if stream_says == "same" else stream_says
     # Where silence is not tested, a busy machine may be silent for longer.
-    timeout = 1 if "timeout" in str(wanted_stream) else 30
+    timeout = 1 if "timeout" in str(expected_stream) else 30
     with Drive(tmp_path, engine.url, timeout=timeout, streams=2, requests_per_second=5) as drive:
         drive.ready()
         for name, value in fault.items():
@@ -208,15 +208,17 @@ def test_each_failure_is_seen_and_counted(
         engine.faults.clear()
         report = drive.stop()
     seen = {(error["kind"], error["what"]) for error in report["errors"]}
-    wanted = {("stream", wanted_stream), *({("request", request_says)} if request_says else ())}
-    assert seen >= wanted
+    expected = {("stream", expected_stream), *({("request", request_says)} if request_says else ())}
+    assert seen >= expected
     # The fault also hits streams that had begun before.
-    assert {(kind, _uncounted(what)) for kind, what in seen} == {(kind, _uncounted(str(what))) for kind, what in wanted}
-    assert report["streams"]["cut" if "cut after" in str(wanted_stream) else "failed"] >= 1
-    assert report["streams"]["failed" if "cut after" in str(wanted_stream) else "cut"] == 0
+    assert {(kind, _uncounted(what)) for kind, what in seen} == {
+        (kind, _uncounted(str(what))) for kind, what in expected
+    }
+    assert report["streams"]["cut" if "cut after" in str(expected_stream) else "failed"] >= 1
+    assert report["streams"]["failed" if "cut after" in str(expected_stream) else "cut"] == 0
     assert (report["requests"]["failed"] > 0) == bool(request_says)
     assert asked(engine) == report["requests"]["sent"] + report["streams"]["begun"], "nothing is asked twice"
-    if "timeout" in str(wanted_stream):
+    if "timeout" in str(expected_stream):
         assert min(error["seconds"] for error in report["errors"]) >= 1
 
 
@@ -380,7 +382,7 @@ def test_requests_are_sent_on_time_whatever_became_of_the_earlier_ones(engine: F
     ("fault", "what"),
     [
         ("reject", "401 Unauthorized: Unauthorized"),
-        ("status", "500 Internal Server Error: the fake was told to fail"),
+        ("status", "500 Internal Server Error: the fake is set to fail"),
         ("not_json", "200, but no chat completion: <html><h1>It works!</h1></html>"),
     ],
 )
