@@ -24,7 +24,7 @@ ask() {
     return 1
   }
   printf '%s\n' "$reply"
-  # Not every machine has jq; this is enough to tell an answer from none.
+  # Not every machine has jq; this is enough to distinguish an answer from none.
   [[ $reply =~ \"content\":\ *\"[^\"] ]] || {
     echo "curl.sh: the model answered nothing" >&2
     return 1

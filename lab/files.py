@@ -54,7 +54,7 @@ def locked(path: Path, patience: float = 900.0) -> t.Iterator[int]:
     """Hold the lock file ``path`` and yield its descriptor. A holder may remove the file: waiters then start over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
-    told = False
+    reported = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -63,9 +63,9 @@ def locked(path: Path, patience: float = 900.0) -> t.Iterator[int]:
                 if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
                     break
         except BlockingIOError:
-            if not told:
+            if not reported:
                 print(f"Waiting for another lab command that holds {path}", file=sys.stderr, flush=True)
-                told = True
+                reported = True
         os.close(descriptor)
         if time.monotonic() > deadline:
             raise LabError(f"Another process has held {path} for {patience:.0f} s. Wait for it, then run again.")

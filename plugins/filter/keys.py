@@ -10,8 +10,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import lim
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
-#: Seconds within which every edge learns that a key is dead. That an edge accepts the key until then proves nothing.
-TELLING = 300
+#: Seconds within which every edge is updated after a key is retired. An edge may accept the key until then.
+GRACE = 300
 
 Shown = t.Mapping[str, t.Any]
 Hosts = t.Mapping[str, Shown]
@@ -125,7 +125,7 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
             f"ALARM: {host} still takes {label}{taken}. Run playbooks/site.yml -l {host}, which updates its edge, or "
             "playbooks/rotate_keys.yml where a rotation is in progress."
         )
-    if used and times.seconds(used) > times.seconds(key["retired"]) + TELLING:
+    if used and times.seconds(used) > times.seconds(key["retired"]) + GRACE:
         return (
             f"{host} took {label}, until {times.minute(used)}. It refuses it now. Its access log says who used it: "
             f"journalctl -u haproxy --grep key={key['sha256'][:8]}"

@@ -225,8 +225,8 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         further += _write_clients(params, check)
         if changed and not check:
             edge_map.make(wanted)
-        further += _tell_engine_key(params, workers, check)
-        further += _tell_upstream_key(params, workers, check)
+        further += _set_engine_key(params, workers, check)
+        further += _set_upstream_key(params, workers, check)
         actions += further
     result: dict[str, t.Any] = {
         "changed": changed or bool(further),
@@ -282,7 +282,7 @@ def _keep_origin(path: str, taken: _origin.Taken | None, now_taken: _origin.Take
     return [f"take generation {now_taken.generation} of key {now_taken.said}"]
 
 
-def _tell_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
+def _set_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
     """Let the edge send the key of the engines' file; return the actions."""
     keys = engine_key.parse(read_text(params["engine_key_path"]) or "")
     if keys is None:
@@ -296,7 +296,7 @@ def _tell_engine_key(params: dict[str, t.Any], workers: list[haproxy.Worker], ch
     return [f"show the engines' key {api_keys.fingerprint(keys.current)}"]
 
 
-def _tell_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
+def _set_upstream_key(params: dict[str, t.Any], workers: list[haproxy.Worker], check: bool) -> list[str]:
     """Let the edge send this key to the inference hosts; return the actions."""
     key = params["upstream_key"]
     if not key:

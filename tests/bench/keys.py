@@ -71,7 +71,7 @@ def _update_edge(fleet: Fleet, place: Path, count: int) -> None:
     - ansible.builtin.include_role: {name: inference.fleet.edge, tasks_from: keys}
       vars:
         edge_key_hashes: "{{ keys_hashes + bench_others }}"
-        # The store does not know the others, so no generation of it has them.
+        # The store does not hold the others, so no generation of it has them.
         edge_key_store_adopt: "true"
 """
     )
@@ -106,7 +106,7 @@ def _rotation(
         lost.add(first.stop())
         lost.add(second.stop())
     whole = timed(command, environment)
-    update = [seconds for seconds, name in whole.tasks if name.endswith("Tell the edge")]
+    update = [seconds for seconds, name in whole.tasks if name.endswith("Update the edge")]
     report(
         "keys", f"{what}: one client rotated in {whole.seconds:.1f} s, of which updating all edges {max(update):.1f} s"
     )

@@ -48,7 +48,7 @@ class Traffic:
 
 
 def nothing_was_lost(report: dict[str, t.Any]) -> bool:
-    """Whether the clients had only complete answers, and some."""
+    """Whether the clients got answers, all of them complete."""
     print(json.dumps({name: value for name, value in report.items() if name != "seconds"}, indent=1))
     assert report["requests"]["ok"] > 0
     assert report["streams"]["whole"] > 0

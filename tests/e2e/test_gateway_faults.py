@@ -71,7 +71,7 @@ def _share(lab: GatewayLab, gateway: str, requests: int) -> list[int]:
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"dies_on": "long_prompt"}], ids=["fails", "dies"])
 def test_a_request_that_ends_engines_meets_two_of_them(lab: GatewayLab, fault: dict[str, t.Any]) -> None:
-    # The unit that the previous test stopped is up, and the gateway knows.
+    # The unit that the previous test stopped is up again, and the gateway reports it healthy.
     healthy = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8000/health; true"
     lab.eventually(lambda: all(lab.on(host, healthy) == "200" for host in lab.hosts))
     lab.eventually(lambda: all(_share(lab, GATEWAYS[0], 4)))

@@ -59,7 +59,7 @@ def test_clients_change_over_under_load_and_notice_nothing(fleet: Fleet, traffic
 
 def test_a_second_rotation_is_refused_and_nothing_is_lost(fleet: Fleet, tmp_path: Path) -> None:
     first = Playbook(fleet.environment, tmp_path, ROTATE, "-e", "client=demo")
-    first.wait_for_task("inference.fleet.keys : tell_and_prove | Ask with every key")
+    first.wait_for_task("inference.fleet.keys : update_and_prove | Ask with every key")
     second = fleet.playbook(ROTATE, "-e", "client=gate")
     assert second.code != 0
     assert "has been changing this fleet since" in second.text

@@ -89,7 +89,7 @@ class Worker:
             raise WorkerGone
         return reply
 
-    def _tell(self, command: str, needless: str | None = None) -> None:
+    def _execute(self, command: str, needless: str | None = None) -> None:
         """Send a command that answers nothing on success, or ``needless`` where there is nothing to do."""
         reply = self.ask(command).strip()
         if reply and reply != needless:
@@ -123,8 +123,8 @@ class Worker:
         if not version:
             raise FleetError(f"HAProxy refused 'prepare map {path}': {reply.strip()}")
         for payload in _payloads(f"{key} {value}\n" for key, value in entries):
-            self._tell(f"add map @{version[1]} {path} <<\n{payload}")
-        self._tell(f"commit map @{version[1]} {path}")
+            self._execute(f"add map @{version[1]} {path} <<\n{payload}")
+        self._execute(f"commit map @{version[1]} {path}")
 
     def servers(self) -> list[Server]:
         """The servers of every backend."""
@@ -148,7 +148,7 @@ class Worker:
         A process that only finishes its requests gets no new ones, so there is nothing to do.
         """
         state = "drain" if draining else "ready"
-        self._tell(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
+        self._execute(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
 
     def requests(self, backend_prefix: str, rounds_prefix: str, table: str) -> list[Request]:
         """The requests in flight, queued ones included.

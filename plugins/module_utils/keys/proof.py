@@ -32,7 +32,7 @@ _HELD_BACK = frozenset(
     {"rate_limit_exceeded", "concurrency_limit_exceeded", "model_not_allowed", "draining", "budget_exceeded", "429"}
 )
 #: No client's key.
-NOBODYS = "sk-nobody-has-this-key"
+UNKNOWN_KEY = "sk-no-client-has-this-key"
 #: A retry is right: the service is overloaded.
 _BUSY = frozenset({429, 502, 503, 504})
 _PAUSE = 0.5
@@ -163,7 +163,7 @@ class Prover:
     def _lacks(self, url: str, method: str, path: str, document: t.Any) -> bool:
         """Whether an unknown key gets the same answer: then the route does not exist for any key."""
         try:
-            return self._ask(url, NOBODYS, method, path, document).status == 404
+            return self._ask(url, UNKNOWN_KEY, method, path, document).status == 404
         except HttpFailure:
             return False
 

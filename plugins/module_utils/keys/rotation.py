@@ -171,7 +171,7 @@ def finished(content: Content, request: Request) -> Step:
         elif client.current.rotation != rotation.id:
             raise FleetError(
                 f"Client {name} has no pending key of rotation {rotation.id}, so nothing was finished. Somebody else "
-                "removed it. Run state pending again, and tell the edges."
+                "removed it. Run state pending again, and update the edges."
             )
     if clients:
         check_overlap(overlap, max(MIN_OVERLAP, times.seconds(request.now) - times.seconds(rotation.resumed)))

@@ -54,7 +54,7 @@ class FileKeyStore:
         with self._errors("read"):
             status = self._status()
             if status is None:
-                self._refuse_to_start_anew()
+                self._refuse_to_replace_lost_store()
                 return Content(exists=False)
             self._check(status)
             text = self._read()
@@ -117,7 +117,7 @@ class FileKeyStore:
             "then run again."
         )
 
-    def _refuse_to_start_anew(self) -> None:
+    def _refuse_to_replace_lost_store(self) -> None:
         """A new store would give every client a new key, and every edge would refuse the old ones."""
         if os.path.exists(self._copy):
             raise FleetError(

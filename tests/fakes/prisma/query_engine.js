@@ -1,9 +1,9 @@
 #!/usr/bin/env node
-// A stand-in for Prisma's query engine, a program that cannot be had where only package indexes can be reached.
+// A stand-in for Prisma's query engine, a program that is not available where only package indexes can be reached.
 //
 // LiteLLM's client starts it with "-p PORT" and sends GraphQL to it. What answers here is Prisma's own engine all the
 // same, in the form that the npm package brings for other uses: WebAssembly that takes Prisma's JSON protocol and a
-// driver for PostgreSQL. So this translates, and knows as much of both sides as LiteLLM uses.
+// driver for PostgreSQL. So this translates, and covers as much of both sides as LiteLLM uses.
 'use strict';
 
 const fs = require('fs');
@@ -30,7 +30,7 @@ const EMPTY_TRACE = '{}';
 const ACTION =
   /^(findUnique|findFirst|findMany|createOne|createMany|updateOne|updateMany|deleteOne|deleteMany|upsertOne|aggregate|groupBy)(.+?)(OrThrow)?$/;
 
-// The driver knows no column of these types: name, void and regclass are text, oid is a number.
+// The driver has no column of these types: name, void and regclass are text, oid is a number.
 const KNOWN_TYPES = { 19: 25, 2205: 25, 2278: 25, 26: 20 };
 const addFields = pgResult.addFields;
 pgResult.addFields = function (fields) {
@@ -108,7 +108,7 @@ function operation(field, columns) {
   const query = { arguments: argumentsOf(field), selection: field.selectionSet ? selectionOf(field) : {} };
   if (name === 'queryRaw' || name === 'executeRaw') return { action: name, query: { ...query, selection: {} } };
   const match = name.match(ACTION);
-  if (!match) throw new Error(`the stand-in does not know the operation ${name}`);
+  if (!match) throw new Error(`the stand-in does not implement the operation ${name}`);
   const [, action, modelName, orThrow] = match;
   // GraphQL asks for a number there, and the other protocol for an object with it.
   if (action.endsWith('Many') && action !== 'findMany') query.selection = { count: true };
@@ -129,7 +129,7 @@ function plain(value) {
   return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item)]));
 }
 
-// What a query in SQL answers had not yet its columns and their types beside the rows, but a type at each value.
+// The rows of a raw SQL query carry a type at each value; columns with types came in a later form.
 function typed(value, type) {
   if (value === null) return { prisma__type: 'null', prisma__value: null };
   if (!type.endsWith('-array')) return { prisma__type: type, prisma__value: value };

@@ -1,4 +1,4 @@
-"""Ask an engine's parser what it knows, and print the table that ``options`` reads.
+"""Ask an engine's parser which options it has, and print the table that ``options`` reads.
 
 To be run by the Python of a runtime that has the engine, from any directory::
 

@@ -1,4 +1,4 @@
-"""An engine's options as its own parser knows them, from a table that ``learn`` wrote in the engine's runtime."""
+"""An engine's options as its own parser defines them, from a table that ``learn`` wrote in the engine's runtime."""
 
 from __future__ import annotations
 

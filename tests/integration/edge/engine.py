@@ -49,7 +49,7 @@ class _Server(http.server.ThreadingHTTPServer):
     recorder: Recorder
 
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:
-        """HAProxy resets the connection of a health check as soon as it knows enough."""
+        """HAProxy resets the connection of a health check as soon as it has read enough."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

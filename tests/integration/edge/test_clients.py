@@ -73,7 +73,7 @@ def test_an_expired_client_is_refused_without_another_run(edge: Edge) -> None:
 
 
 def configure_as_before(edge: Edge) -> None:
-    """The role's configuration with the lines that it had before values had a version."""
+    """The role's configuration with its lines from before values had a version."""
     text = edge.config.read_text()
     lookup = f"var(txn.hash),map_str({edge.maps}/keys.map)"
     for now, before in ((" clients=2\n", "\n"), (f"""'{lookup},regsub("^v=2[|]","")'""", lookup)):

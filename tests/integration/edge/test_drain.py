@@ -88,7 +88,7 @@ def test_the_lame_duck_comes_first_and_only_for_so_long(edge: Edge) -> None:
     assert result["lame_duck_seconds"] == 1
     assert (503, 200) in states
     assert states.index((503, 200)) < states.index((503, 503))
-    # Repeating it costs no time: the balancer knows.
+    # Repeating it costs no time: the balancer has taken the host out.
     assert edge.drain(state="drained", lame_duck_seconds=1, metrics=NONE)["lame_duck_seconds"] == 0
 
 

@@ -1,4 +1,4 @@
-"""The edge of a gateway: it knows its clients, reaches other hosts through pools, and falls back on other gateways."""
+"""The edge of a gateway: it checks clients, reaches other hosts through pools, and falls back on other gateways."""
 
 from __future__ import annotations
 

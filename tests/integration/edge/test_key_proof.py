@@ -34,7 +34,7 @@ def test_before_and_after_a_rotation(edge: Edge) -> None:
     assert failures(edge, {KEY: "team-a", OTHER: "team-a"}, {}) == []
     edge.set_keys({OTHER: "team-a"})
     assert failures(edge, {OTHER: "team-a"}, {KEY: "team-a"}) == []
-    # The edge takes this key on each of its routes, and does not take the other; the engine knows neither.
+    # The edge takes this key on each of its routes, and does not take the other; the engine accepts neither.
     assert len(failures(edge, {KEY: "team-a"}, {OTHER: "team-a"})) == 8 + 1
 
 

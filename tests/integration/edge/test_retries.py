@@ -26,7 +26,7 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: t.Any, client_address: t.Any) -> None:
-        """HAProxy resets the connection of a health check as soon as it knows enough."""
+        """HAProxy resets the connection of a health check as soon as it has read enough."""
 
 
 class Persistent:

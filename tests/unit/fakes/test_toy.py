@@ -1,4 +1,4 @@
-"""The toy engine: a process of its own, and all that the collection needs to know it."""
+"""The toy engine: a process of its own, and all that the collection needs to run it."""
 
 from __future__ import annotations
 

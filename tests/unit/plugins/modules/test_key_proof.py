@@ -64,11 +64,13 @@ def test_a_key_that_should_be_dead_is_named_with_every_route(prove: Prove, engin
     assert f"does not refuse the dead key of team-b {fingerprint(DEAD)}: GET /v1/models gave 200" in result["msg"]
 
 
-@pytest.mark.parametrize(("with_nobodys_key", "unlike"), [(404, 0), (401, 1)])
-def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_nobodys_key: int, unlike: int) -> None:
+@pytest.mark.parametrize(("with_unknown_key", "unlike"), [(404, 0), (401, 1)])
+def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_unknown_key: int, unlike: int) -> None:
     def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
         absent = path == "/v1/score"
-        return Reply(with_nobodys_key if absent and key == key_proof.NOBODYS else 404 if absent else 401, {}, b"", 0.0)
+        return Reply(
+            with_unknown_key if absent and key == key_proof.UNKNOWN_KEY else 404 if absent else 401, {}, b"", 0.0
+        )
 
     prover = key_proof.Prover(ask, [], ["http://127.0.0.1:4001"], MODEL, 0, 1)
     proof = prover.prove([], [key_proof.ClientKey("team-b", DEAD)], 0)

@@ -31,7 +31,7 @@ def test_a_single_instance_changes_over_at_once() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_several_change_over_when_the_last_one_has_the_next_key(order: tuple[int, ...]) -> None:
-    """In any order, every running instance knows the key that the edge sends."""
+    """In any order, every running instance accepts the key that the edge sends."""
     keys = EngineKeys(OLD)
     known = {index: {OLD} for index in order}
     made = iter((NEW, NEWER))

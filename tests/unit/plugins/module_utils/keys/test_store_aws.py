@@ -515,7 +515,7 @@ def test_a_store_of_a_later_version_is_not_touched(aws: Aws) -> None:
 def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
     aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise an earlier collection could remove the limit that it does not know."""
+    """Otherwise an earlier collection could remove a limit that is new to it."""
     aws.run("present", "a")
     whole = aws.store().load()
     row = dataclasses.replace(schema.LIMITS[1], name="images_per_minute", since=2)
@@ -583,7 +583,7 @@ def test_a_year_of_a_fleet(life: States) -> None:
     whole = life[-1][1]
     assert sorted(whole.clients) == ["a"]
     assert [one.step for one in whole.ended] == ["finished", "finished", "withdrawn", "finished"]
-    # Of a: the first key, that of r1, and the one that was withdrawn; of b and c: both that they ever had.
+    # Of a: the first key, that of r1, and the one that was withdrawn; of b and c: both of theirs.
     assert [key.compromised for key in whole.clients["a"].retired].count(True) == 1
     assert sorted({key.client for key in whole.removed}) == ["b", "c"]
     assert all(len(client.live()) == 1 for client in whole.clients.values())
