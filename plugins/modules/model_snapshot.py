@@ -73,6 +73,16 @@ options:
     description: Where O(source=s3) finds the model, as V(s3://bucket/prefix).
     type: str
     default: ''
+  s3_ranges:
+    description: Ranges of objects that are fetched from S3 at a time, of all files together.
+    type: int
+    default: 32
+    version_added: 0.3.0
+  s3_range_mib:
+    description: Size of such a range in MiB. With a size above that of the largest file, each file is one request.
+    type: int
+    default: 16
+    version_added: 0.3.0
   path:
     description: Where O(source=path) finds the model.
     type: str
@@ -113,7 +123,7 @@ options:
     choices: [size, full]
     default: size
   parallel:
-    description: Parallel downloads of files.
+    description: Files that are fetched at a time. For O(source=s3) O(s3_ranges) decides how many connections.
     type: int
     default: 8
   environment:
@@ -222,7 +232,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
-from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Problem
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import S3_RANGE_MIB, S3_RANGES, Problem
 from ansible_collections.inference.fleet.plugins.module_utils.model.snapshot import Keeper
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import Units
 from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import Wish
@@ -238,6 +248,8 @@ _OPTIONS: dict[str, dict[str, t.Any]] = {
     "token": {"type": "str", "default": "", "no_log": True},
     "transfer": {"type": "str", "choices": ["auto", "http", "xet"], "default": "auto"},
     "s3_url": {"type": "str", "default": ""},
+    "s3_ranges": {"type": "int", "default": S3_RANGES},
+    "s3_range_mib": {"type": "int", "default": S3_RANGE_MIB},
     "path": {"type": "str", "default": ""},
     "path_in_place": {"type": "bool", "default": False},
     "include": {"type": "list", "elements": "str", "default": []},

@@ -6,18 +6,21 @@
 
 This file is two things: what module model_snapshot imports, and the program that it installs on the host as
 ``model_fetch.py``, for the units that download weights and bring them back after the disk was emptied. So it imports
-nothing of Ansible, and the libraries of a source (huggingface_hub, hf_xet, boto3) only where that source is used.
+nothing of Ansible, and the libraries of a source (huggingface_hub, hf_xet, boto3) only where that source is used. The
+only other file that it needs is ``ranges.py``, installed beside it as ``model_ranges.py``.
 
 Layout below a spec's root::
 
     <slug>/<revision>/            a snapshot: complete, because it was renamed to this name last
     <slug>/<revision>/.manifest.json
-    <slug>/<revision>.partial/    one that is being fetched; <file>.part grows, <file> is verified
+    <slug>/<revision>.partial/    one that is being fetched; <file>.part grows, <file> is verified; from S3
+                                  <file>.sparse has gaps, and <file>.spans says what is in it
     <slug>/.lock                  held by whoever fetches
 """
 
 from __future__ import annotations
 
+import abc
 import argparse
 import base64
 import concurrent.futures
@@ -25,6 +28,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import hashlib
 import importlib
 import io
@@ -40,17 +44,27 @@ import threading
 import time
 import typing as t
 
+if t.TYPE_CHECKING or __name__ != "__main__":
+    from ansible_collections.inference.fleet.plugins.module_utils.model.ranges import Record, length, read_spans
+else:
+    from model_ranges import Record, length, read_spans
+
 SPEC_DIRECTORY = "/etc/inference/models.d"
 RUN_DIRECTORY = "/run/inference-models"
 MANIFEST = ".manifest.json"
 JOURNAL = ".verified.json"
 PARTIAL = ".partial"
 PART = ".part"
+SPARSE = ".sparse"
+SPANS = ".spans"
 
 #: Read and written at once.
 BLOCK = 4 * 1024 * 1024
 #: Asked of a connection at once; what it has of a piece when it breaks is lost.
 PIECE = 256 * 1024
+#: Ranges of S3 objects at a time, and the size of one in MiB; roles/model/defaults says why.
+S3_RANGES = 32
+S3_RANGE_MIB = 16
 #: Failures in a row, without one byte between them, after which a file is given up.
 ATTEMPTS = 6
 #: Copies with a wrong content after which a file is given up.
@@ -83,6 +97,7 @@ class File:
         md5: of the content, where S3's ETag is one.
         etag: S3's, which pins the object.
         xet: the file's name in Xet storage.
+        part_size: of the parts in which the object was put, where its ETag is made of their MD5s; else 0.
     """
 
     path: str
@@ -92,6 +107,7 @@ class File:
     md5: str = ""
     etag: str = ""
     xet: str = ""
+    part_size: int = 0
 
     def __post_init__(self) -> None:
         parts = self.path.split("/")
@@ -100,10 +116,10 @@ class File:
 
     @property
     def is_verifiable(self) -> bool:
-        return bool(self.sha256 or self.git_sha1 or self.md5)
+        return bool(self.sha256 or self.git_sha1 or self.md5 or self.part_size)
 
     def as_json(self) -> dict[str, t.Any]:
-        return {key: value for key, value in dataclasses.asdict(self).items() if value != "" or key == "path"}
+        return {key: value for key, value in dataclasses.asdict(self).items() if value or key in ("path", "size")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,10 +316,12 @@ def withdraw(spec: Spec, snapshot: Snapshot, wrong: t.Iterable[str]) -> None:
     sync_directory(os.path.dirname(directory))
 
 
-def journal_entry(path: str, sha256: str) -> dict[str, t.Any]:
+def journal_entry(path: str, file: File, sha256: str) -> dict[str, t.Any]:
     """What is remembered of a verified file, so that it is not read again."""
     status = os.stat(path)
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+    # A revision that an operator named may be another object by now.
+    pinned = {"etag": file.etag} if file.etag else {}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256, **pinned}
 
 
 def size_of(path: str) -> int:
@@ -317,7 +335,12 @@ def size_of(path: str) -> int:
 def partial_bytes(partial: str, file: File) -> int:
     """How much of a file is in an unfinished directory."""
     path = os.path.join(partial, file.path)
-    return min(file.size, max(0, size_of(path), size_of(path + PART)))
+    return min(file.size, max(0, size_of(path), size_of(path + PART), length(held_spans(path, file))))
+
+
+def held_spans(path: str, file: File) -> list[tuple[int, int]]:
+    """What is there of a file that arrives in ranges."""
+    return read_spans(path + SPANS, path + SPARSE, file.etag, file.size, file.is_verifiable)
 
 
 def present_bytes(spec: Spec, snapshot: Snapshot) -> int:
@@ -399,6 +422,27 @@ class Source(t.Protocol):
             Passing: it may be.
         """
         ...
+
+
+class RangedSource(abc.ABC):
+    """Where files come from in ranges, many at a time.
+
+    Attributes:
+        ranges: how many at a time, of all files together.
+        range_size: bytes of one.
+    """
+
+    ranges: int
+    range_size: int
+
+    @abc.abstractmethod
+    def read_range(self, file: File, start: int, end: int) -> t.Iterator[bytes]:
+        """The content of ``file`` from ``start`` to before ``end``.
+
+        Raises:
+            Problem: it will not be had by trying again.
+            Passing: it may be.
+        """
 
 
 class PathSource:
@@ -505,60 +549,101 @@ class HubSource:
             raise EOFError(f"ended after {human_size(offset)}")
 
 
-class S3Source:
+class S3Source(RangedSource):
     """Objects below a prefix, with the credentials that boto3 finds: on EC2 the instance's role."""
 
     def __init__(self, spec: Spec) -> None:
         boto3: t.Any = importlib.import_module("boto3")
         config: t.Any = importlib.import_module("botocore.config")
         self._bucket, self._prefix = split_s3_url(str(spec.source["url"]))
+        self.ranges = int(spec.source.get("ranges", S3_RANGES))
+        self.range_size = int(spec.source.get("range_mib", S3_RANGE_MIB)) * 1024 * 1024
         # Retrying with what is already there is done here.
         settings = config.Config(
-            retries={"total_max_attempts": 2, "mode": "standard"}, max_pool_connections=64, read_timeout=60
+            retries={"total_max_attempts": 2, "mode": "standard"}, max_pool_connections=self.ranges, read_timeout=60
         )
         self._client = boto3.client("s3", config=settings)
 
     def list_files(self) -> list[dict[str, t.Any]]:
         """What is below the prefix, with what S3 knows of its content."""
         found = []
-        with s3_errors(f"s3://{self._bucket}/{self._prefix}"):
+        with self._errors(""):
             for page in self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix
             ):
                 for item in page.get("Contents", ()):
                     if not item["Key"].endswith("/"):
-                        found.append(self._describe(item["Key"]))
+                        with self._errors(item["Key"][len(self._prefix) :]):
+                            found.append(self._describe(item["Key"]))
         return found
 
     def _describe(self, key: str) -> dict[str, t.Any]:
         head = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
         etag = head["ETag"].strip('"')
         file = {"path": key[len(self._prefix) :], "size": head["ContentLength"], "etag": etag}
-        # An ETag is the content's MD5 only for an object that was put in one piece and is not encrypted with KMS.
-        if re.fullmatch(r"[0-9a-f]{32}", etag) and not head.get("ServerSideEncryption", "").startswith("aws:kms"):
-            file["md5"] = etag
+        # An ETag is made of MD5s only for an object that is not encrypted with KMS.
+        if not head.get("ServerSideEncryption", "").startswith("aws:kms"):
+            if re.fullmatch(r"[0-9a-f]{32}", etag):
+                file["md5"] = etag
+            file["part_size"] = self._part_size(key, etag, head["ContentLength"])
         checksum = head.get("ChecksumSHA256", "")
         if checksum and "-" not in checksum:
             file["sha256"] = base64.b64decode(checksum).hex()
         return file
 
+    def _part_size(self, key: str, etag: str, size: int) -> int:
+        """The size of an object's parts; 0 where it has none, or where they are not all alike."""
+        match = re.fullmatch(r"[0-9a-f]{32}-(\d+)", etag)
+        if not match:
+            return 0
+        count = int(match.group(1))
+        first, last = (
+            self._client.head_object(Bucket=self._bucket, Key=key, PartNumber=number)["ContentLength"]
+            for number in (1, count)
+        )
+        return int(first) if last <= first and first * (count - 1) + last == size else 0
+
     def get(self, path: str) -> bytes:
         """The whole content of a small object."""
-        with s3_errors(f"s3://{self._bucket}/{self._prefix}{path}"):
+        with self._errors(path):
             body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
             return body
 
-    def read(self, file: File, offset: int) -> t.Iterator[bytes]:
-        more = {"Range": f"bytes={offset}-"} if offset else {}
-        with s3_errors(f"s3://{self._bucket}/{self._prefix}{file.path}"):
+    def read_range(self, file: File, start: int, end: int) -> t.Iterator[bytes]:
+        whole = (start, end) == (0, file.size)
+        # S3 refuses any range of an empty object.
+        more = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+        with self._errors(file.path):
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + file.path, IfMatch=f'"{file.etag}"', **more
             )
+            self._check_size(file, whole, answer)
             yield from answer["Body"].iter_chunks(PIECE)
+
+    def _check_size(self, file: File, whole: bool, answer: dict[str, t.Any]) -> None:
+        where = f"s3://{self._bucket}/{self._prefix}{file.path}"
+        described = answer["ContentLength"] if whole else answer.get("ContentRange", "").rpartition("/")[2]
+        if not described:
+            raise Problem(
+                f"The server sends all of {where} instead of a range. Set model_s3_range_mib to more than "
+                f"{file.size // 1024**2}, so that each file is one request."
+            )
+        if int(described) != file.size:
+            raise Problem(
+                f"{where} has {described} bytes, but {file.size} when the fetch was planned. Complete the object, then "
+                "run again with -e model_update=true."
+            )
+
+    def _errors(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return s3_errors(self._bucket, f"s3://{self._bucket}/{self._prefix}{path}")
+
+
+#: The rights that S3's operations need.
+S3_RIGHTS = {"ListObjectsV2": "s3:ListBucket", "HeadObject": "s3:GetObject", "GetObject": "s3:GetObject"}
 
 
 @contextlib.contextmanager
-def s3_errors(where: str) -> t.Iterator[None]:
+def s3_errors(bucket: str, where: str) -> t.Iterator[None]:
     """Say what boto3's errors mean."""
     known: t.Any = importlib.import_module("botocore.exceptions")
     try:
@@ -569,22 +654,47 @@ def s3_errors(where: str) -> t.Iterator[None]:
             "s3:GetObject there."
         ) from error
     except known.ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in ("NoSuchBucket", "NoSuchKey", "404"):
-            raise Problem(f"There is no {where} ({code}). Correct model_s3_url.") from error
-        if code in ("PreconditionFailed", "412"):
-            raise Problem(
-                f"{where} was replaced after the fetch was planned. Run again with -e model_update=true to take "
-                "what is there now."
-            ) from error
-        if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-            raise Problem(
-                f"S3 refuses {where} ({code}). The instance's role needs s3:ListBucket on the bucket, s3:GetObject on "
-                "the objects, and kms:Decrypt where they are encrypted with a key of your own."
-            ) from error
-        raise Passing(f"{where}: {one_line(error)}") from error
+        raise s3_refusal(bucket, where, error) from error
     except known.BotoCoreError as error:
         raise Passing(f"{where}: {one_line(error)}") from error
+
+
+def s3_refusal(bucket: str, where: str, error: t.Any) -> Problem | Passing:
+    """What an error that S3 answered means.
+
+    Args:
+        bucket: that was asked.
+        where: URL of what it was asked for.
+        error: botocore's.
+    """
+    described = error.response.get("Error", {})
+    code, text = str(described.get("Code", "")), " ".join(str(described.get("Message", "")).split())
+    if code in ("NoSuchBucket", "NoSuchKey", "404"):
+        return Problem(f"There is no {where} ({code}). Correct model_s3_url.")
+    if code in ("PreconditionFailed", "412"):
+        return Problem(
+            f"{where} was replaced after the fetch was planned. Run again with -e model_update=true to take what is "
+            "there now."
+        )
+    if code in ("InvalidRange", "416"):
+        return Problem(
+            f"{where} is shorter than when the fetch was planned. Complete the object, then run again with "
+            "-e model_update=true."
+        )
+    if code in ("AccessDenied", "403"):
+        right = S3_RIGHTS.get(error.operation_name, error.operation_name)
+        resource = f"bucket {bucket}" if right == "s3:ListBucket" else where
+        return Problem(
+            f"S3 refuses {error.operation_name} on {where} ({code}{f': {text[:300]}' if text else ''}). The instance's "
+            f"role needs {right} on {resource}, and kms:Decrypt if the objects are encrypted with a key of your own; "
+            "the bucket's policy and the VPC endpoint's must not deny it."
+        )
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"):
+        return Problem(
+            f"S3 does not accept this host's AWS credentials for {where} ({code}). Give the instance a role, or "
+            "correct AWS_* in model_environment and the host's clock."
+        )
+    return Passing(f"{where}: {one_line(error)}")
 
 
 def split_s3_url(url: str) -> tuple[str, str]:
@@ -600,7 +710,7 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def open_source(spec: Spec, snapshot: Snapshot) -> Source:
+def open_source(spec: Spec, snapshot: Snapshot) -> Source | RangedSource:
     kind = spec.source["kind"]
     if kind == "hub":
         return HubSource(spec, snapshot.revision)
@@ -709,6 +819,34 @@ class Progress:
         write_document(self._path, {**document, "rate": round(rate), "updated": time.time()}, durable=False)
 
 
+class PartsHasher:
+    """The ETag that S3 gives to an object that was put in parts: the MD5 of their MD5s, and their number."""
+
+    def __init__(self, part_size: int) -> None:
+        self._part_size = part_size
+        self._digests: list[bytes] = []
+        self._start()
+
+    def _start(self) -> None:
+        self._part = hashlib.md5(usedforsecurity=False)
+        self._left = self._part_size
+
+    def update(self, block: bytes) -> None:
+        rest = memoryview(block)
+        while rest:
+            taken, rest = rest[: self._left], rest[self._left :]
+            self._part.update(taken)
+            self._left -= len(taken)
+            if not self._left:
+                self._digests.append(self._part.digest())
+                self._start()
+
+    def hexdigest(self) -> str:
+        digests = [*self._digests, self._part.digest()] if self._left < self._part_size else self._digests
+        whole = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+        return f"{whole}-{len(digests)}"
+
+
 class Hasher:
     """Everything that is known of a file's content, in one pass."""
 
@@ -721,6 +859,8 @@ class Hasher:
             self._more["git_sha1"] = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
         elif not file.sha256 and file.md5:
             self._more["md5"] = hashlib.md5(usedforsecurity=False)
+        elif not file.sha256 and file.part_size:
+            self._more["etag"] = PartsHasher(file.part_size)
 
     def update(self, block: bytes) -> None:
         self._sha256.update(block)
@@ -741,6 +881,31 @@ class Hasher:
         return ""
 
 
+class Patience:
+    """How often and after how long something is tried again.
+
+    Args:
+        first: seconds before the second try; doubled with each further one.
+    """
+
+    def __init__(self, first: float) -> None:
+        self._first = first
+        self._failures = 0
+
+    def after(self, error: Passing, advanced: bool) -> float:
+        """Seconds to wait after a failure; one after which at least a byte arrived counts as the first.
+
+        Raises:
+            Problem: there were too many in a row.
+        """
+        self._failures = 1 if advanced else self._failures + 1
+        if self._failures >= ATTEMPTS:
+            raise Problem(
+                f"{error} (given up after {self._failures} tries without a byte; run again to go on)"
+            ) from error
+        return float(min(30.0, self._first * 2 ** (self._failures - 1)))
+
+
 class Fetch:
     """Completes one snapshot. Whoever calls holds the slug's lock.
 
@@ -752,7 +917,12 @@ class Fetch:
     """
 
     def __init__(
-        self, spec: Spec, snapshot: Snapshot, source: t.Callable[[], Source], progress: Progress, patience: float = 1.0
+        self,
+        spec: Spec,
+        snapshot: Snapshot,
+        source: t.Callable[[], Source | RangedSource],
+        progress: Progress,
+        patience: float = 1.0,
     ) -> None:
         self._spec = spec
         self._snapshot = snapshot
@@ -776,8 +946,8 @@ class Fetch:
         os.makedirs(self._partial, mode=0o755, exist_ok=True)
         self._journal = read_document(os.path.join(self._partial, JOURNAL)) or {}
         self._progress.state("verifying")
+        self._remove_strays((SPARSE, SPANS) if self._spec.source["kind"] == "s3" else (PART,))
         missing = [file for file in self._snapshot.files if not self._is_there(file)]
-        self._remove_strays()
         if missing:
             self._check_space()
             self._progress.state("fetching")
@@ -795,7 +965,7 @@ class Fetch:
         path = os.path.join(self._partial, file.path)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             known = self._journal.get(file.path)
-            if known and known == journal_entry(path, known["sha256"]):
+            if known and known == journal_entry(path, file, known["sha256"]):
                 self._progress.have(file.size)
                 return True
             if size_of(path) == file.size and file.is_verifiable:
@@ -807,18 +977,22 @@ class Fetch:
                     self._progress.have(file.size)
                     return True
             os.unlink(path)
-        self._progress.have(min(file.size, max(0, size_of(path + PART))))
+        self._progress.have(partial_bytes(self._partial, file))
         return False
 
     def _remember(self, file: File, path: str, hasher: Hasher) -> None:
         with self._lock:
-            self._journal[file.path] = journal_entry(path, hasher.sha256)
+            self._journal[file.path] = journal_entry(path, file, hasher.sha256)
             write_document(os.path.join(self._partial, JOURNAL), self._journal)
 
-    def _remove_strays(self) -> None:
-        """Only what belongs to the snapshot may be in it."""
+    def _remove_strays(self, suffixes: t.Collection[str] = ()) -> None:
+        """Only what belongs to the snapshot may be in it.
+
+        Args:
+            suffixes: of unfinished files, which may be there as well.
+        """
         wanted = {file.path for file in self._snapshot.files}
-        wanted |= {f"{path}{PART}" for path in wanted} | {JOURNAL}
+        wanted |= {f"{path}{suffix}" for path in wanted for suffix in suffixes} | {JOURNAL}
         for directory, _directories, names in os.walk(self._partial):
             for name in names:
                 path = os.path.join(directory, name)
@@ -831,10 +1005,18 @@ class Fetch:
         if need + MARGIN > free:
             raise Problem(too_small(self._spec, self._snapshot, need, free))
 
-    def _fetch_all(self, source: Source, files: list[File]) -> None:
+    def _fetch_all(self, source: Source | RangedSource, files: list[File]) -> None:
         largest_first = sorted(files, key=lambda file: file.size, reverse=True)
-        with concurrent.futures.ThreadPoolExecutor(max_workers=self._spec.parallel) as pool:
-            running = [pool.submit(self._fetch_file, source, file) for file in largest_first]
+        with contextlib.ExitStack() as pools:
+            if isinstance(source, RangedSource):
+                ranges = concurrent.futures.ThreadPoolExecutor(max_workers=source.ranges)
+                complete = functools.partial(self._complete_sparse, source, pools.enter_context(ranges))
+                suffix = SPARSE
+            else:
+                complete = functools.partial(self._complete_part, source)
+                suffix = PART
+            pool = pools.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=self._spec.parallel))
+            running = [pool.submit(self._fetch_file, complete, file, suffix) for file in largest_first]
             try:
                 for done in concurrent.futures.as_completed(running):
                     done.result()
@@ -844,32 +1026,29 @@ class Fetch:
                     one.cancel()
                 raise
 
-    def _fetch_file(self, source: Source, file: File) -> None:
+    def _fetch_file(self, complete: t.Callable[[File, str], Hasher], file: File, suffix: str) -> None:
         path = os.path.join(self._partial, file.path)
+        part = path + suffix
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        failures = wrong_copies = 0
+        patience = Patience(self._patience)
+        wrong_copies = 0
         while not self._given_up.is_set():
-            before = size_of(path + PART)
+            before = size_of(part)
             try:
-                hasher = self._complete_part(source, file, path + PART)
+                hasher = complete(file, part)
             except Passing as error:
-                failures = 1 if size_of(path + PART) > before else failures + 1
-                if failures >= ATTEMPTS:
-                    raise Problem(
-                        f"{error} (given up after {failures} tries without a byte; run again to go on)"
-                    ) from error
-                pause = min(30.0, self._patience * 2 ** (failures - 1))
-                self._progress.say(f"{error}; next try in {pause:.0f} s")
-                self._given_up.wait(pause)
+                self._pause(patience, error, size_of(part) > before)
                 continue
             difference = hasher.difference()
             if not difference:
-                os.replace(path + PART, path)
+                os.replace(part, path)
+                self._forget_spans(path)
                 sync_directory(os.path.dirname(path))
                 self._remember(file, path, hasher)
                 return
             wrong_copies += 1
-            os.unlink(path + PART)
+            os.unlink(part)
+            self._forget_spans(path)
             self._progress.have(-file.size)
             if wrong_copies >= WRONG_COPIES:
                 raise Problem(
@@ -878,6 +1057,23 @@ class Fetch:
                     "or it is damaged, or something between it and this host alters what it sends."
                 )
             self._progress.say(f"{file.path} has {difference}; fetching it again")
+
+    @staticmethod
+    def _forget_spans(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + SPANS)
+
+    def _pause(self, patience: Patience, error: Passing, advanced: bool) -> None:
+        """Wait before the next try.
+
+        Raises:
+            Problem: there were too many without a byte.
+        """
+        if self._given_up.is_set():
+            return
+        pause = patience.after(error, advanced)
+        self._progress.say(f"{error}; next try in {pause:.0f} s")
+        self._given_up.wait(pause)
 
     def _complete_part(self, source: Source, file: File, part: str) -> Hasher:
         """Append what is missing to a file's part.
@@ -917,11 +1113,90 @@ class Fetch:
             while rest:
                 rest = rest[out.write(rest) :]
         except OSError as error:
-            need = self._snapshot.size - present_bytes(self._spec, self._snapshot)
-            raise Problem(
-                f"Failed to write {out.name!s}: {error.strerror}. "
-                + too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
-            ) from error
+            raise self._unwritable(str(out.name), error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> Problem:
+        need = self._snapshot.size - present_bytes(self._spec, self._snapshot)
+        room = too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
+        return Problem(f"Failed to write {name}: {error.strerror}. {room}")
+
+    def _complete_sparse(
+        self, source: RangedSource, pool: concurrent.futures.Executor, file: File, sparse: str
+    ) -> Hasher:
+        """Fetch what is missing of a file in ranges, and hash behind them what has no gap any more."""
+        path = sparse[: -len(SPARSE)]
+        hasher, offset = Hasher(file), 0
+        try:
+            record = Record(path + SPANS, file.etag, file.size, held_spans(path, file))
+            data = open(sparse, "r+b" if size_of(sparse) >= 0 else "w+b", buffering=0)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise self._unwritable(sparse, error) from error
+        with contextlib.closing(record), data:
+            missing = record.missing(file.size, source.range_size)
+            running = [pool.submit(self._fetch_range, source, file, data, record, span) for span in missing]
+            try:
+                offset = self._hash(hasher, data, offset, record.prefix)
+                for done in concurrent.futures.as_completed(running):
+                    done.result()
+                    offset = self._hash(hasher, data, offset, record.prefix)
+            except BaseException:
+                self._given_up.set()
+                for one in running:
+                    one.cancel()
+                # They write to the file that is closed here.
+                concurrent.futures.wait(running)
+                raise
+            os.fsync(data.fileno())
+        return hasher
+
+    def _fetch_range(
+        self, source: RangedSource, file: File, data: io.FileIO, record: Record, span: tuple[int, int]
+    ) -> None:
+        offset, end = span
+        recorded = offset
+        patience = Patience(self._patience)
+        while offset < end and not self._given_up.is_set():
+            begin = offset
+            try:
+                for chunk in source.read_range(file, offset, end):
+                    taken = chunk[: end - offset]
+                    self._write_at(data, taken, offset)
+                    offset += len(taken)
+                    self._progress.got(len(taken))
+                    if offset - recorded >= BLOCK:
+                        record.add(recorded, offset)
+                        recorded = offset
+                    if self._given_up.is_set():
+                        break
+                if offset < end and not self._given_up.is_set():
+                    raise Passing(f"{file.path}: the source ended after {human_size(offset)}")
+            except Passing as error:
+                self._pause(patience, error, offset > begin)
+            finally:
+                record.add(recorded, offset)
+                recorded = offset
+        if offset < end:
+            raise Passing("another file failed")
+
+    def _write_at(self, data: io.FileIO, chunk: bytes, offset: int) -> None:
+        rest = memoryview(chunk)
+        try:
+            while rest:
+                written = os.pwrite(data.fileno(), rest, offset)
+                rest, offset = rest[written:], offset + written
+        except OSError as error:
+            raise self._unwritable(str(data.name), error) from error
+
+    def _hash(self, hasher: Hasher, data: io.FileIO, offset: int, end: int) -> int:
+        """Hash a file up to ``end``, which is returned."""
+        while offset < end:
+            block = os.pread(data.fileno(), min(BLOCK, end - offset), offset)
+            if not block:
+                raise Problem(f"{data.name!s} was shortened while it was fetched. Something changes files there.")
+            hasher.update(block)
+            offset += len(block)
+            self._progress.have(0)
+        return offset
 
     def _publish(self) -> None:
         files = [
@@ -938,6 +1213,7 @@ class Fetch:
             "completed": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "files": files,
         }
+        self._remove_strays()
         for directory, _directories, _names in os.walk(self._partial):
             sync_directory(directory)
         with contextlib.suppress(FileNotFoundError):

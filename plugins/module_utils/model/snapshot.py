@@ -23,6 +23,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
+from ansible_collections.inference.fleet.plugins.module_utils.model import ranges
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     MANIFEST,
     File,
@@ -320,7 +321,11 @@ class Keeper:
         wish = self._wish
         words = ["--spec-directory", wish.spec_directory, "--run-directory", wish.run_directory]
         command = shlex.join([_system_python(), wish.program, *words, "--engine-root", wish.engine_root])
-        files = {wish.program: (inspect.getsource(fetching), 0o755)}
+        # The program comes last: it needs the other one.
+        files = {
+            wish.ranges_program: (inspect.getsource(ranges), 0o644),
+            wish.program: (inspect.getsource(fetching), 0o755),
+        }
         for name, content in unit_files(command).items():
             files[os.path.join(wish.unit_directory, name)] = (content, 0o644)
         if wish.token_path:

@@ -18,6 +18,9 @@ REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The option that each source needs, and the role's name for it.
 _NEEDS = {"hub": ("endpoint", "model_endpoint"), "s3": ("s3_url", "model_s3_url"), "path": ("path", "model_path")}
 
+#: Each is a thread and a connection of one process, which may have 1024 files open.
+MOST_RANGES = 256
+
 
 def slug_of(name: str) -> str:
     """A model's name as a file name."""
@@ -37,6 +40,8 @@ class Wish:
     token: str
     transfer: str
     s3_url: str
+    s3_ranges: int
+    s3_range_mib: int
     path: str
     path_in_place: bool
     include: list[str]
@@ -90,6 +95,10 @@ class Wish:
             raise FleetError(f"model_keep is {self.keep}. Give 0 or more.")
         if self.parallel < 1:
             raise FleetError(f"model_parallel is {self.parallel}. Give 1 or more.")
+        if not 1 <= self.s3_ranges <= MOST_RANGES:
+            raise FleetError(f"model_s3_ranges is {self.s3_ranges}. Give 1 to {MOST_RANGES}.")
+        if self.s3_range_mib < 1:
+            raise FleetError(f"model_s3_range_mib is {self.s3_range_mib}. Give 1 or more.")
         for directory in (self.root, self.engine_root):
             if directory and not os.path.isabs(directory):
                 raise FleetError(f"{directory!r} is no absolute path (model_root, model_engine_root).")
@@ -112,7 +121,8 @@ class Wish:
             source = {"kind": "hub", "endpoint": self.endpoint.rstrip("/"), "repository": self.name, "xet": xet}
             return {**source, "token_file": self.token_path} if self.token_path else source
         if self.source == "s3":
-            return {"kind": "s3", "url": self.s3_url.rstrip("/")}
+            how = {"ranges": self.s3_ranges, "range_mib": self.s3_range_mib}
+            return {"kind": "s3", "url": self.s3_url.rstrip("/"), **how}
         return {"kind": "path", "path": os.path.normpath(self.path), "in_place": self.path_in_place}
 
     @property
@@ -137,3 +147,8 @@ class Wish:
     @property
     def program(self) -> str:
         return os.path.join(self.engine_root, "libexec", "model_fetch.py")
+
+    @property
+    def ranges_program(self) -> str:
+        """What the program imports."""
+        return os.path.join(self.engine_root, "libexec", "model_ranges.py")

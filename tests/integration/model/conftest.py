@@ -25,7 +25,8 @@ from tests.fakes import hub as fake_hub
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOCK = REPOSITORY / "roles/model/files/fetcher.txt"
-PROGRAM = REPOSITORY / "plugins/module_utils/model/fetch.py"
+SOURCES = REPOSITORY / "plugins/module_utils/model"
+PROGRAMS = {"fetch.py": "model_fetch.py", "ranges.py": "model_ranges.py"}
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 
@@ -81,12 +82,22 @@ def hub() -> t.Iterator[fake_hub.Hub]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, as it is on a host."""
+    directory = tmp_path_factory.mktemp("libexec")
+    for source, installed in PROGRAMS.items():
+        shutil.copy(SOURCES / source, directory / installed)
+    return directory / "model_fetch.py"
+
+
 @dataclasses.dataclass
 class Host:
     """A host's directories, and the program that runs in them."""
 
     base: Path
     tool: str
+    program: Path
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     root: str = ""
 
@@ -128,7 +139,7 @@ class Host:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         directories = ["--spec-directory", str(self.specs), "--run-directory", str(self.run_directory)]
-        command = [sys.executable, str(PROGRAM), *directories, "--engine-root", str(self.base / "engine"), *words]
+        command = [sys.executable, str(self.program), *directories, "--engine-root", str(self.base / "engine"), *words]
         # None of this machine's own settings may reach the program.
         clean = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         environment = {**clean, "HF_HOME": str(self.base / "hf"), **self.environment}
@@ -163,8 +174,8 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path, tool: str) -> Host:
-    return Host(tmp_path, tool)
+def host(tmp_path: Path, tool: str, program: Path) -> Host:
+    return Host(tmp_path, tool, program)
 
 
 def wait_until(condition: t.Callable[[], bool], seconds: float = 60.0) -> None:

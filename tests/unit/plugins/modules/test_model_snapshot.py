@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 from ansible_collections.inference.fleet.plugins.module_utils.model import snapshot
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import File, Snapshot
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import MARKER
 from ansible_collections.inference.fleet.plugins.modules import model_snapshot
 
@@ -20,6 +21,7 @@ from tests.unit.plugins.module_utils.model.models import (
     SHARDS,
     SLUG,
     Memory,
+    Ranged,
     Systemd,
     model_files,
     write_files,
@@ -130,6 +132,7 @@ def test_what_the_host_keeps_is_for_root(host: Host) -> None:
     assert stat.S_IMODE((host.specs / f"{SLUG}.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((host.engine / "libexec/model_fetch.py").stat().st_mode) == 0o755
     assert (host.engine / "libexec/model_fetch.py").read_text() == Path(fetching.__file__ or "").read_text()
+    assert stat.S_IMODE((host.engine / "libexec/model_ranges.py").stat().st_mode) == 0o644
 
 
 def test_a_newer_program_or_unit_replaces_the_old_one(host: Host) -> None:
@@ -349,6 +352,58 @@ def test_a_check_of_a_bucket_waits_for_the_tool(host: Host) -> None:
     assert "its size is known then" in result["actions"][0]
 
 
+@pytest.fixture
+def bucket(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A bucket for the host, in memory; the tool counts as installed. Each listing is noted."""
+    listings: list[str] = []
+    files = model_files()
+
+    def listed(_command: t.Any, _environment: t.Any, url: str, requested: str, _selection: t.Any) -> Snapshot:
+        listings.append(url)
+        known = tuple(File(path, len(content), etag=f"{path}-2") for path, content in sorted(files.items()))
+        return Snapshot(requested or "content-1", requested, known)
+
+    monkeypatch.setattr(snapshot, "from_s3", listed)
+    monkeypatch.setattr(snapshot, "is_complete", lambda _path: True)
+    monkeypatch.setattr(Systemd, "source", staticmethod(lambda: Ranged(files)))
+    host.options = {"source": "s3", "s3_url": "s3://bucket/it"}
+    return listings
+
+
+def test_a_changed_number_of_ranges_fetches_nothing_again(host: Host, bucket: list[str]) -> None:
+    first = host.run()
+    assert host.spec()["source"] == {"kind": "s3", "url": "s3://bucket/it", "ranges": 32, "range_mib": 16}
+    Systemd.said.clear()
+    assert not host.run()["changed"]
+    assert host.run(check=True, s3_ranges=64)["actions"] == [f"write {host.specs}/{SLUG}.json"]
+    changed = host.run(s3_ranges=64, s3_range_mib=8)
+    assert changed["actions"] == [f"write {host.specs}/{SLUG}.json"]
+    assert (changed["path"], changed["revision"]) == (first["path"], first["revision"])
+    assert host.spec()["source"]["ranges"] == 64
+    assert (bucket, Systemd.said) == (["s3://bucket/it"], [])
+
+
+def test_weights_that_came_before_ranges_stay(host: Host, bucket: list[str]) -> None:
+    first = host.run()
+    spec = host.spec()
+    spec["source"] = {"kind": "s3", "url": "s3://bucket/it"}
+    (host.specs / f"{SLUG}.json").write_text(json.dumps(spec))
+    (host.engine / "libexec/model_ranges.py").unlink()
+    (host.engine / "libexec/model_fetch.py").write_text("# old\n")
+    weights = {path: os.stat(path) for path in (host.models / SLUG).rglob("*")}
+    Systemd.said.clear()
+    converged = host.run()
+    assert (converged["path"], converged["revision"]) == (first["path"], first["revision"])
+    assert converged["actions"] == [
+        f"write {host.engine}/libexec/model_ranges.py",
+        f"write {host.engine}/libexec/model_fetch.py",
+        f"write {host.specs}/{SLUG}.json",
+    ]
+    assert {path: os.stat(path) for path in (host.models / SLUG).rglob("*")} == weights
+    assert (bucket, Systemd.said) == (["s3://bucket/it"], [])
+    assert not host.run()["changed"]
+
+
 def test_an_installed_tool_is_not_installed_again(
     host: Host, hub: fake_hub.Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +432,9 @@ def test_an_installed_tool_is_not_installed_again(
         ({"source": "s3", "s3_url": "s3://bucket/x", "path_in_place": True}, "only path can be in place"),
         ({"keep": -1}, "model_keep is -1"),
         ({"parallel": 0}, "model_parallel is 0"),
+        ({"s3_ranges": 0}, "model_s3_ranges is 0. Give 1 to 256"),
+        ({"s3_ranges": 257}, "model_s3_ranges is 257. Give 1 to 256"),
+        ({"s3_range_mib": 0}, "model_s3_range_mib is 0. Give 1 or more"),
         ({"root": "models"}, "'models' is no absolute path"),
         ({"path": "/does/not/exist"}, "model_path is /does/not/exist, which is no directory on this host"),
     ],

@@ -8,11 +8,12 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import typing as t
 from pathlib import Path
 
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import File, Snapshot, Spec
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import File, RangedSource, Snapshot, Spec
 
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 SLUG = "Qwen--Qwen3-VL-8B-Instruct"
@@ -96,6 +97,44 @@ class Memory:
             yield content[start : start + 1000]
 
 
+class Ranged(RangedSource):
+    """A source of ranges that holds its files, and fails as configured.
+
+    Args:
+        files: their content.
+        faults: what each next read does instead: ``cut`` ends it half-way, ``more`` sends more than was asked for,
+            ``wrong`` changes a byte, an exception is raised.
+        ranges: at a time.
+        range_size: bytes of one.
+    """
+
+    def __init__(
+        self, files: dict[str, bytes], faults: t.Iterable[t.Any] = (), ranges: int = 4, range_size: int = 10_000
+    ) -> None:
+        self.ranges = ranges
+        self.range_size = range_size
+        self._files = files
+        self._faults = list(faults)
+        self._lock = threading.Lock()
+        self.reads: list[tuple[str, int, int]] = []
+
+    def read_range(self, file: File, start: int, end: int) -> t.Iterator[bytes]:
+        with self._lock:
+            self.reads.append((file.path, start, end))
+            fault = self._faults.pop(0) if self._faults else None
+        if isinstance(fault, Exception):
+            raise fault
+        content = self._files[file.path][start:end]
+        if fault == "cut":
+            content = content[: len(content) // 2]
+        if fault == "more":
+            content += b"more"
+        if fault == "wrong":
+            content = bytes([content[0] ^ 1]) + content[1:]
+        for offset in range(0, len(content), 1000):
+            yield content[offset : offset + 1000]
+
+
 class Systemd:
     """Stands in for the units: does their work at once, with the same program.
 
@@ -104,7 +143,7 @@ class Systemd:
     """
 
     said: t.ClassVar[list[str]] = []
-    source: t.ClassVar[t.Callable[[], Memory] | None] = None
+    source: t.ClassVar[t.Callable[[], Memory | Ranged] | None] = None
     enabled: t.ClassVar[bool] = False
     #: Set by the test: where the module wrote the program and the specs.
     program: t.ClassVar[Path] = Path()

@@ -12,23 +12,34 @@ from ansible_collections.inference.fleet.plugins.module_utils.model import fetch
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     Fetch,
     File,
+    PartsHasher,
     Passing,
+    Patience,
     Problem,
     Progress,
     Snapshot,
     Spec,
     refuse_strangers,
+    s3_refusal,
 )
 
 from tests.fakes.hub import git_sha1
-from tests.unit.plugins.module_utils.model.models import MODEL, SHARDS, Memory, make_spec, model_files, write_release
+from tests.unit.plugins.module_utils.model.models import (
+    MODEL,
+    SHARDS,
+    Memory,
+    Ranged,
+    make_spec,
+    model_files,
+    write_release,
+)
 
 
 def described(files: dict[str, bytes]) -> list[File]:
     return [File(path, len(content), sha256=hashlib.sha256(content).hexdigest()) for path, content in files.items()]
 
 
-def run(spec: Spec, source: Memory, tmp_path: Path) -> Progress:
+def run(spec: Spec, source: Memory | Ranged, tmp_path: Path) -> Progress:
     progress = Progress(spec, spec.wanted, str(tmp_path / "status.json"))
     try:
         Fetch(spec, spec.wanted, lambda: source, progress, patience=0.0).run()
@@ -45,6 +56,16 @@ def files() -> dict[str, bytes]:
 @pytest.fixture
 def spec(tmp_path: Path, files: dict[str, bytes]) -> Spec:
     return make_spec(tmp_path / "models", described(files))
+
+
+@pytest.fixture
+def ranged(tmp_path: Path, files: dict[str, bytes]) -> Spec:
+    return make_spec(tmp_path / "models", pinned(files), source={"kind": "s3", "url": "s3://bucket/it"})
+
+
+def pinned(files: dict[str, bytes], etag: str = "1") -> list[File]:
+    """What S3 says of objects whose content it has no hash of."""
+    return [File(path, len(content), etag=f"{path}-{etag}") for path, content in files.items()]
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "a//b", "", "a/.", "nul\0"])
@@ -136,8 +157,11 @@ def test_git_names_small_files_and_md5_those_of_s3(tmp_path: Path, files: dict[s
         File(SHARDS[0], len(files[SHARDS[0]]), md5=md5),
     ]
     run(make_spec(tmp_path / "models", known), Memory(files), tmp_path)
-    for name, wrong in (("git_sha1", {"git_sha1": "0" * 40}), ("md5", {"md5": "0" * 32})):
-        spec = make_spec(tmp_path / "models", [File("config.json", 2, **wrong)], revision=name)
+    for name, wrong in (
+        ("git_sha1", File("config.json", 2, git_sha1="0" * 40)),
+        ("md5", File("config.json", 2, md5="0" * 32)),
+    ):
+        spec = make_spec(tmp_path / "models", [wrong], revision=name)
         with pytest.raises(Problem, match=name):
             run(spec, Memory(files), tmp_path)
 
@@ -253,6 +277,144 @@ def test_a_spec_that_cannot_be_read_is_named(tmp_path: Path, spoil: str) -> None
     said: list[str] = []
     assert fetching.load_specs(str(tmp_path), said.append) == []
     assert "it.json is skipped" in said[0]
+
+
+def test_ranges_of_all_files_make_a_snapshot(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    files["empty"] = b""
+    spec = make_spec(tmp_path / "models", pinned(files), source=ranged.source)
+    source = Ranged(files, ["cut", Passing("reset"), "more"])
+    progress = run(spec, source, tmp_path)
+    directory = Path(spec.directory(spec.wanted))
+    assert {path: (directory / path).read_bytes() for path in files} == files
+    assert sorted(os.listdir(directory)) == sorted([*files, fetching.MANIFEST])
+    assert fetching.corrupted(spec, spec.wanted) == []
+    assert progress.arrived == spec.wanted.size
+    assert max(end - start for _path, start, end in source.reads) == source.range_size
+
+
+def test_ranges_that_are_there_are_not_fetched_again(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no route"):
+        run(ranged, Ranged(files, [None] * 9 + [Passing("no route")] * 100, ranges=1), tmp_path)
+    there = fetching.present_bytes(ranged, ranged.wanted)
+    assert there > 60_000
+    source = Ranged(files)
+    progress = run(ranged, source, tmp_path)
+    assert progress.arrived == ranged.wanted.size - there
+    assert sum(end - start for _path, start, end in source.reads) == ranged.wanted.size - there
+    assert fetching.corrupted(ranged, ranged.wanted) == []
+
+
+def test_ranges_of_another_object_are_not_used(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no route"):
+        run(ranged, Ranged(files, [None] * 9 + [Passing("no route")] * 100, ranges=1), tmp_path)
+    changed = {path: content[::-1] if path in SHARDS else content for path, content in files.items()}
+    spec = make_spec(tmp_path / "models", pinned(changed, "2"), source=ranged.source)
+    progress = run(spec, Ranged(changed), tmp_path)
+    # Also the small files, which were whole: their objects may have changed as well.
+    assert progress.arrived == spec.wanted.size
+    assert {path: (Path(spec.directory(spec.wanted)) / path).read_bytes() for path in changed} == changed
+
+
+def test_a_range_without_a_byte_is_given_up(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    source = Ranged(files, [None] * 4 + [Passing("no route")] * 100)
+    with pytest.raises(Problem, match=r"no route \(given up after 6 tries without a byte"):
+        run(ranged, source, tmp_path)
+    partial = Path(ranged.directory(ranged.wanted) + fetching.PARTIAL)
+    assert not any((partial / shard).exists() for shard in SHARDS)
+
+
+def test_a_refused_range_ends_the_fetch_at_once(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    source = Ranged(files, [None] * 4 + [Problem("replaced")])
+    with pytest.raises(Problem, match="replaced"):
+        run(ranged, source, tmp_path)
+    assert not os.path.exists(ranged.directory(ranged.wanted))
+
+
+def test_a_wrong_range_is_found_by_the_hash(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    spec = make_spec(tmp_path / "models", described(files), source=ranged.source)
+    run(spec, Ranged(files, [None] * 4 + ["wrong"]), tmp_path)
+    assert fetching.corrupted(spec, spec.wanted) == []
+    other = make_spec(tmp_path / "models", described(files), revision="r2", source=ranged.source)
+    with pytest.raises(Problem, match="arrived 3 times with another content"):
+        run(other, Ranged(files, [None] * 4 + ["wrong"] * 1000), tmp_path)
+
+
+def test_a_file_that_somebody_shortens_is_not_completed(
+    ranged: Spec, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda _descriptor, data, _offset: len(data))
+    with pytest.raises(Problem, match="was shortened while it was fetched"):
+        run(ranged, Ranged(files), tmp_path)
+
+
+def test_what_another_kind_of_source_left_is_removed(ranged: Spec, files: dict[str, bytes], tmp_path: Path) -> None:
+    partial = Path(ranged.directory(ranged.wanted) + fetching.PARTIAL)
+    partial.mkdir(parents=True)
+    (partial / (SHARDS[0] + fetching.PART)).write_bytes(files[SHARDS[1]][:60_000])
+    progress = run(ranged, Ranged(files), tmp_path)
+    assert progress.arrived == ranged.wanted.size
+    assert sorted(os.listdir(ranged.directory(ranged.wanted))) == sorted([*files, fetching.MANIFEST])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_etag_of_parts_is_calculated(parts: int, more: int) -> None:
+    content = bytes(range(256)) * 40
+    pieces = [content[start : start + 1000] for start in range(0, 1000 * parts, 1000)]
+    pieces += [b"x"] * more
+    digests = [hashlib.md5(piece, usedforsecurity=False).digest() for piece in pieces]
+    hasher = PartsHasher(1000)
+    whole = b"".join(pieces)
+    for start in range(0, len(whole), 700):
+        hasher.update(whole[start : start + 700])
+    expected = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
+    assert hasher.hexdigest() == f"{expected}-{parts + more}"
+
+
+def test_tries_are_bounded_and_further_apart_each_time() -> None:
+    patience = Patience(1.0)
+    error = Passing("reset")
+    assert [patience.after(error, False) for _ in range(3)] == [1, 2, 4]
+    assert patience.after(error, True) == 1
+    assert [patience.after(error, False) for _ in range(4)] == [2, 4, 8, 16]
+    with pytest.raises(Problem, match=r"reset \(given up after 6 tries"):
+        patience.after(error, False)
+
+
+class Refused(Exception):
+    """As botocore's ClientError."""
+
+    def __init__(self, code: str, operation: str) -> None:
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code, "Message": "why\n not"}}
+        self.operation_name = operation
+
+
+@pytest.mark.parametrize(
+    ("code", "operation", "expected"),
+    [
+        (
+            "AccessDenied",
+            "ListObjectsV2",
+            "ListObjectsV2 on s3://b/it (AccessDenied: why not)|ListBucket on bucket b,",
+        ),
+        ("AccessDenied", "GetObject", "GetObject on s3://b/it (AccessDenied: why not)|s3:GetObject on s3://b/it,"),
+        ("403", "HeadObject", "HeadObject on s3://b/it (403|s3:GetObject on s3://b/it,"),
+        ("ExpiredToken", "GetObject", "does not accept this host's AWS credentials for s3://b/it (ExpiredToken)"),
+        ("NoSuchKey", "GetObject", "There is no s3://b/it (NoSuchKey)"),
+        ("PreconditionFailed", "GetObject", "was replaced after the fetch was planned"),
+        ("InvalidRange", "GetObject", "is shorter than when the fetch was planned"),
+    ],
+)
+def test_what_s3_refuses_names_the_right(code: str, operation: str, expected: str) -> None:
+    found = s3_refusal("b", "s3://b/it", Refused(code, operation))
+    assert isinstance(found, Problem)
+    assert all(part in str(found) for part in expected.split("|"))
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "InternalError", "RequestTimeout", "503"])
+def test_what_s3_cannot_do_now_is_tried_again(code: str) -> None:
+    assert isinstance(s3_refusal("b", "s3://b/it", Refused(code, "GetObject")), Passing)
 
 
 def test_s3_urls_are_split() -> None:
