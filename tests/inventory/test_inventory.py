@@ -26,7 +26,14 @@ GROUPS = {
     "ring_stable",
     "not_running",
 }
-VARIABLES = ("fleet_instance_type", "fleet_engine_tag", "fleet_role", "fleet_state")
+VARIABLES = (
+    "fleet_instance_type",
+    "fleet_engine_tag",
+    "fleet_role",
+    "fleet_state",
+    "fleet_region",
+    "fleet_purchase",
+)
 CONNECTION = ("endpoint_url", "access_key", "secret_key", "regions")
 
 

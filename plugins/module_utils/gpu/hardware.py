@@ -56,6 +56,14 @@ def hardware_of(instance_type: str) -> Hardware | None:
     return Hardware(count=counts[size], name=name, memory_mib=memory_mib, source=f"{family}.{size}")
 
 
+def alternatives(instance_type: str, count: int) -> list[str]:
+    """The instance types of the same family that have ``count`` GPUs; none for an unknown type."""
+    if hardware_of(instance_type) is None:
+        return []
+    family = instance_type.strip().lower().partition(".")[0]
+    return [f"{family}.{size}" for size, gpus in _FAMILIES[family][2].items() if gpus == count]
+
+
 def expected_hardware(
     instance_type: str | None, count: int | None = None, name: str | None = None, memory_mib: int | None = None
 ) -> Hardware:

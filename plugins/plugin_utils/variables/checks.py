@@ -15,6 +15,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import DEFAULT_MODEL
+from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import check_hourly_price
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -35,6 +36,7 @@ FLEET: dict[str, Spec] = {
     "fleet_engine": {"type": "str", "choices": list(ENGINES)},
     "fleet_gateway_port": {"type": "int"},
     "fleet_gpu_count": {"type": "int"},
+    "fleet_hourly_price": {"type": "raw"},
     "fleet_instances": {
         "type": "list",
         "elements": "dict",
@@ -92,6 +94,7 @@ def _read_model(name: str, value: t.Any) -> None:
 #: Checks beyond the type: how the value is parsed where it is used.
 _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "fleet_clients": _read_clients,
+    "fleet_hourly_price": lambda _name, value: check_hourly_price(value),
     "fleet_key_max_age": _read_duration,
     "fleet_key_overlap": _read_duration,
     "fleet_model": _read_model,

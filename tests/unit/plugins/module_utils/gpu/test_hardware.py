@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import (
     Hardware,
+    alternatives,
     expected_hardware,
     hardware_of,
     is_named,
@@ -71,3 +72,17 @@ def test_zero_and_empty_mean_not_set() -> None:
     assert expected_hardware("g6e.12xlarge", count=0, name="", memory_mib=0) == hardware_of("g6e.12xlarge")
     assert expected_hardware("m7i.large") == Hardware(source="m7i.large")
     assert expected_hardware(None) == Hardware()
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "count", "others"),
+    [
+        ("g6e.12xlarge", 1, ["g6e.xlarge", "g6e.2xlarge", "g6e.4xlarge", "g6e.8xlarge", "g6e.16xlarge"]),
+        ("g7e.48xlarge", 2, ["g7e.12xlarge"]),
+        ("p5en.48xlarge", 1, []),
+        ("p4d.24xlarge", 1, []),
+        ("", 1, []),
+    ],
+)
+def test_types_of_the_same_gpu_in_another_number(instance_type: str, count: int, others: list[str]) -> None:
+    assert alternatives(instance_type, count) == others

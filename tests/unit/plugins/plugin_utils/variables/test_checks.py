@@ -33,6 +33,18 @@ def test_fields_of_clients_are_those_of_the_key_store() -> None:
         ("edge_tls", "maybe", {"type": "bool"}, "edge_tls is 'maybe': it must be true or false."),
         ("edge_list", {"a": 1}, {"type": "list"}, "edge_list is {'a': 1}: it must be a list."),
         ("model_x", "hub", {"type": "str", "choices": ["s3", "path"]}, "model_x is 'hub': valid are s3, path."),
+        (
+            "fleet_hourly_price",
+            0,
+            FLEET["fleet_hourly_price"],
+            "fleet_hourly_price is 0; it must be US dollars per hour",
+        ),
+        (
+            "fleet_hourly_price",
+            {"g6e": 1},
+            FLEET["fleet_hourly_price"],
+            "which is no instance type, such as g6e.xlarge.",
+        ),
         ("edge_queue_timeout", "10 minutes", {"type": "raw"}, "edge_queue_timeout is '10 minutes': a time is"),
         ("edge_queue_timeout", "500ms", {"type": "raw"}, "it must be whole seconds."),
         (

@@ -1,0 +1,227 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""The AWS rights that the collection needs: one row for each call that it makes, and the IAM policies made of the rows.
+
+``python -m tests.aws_rights`` writes docs/aws-iam.json and the tables of docs/aws.md from here. A unit test finds the
+calls in the plugins and compares them with the rows, so a new call begins with its row: the service and the method as
+boto3 names them, the policy that it belongs to, the reason, and what it is allowed on. A new option that people turn on
+gets a policy of its own. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+Condition = t.Mapping[str, t.Mapping[str, t.Union[str, t.Sequence[str]]]]
+
+_EVERYTHING = ("*",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """A policy that people attach.
+
+    Attributes:
+        name: its name in docs/aws-iam.json.
+        to: who gets it.
+        when: when they need it.
+    """
+
+    name: str
+    to: str
+    when: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What a statement is about.
+
+    Attributes:
+        sid: the statement's name.
+        resources: ARNs; words in capitals are the user's.
+        condition: IAM's, if any.
+    """
+
+    sid: str
+    resources: tuple[str, ...]
+    condition: Condition = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Right:
+    """The rights of one call.
+
+    Attributes:
+        service: boto3's name of the service; empty for a right that AWS needs and no call names.
+        method: boto3's name of the call.
+        actions: the IAM actions that AWS checks.
+        policy: the policy that has them.
+        scope: what they are allowed on.
+        why: what the call is for.
+        used_by: the playbooks or commands that need it.
+        source: the file of another collection that makes the call; empty for one of ours.
+    """
+
+    service: str
+    method: str
+    actions: tuple[str, ...]
+    policy: Policy
+    scope: Scope
+    why: str
+    used_by: str
+    source: str = ""
+
+
+CONTROLLER = Policy("controller", "the controller", "always: the inventory")
+KEY_STORE = Policy("controller_key_store", "the controller", "with `fleet_key_store: {backend: aws_secretsmanager, …}`")
+KEY_STORE_KMS = Policy("controller_key_store_kms", "the controller", "if the secrets have a KMS key of your own")
+WEIGHTS = Policy("hosts_weights", "the instance profile of inference hosts", "with `model_source: s3`")
+WEIGHTS_KMS = Policy(
+    "hosts_weights_kms", "the instance profile of inference hosts", "if the bucket has a KMS key of yours"
+)
+PRICES = Policy("prices", "the person who runs `script/prices`", "to refresh the list prices")
+
+POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, PRICES)
+
+# Describe calls of EC2 have no resources.
+_HOSTS = Scope("ListHosts", _EVERYTHING)
+_REGIONS = Scope("ListRegions", _EVERYTHING)
+_SECRETS = Scope("KeysOfClients", ("arn:aws:secretsmanager:REGION:ACCOUNT:secret:PREFIX/*",))
+_BUCKET = Scope(
+    "ListWeights",
+    ("arn:aws:s3:::BUCKET",),
+    {"StringLike": {"s3:prefix": "MODELS/*"}},
+)
+_OBJECTS = Scope("ReadWeights", ("arn:aws:s3:::BUCKET/MODELS/*",))
+_KEY = ("arn:aws:kms:REGION:ACCOUNT:key/KEY",)
+_SECRETS_KEY = Scope("KeyOfSecrets", _KEY, {"StringEquals": {"kms:ViaService": "secretsmanager.REGION.amazonaws.com"}})
+_WEIGHTS_KEY = Scope("KeyOfWeights", _KEY, {"StringEquals": {"kms:ViaService": "s3.REGION.amazonaws.com"}})
+_PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
+
+_ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
+_INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
+_INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"
+
+
+def _secret(method: str, why: str, used_by: str, *further: str) -> Right:
+    action = "".join(word.capitalize() for word in method.split("_"))
+    actions = (f"secretsmanager:{action}", *further)
+    return Right("secretsmanager", method, actions, KEY_STORE, _SECRETS, why, used_by)
+
+
+RIGHTS = (
+    Right(
+        "ec2",
+        "describe_instances",
+        ("ec2:DescribeInstances",),
+        CONTROLLER,
+        _HOSTS,
+        "the hosts with their tags, addresses, types and states",
+        _ALL,
+        _INVENTORY,
+    ),
+    Right(
+        "ec2",
+        "describe_regions",
+        ("ec2:DescribeRegions",),
+        CONTROLLER,
+        _REGIONS,
+        "the regions to look in, unless `regions:` in inventories/aws/aws_ec2.yml names yours",
+        _ALL,
+        _INVENTORY_BASE,
+    ),
+    _secret("describe_secret", "which versions of a client's secret are its keys, and its tags", _READ),
+    _secret("get_secret_value", "the keys, and the clients' names", _READ),
+    _secret("create_secret", "a new client's secret, and the fleet's own", _KEYS, "secretsmanager:TagResource"),
+    _secret("put_secret_value", "a pending key, and changes of the fleet's own secret", _KEYS),
+    _secret("update_secret_version_stage", "to make the pending key the current one, and to retire one", _KEYS),
+    _secret("tag_resource", "a client's limits, and when its keys retire", _KEYS),
+    _secret("untag_resource", "to remove a limit", _KEYS),
+    _secret("delete_secret", "to remove a client, recoverable for 30 days", "`keys.yml`"),
+    Right(
+        "",
+        "",
+        ("kms:Decrypt", "kms:GenerateDataKey"),
+        KEY_STORE_KMS,
+        _SECRETS_KEY,
+        "Secrets Manager uses the key in the caller's name",
+        _READ,
+    ),
+    Right(
+        "s3",
+        "list_objects_v2",
+        ("s3:ListBucket",),
+        WEIGHTS,
+        _BUCKET,
+        "the files of the model",
+        "`site.yml`, `plan.yml`",
+    ),
+    Right(
+        "s3",
+        "head_object",
+        ("s3:GetObject",),
+        WEIGHTS,
+        _OBJECTS,
+        "their sizes and checksums",
+        "`site.yml`, `plan.yml`",
+    ),
+    Right(
+        "s3",
+        "get_object",
+        ("s3:GetObject",),
+        WEIGHTS,
+        _OBJECTS,
+        "the files, also to restore them after a stop and start",
+        "`site.yml`, and inference-models.service on the host",
+    ),
+    Right(
+        "",
+        "",
+        ("kms:Decrypt",),
+        WEIGHTS_KMS,
+        _WEIGHTS_KEY,
+        "S3 uses the key in the caller's name",
+        "`site.yml`",
+    ),
+    Right(
+        "pricing",
+        "get_products",
+        ("pricing:GetProducts",),
+        PRICES,
+        _PRICE_LIST,
+        "the list prices of EC2 instances",
+        "`script/prices`",
+    ),
+)
+
+
+def document(policy: Policy, rights: t.Iterable[Right] = RIGHTS) -> dict[str, t.Any]:
+    """The IAM policy: a statement for each scope."""
+    actions: dict[str, set[str]] = {}
+    scopes: dict[str, Scope] = {}
+    for right in rights:
+        if right.policy == policy:
+            known = scopes.setdefault(right.scope.sid, right.scope)
+            if known != right.scope:
+                raise ValueError(f"Two scopes have the name {right.scope.sid}.")
+            actions.setdefault(right.scope.sid, set()).update(right.actions)
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": scope.sid,
+                "Effect": "Allow",
+                "Action": sorted(actions[scope.sid]),
+                "Resource": list(scope.resources),
+                **({"Condition": scope.condition} if scope.condition else {}),
+            }
+            for scope in scopes.values()
+        ],
+    }
+
+
+def documents() -> dict[str, t.Any]:
+    """All policies by their names."""
+    return {policy.name: document(policy) for policy in POLICIES}
