@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import typing as t
+from unittest import mock
 
 import pytest
+from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
 Result = dict[str, t.Any]
@@ -24,6 +26,9 @@ def run_module(capfd: pytest.CaptureFixture[str]) -> RunModule:
         module = importlib.import_module(f"ansible_collections.inference.fleet.plugins.modules.{name}")
         capfd.readouterr()
         with (
+            # A module has a process of its own, in which no other module has warned.
+            mock.patch.object(warnings, "_global_warnings", {}),
+            mock.patch.object(warnings, "_global_deprecations", {}),
             patch_module_args({**args, "_ansible_check_mode": check, "_ansible_diff": diff}),
             pytest.raises(SystemExit),
         ):

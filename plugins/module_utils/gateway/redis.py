@@ -113,7 +113,8 @@ def check(address: Address, option: str, timeout: float) -> str:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
+    # On Python 3.9 these are two classes.
+    if isinstance(error, (TimeoutError, socket.timeout)):
         return "no answer in time"
     return error.strerror or str(error) or type(error).__name__
 
