@@ -23,7 +23,7 @@ def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[st
     read = _read(hosts)
     rows = []
     for client in store["clients"]:
-        for key in client["keys"]:
+        for key in client["stored_keys"]:
             common = {
                 "client": client["name"],
                 "key": key["fingerprint"],
@@ -153,7 +153,7 @@ def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
         missing = [
             f"{client['name']} {key['fingerprint']} ({key['slot']})"
             for client in store["clients"]
-            for key in client["keys"]
+            for key in client["stored_keys"]
             if client["name"] not in rotated and not key["retired"] and key["fingerprint"] not in result["accepts"]
         ]
         if missing:

@@ -34,7 +34,7 @@ options:
     description:
       - With V(present) each client has a key and the given attributes; one that has no key gets one.
       - With V(absent) the clients and their keys are removed.
-      - With V(info) nothing is changed; without O(clients) every client is returned.
+      - With V(read) nothing is changed; without O(clients) every client is returned.
       - With V(pending) each client that is due has a pending key. An interrupted rotation is continued with its clients
         and the keys that it made.
       - With V(finished) the rotation's pending keys are the current ones. The old ones stay valid for O(overlap), or
@@ -45,7 +45,7 @@ options:
       - With V(completed) the rotation is over and its lock is released. Dead keys count as proven, unless O(unproven)
         names a host; only their hash, fingerprint and times are kept.
     type: str
-    choices: [present, absent, info, pending, finished, withdrawn, retired, completed]
+    choices: [present, absent, read, pending, finished, withdrawn, retired, completed]
     default: present
   clients:
     description:
@@ -62,7 +62,7 @@ options:
     default: false
   reveal:
     description:
-      - With O(state=info) and exactly one client, return one of its keys. Such a task needs C(no_log).
+      - With O(state=read) and exactly one client, return one of its keys. Such a task needs C(no_log).
       - With O(which=all), return all keys of the O(clients).
     type: bool
     default: false
@@ -74,7 +74,7 @@ options:
   max_age:
     description:
       - With O(state=pending), the age at which a current key is due, such as V(30d), V(24h) or V(90m).
-      - With O(state=info), fills RV(clients[].due).
+      - With O(state=read), fills RV(clients[].due).
     type: str
   rotation_id:
     description:
@@ -175,7 +175,7 @@ EXAMPLES = r"""
 
 - name: Look up one key
   inference.fleet.api_key:
-    state: info
+    state: read
     clients:
       - name: team-a
     reveal: true
@@ -249,7 +249,7 @@ clients:
       description: Whether C(expires) is over.
       type: bool
       returned: always
-    keys:
+    stored_keys:
       description:
         - The keys whose text is in the store, each with C(slot), C(fingerprint), C(sha256), C(created),
           C(activated), C(retire_at), C(retired), C(compromised) and C(rotation).
@@ -437,7 +437,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store_file im
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {
         "type": "str",
-        "choices": ["present", "absent", "info", "pending", "finished", "withdrawn", "retired", "completed"],
+        "choices": ["present", "absent", "read", "pending", "finished", "withdrawn", "retired", "completed"],
         "default": "present",
     },
     "clients": {
@@ -492,14 +492,14 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     first: Content | None = None
     for attempt in range(1, _ATTEMPTS + 1):
         with contextlib.ExitStack() as stack:
-            if params["state"] != "info" and not check:
+            if params["state"] != "read" and not check:
                 stack.enter_context(store.locked(make=params["state"] == "present"))
             before = store.load()
             first = first or before
             known = _hosts.known(params["hosts"])
             _hosts.check(known, _origin(before, store, params), before, params["adopt"])
             step = _step(params, request, before, store)
-            if params["state"] != "info":
+            if params["state"] != "read":
                 if params["state"] in ("present", "absent"):
                     _refuse_beside_rotation(before, step.after, request)
                 floor = _hosts.latest(known, before.id) if params["adopt"] and params["state"] == "present" else 0
@@ -539,8 +539,8 @@ def _check_options(params: dict[str, t.Any], request: rotation.Request) -> None:
         raise FleetError(
             "exclusive removes every client that is not listed: give state present and at least one client."
         )
-    if params["reveal"] and (state != "info" or not request.names):
-        raise FleetError("reveal returns keys of the clients that are named: give state info and the clients.")
+    if params["reveal"] and (state != "read" or not request.names):
+        raise FleetError("reveal returns keys of the clients that are named: give state read and the clients.")
     if params["reveal"] and params["which"] != "all" and len(request.names) != 1:
         raise FleetError("reveal returns one client's key: give exactly one client, or which all.")
 
@@ -562,7 +562,7 @@ def _store(params: dict[str, t.Any]) -> KeyStore:
 def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, store: KeyStore) -> rotation.Step:
     """The result of the state, and the clients to return."""
     state = params["state"]
-    if not before.exists and state not in ("present", "absent") and (state != "info" or request.names):
+    if not before.exists and state not in ("present", "absent") and (state != "read" or request.names):
         raise FleetError(
             f"{_sentence(store.name)} has not been made yet, so there is nothing to do with state {state}. Correct "
             "fleet_key_store, or add the clients to fleet_clients and run playbooks/keys.yml."
@@ -570,7 +570,7 @@ def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, 
     if state in ("present", "absent"):
         return _clients_step(params, request, before)
     _refuse_missing(before)
-    if state == "info":
+    if state == "read":
         rotation.demand(request.names, before)
         return rotation.Step(before, list(request.names) or sorted(before.clients))
     step = _STEPS[state](before, request)

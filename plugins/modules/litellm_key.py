@@ -64,7 +64,7 @@ options:
 EXAMPLES = r"""
 - name: Look up the live keys
   inference.fleet.api_key:
-    state: info
+    state: read
   register: keys_known
 
 - name: Sync them to LiteLLM's database

@@ -97,7 +97,7 @@ seealso:
 EXAMPLES = r"""
 - name: Get the keys' hashes
   inference.fleet.api_key:
-    state: info
+    state: read
     path: ~/.config/inference-fleet/keys.json
   delegate_to: localhost
   register: store

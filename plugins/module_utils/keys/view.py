@@ -32,7 +32,7 @@ def client(name: str, whole: Client, now: str, max_age: int | None) -> Shown:
         "state": _state(whole),
         "expired": key_rotation.expired(whole, now),
         **client_limits.shown(whole.limits),
-        "keys": [_key(slot, key) for slot, key in whole.slots()],
+        "stored_keys": [_key(slot, key) for slot, key in whole.slots()],
     }
 
 

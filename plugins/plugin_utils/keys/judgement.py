@@ -57,7 +57,7 @@ def summarize(clients: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.An
         {
             "name": client["name"],
             "state": client["state"],
-            "keys": [{"slot": key["slot"], "fingerprint": key["fingerprint"]} for key in client["keys"]],
+            "keys": [{"slot": key["slot"], "fingerprint": key["fingerprint"]} for key in client["stored_keys"]],
         }
         for client in clients
     ]

@@ -18,17 +18,22 @@ import socket
 import ssl
 import typing as t
 
-import aiohttp
-import aiohttp.http
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import Target
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure
+
+try:
+    import aiohttp
+    import aiohttp.http
+except ImportError:
+    # Module traffic names the library that is missing, before it starts the driver.
+    _ERRORS: tuple[type[BaseException], ...] = ()
+else:
+    _ERRORS = (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError, asyncio.TimeoutError)
 
 CONNECT_TIMEOUT = 10.0
 MAX_BODY = 64 * 1024
 _MAX_HEADER = 64 * 1024
 _MAX_IDLE_SECONDS = 30.0
-
-_ERRORS = (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError, asyncio.TimeoutError)
 
 
 class Broken(Exception):

@@ -91,7 +91,11 @@ def test_a_rollout_keeps_a_rotation_out_and_the_other_way_round(run: Run) -> Non
 
 
 def test_all_is_well(run: Run) -> None:
-    client = {"name": "a", "state": "pending", "keys": [{"slot": "current", "fingerprint": "sk-…1", "sha256": "ab"}]}
+    client = {
+        "name": "a",
+        "state": "pending",
+        "stored_keys": [{"slot": "current", "fingerprint": "sk-…1", "sha256": "ab"}],
+    }
     assert run("begun", clients=[client], options={"overlap": "24h"})["resumed"] is False
     run("noted", step="test")
     assert run("judged", step="test") == {"problems": [], "left_out": []}

@@ -21,7 +21,7 @@ def key(digest: str, slot: str = "current", **changes: t.Any) -> Item:
 
 def client(name: str, *keys: Item, **changes: t.Any) -> Item:
     limits: Item = {"requests_per_minute": None, "max_concurrent": None, "expires": "", "models": []}
-    return {"name": name, "keys": list(keys), "due": False, "expired": False, **limits, **changes}
+    return {"name": name, "stored_keys": list(keys), "due": False, "expired": False, **limits, **changes}
 
 
 def dead(digest: str, name: str = "team-a") -> Item:

@@ -90,8 +90,8 @@ def test_clients_are_returned_with_what_they_may_do(api_key: ApiKey, clock: Cloc
     }
     created = api_key(clients=[given])["clients"][0]
     clock.seconds = 100
-    shown = api_key("a", state="info", max_age="90s")["clients"][0]
-    keys = shown.pop("keys")
+    shown = api_key("a", state="read", max_age="90s")["clients"][0]
+    keys = shown.pop("stored_keys")
     assert shown == {
         **given,
         "models": ["m1", "m2"],
@@ -107,9 +107,9 @@ def test_clients_are_returned_with_what_they_may_do(api_key: ApiKey, clock: Cloc
     assert [(key["slot"], key["fingerprint"], key["created"]) for key in keys] == [
         ("current", created["fingerprint"], NOW)
     ]
-    assert not api_key("a", state="info")["clients"][0]["due"]
+    assert not api_key("a", state="read")["clients"][0]["due"]
     clock.seconds = 365 * DAY
-    shown = api_key("a", state="info", max_age="90s")["clients"][0]
+    shown = api_key("a", state="read", max_age="90s")["clients"][0]
     assert (shown["expired"], shown["due"]) == (True, False)
 
 
@@ -123,19 +123,19 @@ def test_attributes_change_without_a_new_key(api_key: ApiKey) -> None:
     assert not api_key(clients=[{"name": "a", "max_concurrent": 4}])["changed"]
     # A rotation's steps leave them.
     api_key("a", state="pending")
-    assert api_key("a", state="info")["clients"][0]["max_concurrent"] == 4
+    assert api_key("a", state="read")["clients"][0]["max_concurrent"] == 4
 
 
 def test_one_key_is_revealed_on_purpose(api_key: ApiKey, path: Path) -> None:
     api_key("team-a", "team-b")
-    result = api_key("team-a", state="info", reveal=True)
+    result = api_key("team-a", state="read", reveal=True)
     assert result["key"] == stored(path)["team-a"]
     assert not result["changed"]
 
 
 @pytest.mark.parametrize(
     ("names", "state", "which"),
-    [((), "info", "current"), (("a", "b"), "info", "current"), (("a",), "present", "current"), ((), "info", "all")],
+    [((), "read", "current"), (("a", "b"), "read", "current"), (("a",), "present", "current"), ((), "read", "all")],
 )
 def test_no_other_way_reveals_one(api_key: ApiKey, names: tuple[str, ...], state: str, which: str) -> None:
     api_key("a", "b")
@@ -149,7 +149,7 @@ def test_what_lives_and_what_is_dead_can_be_revealed_for_the_proof(api_key: ApiK
     old = stored(path)
 
     def revealed(*names: str) -> tuple[list[str], list[str]]:
-        result = api_key(*names, state="info", reveal=True, which="all")
+        result = api_key(*names, state="read", reveal=True, which="all")
         return [item["key"] for item in result["live"]], [item["key"] for item in result["dead"]]
 
     assert revealed("a", "b") == ([old["a"], old["b"]], [])
@@ -169,16 +169,16 @@ def test_the_key_to_test_and_the_key_to_prove_dead_can_be_revealed(api_key: ApiK
     old = stored(path)["a"]
     assert (
         "Client a has no pending key. It has: current."
-        in api_key("a", state="info", reveal=True, which="pending")["msg"]
+        in api_key("a", state="read", reveal=True, which="pending")["msg"]
     )
     api_key("a", state="pending")
-    new = api_key("a", state="info", reveal=True, which="pending")["key"]
+    new = api_key("a", state="read", reveal=True, which="pending")["key"]
     assert new == stored(path, "pending")["a"] != old
     api_key(state="finished", overlap="0")
-    assert api_key("a", state="info", reveal=True)["key"] == new
-    assert api_key("a", state="info", reveal=True, which="previous")["key"] == old
+    assert api_key("a", state="read", reveal=True)["key"] == new
+    assert api_key("a", state="read", reveal=True, which="previous")["key"] == old
     api_key(state="completed")
-    assert "has no previous key" in api_key("a", state="info", reveal=True, which="previous")["msg"]
+    assert "has no previous key" in api_key("a", state="read", reveal=True, which="previous")["msg"]
     assert old not in path.read_text() + path.with_name("keys.json.bak").read_text()
 
 
@@ -214,7 +214,7 @@ def test_a_whole_rotation(api_key: ApiKey, clock: Clock) -> None:
     assert [(key["proven"], key["revealable"]) for key in result["retired"]] == [(False, True)] * 2
     result = api_key(state="completed")
     assert [(key["proven"], key["revealable"]) for key in result["retired"]] == [(True, False)] * 2
-    assert [client["state"] for client in api_key(state="info")["clients"]] == ["current", "current"]
+    assert [client["state"] for client in api_key(state="read")["clients"]] == ["current", "current"]
 
 
 def test_a_failure_before_finished_leaves_the_old_key(api_key: ApiKey) -> None:
@@ -297,17 +297,17 @@ def test_exclusive_does_not_remove_everybody(api_key: ApiKey, path: Path) -> Non
 
 
 def test_info_without_names_lists_all(api_key: ApiKey) -> None:
-    assert api_key(state="info")["clients"] == []
+    assert api_key(state="read")["clients"] == []
     api_key("team-b", "team-a")
-    assert [client["name"] for client in api_key(state="info")["clients"]] == ["team-a", "team-b"]
+    assert [client["name"] for client in api_key(state="read")["clients"]] == ["team-a", "team-b"]
 
 
 def test_an_unknown_client_is_named_with_those_there_are(api_key: ApiKey) -> None:
     api_key("team-a", "team-b")
-    assert "has no client team-z. It has: team-a, team-b." in api_key("team-z", state="info")["msg"]
+    assert "has no client team-z. It has: team-a, team-b." in api_key("team-z", state="read")["msg"]
 
 
-@pytest.mark.parametrize("state", ["pending", "finished", "withdrawn", "retired", "completed", "info"])
+@pytest.mark.parametrize("state", ["pending", "finished", "withdrawn", "retired", "completed", "read"])
 def test_a_store_that_is_missing_is_an_error_where_it_is_needed(api_key: ApiKey, path: Path, state: str) -> None:
     message = api_key("team-a", state=state, overlap="0")["msg"]
     assert f"The key store {path} has not been made yet" in message

@@ -104,21 +104,21 @@ def env(run_module: RunModule, aws: Aws, tmp_path: Path, monkeypatch: pytest.Mon
 def damage(env: Env) -> None:
     for text in ("", "{", json.dumps({"version": "x", "clients": {}})):
         env.path.write_text(text + env.path.read_text() if text == "{" else text)
-        env.run("info")
+        env.run("read")
     env.path.unlink()
     env.run("present", "a")
 
 
 def version(env: Env) -> None:
     env.path.write_text(json.dumps({**json.loads(env.path.read_text()), "version": 2}))
-    env.run("info")
+    env.run("read")
     env.corrupt("_fleet", '{"version": 2}')
-    env.cloud("info")
+    env.cloud("read")
 
 
 def rights(env: Env) -> None:
     env.path.chmod(0o644)
-    env.run("info")
+    env.run("read")
     env.path.chmod(0o600)
     env.path.parent.chmod(0o777)
     env.run("present", "c")
@@ -128,8 +128,8 @@ def rights(env: Env) -> None:
 def no_file(env: Env) -> None:
     other = env.path.with_name("directory.json")
     other.mkdir()
-    env.run("info", path=str(other))
-    env.run("info", path=str(env.path / "below"))
+    env.run("read", path=str(other))
+    env.run("read", path=str(env.path / "below"))
     env.run("present", "a", path=str(env.path / "below"))
 
 
@@ -171,9 +171,9 @@ def wrong_clients(env: Env) -> None:
 
 def wrong_options(env: Env) -> None:
     env.both("present", exclusive=True)
-    env.both("info", reveal=True)
-    env.both("info", "a", "b", reveal=True)
-    env.both("info", "a", reveal=True, which="previous")
+    env.both("read", reveal=True)
+    env.both("read", "a", "b", reveal=True)
+    env.both("read", "a", reveal=True, which="previous")
     env.both("pending")
     env.both("pending", max_age=PASTED)
     env.both("pending", "a", rotation_id=PASTED)
@@ -181,9 +181,9 @@ def wrong_options(env: Env) -> None:
     env.both("pending", "nobody")
     env.both("finished", overlap="0")
     env.both("retired", force=True)
-    env.cloud("info", prefix=PASTED)
-    env.cloud("info", recovery_days=3)
-    env.cloud("info", tags={f"{PASTED},": "x"})
+    env.cloud("read", prefix=PASTED)
+    env.cloud("read", recovery_days=3)
+    env.cloud("read", tags={f"{PASTED},": "x"})
 
 
 def wrong_steps(env: Env) -> None:
@@ -224,17 +224,17 @@ def lost_pending_key(env: Env) -> None:
 def nothing_there(env: Env) -> None:
     env.run("pending", "a", path=str(env.path.with_name("other.json")))
     env.cloud("pending", "a", region="eu-west-1", prefix="another")
-    env.run("info", path=None)
-    env.cloud("info", region=None)
+    env.run("read", path=None)
+    env.cloud("read", region=None)
 
 
 def lost_secret(env: Env) -> None:
     env.aws.boto.delete_secret(SecretId=f"{PREFIX}/a")
-    env.cloud("info")
+    env.cloud("read")
     env.cloud("absent", "a")
     env.cloud("present", "a")
     env.aws.boto.delete_secret(SecretId=f"{PREFIX}/_fleet")
-    env.cloud("info")
+    env.cloud("read")
     env.aws.boto.delete_secret(SecretId=f"{PREFIX}/_fleet", ForceDeleteWithoutRecovery=True)
     env.cloud("present", "b")
 
@@ -242,20 +242,20 @@ def lost_secret(env: Env) -> None:
 def foreign_secret(env: Env) -> None:
     for value in (PASTED, "{}", json.dumps({"key": PASTED})):
         env.corrupt("a", value)
-        env.cloud("info")
+        env.cloud("read")
     env.aws.boto.tag_resource(SecretId=f"{PREFIX}/b", Tags=[{"Key": "inference-fleet:max_concurrent", "Value": PASTED}])
     env.corrupt("a", json.dumps({"key": PASTED, "created": later(0), "rotation": ""}))
-    env.cloud("info")
+    env.cloud("read")
     env.aws.boto.untag_resource(SecretId=f"{PREFIX}/a", TagKeys=["inference-fleet:client"])
-    env.cloud("info")
+    env.cloud("read")
     env.corrupt("_fleet", json.dumps({"version": 1, "clients": [PASTED]}))
-    env.cloud("info")
+    env.cloud("read")
 
 
 def empty_version(env: Env) -> None:
     env.aws.boto.put_secret_value(SecretId=f"{PREFIX}/a", SecretBinary=b"x", VersionStages=["AWSPENDING"])
     del env.aws.secrets[f"{PREFIX}/a"].versions[env.aws.stages("a")["AWSPENDING"]]["secret_binary"]
-    env.cloud("info")
+    env.cloud("read")
 
 
 def too_much(env: Env) -> None:
@@ -338,9 +338,9 @@ def no_connection(env: Env) -> None:
     real = importlib.import_module
     with env.patch.context() as patch:
         patch.setattr(secrets_manager, "connect", REAL_CONNECT)
-        env.cloud("info", profile=PASTED)
-        env.cloud("info", region="no region")
-        env.cloud("info", endpoint_url=PASTED)
+        env.cloud("read", profile=PASTED)
+        env.cloud("read", region="no region")
+        env.cloud("read", endpoint_url=PASTED)
 
         def missing(name: str) -> t.Any:
             if name.startswith("boto"):
@@ -348,7 +348,7 @@ def no_connection(env: Env) -> None:
             return real(name)
 
         patch.setattr(importlib, "import_module", missing)
-        env.cloud("info")
+        env.cloud("read")
 
 
 def _real_connect() -> t.Any:
@@ -428,7 +428,7 @@ def test_no_error_has_a_key_in_it(env: Env) -> None:
 def test_no_result_has_a_key_in_it_but_the_one_that_was_asked_for(env: Env) -> None:
     steps: list[tuple[float, str, tuple[str, ...], dict[str, t.Any]]] = [
         (0, "present", ("a", "b"), {}),
-        (1, "info", (), {"max_age": "0"}),
+        (1, "read", (), {"max_age": "0"}),
         (2, "pending", ("a",), {}),
         (3, "finished", (), {"overlap": "24h"}),
         (4, "completed", (), {}),
@@ -448,7 +448,7 @@ def test_no_result_has_a_key_in_it_but_the_one_that_was_asked_for(env: Env) -> N
     assert len(env.secrets()) > 8
     assert not any(key in printed for key in env.secrets() for printed in env.printed)
     for backend in ("file", "aws_secretsmanager"):
-        result = env.run("info", "a", backend=backend, reveal=True)
+        result = env.run("read", "a", backend=backend, reveal=True)
         assert result["key"] in env.secrets()
         assert result["key"] not in json.dumps({**result, "key": ""})
 

@@ -104,7 +104,7 @@ class Writer:
 
     def read(self) -> t.Callable[[], None]:
         def do() -> None:
-            self._read = self.fleet.store("info", "gateway", reveal=True)
+            self._read = self.fleet.store("read", "gateway", reveal=True)
 
         return self.step(do)
 
@@ -178,7 +178,7 @@ def test_no_order_of_two_runs_leaves_a_dead_key(
         queues = iter(rotation(mine)), iter(other(theirs))
         for place in range(sum(steps)):
             next(queues[place in places])()
-        after = fleet.store("info", "gateway", reveal=True)
+        after = fleet.store("read", "gateway", reveal=True)
         dead, live = {key["sha256"] for key in after["retired"]}, {key["sha256"] for key in after["hashes"]}
         assert {key["sha256"] for key in first["hashes"]} <= dead, places
         assert after["rotation"] is None, places

@@ -192,8 +192,8 @@ def test_the_wrong_region_is_named(aws: Aws) -> None:
 
 #: The permissions of each state, and how to provoke each.
 RIGHTS: dict[str, tuple[str, list[str], dict[str, t.Any]]] = {
-    "GetSecretValue": ("info", [], {}),
-    "DescribeSecret": ("info", [], {}),
+    "GetSecretValue": ("read", [], {}),
+    "DescribeSecret": ("read", [], {}),
     "CreateSecret": ("present", ["a", "b"], {}),
     "TagResource": ("present", [], {"clients": [{"name": "a", "max_concurrent": 4}]}),
     "UntagResource": ("present", ["limited"], {}),

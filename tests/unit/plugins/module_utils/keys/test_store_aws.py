@@ -93,7 +93,7 @@ def life(quick: Aws, lived: States) -> States:
 
 def test_no_store_is_one_that_was_not_made(aws: Aws) -> None:
     assert aws.load() == Content(exists=False)
-    assert aws.run("info")["clients"] == []
+    assert aws.run("read")["clients"] == []
 
 
 def test_each_client_has_a_secret_that_a_consumer_can_read(aws: Aws) -> None:
@@ -428,7 +428,7 @@ def test_a_removed_client_can_be_restored_but_not_created_again(aws: Aws) -> Non
 
 def test_secrets_that_are_there_without_the_fleets_are_taken_as_they_are(aws: Aws) -> None:
     aws.run("present", "a", "b")
-    hashes = aws.run("info")["hashes"]
+    hashes = aws.run("read")["hashes"]
     aws.boto.delete_secret(SecretId=f"{PREFIX}/_fleet", ForceDeleteWithoutRecovery=True)
     with pytest.raises(FleetError, match="has not been made yet, so there is nothing to do with state pending"):
         aws.run("pending", "a")
@@ -447,7 +447,7 @@ def lose(aws: Aws, **how: t.Any) -> None:
     aws.boto.delete_secret(SecretId=f"{PREFIX}/a", **how)
 
 
-@pytest.mark.parametrize("state", ["info", "pending", "finished", "retired", "completed", "withdrawn"])
+@pytest.mark.parametrize("state", ["read", "pending", "finished", "retired", "completed", "withdrawn"])
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -473,7 +473,7 @@ def test_a_client_whose_secret_is_gone_can_be_removed(
     lose(aws, **how)
     state, names, more = params
     assert aws.run(state, *names, **more)["actions"] == ["remove a, whose keys the store has lost"]
-    assert [client["name"] for client in aws.run("info")["clients"]] == ["b"]
+    assert [client["name"] for client in aws.run("read")["clients"]] == ["b"]
 
 
 def test_the_fleets_secret_that_is_being_deleted_is_to_be_restored(aws: Aws) -> None:
@@ -491,7 +491,7 @@ def test_a_value_that_somebody_else_changed_is_not_repeated(aws: Aws, secret: st
     aws.run("present", "a")
     aws.secrets[f"{PREFIX}/{secret}"].versions[aws.stages(secret)["AWSCURRENT"]]["secret_string"] = value
     with pytest.raises(FleetError, match=f"value of secret {PREFIX}/{secret} .* is not the JSON") as caught:
-        aws.run("info")
+        aws.run("read")
     assert "SECRET" not in caught.value.message
 
 
@@ -499,10 +499,10 @@ def test_binary_and_missing_values_are_reported(aws: Aws) -> None:
     aws.run("present", "a")
     aws.boto.put_secret_value(SecretId=f"{PREFIX}/a", SecretBinary=b"x", VersionStages=["AWSPENDING"])
     with pytest.raises(FleetError, match="is not the JSON"):
-        aws.run("info")
+        aws.run("read")
     del aws.secrets[f"{PREFIX}/a"].versions[aws.stages("a")["AWSPENDING"]]["secret_binary"]
     with pytest.raises(FleetError, match=r"Version .* has no value\. Switch its own rotation .* off"):
-        aws.run("info")
+        aws.run("read")
 
 
 def test_a_store_of_a_later_version_is_not_touched(aws: Aws) -> None:
@@ -537,7 +537,7 @@ def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
         store.save(before, after)
         assert tagged == [2]
         assert aws.store().load().clients["a"] == client
-    for state in ("info", "present"):
+    for state in ("read", "present"):
         with pytest.raises(FleetError, match=r"has version 2; this collection knows version 1\. Nothing was changed"):
             aws.run(state, "a")
     with monkeypatch.context() as patch:
@@ -551,10 +551,10 @@ def test_tags_that_somebody_else_changed_are_reported(aws: Aws) -> None:
     aws.run("present", "a")
     aws.boto.tag_resource(SecretId=f"{PREFIX}/a", Tags=[{"Key": "inference-fleet:max_concurrent", "Value": "several"}])
     with pytest.raises(FleetError, match="Remove those whose names begin with inference-fleet:"):
-        aws.run("info")
+        aws.run("read")
     aws.boto.untag_resource(SecretId=f"{PREFIX}/a", TagKeys=["inference-fleet:client"])
     with pytest.raises(FleetError, match="was not made by this collection"):
-        aws.run("info")
+        aws.run("read")
 
 
 def test_a_fleet_has_room_for_thousands_of_names_and_says_when_there_is_none(aws: Aws) -> None:
@@ -569,7 +569,7 @@ def test_a_fleet_has_room_for_thousands_of_names_and_says_when_there_is_none(aws
 @pytest.mark.parametrize("prefix", ["", "/", "a/", "/a", "a//b", "a b", "x" * 401, "sk-SECRET"])
 def test_what_is_no_prefix(aws: Aws, prefix: str) -> None:
     with pytest.raises(FleetError, match="prefix is") as caught:
-        aws.run("info", prefix=prefix)
+        aws.run("read", prefix=prefix)
     assert "SECRET" not in caught.value.message
 
 
@@ -599,19 +599,19 @@ def contents_by_generation(results: t.Iterable[t.Any]) -> dict[int, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("theirs", ["info", "present"])
+@pytest.mark.parametrize("theirs", ["read", "present"])
 @pytest.mark.parametrize("number", range(len(LIFE)), ids=[f"{number}-{step[1]}" for number, step in enumerate(LIFE)])
 def test_a_generation_has_one_content_whenever_it_is_read(quick: Aws, life: States, number: int, theirs: str) -> None:
     for nth in range(1, 200):
         quick.restore(life[number][0])
         quick.holder = GONE
-        read = [quick.run("info")]
+        read = [quick.run("read")]
         came = other_run(quick, nth, lambda: quick.run(theirs))
         read.append(attempt(lambda: go(quick, LIFE[number])))
         quick.before = None
         if not came:
             break
-        read += [came[0], quick.run("info")]
+        read += [came[0], quick.run("read")]
         assert all(len(contents) == 1 for contents in contents_by_generation(read).values())
         assert max(contents_by_generation(read)) == read[-1]["store"]["generation"]
         assert read[-1]["store"]["settled"]
@@ -624,11 +624,11 @@ def test_what_changes_while_it_is_read_is_of_no_generation(quick: Aws) -> None:
     for nth in range(1, 100):
         quick.restore(snapshot)
         came = other_run(quick, nth, lambda: quick.run("present", "c", "b", exclusive=True))
-        mine = quick.run("info")
+        mine = quick.run("read")
         quick.before = None
         if not came:
             break
         assert all(
-            len(contents) == 1 for contents in contents_by_generation([mine, came[0], quick.run("info")]).values()
+            len(contents) == 1 for contents in contents_by_generation([mine, came[0], quick.run("read")]).values()
         )
     assert nth > 3

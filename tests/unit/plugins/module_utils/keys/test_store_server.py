@@ -65,11 +65,11 @@ def run(server: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_a_rotation_over_http(run: Run) -> None:
     run("present", "a", "b")
     run("pending", "a", rotation_id="r1")
-    key = run("info", "a", reveal=True, which="pending")["key"]
-    old = run("info", "a", reveal=True)["key"]
+    key = run("read", "a", reveal=True, which="pending")["key"]
+    old = run("read", "a", reveal=True)["key"]
     run("finished", overlap="0")
-    assert run("info", "a", reveal=True)["key"] == key
-    assert run("info", "a", reveal=True, which="previous")["key"] == old
+    assert run("read", "a", reveal=True)["key"] == key
+    assert run("read", "a", reveal=True, which="previous")["key"] == old
     result = run("completed")
     assert [item["slot"] for item in result["hashes"]] == ["current", "current"]
     assert result["rotation"] is None
@@ -81,7 +81,7 @@ def test_of_several_processes_at_once_one_rotates(run: Run) -> None:
     (winner,) = [outcome for outcome in outcomes if not outcome.message]
     lost = [outcome.message for outcome in outcomes if outcome is not winner]
     assert all(f"process {winner.pid} at " in message and "That process is at work" in message for message in lost)
-    assert sorted(item["slot"] for item in run("info")["hashes"]) == ["current", "current", "current", "pending"]
+    assert sorted(item["slot"] for item in run("read")["hashes"]) == ["current", "current", "current", "pending"]
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
@@ -110,8 +110,8 @@ def test_a_process_that_is_killed_is_continued_by_the_next(run: Run, nth: int, m
     process.start()
     process.join(300)
     assert process.exitcode == -signal.SIGKILL
-    before = {item["sha256"] for item in run("info")["hashes"]}
-    left = run("info")["rotation"]
+    before = {item["sha256"] for item in run("read")["hashes"]}
+    left = run("read")["rotation"]
     assert (left is None) == (nth <= 2)
     result = run("pending", "a", "b")
     assert before <= {item["sha256"] for item in result["hashes"]}
