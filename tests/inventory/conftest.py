@@ -41,7 +41,7 @@ class Api:
         assert connection.getresponse().status == 200
         connection.close()
 
-    def launch(self, kind: str, tags: dict[str, str], region: str = REGION) -> str:
+    def launch(self, kind: str, tags: dict[str, str], region: str = REGION, **options: t.Any) -> str:
         instances = self.client(region).run_instances(
             ImageId="ami-0abcdef1234567890",
             InstanceType=kind,
@@ -53,6 +53,7 @@ class Api:
                     "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
                 }
             ],
+            **options,
         )
         return str(instances["Instances"][0]["InstanceId"])
 

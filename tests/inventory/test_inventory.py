@@ -9,6 +9,7 @@ import shutil
 import typing as t
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
@@ -97,6 +98,29 @@ def test_a_grown_fleet_reads_as_recorded(api: Api) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(json.dumps(seen, indent=2) + "\n", encoding="utf-8")
     assert seen == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_how_an_instance_was_bought_is_known(api: Api) -> None:
+    api.launch("g6e.xlarge", role("inference", "llm-1"), InstanceMarketOptions={"MarketType": "spot"})
+    api.launch("g6e.xlarge", role("inference", "llm-2"))
+    answer = ask("inventories/lab", api.url)
+    assert answer.status == 0, answer.said
+    bought = {name: plain(host["fleet_purchase"]) for name, host in answer.hosts.items()}
+    assert bought == {"llm-1": "spot", "llm-2": "on-demand"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "purchase"),
+    [
+        ({"aws_placement": {"tenancy": "default"}}, "on-demand"),
+        ({"aws_placement": {}}, "on-demand"),
+        ({"aws_placement": {"tenancy": "dedicated"}}, "dedicated"),
+        ({"aws_placement": {"tenancy": "default"}, "aws_instance_lifecycle": "capacity-block"}, "capacity-block"),
+    ],
+)
+def test_what_moto_does_not_sell_is_known_too(variables: dict[str, t.Any], purchase: str) -> None:
+    composed = yaml.safe_load((ROOT / "inventories/aws/aws_ec2.yml").read_text())["compose"]["fleet_purchase"]
+    assert jinja2.Environment(autoescape=True).compile_expression(composed)(**variables) == purchase
 
 
 def test_two_instances_of_one_name_are_two_hosts(api: Api) -> None:
