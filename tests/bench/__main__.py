@@ -10,10 +10,10 @@ import time
 import types
 import typing as t
 
-from tests.bench import gateway, keys, rollout
+from tests.bench import gateway, keys, rollout, s3
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3")
 CONVERGED = 3
 MORE = 8
 TRIES = 2
@@ -105,6 +105,12 @@ def gateways(fleet: Fleet) -> None:
         gateway.gateways(report_past)
 
 
+def weights(fleet: Fleet) -> None:
+    del fleet
+    with contextlib.redirect_stdout(io.StringIO()):
+        s3.ranges(report_past)
+
+
 def report_past(part: str, text: str) -> None:
     with contextlib.redirect_stdout(sys.__stdout__):
         report(part, text)
@@ -118,7 +124,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge}
-    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways}
+    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)

@@ -60,8 +60,7 @@ WANTED = (
 )
 
 
-@pytest.fixture(scope="session")
-def tool() -> str:
+def install_tool() -> str:
     """An interpreter with the lock's packages, installed as on a host."""
     digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:8]
     directory = REPOSITORY / ".cache" / f"fetcher-{digest}"
@@ -76,19 +75,27 @@ def tool() -> str:
     return str(python)
 
 
+@pytest.fixture(scope="session")
+def tool() -> str:
+    return install_tool()
+
+
 @pytest.fixture
 def hub() -> t.Iterator[fake_hub.Hub]:
     with fake_hub.start(page=3) as started:
         yield started
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def install_program(directory: Path) -> Path:
     """The program, as it is on a host."""
-    directory = tmp_path_factory.mktemp("libexec")
     for source, installed in PROGRAMS.items():
         shutil.copy(SOURCES / source, directory / installed)
     return directory / "model_fetch.py"
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_program(tmp_path_factory.mktemp("libexec"))
 
 
 @dataclasses.dataclass
