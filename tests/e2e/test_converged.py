@@ -107,14 +107,14 @@ def test_a_converged_host_only_answers_the_gate(lab: StandinLab) -> None:
     assert "TASK [Configure the edge]" not in again.output
 
 
-def test_another_setting_of_the_host_goes_the_whole_way(lab: StandinLab) -> None:
+def test_a_changed_setting_of_the_host_is_not_converged(lab: StandinLab) -> None:
     foreseen = lab.site("--check", "--diff", "-e", "edge_queue_limit=7")
     assert foreseen.code == 0, foreseen.output[-6000:]
     assert "what is wanted of the host has changed" in foreseen.text
     assert foreseen.recap[HOST]["changed"] > 0
 
 
-def test_what_somebody_changed_is_named_and_repaired(lab: StandinLab) -> None:
+def test_drift_is_named_and_repaired(lab: StandinLab) -> None:
     for command, _line in DRIFT:
         lab.on(HOST, command)
     repaired = lab.site("--diff")

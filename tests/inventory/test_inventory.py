@@ -180,7 +180,7 @@ def test_production_asks_every_region(api: Api) -> None:
     assert ask("inventories/aws", api.url).members("inference") == {"east", "west"}
 
 
-def test_nothing_is_said_but_the_plugins_own_deprecation(api: Api) -> None:
+def test_the_plugins_own_deprecation_is_the_only_warning(api: Api) -> None:
     seed(api)
     said = ask("inventories/lab", api.url, ANSIBLE_DEPRECATION_WARNINGS="false").said
     assert "WARNING" not in said

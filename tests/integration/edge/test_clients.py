@@ -100,7 +100,7 @@ def values(edge: Edge) -> tuple[list[str], list[list[str]]]:
     return file, live
 
 
-def test_a_map_of_before_is_read_by_this_configuration(unstarted: Edge) -> None:
+def test_an_earlier_versions_map_is_read_by_this_configuration(unstarted: Edge) -> None:
     first_version(unstarted)
     unstarted.start_and_wait(edge_served_name=MODEL)
     assert [unstarted.status("/v1/x", key) for key in KEYS] == [200, 200]
@@ -112,7 +112,7 @@ def test_a_map_of_before_is_read_by_this_configuration(unstarted: Edge) -> None:
     assert error_of(unstarted.ask("/v1/x", KEY))["code"] == "model_not_allowed"
 
 
-def test_an_edge_of_before_refuses_no_key_on_the_way_to_this_configuration(unstarted: Edge) -> None:
+def test_an_upgrade_from_an_earlier_configuration_refuses_no_key(unstarted: Edge) -> None:
     limits = {"team-a": {"requests_per_minute": 100_000, "max_concurrent": 8, "models": [MODEL]}}
     first_version(unstarted)
     unstarted.configure(edge_served_name=MODEL)

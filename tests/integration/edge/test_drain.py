@@ -220,7 +220,7 @@ def test_check_mode_says_and_does_nothing(edge: Edge) -> None:
     assert not [server for server in edge.servers() if server.draining]
 
 
-def test_what_somebody_did_on_the_socket_is_put_right(edge: Edge) -> None:
+def test_a_map_that_was_changed_by_hand_is_corrected(edge: Edge) -> None:
     edge.drain(state="drained", metrics=NONE)
     (edge.maps / "drain.map").write_text("host serving\n")
     edge.reload()

@@ -76,7 +76,7 @@ def test_keys_outlive_a_reload_and_a_restart(edge: Edge) -> None:
     assert (edge.status("/v1/models", OTHER), edge.status("/v1/models", KEY)) == (200, 401)
 
 
-def test_what_somebody_changed_by_hand_is_put_right(edge: Edge) -> None:
+def test_keys_that_were_changed_by_hand_are_corrected(edge: Edge) -> None:
     worker = haproxy.workers(edge.socket, edge.master_socket)[0]
     worker.ask(f"add map {edge.maps / 'keys.map'} {api_keys.sha256(OTHER)} intruder")
     assert edge.status("/v1/models", OTHER) == 200

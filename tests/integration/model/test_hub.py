@@ -162,7 +162,7 @@ def test_a_truncated_file_alone_is_fetched_again(host: Host, hub: Hub) -> None:
     assert hub.sent() == len(files[SHARD])
 
 
-def test_files_that_somebody_put_there_are_verified_not_fetched(host: Host, hub: Hub) -> None:
+def test_files_that_are_there_already_are_verified_not_fetched(host: Host, hub: Hub) -> None:
     files = model_files()
     hub.commit(MODEL, files)
     spec = host.plan(hub)

@@ -77,7 +77,7 @@ def test_a_lock_waits_and_gives_up(tmp_path: Path) -> None:
         pass
 
 
-def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     code = f"""
 import sys, time
 from pathlib import Path

@@ -87,7 +87,7 @@ def test_nor_have_answers_of_other_models_kept(gateway: types.ModuleType, order:
     assert "cache" not in controls(gateway, model="other", cache=order)
 
 
-def test_a_client_may_ask_an_engine_all_the_same(gateway: types.ModuleType) -> None:
+def test_a_client_may_bypass_the_cache(gateway: types.ModuleType) -> None:
     order = controls(gateway, cache={"no-cache": True, "no-store": True, "ttl": 5})["cache"]
     assert order == {"use-cache": True, "namespace": namespace(gateway), "no-cache": True, "no-store": True}
 

@@ -252,7 +252,7 @@ def look(gateway: types.ModuleType, **data: t.Any) -> dict[str, t.Any]:
 
 
 @pytest.mark.parametrize("model", ["org/none", "", "M"])
-def test_a_model_that_is_not_there_is_said_to_be_none(
+def test_a_model_that_is_not_there_is_reported_as_not_found(
     gateway: types.ModuleType, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway, "MODELS", frozenset({"m"}))

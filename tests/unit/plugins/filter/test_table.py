@@ -43,7 +43,7 @@ def test_a_cell_is_one_line_and_as_wide_as_allowed() -> None:
     assert table(rows, [{"key": "reason", "width": 10}]) == ["reason", "GPU 2: fe…", "a, b", "a long re…"]
 
 
-def test_alignment_can_be_said() -> None:
+def test_alignment_can_be_set() -> None:
     rows = [{"a": "x", "b": 1}, {"a": "long", "b": 22}]
     assert table(rows, [{"key": "a", "align": "right"}, {"key": "b", "align": "left"}]) == [
         "   a  b",
@@ -78,7 +78,7 @@ def test_no_rows_is_only_a_header() -> None:
         ([{}], [{"key": "a", "colour": "red"}], "is not valid"),
     ],
 )
-def test_what_is_no_table_is_said(rows: list[t.Any], columns: list[t.Any], message: str) -> None:
+def test_an_invalid_table_is_reported(rows: list[t.Any], columns: list[t.Any], message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         table(rows, columns)
 

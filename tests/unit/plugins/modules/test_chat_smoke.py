@@ -585,7 +585,7 @@ def test_a_capable_engine_passes(smoke: Smoke, engine: FakeEngine, kind: str) ->
 
 
 @pytest.mark.parametrize("capability", ["image", "schema", *ALL_CAPABILITIES])
-def test_an_engine_that_ends_on_a_request_is_said_to(smoke: Smoke, engine: FakeEngine, capability: str) -> None:
+def test_an_engine_that_ends_on_a_request_is_reported(smoke: Smoke, engine: FakeEngine, capability: str) -> None:
     engine.faults.set("dies_on", capability)
     checks = ["models", "text", capability, "no_key"]
     result = smoke(url=None, instances=[instance_of(engine)], checks=checks)
@@ -710,7 +710,7 @@ def test_a_target_has_its_own_key_and_checks(smoke: Smoke, engine: FakeEngine) -
 # --- input
 
 
-def test_without_a_key_the_key_checks_are_left_out_and_said_to_be(run_module: RunModule) -> None:
+def test_without_a_key_the_key_checks_are_skipped_and_named(run_module: RunModule) -> None:
     with FakeEngine() as open_engine:
         result = run_module("chat_smoke", {"url": open_engine.url, "model": MODEL})
         assert not result.get("failed", False), result["msg"]

@@ -119,7 +119,7 @@ def test_an_haproxy_without_the_map_is_not_updated(keys: Keys, tmp_path: Path) -
         assert not [command for command in haproxy.worker.commands if command.startswith("prepare")]
 
 
-def test_a_changed_file_is_put_right(keys: Keys, path: Path) -> None:
+def test_a_changed_file_is_corrected(keys: Keys, path: Path) -> None:
     keys([A])
     path.chmod(0o666)
     assert keys([A])["actions"] == ["write the map again"]
@@ -431,7 +431,7 @@ def test_a_crash_between_two_files_leaves_no_way_back_for_older_keys(
     assert list(json.loads(clients.read_text())["keys"]) == [B["sha256"]]
 
 
-def test_a_record_that_is_none_is_named(keys: Keys, tmp_path: Path) -> None:
+def test_an_invalid_record_is_named(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "keys.origin.json").write_text('{"store": "x"}')
     assert "keys.origin.json is not a record of the key store" in keys([A])["msg"]
 

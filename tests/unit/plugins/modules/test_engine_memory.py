@@ -55,7 +55,7 @@ def host(tmp_path: Path, run_module: RunModule, monkeypatch: pytest.MonkeyPatch)
     return Host(tmp_path, run_module)
 
 
-def test_what_was_said_is_kept_for_when_the_journal_is_gone(host: Host) -> None:
+def test_memory_figures_are_kept_when_the_journal_is_gone(host: Host) -> None:
     [found] = host.look()["instances"]
     assert found["record"]["memory"] == {"kv_cache_gib": 20.46, "kv_cache_tokens": 149008}
     assert (found["record"]["release"], found["record"]["gpu"]) == ("vllm-1", "NVIDIA L40S")
@@ -80,7 +80,7 @@ def test_without_gpu_and_without_words_there_is_nothing(host: Host) -> None:
     assert host.look()["instances"][0]["record"] is None
 
 
-def test_a_record_that_is_none_is_named(host: Host) -> None:
+def test_an_invalid_record_is_named(host: Host) -> None:
     (host.place / "memory").mkdir()
     (host.place / "memory" / "vllm-0.json").write_text("{")
     result = host.look()

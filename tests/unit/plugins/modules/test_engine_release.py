@@ -310,7 +310,7 @@ def test_staging_again_brings_a_lost_link_back(host: Host) -> None:
     assert link.resolve().name == name
 
 
-def test_what_was_staged_for_an_instance_that_never_came_is_let_go(host: Host) -> None:
+def test_what_was_staged_for_an_instance_that_never_ran_is_dropped(host: Host) -> None:
     host.deploy(options={"a": 1})
     host.release("staged", index=3)
     assert not host.release("unwanted", index=3)["changed"]

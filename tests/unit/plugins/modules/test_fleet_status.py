@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there(status: Status, tmp_
     assert result["instances"][0]["release"] == "vllm-0123456789ab"
 
 
-def test_a_drain_that_is_none_is_named(status: Status, tmp_path: Path) -> None:
+def test_an_invalid_drain_record_is_named(status: Status, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "drain.json").write_text("[1]")
     result = status()
@@ -135,7 +135,7 @@ def test_an_edge_that_is_drained_answers_503(status: Status) -> None:
         assert status(edge_url=edge.url)["rows"][0]["edge"] == "health 503"
 
 
-def test_a_url_that_is_none_is_an_error(status: Status, run_module: RunModule) -> None:
+def test_an_invalid_url_is_an_error(status: Status, run_module: RunModule) -> None:
     result = run_module("fleet_status", {"edge_url": "nonsense"})
     assert result["failed"]
     assert "'nonsense', which is no base URL" in result["msg"]

@@ -114,7 +114,7 @@ def test_nothing_listens(look: Look) -> None:
     assert f"Redis at 127.0.0.1:{port} (x) does not answer: Connection refused" in message
 
 
-def test_somebody_listens_who_says_nothing(look: Look) -> None:
+def test_a_silent_listener_times_out(look: Look) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         message = look(f"redis://:{QUOTED}@127.0.0.1:{port}/0", timeout=0.2)["msg"]

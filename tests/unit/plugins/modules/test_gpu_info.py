@@ -115,7 +115,7 @@ def test_a_slow_nvidia_smi_is_given_up(run_module: RunModule, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("version", ["", "CUDA 13", "580.", "v580"])
-def test_a_version_that_is_none_is_refused(run_module: RunModule, tmp_path: Path, version: str) -> None:
+def test_an_invalid_version_is_refused(run_module: RunModule, tmp_path: Path, version: str) -> None:
     result = run_module("gpu_info", arguments(tmp_path, "healthy", min_driver=version))
     assert result["failed"] is True
     assert result["msg"] == (

@@ -143,7 +143,7 @@ def test_a_receipt_that_cannot_be_read_leads_to_a_whole_run(receipt: Receipt, tm
     assert str(tmp_path / "var/receipt.json") in result["reasons"][0]
 
 
-def test_who_drained_the_host_is_said(receipt: Receipt, tmp_path: Path) -> None:
+def test_who_drained_the_host_is_reported(receipt: Receipt, tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     mark = {"state": "drained", "by": "operator", "reason": "disk", "since": "2026-11-29T00:00:00Z"}
     (tmp_path / "var/drain.json").write_text(json.dumps(mark))

@@ -253,7 +253,7 @@ def test_a_store_from_an_older_copy_is_refused_and_goes_on_above_the_hosts(
     )
 
 
-def test_a_new_fleet_and_one_of_before_need_nothing(tmp_path: Path, now: list[key_holder.Holder]) -> None:
+def test_a_new_fleet_and_one_without_records_need_no_adoption(tmp_path: Path, now: list[key_holder.Holder]) -> None:
     fleet = Fleet(tmp_path / "fleet")
     looked = {host: fleet.write(host) for host in HOSTS}
     made = fleet.store("present", *CLIENTS, hosts=looked)

@@ -79,7 +79,7 @@ def test_a_route_that_an_instance_does_not_have_is_none_for_a_dead_key(with_unkn
 
 
 @pytest.mark.parametrize(("code", "accepted"), [("429", True), ("budget_exceeded", True), ("queue_full", False)])
-def test_a_client_at_its_limits_is_known_all_the_same(code: str, accepted: bool) -> None:
+def test_a_client_at_its_limits_counts_as_accepted(code: str, accepted: bool) -> None:
     def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
         return Reply(429, {}, json.dumps({"error": {"message": "no", "code": code}}).encode(), 0.0)
 

@@ -117,7 +117,7 @@ def test_all_of_it_or_nothing(database: Database, keep: Keep) -> None:
     assert database.rows('SELECT team_id FROM "LiteLLM_TeamTable"') == []
 
 
-def test_a_client_that_somebody_else_has_made_is_not_taken_over(database: Database, keep: Keep) -> None:
+def test_a_foreign_client_is_not_taken_over(database: Database, keep: Keep) -> None:
     database.execute(
         "INSERT INTO \"LiteLLM_TeamTable\" (team_id, team_alias, metadata) VALUES ('fleet-a', 'theirs', '{}')"
     )

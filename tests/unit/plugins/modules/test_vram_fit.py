@@ -178,7 +178,7 @@ def test_a_record_of_the_last_start_counts_more_than_the_estimate(
     assert "it is of another GPU, NVIDIA L4" in other["notes"][0]
 
 
-def test_of_a_model_that_is_not_there_yet_nothing_is_said(run_module: RunModule, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_yet_has_no_verdict(run_module: RunModule, tmp_path: Path) -> None:
     result = run_module("vram_fit", arguments(str(tmp_path / "none"), absent_ok=True))
     assert (result["verdict"], result["fits"], result["certain"]) == ("unknown", True, False)
     assert "not on the host yet" in result["message"]

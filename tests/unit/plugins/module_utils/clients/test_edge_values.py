@@ -39,7 +39,7 @@ def test_further_fields_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("value", ["intruder", "intruder|", "intruder|x|y|z|", "intruder|1|2|3|4|5"])
-def test_what_somebody_else_wrote_is_a_name(value: str) -> None:
+def test_a_foreign_value_is_a_name(value: str) -> None:
     assert edge_values.parse(value) == ("intruder", Limits())
 
 

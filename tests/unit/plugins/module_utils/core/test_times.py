@@ -47,7 +47,7 @@ def test_a_key_in_the_place_of_a_duration_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0, "0s"), (59.9, "59s"), (60, "1m"), (3601, "1h1s"), (86400 * 2 + 3600 + 60, "2d1h")]
 )
-def test_a_duration_is_said_in_two_units(seconds: float, said: str) -> None:
+def test_a_duration_has_two_units(seconds: float, said: str) -> None:
     assert times.spoken(seconds) == said
 
 

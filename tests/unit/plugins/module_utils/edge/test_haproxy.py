@@ -59,7 +59,7 @@ def test_a_map_can_be_emptied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["prepare map", "add map", "commit map"])
-def test_what_haproxy_refuses_is_said_without_the_payload(tmp_path: Path, command: str) -> None:
+def test_a_refusal_of_haproxy_is_reported_without_the_payload(tmp_path: Path, command: str) -> None:
     with FakeHaproxy(tmp_path) as haproxy:
         haproxy.worker.refuse = command
         with pytest.raises(FleetError, match=f"refused '{command}.*Permission denied") as caught:

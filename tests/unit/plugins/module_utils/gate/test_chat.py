@@ -125,7 +125,7 @@ def test_thinking_counts_as_the_first_token_but_not_as_an_answer(server: Server)
     assert answer.first is not None
 
 
-def test_tokens_without_text_are_timed_all_the_same(server: Server) -> None:
+def test_tokens_without_text_are_timed_too(server: Server) -> None:
     body = sse(piece(""), piece("", "length"), "[DONE]")
     answer = ask_streamed(server(body, "text/event-stream"), QUESTION, 5)
     assert (answer.text, answer.first is None) == ("", False)

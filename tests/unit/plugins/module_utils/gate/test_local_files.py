@@ -18,7 +18,7 @@ def reply(status: int, message: str) -> Reply:
     return Reply(status, {}, message.encode(), 0.1)
 
 
-def test_a_refusal_is_said_without_the_name() -> None:
+def test_a_refusal_is_reported_without_the_name() -> None:
     assert refusal(FILE, EXISTING, reply(400, f"no file://{EXISTING}, nor {EXISTING}")) == "400: no …, nor …"
 
 

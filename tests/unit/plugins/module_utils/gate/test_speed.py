@@ -22,7 +22,7 @@ def taken(ttft: float, rate: float, work: float = 50.0) -> dict[str, t.Any]:
         (100.0, 600.0, []),
     ],
 )
-def test_slower_than_the_limit_is_said_with_both_figures(ttft: float, rate: float, complaints: list[str]) -> None:
+def test_slower_than_the_limit_is_reported_with_both_figures(ttft: float, rate: float, complaints: list[str]) -> None:
     assert slowdown([taken(ttft, rate)], GOOD, 2.0, 200.0) == complaints
 
 

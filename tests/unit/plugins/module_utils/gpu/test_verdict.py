@@ -354,13 +354,13 @@ def test_an_engine_of_a_unit_that_is_not_allowed_is_foreign(look: Look) -> None:
     assert [reason.gpu for reason in reasons] == [2, 3]
 
 
-def test_an_xid_that_somebody_looked_at_can_be_ignored(look: Look) -> None:
+def test_an_xid_can_be_ignored(look: Look) -> None:
     seen = look("xid_79")
     assert judge(seen, wanted(ignored_xids=frozenset({79}))) == ("ok", [])
     assert judge(seen, wanted(ignored_xids=frozenset({78})))[0] == "failed"
 
 
-def test_a_kernel_log_that_cannot_be_read_is_said(look: Look) -> None:
+def test_a_kernel_log_that_cannot_be_read_is_reported(look: Look) -> None:
     seen = look("healthy")
     seen.xids = None
     verdict, reasons = judge(seen, wanted())
@@ -373,7 +373,7 @@ def test_xids_that_end_service(xid: int) -> None:
 
 
 @pytest.mark.parametrize("xid", [13, 31, 63, 69, 92, 156, 157])
-def test_xids_that_somebody_should_look_at(xid: int) -> None:
+def test_xids_that_degrade_a_gpu(xid: int) -> None:
     assert severity(xid) == "degraded"
 
 

@@ -22,7 +22,7 @@ def record(**changes: t.Any) -> dict[str, t.Any]:
     return made
 
 
-def test_a_record_is_what_was_said_and_under_which_circumstances() -> None:
+def test_a_record_holds_the_engines_figures_and_their_circumstances() -> None:
     assert record() == {
         "at": "2026-11-28T01:00:00+00:00",
         "release": "vllm-1",

@@ -53,7 +53,7 @@ def test_a_supported_system_has_no_problems() -> None:
     assert system_problems("systemd", "x86_64", {"ID": "debian", "VERSION_ID": "12"}, {"debian": ["12"]}) == []
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     problems = system_problems("tini", "aarch64", {"ID": "fedora", "VERSION_ID": "41"}, {"debian": ["12"]})
     assert [problem.split()[0] for problem in problems] == ["Process", "The", "The"]
     assert "fedora 41; tested are debian 12" in problems[2]
@@ -79,6 +79,6 @@ def test_nothing_is_wrong_with_a_right_host() -> None:
         ([{"name": "a"}, {"name": "a"}], {}, "fleet_clients has a more than once"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_value(clients: list[t.Any], change: dict[str, t.Any], says: str) -> None:
+def test_a_problem_is_reported_with_the_value(clients: list[t.Any], change: dict[str, t.Any], says: str) -> None:
     [problem] = variable_problems(clients, **{**RIGHT, **change})
     assert says in problem

@@ -113,7 +113,7 @@ def test_no_client_due_begins_no_rotation() -> None:
     assert key_rotation.pending(whole, request(max_age=DAY)) == Step(whole, [])
 
 
-def test_somebody_has_to_be_due() -> None:
+def test_a_rotation_needs_clients_or_a_maximum_age() -> None:
     with pytest.raises(FleetError, match="give clients, max_age, or both"):
         key_rotation.pending(content("a"), request())
 

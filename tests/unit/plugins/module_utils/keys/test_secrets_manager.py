@@ -159,7 +159,7 @@ def test_an_unknown_profile(moto: None) -> None:
 @pytest.mark.parametrize(
     ("region", "endpoint"), [("us east 1", None), ("", None), (REGION, "localhost:99"), (REGION, "x y")]
 )
-def test_a_region_or_endpoint_that_is_none(moto: None, region: str, endpoint: str | None) -> None:
+def test_an_invalid_region_or_endpoint_is_refused(moto: None, region: str, endpoint: str | None) -> None:
     with pytest.raises(FleetError, match="A region is such as us-east-1, an endpoint such as https://host:443"):
         connect(region, endpoint, None)
 

@@ -170,7 +170,7 @@ def test_repeated_steps_write_nothing(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(LIFE)), ids=[f"{number}-{step[1]}" for number, step in enumerate(LIFE)])
-def test_a_crash_between_any_two_calls_is_put_right_by_a_rerun(quick: Aws, life: States, number: int) -> None:
+def test_a_crash_between_any_two_calls_is_repaired_by_a_rerun(quick: Aws, life: States, number: int) -> None:
     (snapshot, before), (_after, expected) = life[number], life[number + 1]
     # A crash before the first write has changed nothing.
     for nth in range(2, 100):
@@ -435,7 +435,7 @@ def test_secrets_that_are_there_without_the_fleets_are_taken_as_they_are(aws: Aw
     assert aws.run("present", "a", "b")["hashes"] == hashes
 
 
-def test_a_secret_that_somebody_else_made_is_left_alone(aws: Aws) -> None:
+def test_a_foreign_secret_is_left_alone(aws: Aws) -> None:
     aws.boto.create_secret(Name=f"{PREFIX}/a", SecretString="their own")
     with pytest.raises(FleetError, match=f"Secret {PREFIX}/a in .*{REGION} was not made by this collection"):
         aws.run("present", "a")
@@ -487,7 +487,7 @@ def test_the_fleets_secret_that_is_being_deleted_is_to_be_restored(aws: Aws) -> 
 @pytest.mark.parametrize(
     "value", ["sk-SECRET", "", "[]", "{}", '{"key": "sk-SECRET"}', '{"version": "sk-SECRET"}', '{"version": 1}']
 )
-def test_a_value_that_somebody_else_changed_is_not_repeated(aws: Aws, secret: str, value: str) -> None:
+def test_an_invalid_value_is_not_repeated(aws: Aws, secret: str, value: str) -> None:
     aws.run("present", "a")
     aws.secrets[f"{PREFIX}/{secret}"].versions[aws.stages(secret)["AWSCURRENT"]]["secret_string"] = value
     with pytest.raises(FleetError, match=f"value of secret {PREFIX}/{secret} .* is not the JSON") as caught:
@@ -547,7 +547,7 @@ def test_the_fleet_has_the_version_of_its_limits_before_a_client_has_one(
     assert aws.store().load().clients == whole.clients
 
 
-def test_tags_that_somebody_else_changed_are_reported(aws: Aws) -> None:
+def test_tags_that_others_changed_are_reported(aws: Aws) -> None:
     aws.run("present", "a")
     aws.boto.tag_resource(SecretId=f"{PREFIX}/a", Tags=[{"Key": "inference-fleet:max_concurrent", "Value": "several"}])
     with pytest.raises(FleetError, match="Remove those whose names begin with inference-fleet:"):

@@ -106,6 +106,6 @@ def test_tags_of_a_step_that_was_cut_off_mean_nothing_yet() -> None:
         {f"inference-fleet:retired:{'1' * 64}": f"{NOW} - {NOW} buried"},
     ],
 )
-def test_tags_that_somebody_else_changed(wrong: dict[str, str]) -> None:
+def test_invalid_tags_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         key_tags.client("a", {**key_tags.of("a", client()), **wrong}, client().current, None, None)

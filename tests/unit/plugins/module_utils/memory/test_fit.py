@@ -600,7 +600,7 @@ def test_key_value_heads_are_named() -> None:
 # The verdict and what to do
 
 
-def test_what_fits_is_said_with_its_figures() -> None:
+def test_what_fits_is_reported_with_its_figures() -> None:
     found = vllm(max_model_len=32768)
     assert (found.verdict, found.fits, found.certain, found.source) == ("fits", True, True, "estimate")
     assert (found.suggestions, found.notes, found.error_percent) == ((), (), None)

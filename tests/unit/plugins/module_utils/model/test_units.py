@@ -95,7 +95,7 @@ def test_without_one_the_journal_speaks(host: Host) -> None:
         host.fetch()
 
 
-def test_a_fetch_that_somebody_stopped_is_said_to_be(host: Host) -> None:
+def test_a_fetch_that_was_stopped_by_hand_is_reported(host: Host) -> None:
     host.answers("inactive", "success", 1)
     with pytest.raises(FleetError, match="was stopped on the host before its end"):
         host.fetch()

@@ -82,7 +82,7 @@ def test_a_base_url_is_understood(url: str, expected: tuple[str, int, str, bool]
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port", "http://x?a=b", ""])
-def test_a_url_that_is_none_is_named(url: str) -> None:
+def test_an_invalid_url_is_named(url: str) -> None:
     with pytest.raises(FleetError, match="no base URL") as caught:
         parse_url(url)
     assert repr(url) in caught.value.message
@@ -206,7 +206,7 @@ def test_plain_http_on_a_tls_url_is_reported() -> None:
         assert failure_of(url.replace("http:", "https:")).kind in ("tls", "reset")
 
 
-def test_a_ca_file_that_is_none_is_named(tmp_path: t.Any) -> None:
+def test_an_invalid_ca_file_is_named(tmp_path: t.Any) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(FleetError, match=r"ca_path is .*ca\.pem"):

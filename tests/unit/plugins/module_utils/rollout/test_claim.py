@@ -14,7 +14,7 @@ def test_a_free_host_is_given() -> None:
     assert claimed(None, claim(), False) == (claim(), None)
 
 
-def test_another_controller_keeps_it_until_it_lets_go() -> None:
+def test_another_controller_keeps_its_claim_until_it_releases_it() -> None:
     theirs = claim(id="r0", controller="desk:/records")
     assert claimed(theirs, claim(), False) == (None, theirs)
     assert "rolling_restart r0 by anna@laptop on desk since 2027-01-15T07:00:00Z" in theirs.said

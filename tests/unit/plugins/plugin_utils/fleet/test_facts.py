@@ -124,7 +124,7 @@ def test_a_host_without_a_plan_says_why_and_keeps_what_does_not_depend_on_it(var
     assert facts("gpu-2", {"gpu-1": host(**variables), "gpu-2": host()})["problem"] == ""
 
 
-def test_a_port_that_is_none_is_named_once() -> None:
+def test_an_invalid_port_is_named_once() -> None:
     found = facts("gpu-1", {"gpu-1": host(edge_port="80o0")})
     assert found["problem"] == "edge_port is '80o0'; it must be a whole number."
     assert set(found) == {"tier", "is_gateway", "engine", "has_database", "problem"}
@@ -237,7 +237,7 @@ def test_of_an_instance_that_spans_hosts_the_first_one_is_an_upstream() -> None:
     assert [one.host for one in upstreams(gpu_1=own, gpu_2=own, gpu_3=host())] == ["gpu-1", "gpu-3"]
 
 
-def test_an_upstream_with_an_engine_that_is_none_is_refused_with_its_name() -> None:
+def test_an_upstream_with_an_unknown_engine_is_refused_with_its_name() -> None:
     with pytest.raises(FleetError, match="the engine of gpu-1 is 'tgi', which is no engine"):
         upstreams(gpu_1=host(fleet_engine_tag="tgi"))
 

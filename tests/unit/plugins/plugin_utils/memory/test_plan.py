@@ -67,7 +67,7 @@ def test_only_what_is_certain_is_refused() -> None:
     assert misfits(answers, "warn") == []
 
 
-def test_a_row_is_what_is_foreseen_beside_what_was_said() -> None:
+def test_a_row_shows_the_estimate_beside_the_engines_figures() -> None:
     plans = [{"engine": "vllm", "version": "0.32.0", "profile": "balanced", "model": "m", "revision": "0123456789"}]
     record = {"at": "2026-11-28T01:02:03+00:00", "memory": {"kv_cache_gib": 20.5, "kv_cache_tokens": 149000}}
     records: list[dict[str, t.Any]] = [{"name": "vllm-0", "record": record}, {"name": "vllm-1", "record": None}]

@@ -177,7 +177,7 @@ def test_variables_are_shown_as_they_were_given() -> None:
     assert "rollout_waves [1, '50%'] rollout_accept_downtime False rollout_pause 0" in text
 
 
-def test_what_clients_noticed_is_said_though_it_finished() -> None:
+def test_failed_requests_are_reported_although_the_rollout_finished() -> None:
     journal = good_run()
     counted = [{"inference-1": {"health": 200, "responses": {"2xx": 90 * n, "5xx": 3 * n}}} for n in (1, 2)]
     journal.events[3:3] = [{"at": BEGAN + 3 + n, "event": "load", "hosts": load} for n, load in enumerate(counted)]
@@ -385,7 +385,7 @@ def test_stopwatch(seconds: float, said: str) -> None:
 
 
 @pytest.mark.parametrize("at", [None, 1e18, -1e18, float("nan"), float("inf")])
-def test_a_moment_that_is_none(at: float | None) -> None:
+def test_an_invalid_moment_is_a_dash(at: float | None) -> None:
     assert words.moment(at) == "-"
 
 

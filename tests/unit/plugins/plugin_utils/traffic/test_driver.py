@@ -367,7 +367,7 @@ def test_streams_in_flight_get_a_grace_and_are_no_failures_after_it(engine: Fake
     assert report["streams"] == {"begun": 4, "whole": 0, "failed": 0, "cut": 0, "in_flight": 4}
 
 
-def test_requests_are_sent_on_time_whatever_became_of_the_earlier_ones(engine: FakeEngine, tmp_path: Path) -> None:
+def test_requests_are_sent_on_time_while_earlier_ones_hang(engine: FakeEngine, tmp_path: Path) -> None:
     with Drive(tmp_path, engine.url, streams=0, requests_per_second=10, grace=0) as drive:
         drive.ready()
         engine.faults.set("hang")

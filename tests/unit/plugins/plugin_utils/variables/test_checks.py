@@ -120,7 +120,7 @@ def test_a_slip_in_a_name_is_named_with_the_nearest(name: str, said: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["edge_port", "my_variable", "ansible_host", "vllm_bucket", "team", "fleet"])
-def test_a_name_of_somebodys_own_is_left_alone(name: str) -> None:
+def test_an_operators_own_name_is_left_alone(name: str) -> None:
     assert name_problem(name, SPECS, PREFIXES, {"vllm_bucket"}) == ""
 
 
