@@ -8,15 +8,12 @@ import signal
 import sys
 import time
 import types
-import typing as t
 
-from tests.bench import gateway, keys, rollout, s3
+from tests.bench import gateway, keys, noop, rollout, s3
 from tests.bench.fleet import Fleet
 
 PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3")
 CONVERGED = 3
-MORE = 8
-TRIES = 2
 PAIRS = 200
 
 
@@ -44,34 +41,9 @@ def converge(fleet: Fleet) -> None:
         report("", f"  {seconds:5.1f} s  {name}")
 
 
-def noop(fleet: Fleet) -> None:
-    three, eight = fleet.names(CONVERGED), fleet.names(MORE)
-    fleet.grow(CONVERGED)
-    fleet.site()
-    site_one, _ = best(lambda: fleet.site(three[:1]))
-    site, changed = best(fleet.site)
-    ping_one, ping = fleet.ping(three[:1], TRIES), fleet.ping(three, TRIES)
-    report("noop", f"site.yml on {len(three)} converged hosts: {site:.1f} s, changed={changed}")
-    report("", f"ansible -m ping on them: {ping:.1f} s, so site.yml is {site / ping:.0f} pings")
-    each, each_ping = (site - site_one) / (len(three) - 1), (ping - ping_one) / (len(three) - 1)
-    report("", f"from 1 to {len(three)} hosts each adds {each:.2f} s, to a ping {each_ping:.2f} s")
-    fleet.grow(MORE)
-    # A start of eight engines would measure the engines. The steps before it are the same for every host.
-    fleet.prepare(eight[CONVERGED:], first=True)
-    few, changed_few = best(lambda: fleet.prepare(three))
-    many, changed = best(lambda: fleet.prepare(eight))
-    ping, ping_many = fleet.ping(three, TRIES), fleet.ping(eight, TRIES)
-    more = len(eight) - len(three)
-    report("noop", f"all plays of site.yml before the first that deploys, {len(eight)} hosts, {more} without engines:")
-    report("", f"{few:.1f} s on {len(three)}, {many:.1f} s on {len(eight)}, changed={changed_few + changed}")
-    report("", f"each host adds {(many - few) / more:.2f} s, to a ping {(ping_many - ping) / more:.2f} s")
-    report("", f"a host with edge and staged release, no engine: {fleet.memory(eight[CONVERGED:])}")
-
-
-def best(measured: t.Callable[[], t.Any]) -> tuple[float, int]:
-    """Seconds of the fastest try, and the number of tasks with changes in all of them."""
-    runs = [measured() for _ in range(TRIES)]
-    return min(run.seconds for run in runs), sum(run.changed for run in runs)
+def noops(fleet: Fleet) -> None:
+    del fleet
+    noop.noop(report)
 
 
 def edge(fleet: Fleet) -> None:
@@ -123,7 +95,7 @@ def main() -> int:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
-    measures = {"memory": memory, "converge": converge, "noop": noop, "edge": edge}
+    measures = {"memory": memory, "converge": converge, "noop": noops, "edge": edge}
     measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:

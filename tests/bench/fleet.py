@@ -9,13 +9,10 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import typing as t
 from pathlib import Path
-
-import yaml
 
 from lab import hosts, state
 
@@ -95,31 +92,6 @@ class Fleet:
 
     def site(self, limit: t.Sequence[str] = ()) -> Run:
         return self._playbook("site.yml", limit)
-
-    def prepare(self, limit: t.Sequence[str], *, first: bool = False) -> Run:
-        """The plays of site.yml before the first deployment: they stage everything, and start no engine."""
-        plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text(encoding="utf-8"))
-        end = next((number for number, play in enumerate(plays) if play["name"].startswith("Deploy ")), None)
-        if end is None:
-            raise SystemExit("bench: no play is called Deploy …: adapt tests/bench to playbooks/site.yml")
-        with tempfile.TemporaryDirectory() as place:
-            for directory in ("tasks", "vars"):
-                (Path(place) / directory).symlink_to(ROOT / "playbooks" / directory)
-            playbook = Path(place) / "prepare.yml"
-            playbook.write_text(yaml.safe_dump(plays[:end], sort_keys=False), encoding="utf-8")
-            # These engines never start: compiling their bytecode would only cost time.
-            extra = ["-e", '{"engine_compile_bytecode": false}'] if first else []
-            return self._playbook(str(playbook), limit, *extra)
-
-    def ping(self, limit: t.Sequence[str], tries: int) -> float:
-        """Seconds of the fastest ping of ``tries``."""
-        command = [program("ansible"), ",".join(limit), "-m", "ansible.builtin.ping"]
-        seconds = []
-        for _ in range(tries):
-            began = time.monotonic()
-            subprocess.run(command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, check=True)
-            seconds.append(time.monotonic() - began)
-        return min(seconds)
 
     def probe(self, host: str, pairs: int) -> dict[str, dict[str, float]]:
         """Send requests to the host's engine and its edge in turns, on the host itself."""
