@@ -20,7 +20,7 @@ from lab.state import ROOT
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class ProcessIdentity:
     """The identity of a process. A pid is reused; a pid with its start time and its boot is not."""
 
     pid: int
@@ -46,14 +46,14 @@ def start_time(pid: int) -> int | None:
 def record_self(path: Path) -> None:
     """Record this process; an exec keeps both pid and start time."""
     pid = os.getpid()
-    record = Record(pid, start_time(pid) or 0, boot_id())
+    record = ProcessIdentity(pid, start_time(pid) or 0, boot_id())
     files.write(path, json.dumps(dataclasses.asdict(record)) + "\n")
 
 
-def read(path: Path) -> Record | None:
+def read(path: Path) -> ProcessIdentity | None:
     """The process that ``path`` recorded, if it is still running."""
     try:
-        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = ProcessIdentity(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     if record.boot != boot_id() or start_time(record.pid) != record.started:
@@ -159,7 +159,7 @@ def stop(directory: Path, group: str, *, grace: float = 0.0) -> bool:
     return record is not None
 
 
-def _end(record: Record, grace: float) -> None:
+def _end(record: ProcessIdentity, grace: float) -> None:
     try:
         descriptor = os.pidfd_open(record.pid)
     except ProcessLookupError:

@@ -14,12 +14,17 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.paths import 
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import change as changes
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change import Call, CallError, Change, Event
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change import (
+    Call,
+    CallError,
+    Change,
+    JournalEntry,
+)
 
 BEGIN, PROVE, FOLLOW, CONFIRM, JUDGE = "begin", "prove", "follow", "confirm", "judge"
 
 #: Steps that change the host, or whose begin is recorded.
-STEPS: dict[str, t.Callable[[Change], changes.Step]] = {
+STEPS: dict[str, t.Callable[[Change], changes.ChangeStep]] = {
     "drain": changes.drain,
     "stop": changes.stop,
     "start": changes.start,
@@ -120,7 +125,7 @@ class _Work:
         self.changed = False
         self.warnings: list[str] = []
 
-    def carry_out(self, step: changes.Step, variables: dict[str, t.Any]) -> Change:
+    def carry_out(self, step: changes.ChangeStep, variables: dict[str, t.Any]) -> Change:
         """Run a step to its end.
 
         Raises:
@@ -130,7 +135,7 @@ class _Work:
         try:
             wanted = next(step)
             while True:
-                if isinstance(wanted, Event):
+                if isinstance(wanted, JournalEntry):
                     self._note(wanted)
                     wanted = step.send(None)
                     continue
@@ -141,7 +146,7 @@ class _Work:
         except StopIteration as ended:
             return t.cast(Change, ended.value)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: JournalEntry) -> None:
         if self._writes:
             fields = {"host": self._settings.host, **event.fields}
             self.warnings += journal.note(self._settings.journal, event.event, **fields)

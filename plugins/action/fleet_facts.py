@@ -16,7 +16,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
 
-Value = t.TypeVar("Value")
+_T = t.TypeVar("_T")
 
 
 class ActionModule(ControllerAction):
@@ -41,16 +41,16 @@ class ActionModule(ControllerAction):
         return {"hosts": {host: fleet.work_out(host).as_dict() for host in hosts}}
 
 
-class _Lookup(t.Mapping[str, Value]):
+class _Lookup(t.Mapping[str, _T]):
     """A mapping that looks a value up once, on first use.
 
     It cannot be iterated: that would render every variable of a host, and most of them concern other roles.
     """
 
-    def __init__(self, look_up: t.Callable[[str], Value]) -> None:
+    def __init__(self, look_up: t.Callable[[str], _T]) -> None:
         self._look_up = functools.cache(look_up)
 
-    def __getitem__(self, name: str) -> Value:
+    def __getitem__(self, name: str) -> _T:
         return self._look_up(name)
 
     def __iter__(self) -> t.Iterator[str]:

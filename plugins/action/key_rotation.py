@@ -80,7 +80,7 @@ class KeyRotation(Run):
         """What prevents the rotation from going on, after the hosts have done a step."""
         lost = [host for host in self._hosts if host in self._lost]
         reports = {
-            host: key_judgement.Report(
+            host: key_judgement.HostReport(
                 lost=host in lost,
                 failure=str(self._of(host, "keys_failure", "")),
                 proof=plain(self._of(host, "keys_proof") or {}),

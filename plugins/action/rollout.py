@@ -65,15 +65,15 @@ class Rollout(Run):
     def planned(self) -> Result:
         """Compute what the rollout would do."""
         now = time.time()
-        wish = rollout_plan.Wish(
+        settings = rollout_plan.RolloutSettings(
             **{name: self._arguments[name] for name in ("verb", "waves", "resume", "resume_within", "max_load")},
             **{name: self._arguments[name] for name in ("accept_downtime", "accept_no_way_back")},
         )
         canary = self._vars.get("groups", {}).get("ring_canary", [])
-        plan = rollout_plan.make(wish, {host: self._facts(host) for host in self._hosts}, canary, now)
+        plan = rollout_plan.make(settings, {host: self._facts(host) for host in self._hosts}, canary, now)
         # A resumed rollout has accepted its conditions at its beginning.
         serving = {host: capacity.serving(status) for host, status in self._status().items()}
-        downtime = "" if wish.accept_downtime else rollout_plan.downtime(plan, serving)
+        downtime = "" if settings.accept_downtime else rollout_plan.downtime(plan, serving)
         if downtime:
             plan.refusals.append(downtime)
         against = contest.others(self._claims(), self._controller)
@@ -82,13 +82,13 @@ class Rollout(Run):
             # The forecast holds all the same.
             (plan.warnings if self._check else plan.refusals).append(said)
         resumed = bool(plan.id)
-        plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{wish.verb}"
+        plan.id = plan.id or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{settings.verb}"
         shrinking = self._arguments["when_short"] == walk.SHRINK
         return {
             "changed": self._check and bool(plan.hosts),
             "plan": {
                 **dataclasses.asdict(plan),
-                "verb": wish.verb,
+                "verb": settings.verb,
                 "resumed": resumed,
                 "since": times.moment(now),
                 "who": self._who,
@@ -153,10 +153,10 @@ class Rollout(Run):
     def next(self) -> Result:
         """Decide which hosts are changed now."""
         names = ("max_failures", "when_short", "max_load", "accept_downtime", "pause")
-        policy = walk.Policy(**{name: self._arguments[name] for name in names})
+        policy = walk.WalkPolicy(**{name: self._arguments[name] for name in names})
         status = self._status()
         rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
-        fleet = walk.Fleet(status, self._lost, self._hosts, self._others())
+        fleet = walk.FleetState(status, self._lost, self._hosts, self._others())
         turn = walk.next_turn(rollout_journal.read(self._journal), fleet, policy)
         for event, fields in turn.news:
             rollout_journal.append(self._journal, event, **fields)
@@ -217,20 +217,20 @@ class Rollout(Run):
     def _answered(status: t.Any) -> dict[str, t.Any] | None:
         return status if status and "instances" in status else None
 
-    def _facts(self, host: str) -> rollout_plan.Facts:
+    def _facts(self, host: str) -> rollout_plan.HostState:
         facts = plain(self._of(host, "rollout_facts", {}))
         status = self._answered(plain(self._of(host, "rollout_status")))
         names = {int(one["index"]): one["name"] for one in facts.get("instances", [])}
         claim = rollout_claim.parse((status or {}).get("rollout"))
         spans = {int(one["index"]): one["span"]["nodes"] for one in facts.get("instances", []) if one.get("span")}
-        return rollout_plan.Facts(facts.get("staged", []), names, status, claim, spans)
+        return rollout_plan.HostState(facts.get("staged", []), names, status, claim, spans)
 
-    def _holder(self) -> lock.Holder:
+    def _holder(self) -> lock.LockHolder:
         since = times.now()
         return lock.holder_of(self._pid, self._who, self._arguments["verb"], since)
 
     @staticmethod
-    def _rows(plan: rollout_plan.Plan) -> list[dict[str, t.Any]]:
+    def _rows(plan: rollout_plan.RolloutPlan) -> list[dict[str, t.Any]]:
         """The plan's lines for a person, one for each instance."""
         rows = []
         for host, planned in sorted(plan.hosts.items(), key=lambda item: item[1]["wave"]):

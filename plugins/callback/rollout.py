@@ -58,7 +58,7 @@ _CHUNK = 1 << 20
 # Longer than it takes to print the rest, shorter than a person waits for a closed terminal.
 _JOIN_SECONDS = 5.0
 
-Say = t.Callable[[report_lines.Line], None]
+Say = t.Callable[[report_lines.ReportLine], None]
 
 
 class Tail:
@@ -252,5 +252,5 @@ class CallbackModule(CallbackBase):
         for line in report_lines.summary(record, os.path.join(directory, files.PAGE)):
             self._say(line)
 
-    def _say(self, line: report_lines.Line) -> None:
+    def _say(self, line: report_lines.ReportLine) -> None:
         self._display.display(line.text, color=getattr(constants, f"COLOR_{line.kind}") if line.kind else None)

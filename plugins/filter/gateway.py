@@ -9,14 +9,13 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObjects
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config, plan, problems
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.protection import unprotected
 
-Items = list[dict[str, t.Any]]
 
-
-def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url: str = "") -> list[str]:
+def gateway_unprotected(edges: JsonObjects, ca: str, redis_url: str = "", database_url: str = "") -> list[str]:
     """See gateway_unprotected.yml."""
     try:
         return unprotected(edges, ca, redis_url, database_url)
@@ -24,7 +23,7 @@ def gateway_unprotected(edges: Items, ca: str, redis_url: str = "", database_url
         raise AnsibleFilterError(error.message) from error
 
 
-def gateway_models(wanted: t.Sequence[t.Any], upstreams: Items) -> Items:
+def gateway_models(wanted: t.Sequence[t.Any], upstreams: JsonObjects) -> JsonObjects:
     """See gateway_models.yml."""
     try:
         return [dataclasses.asdict(one) for one in plan.models(plain(wanted), _upstreams(upstreams))]
@@ -32,7 +31,7 @@ def gateway_models(wanted: t.Sequence[t.Any], upstreams: Items) -> Items:
         raise AnsibleFilterError(error.message) from error
 
 
-def gateway_config(models: Items, url: str, api_key: str, defaults: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def gateway_config(models: JsonObjects, url: str, api_key: str, defaults: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """See gateway_config.yml."""
     found = _models(models)
     return {
@@ -45,7 +44,7 @@ def gateway_config(models: Items, url: str, api_key: str, defaults: t.Mapping[st
 
 def gateway_problems(
     wanted: t.Sequence[t.Any],
-    upstreams: Items,
+    upstreams: JsonObjects,
     clients: t.Sequence[t.Any],
     client: str,
     version: str,
@@ -60,11 +59,11 @@ def gateway_problems(
     return problems.problems(served=served, own_client=client, version=version, around=surroundings, **own)
 
 
-def _upstreams(items: Items) -> list[plan.Upstream]:
+def _upstreams(items: JsonObjects) -> list[plan.Upstream]:
     return [plan.Upstream(**item) for item in plain(items)]
 
 
-def _models(items: Items) -> list[plan.Model]:
+def _models(items: JsonObjects) -> list[plan.Model]:
     return [plan.Model(**{**item, "upstreams": tuple(_upstreams(item["upstreams"]))}) for item in plain(items)]
 
 

@@ -8,16 +8,16 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonMapping
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
 
 #: Seconds within which every edge is updated after a key is retired. An edge may accept the key until then.
 GRACE = 300
 
-Shown = t.Mapping[str, t.Any]
-Hosts = t.Mapping[str, Shown]
+Hosts = t.Mapping[str, JsonMapping]
 
 
-def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[str, t.Any]]:
+def key_rows(store: JsonMapping, hosts: Hosts, now: str | None = None) -> list[dict[str, t.Any]]:
     """A row for each key and host that used it, and one for the unused ones; see key_rows.yml."""
     moment = times.seconds(now or times.now())
     read = _read(hosts)
@@ -36,7 +36,7 @@ def key_rows(store: Shown, hosts: Hosts, now: str | None = None) -> list[dict[st
     return rows
 
 
-def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list[str]:
+def key_notes(store: JsonMapping, hosts: Hosts, clients: t.Iterable[str] = ()) -> list[str]:
     """Notes beside the rows, the most urgent first; see key_notes.yml."""
     only = set(clients)
     lines = []
@@ -55,12 +55,12 @@ def key_notes(store: Shown, hosts: Hosts, clients: t.Iterable[str] = ()) -> list
     return lines
 
 
-def _read(hosts: Hosts) -> dict[str, Shown]:
+def _read(hosts: Hosts) -> dict[str, JsonMapping]:
     """The hosts whose key usage is known."""
     return {host: hosts[host] for host in sorted(hosts) if hosts[host].get("since")}
 
 
-def _why(result: Shown) -> str:
+def _why(result: JsonMapping) -> str:
     """Why the usage of a host's keys is not known."""
     if "usage" in result:
         return (
@@ -72,19 +72,19 @@ def _why(result: Shown) -> str:
     return f"was not read: {result['msg']}"
 
 
-def _state(client: Shown, key: Shown) -> str:
+def _state(client: JsonMapping, key: JsonMapping) -> str:
     state = "retired" if key["retired"] else key["slot"]
     if state == "previous":
         state += f" until {times.minute(key['retire_at'])}"
     return f"{state}, expired" if client["expired"] else state
 
 
-def _limits(client: Shown) -> str:
+def _limits(client: JsonMapping) -> str:
     """The usage in few words."""
     return ", ".join(client_limits.brief(client_limits.of(client), short=True))
 
 
-def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
+def _uses(key: JsonMapping, read: dict[str, JsonMapping]) -> list[dict[str, t.Any]]:
     """Where a key was used, and where it was not."""
     found = []
     unused = []
@@ -104,7 +104,7 @@ def _uses(key: Shown, read: dict[str, Shown]) -> list[dict[str, t.Any]]:
     return found or [{"host": None, "last_used": "not known", "requests": None, "since": None}]
 
 
-def _use(key: Shown, result: Shown) -> Shown | None:
+def _use(key: JsonMapping, result: JsonMapping) -> JsonMapping | None:
     return next((one for one in result["usage"] if one["fingerprint"] == key["fingerprint"]), None)
 
 
@@ -114,7 +114,7 @@ def _named(hosts: list[str], others: bool) -> str:
     return f"{len(hosts)} others" if others else f"all {len(hosts)}"
 
 
-def _dead_key(key: Shown, host: str, result: Shown) -> str:
+def _dead_key(key: JsonMapping, host: str, result: JsonMapping) -> str:
     """What is wrong with a dead key on a host; empty for nothing."""
     use = _use(key, result)
     used = use["last_used"] if use and use["last_used"] > key["retired"] else ""
@@ -133,7 +133,7 @@ def _dead_key(key: Shown, host: str, result: Shown) -> str:
     return ""
 
 
-def _foreign(store: Shown, edges: dict[str, Shown]) -> list[str]:
+def _foreign(store: JsonMapping, edges: dict[str, JsonMapping]) -> list[str]:
     """The hosts that have their keys from another store."""
     read = origin.Origin(store["store"]["id"], store["store"]["generation"], store["store"]["name"])
     taken = {host: origin.parse(result.get("taken"), host) for host, result in edges.items()}
@@ -145,7 +145,7 @@ def _foreign(store: Shown, edges: dict[str, Shown]) -> list[str]:
     ]
 
 
-def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
+def _unknown_keys(store: JsonMapping, edges: dict[str, JsonMapping]) -> list[str]:
     """The live keys that a host should accept and does not. A rotation gives the edges its pending keys."""
     rotated = store["rotation"]["clients"] if store["rotation"] else []
     lines = []
@@ -161,7 +161,7 @@ def _unknown_keys(store: Shown, edges: dict[str, Shown]) -> list[str]:
     return lines
 
 
-def _rotation(rotation: Shown) -> str:
+def _rotation(rotation: JsonMapping) -> str:
     resumed = f", continued {times.minute(rotation['resumed'])}" if rotation["resumed"] != rotation["started"] else ""
     return (
         f"Rotation {rotation['id']} of {', '.join(rotation['clients'])} is in progress, in step {rotation['step']}: "

@@ -36,7 +36,7 @@ import typing as t
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin
-from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import Instance, name_hosts
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import Ec2Instance, name_hosts
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -51,7 +51,7 @@ class InventoryModule(BaseInventoryPlugin):
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         instances = [
-            Instance(name, str(host.vars["fleet_name_tag"]), str(host.vars["fleet_state"]))
+            Ec2Instance(name, str(host.vars["fleet_name_tag"]), str(host.vars["fleet_state"]))
             for name, host in inventory.hosts.items()
             if "fleet_name_tag" in host.vars
         ]

@@ -431,7 +431,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     StoreChanged,
     settled,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import (
+    SecretOptions,
+    SecretsManagerKeyStore,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store_file import FileKeyStore
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -473,7 +476,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "recovery_days": {"type": "int", "default": 30},
 }
 
-_STEPS: dict[str, t.Callable[[Content, rotation.Request], rotation.Step]] = {
+_STEPS: dict[str, t.Callable[[Content, rotation.RotationRequest], rotation.RotationStep]] = {
     "pending": rotation.pending,
     "finished": rotation.finished,
     "withdrawn": rotation.withdrawn,
@@ -517,9 +520,9 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     return _result(params, request, first or before, step, store, want_diff)
 
 
-def _request(params: dict[str, t.Any]) -> rotation.Request:
+def _request(params: dict[str, t.Any]) -> rotation.RotationRequest:
     max_age, overlap = params["max_age"], params["overlap"]
-    return rotation.Request(
+    return rotation.RotationRequest(
         now=times.now(),
         me=holder.current(),
         names=tuple(api_keys.check_client_names(item["name"] for item in params["clients"])),
@@ -533,7 +536,7 @@ def _request(params: dict[str, t.Any]) -> rotation.Request:
     )
 
 
-def _check_options(params: dict[str, t.Any], request: rotation.Request) -> None:
+def _check_options(params: dict[str, t.Any], request: rotation.RotationRequest) -> None:
     state = params["state"]
     if params["exclusive"] and (state != "present" or not request.names):
         raise FleetError(
@@ -555,11 +558,13 @@ def _store(params: dict[str, t.Any]) -> KeyStore:
     aws = secrets_manager.connect(params["region"], params["endpoint_url"], params["profile"])
     tags = {str(name): str(value) for name, value in params["tags"].items()}
     return SecretsManagerKeyStore(
-        aws, Options(params["prefix"], params["kms_key_id"] or "", tags, params["recovery_days"])
+        aws, SecretOptions(params["prefix"], params["kms_key_id"] or "", tags, params["recovery_days"])
     )
 
 
-def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, store: KeyStore) -> rotation.Step:
+def _step(
+    params: dict[str, t.Any], request: rotation.RotationRequest, before: Content, store: KeyStore
+) -> rotation.RotationStep:
     """The result of the state, and the clients to return."""
     state = params["state"]
     if not before.exists and state not in ("present", "absent") and (state != "read" or request.names):
@@ -572,12 +577,12 @@ def _step(params: dict[str, t.Any], request: rotation.Request, before: Content, 
     _refuse_missing(before)
     if state == "read":
         rotation.demand(request.names, before)
-        return rotation.Step(before, list(request.names) or sorted(before.clients))
+        return rotation.RotationStep(before, list(request.names) or sorted(before.clients))
     step = _STEPS[state](before, request)
     return step._replace(after=dataclasses.replace(step.after, leftovers=()))
 
 
-def _refuse_beside_rotation(before: Content, after: Content, request: rotation.Request) -> None:
+def _refuse_beside_rotation(before: Content, after: Content, request: rotation.RotationRequest) -> None:
     """A rotation is the lock between controllers: while another run holds one, clients are not changed."""
     if before.rotation and after.clients != before.clients:
         rotation.claim(before.rotation, request)
@@ -590,7 +595,9 @@ def _origin(content: Content, store: KeyStore, params: dict[str, t.Any]) -> Orig
     return Origin(content.id, content.generation, f"{store.name}{where}", not content.writing, retired)
 
 
-def _clients_step(params: dict[str, t.Any], request: rotation.Request, before: Content) -> rotation.Step:
+def _clients_step(
+    params: dict[str, t.Any], request: rotation.RotationRequest, before: Content
+) -> rotation.RotationStep:
     if params["state"] == "absent":
         after = clients.absent(before, request.names, request.now)
     else:
@@ -599,7 +606,7 @@ def _clients_step(params: dict[str, t.Any], request: rotation.Request, before: C
     _refuse_missing(after)
     made = before.exists or bool(after.clients)
     names = [name for name in request.names if name in after.clients]
-    return rotation.Step(dataclasses.replace(after, leftovers=(), exists=made), names)
+    return rotation.RotationStep(dataclasses.replace(after, leftovers=(), exists=made), names)
 
 
 def _refuse_missing(content: Content) -> None:
@@ -610,9 +617,9 @@ def _refuse_missing(content: Content) -> None:
 
 def _result(
     params: dict[str, t.Any],
-    request: rotation.Request,
+    request: rotation.RotationRequest,
     before: Content,
-    step: rotation.Step,
+    step: rotation.RotationStep,
     store: KeyStore,
     want_diff: bool,
 ) -> dict[str, t.Any]:

@@ -449,7 +449,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import CHECKS, DEFAULT_CHECKS, Gate, Plan
+from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import CHECKS, DEFAULT_CHECKS, Gate, GatePlan
 from ansible_collections.inference.fleet.plugins.module_utils.gate.record import (
     checked_key,
     good_figures,
@@ -458,7 +458,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.record import
 )
 from ansible_collections.inference.fleet.plugins.module_utils.gate.replay import Replaying
 from ansible_collections.inference.fleet.plugins.module_utils.gate.targets import answers_of, shortcoming, targets_of
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, Reply
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, Reply
 
 
 def key_of(options: dict[str, t.Any]) -> str | None:
@@ -483,7 +483,7 @@ def key_of(options: dict[str, t.Any]) -> str | None:
     return key_in(text, path)
 
 
-def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
+def plan_of(options: dict[str, t.Any], key: str | None) -> GatePlan:
     """The gate of one target.
 
     Raises:
@@ -494,7 +494,7 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
         document = last_record(options["record"])[0]
     else:
         document = read_json(baseline) if isinstance(baseline, str) else baseline
-    same = {name: options[name] for name in Plan.__dataclass_fields__ if name in options}
+    same = {name: options[name] for name in GatePlan.__dataclass_fields__ if name in options}
     same.update(
         key=key,
         good=good_figures(document, options["model"]),
@@ -504,19 +504,19 @@ def plan_of(options: dict[str, t.Any], key: str | None) -> Plan:
         expect_text=tuple(options["expect_text"]),
         expect_image=answers_of(options["expect_image"]),
     )
-    plan = Plan(**same)
+    plan = GatePlan(**same)
     plan.check()
     return plan
 
 
-def gate(options: dict[str, t.Any], plan: Plan, check_mode: bool) -> dict[str, t.Any]:
+def gate(options: dict[str, t.Any], plan: GatePlan, check_mode: bool) -> dict[str, t.Any]:
     """Gate one target and record it; a record that cannot be written is a warning, apart from the target."""
 
     replies: dict[str, Reply] = {}
 
-    def client_for(key: str | None) -> Client:
+    def client_for(key: str | None) -> HttpClient:
         connection = (plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
-        return Replaying(replies, *connection) if options.get("replay") else Client(*connection)
+        return Replaying(replies, *connection) if options.get("replay") else HttpClient(*connection)
 
     result = Gate(plan, client_for).run()
     warnings = [last_record(options["record"])[1]] if options["baseline"] is None else []

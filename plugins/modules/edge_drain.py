@@ -167,7 +167,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
-from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import EdgeDrain, Engine, Paths
+from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import EdgeDrain, MetricsEndpoint, Paths
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "required": True, "choices": ["lame_duck", "drained", "undrained", "kept"]},
@@ -219,7 +219,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     }
     if state == "drained":
         listed = params["metrics"]
-        engines = None if listed is None else [Engine(item["name"], item["url"]) for item in listed]
+        engines = None if listed is None else [MetricsEndpoint(item["name"], item["url"]) for item in listed]
         busy, waited = edge.wait(name, engines, 0 if check else params["wait"])
         result.update(
             idle=not busy,

@@ -172,11 +172,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.status i
     parse_units,
     rows_of,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, HttpFailure
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
 
 
-class Host:
+class StatusReader:
     """Reads this host's status. Failures are recorded, and the rest goes on."""
 
     def __init__(self, params: dict[str, t.Any]) -> None:
@@ -259,8 +259,8 @@ class Host:
             return None
         return dataclasses.asdict(claim) if claim else None
 
-    def _client(self, url: str) -> Client:
-        return Client(url, timeout=self._params["timeout"], validate_certs=False)
+    def _client(self, url: str) -> HttpClient:
+        return HttpClient(url, timeout=self._params["timeout"], validate_certs=False)
 
     def _gates(self) -> dict[str, t.Any]:
         directory = os.path.join(self._params["state_dir"], "gate")
@@ -316,7 +316,7 @@ def main() -> None:
 
 def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """What the module returns."""
-    status = Host(params).status()
+    status = StatusReader(params).status()
     return {"changed": False, **status, "rows": rows_of(params["host"], status)}
 
 

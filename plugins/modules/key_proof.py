@@ -115,7 +115,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys.proof import ClientKey, Prover
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, Reply, parse_url
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, Reply, parse_url
 
 _KEYS: dict[str, t.Any] = {
     "type": "list",
@@ -148,7 +148,7 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
         parse_url(url)
 
     def ask(url: str, key: str, method: str, path: str, document: t.Any) -> Reply:
-        client = Client(url, key, params["timeout"], validate_certs=False)
+        client = HttpClient(url, key, params["timeout"], validate_certs=False)
         return client.get(path) if method == "GET" else client.post(path, document)
 
     prover = Prover(

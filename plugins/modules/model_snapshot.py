@@ -235,7 +235,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.paths import 
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import S3_RANGE_MIB, S3_RANGES, Problem
 from ansible_collections.inference.fleet.plugins.module_utils.model.snapshot import Keeper
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import Units
-from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import Wish
+from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import WantedModel
 from ansible_collections.inference.fleet.plugins.module_utils.net.proxies import exempt_own
 
 _OPTIONS: dict[str, dict[str, t.Any]] = {
@@ -279,16 +279,16 @@ def main() -> None:
         options[name] = {key: str(value) for key, value in options[name].items()}
     if any(key.lower().endswith("_proxy") for key in options["environment"]):
         options["environment"] = exempt_own(options["environment"])
-    wish = Wish(**options)
+    wanted = WantedModel(**options)
     # Proxies and certificates also apply to requests from here.
-    os.environ.update(wish.environment)
+    os.environ.update(wanted.environment)
     try:
-        outcome = Keeper(wish, Units(wish.unit_directory)).run(check=module.check_mode)
+        outcome = Keeper(wanted, Units(wanted.unit_directory)).run(check=module.check_mode)
     except (FleetError, Problem) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=bool(outcome.actions),
-        name=wish.name,
+        name=wanted.name,
         path=outcome.path,
         revision=outcome.revision,
         requested=outcome.requested,

@@ -289,8 +289,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.memory i
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     GIB,
     Gpu,
+    MemoryOptions,
     NotModelled,
-    Options,
     parse_version,
     read_options,
 )
@@ -362,7 +362,7 @@ def look(params: dict[str, t.Any]) -> dict[str, t.Any]:
     try:
         options = read_options(engine.memory, params["options"], parallel, params["engine_version"])
     except NotModelled as reason:
-        options = Options(engine.memory, tensor_parallel=parallel)
+        options = MemoryOptions(engine.memory, tensor_parallel=parallel)
         found = Fit(UNKNOWN, f"Whether the model fits is unknown. {reason} The engine's start will show it.")
     else:
         given = params["reported"]

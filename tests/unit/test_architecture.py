@@ -1,17 +1,28 @@
-"""The folders of the plugins: documented in docs/architecture.md, and free of cycles."""
+"""The folders of the plugins: documented in docs/architecture.md, and free of cycles. Types: of one name each."""
 
 from __future__ import annotations
 
 import ast
+import collections
 import graphlib
 import re
 import typing as t
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins"
 SIDES = ("module_utils", "plugin_utils")
 OURS = "ansible_collections.inference.fleet.plugins."
+
+#: Ansible looks for classes of these names.
+OF_ANSIBLE = {"ActionModule", "CallbackModule", "FilterModule", "LookupModule", "ModuleDocFragment"}
+#: Both are in files that gateways run: a new name there would restart LiteLLM on every gateway.
+ON_HOSTS = {"Refusal": {"roles/litellm/files/fleet_budgets.py", "roles/litellm/files/fleet_gateway.py"}}
+
+_CALLS_THAT_MAKE_TYPES = {"NamedTuple", "NewType", "TypedDict", "namedtuple"}
+_TYPE_NAME = re.compile(r"_?(?=\w*[a-z])[A-Z][A-Za-z0-9]*")
 
 
 def folders() -> set[str]:
@@ -75,3 +86,54 @@ def test_folders_have_no_cycles() -> None:
     arrows = graph()
     assert sum(map(len, arrows.values())) > len(arrows), "the imports were not read"
     graphlib.TopologicalSorter(arrows).prepare()
+
+
+def find_types(source: str) -> t.Iterator[str]:
+    """The classes of a file, and the aliases of types at its top level. A type variable is no type."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and _TYPE_NAME.fullmatch(target.id) and _is_type(value):
+                yield target.id
+
+
+def _is_type(value: ast.expr) -> bool:
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).rpartition(".")[2] in _CALLS_THAT_MAKE_TYPES
+    return isinstance(value, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("class Engine: ...", ["Engine"]),
+        ("class _Memory:\n    class Part: ...", ["_Memory", "Part"]),
+        ("Event = dict[str, int]", ["Event"]),
+        ("Event: t.TypeAlias = int | None", ["Event"]),
+        ("Http = http.client", ["Http"]),
+        ("Point = t.NamedTuple('Point', [])", ["Point"]),
+        ("T = t.TypeVar('T')\nValue = t.TypeVar('Value')\nLIMITS = dict[str, int]\n_kinds = dict[str, int]", []),
+    ],
+)
+def test_types_of_a_file_are_its_classes_and_its_aliases(source: str, expected: list[str]) -> None:
+    assert list(find_types(source)) == expected
+
+
+def test_no_two_types_have_one_name() -> None:
+    places = collections.defaultdict(set)
+    for pattern in ("plugins/**/*.py", "lab/**/*.py", "roles/*/files/**/*.py"):
+        for path in ROOT.glob(pattern):
+            for name in find_types(path.read_text()):
+                places[name].add(path.relative_to(ROOT).as_posix())
+    assert places.keys() >= OF_ANSIBLE
+    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in OF_ANSIBLE}
+    assert twice == ON_HOSTS

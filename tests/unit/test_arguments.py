@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.modules import fleet_facts
-from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Facts, Plan
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import HostFacts, HostPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = "vars/arguments.yml"
@@ -42,7 +42,7 @@ def test_arguments_are_documented_facts_and_fail_with_the_problem_where_one_is_m
 
 def test_the_module_documents_what_the_facts_have() -> None:
     documented = yaml.safe_load(fleet_facts.RETURN)["hosts"]["contains"]
-    own = {field.name for kind in (Facts, Plan) for field in dataclasses.fields(kind)} - {"plan"}
+    own = {field.name for kind in (HostFacts, HostPlan) for field in dataclasses.fields(kind)} - {"plan"}
     assert set(documented) == own
     instance = Instance(0, "vllm", (0,), 8000).as_dict()
     assert set(documented["instances"]["contains"]) == set(instance)

@@ -34,7 +34,7 @@ PHASES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class EngineProgress:
     """What an engine is doing.
 
     Attributes:

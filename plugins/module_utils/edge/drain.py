@@ -26,7 +26,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge import haprox
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
 from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils.engines import metrics
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, HttpFailure
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 
 _MAP_TITLE = "Whether this host is out of service. Written by module edge_drain."
 _POLL_SECONDS = 0.5
@@ -43,7 +43,7 @@ class Paths(t.NamedTuple):
     master_socket: str = haproxy.MASTER_SOCKET
 
 
-class Engine(t.NamedTuple):
+class MetricsEndpoint(t.NamedTuple):
     """The address of an instance's counters."""
 
     name: str
@@ -60,7 +60,7 @@ class Busy:
         uncounted: those that have no counters.
     """
 
-    requests: list[haproxy.Request]
+    requests: list[haproxy.EdgeRequest]
     engines: list[dict[str, t.Any]]
     uncounted: list[str]
 
@@ -156,7 +156,7 @@ class EdgeDrain:
         time.sleep(seconds)
         return seconds
 
-    def wait(self, name: str | None, engines: list[Engine] | None, seconds: float) -> tuple[Busy, float]:
+    def wait(self, name: str | None, engines: list[MetricsEndpoint] | None, seconds: float) -> tuple[Busy, float]:
         """Wait until nothing is in flight, twice in a row.
 
         Args:
@@ -216,7 +216,7 @@ class EdgeDrain:
         ]
         return bool(serving) if name is None else serving == [name]
 
-    def _busy(self, name: str | None, engines: list[Engine]) -> Busy:
+    def _busy(self, name: str | None, engines: list[MetricsEndpoint]) -> Busy:
         requests = []
         for worker in self._workers():
             with contextlib.suppress(haproxy.WorkerGone):
@@ -229,7 +229,7 @@ class EdgeDrain:
         uncounted: list[str] = []
         for engine in engines:
             try:
-                load = metrics.load(Client(engine.url, timeout=_METRICS_TIMEOUT).get(metrics.METRICS_PATH).text())
+                load = metrics.load(HttpClient(engine.url, timeout=_METRICS_TIMEOUT).get(metrics.METRICS_PATH).text())
             except HttpFailure as failure:
                 # An engine that is not there has no work.
                 if failure.kind != "refused":
@@ -241,14 +241,14 @@ class EdgeDrain:
                 working.append({"instance": engine.name, "running": load.running, "waiting": load.waiting})
         return Busy(requests, working, uncounted)
 
-    def _engines(self, name: str | None) -> list[Engine]:
+    def _engines(self, name: str | None) -> list[MetricsEndpoint]:
         return [
-            Engine(instance.name, f"http://{instance.address}:{instance.port}")
+            MetricsEndpoint(instance.name, f"http://{instance.address}:{instance.port}")
             for instance in self._instances()
             if edge_state.server_index(instance.name) is not None and name in (None, instance.name)
         ]
 
-    def _instances(self) -> list[edge_state.Instance]:
+    def _instances(self) -> list[edge_state.EdgeServer]:
         return edge_state.parse_instances(read_text(self._paths.config) or "")
 
     def _workers(self) -> list[haproxy.Worker]:

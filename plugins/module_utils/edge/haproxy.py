@@ -53,7 +53,7 @@ class Server(t.NamedTuple):
     draining: bool
 
 
-class Request(t.NamedTuple):
+class EdgeRequest(t.NamedTuple):
     """A request in flight."""
 
     backend: str
@@ -150,7 +150,7 @@ class Worker:
         state = "drain" if draining else "ready"
         self._execute(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
 
-    def requests(self, backend_prefix: str, rounds_prefix: str, table: str) -> list[Request]:
+    def requests(self, backend_prefix: str, rounds_prefix: str, table: str) -> list[EdgeRequest]:
         """The requests in flight, queued ones included.
 
         Args:
@@ -175,7 +175,7 @@ class Worker:
                 rounds = rounds_prefix + backend.removeprefix(backend_prefix)
                 sources = {outer["src"] for outer in sessions if outer["be"] == rounds and _age(outer["age"]) >= age}
             names = " or ".join(sorted({name for source in sources for name in client.get(source, ())})) or "unknown"
-            found.append(Request(backend, "" if server == "<none>" else server, names, age))
+            found.append(EdgeRequest(backend, "" if server == "<none>" else server, names, age))
         return found
 
 

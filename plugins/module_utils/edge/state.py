@@ -46,7 +46,7 @@ _CLASSES = ("2xx", "4xx", "5xx")
 
 
 @dataclasses.dataclass(frozen=True)
-class Instance:
+class EdgeServer:
     """An instance behind the edge, as HAProxy's configuration names it."""
 
     backend: str
@@ -145,9 +145,9 @@ def decide(current: Mark | None, wanted: Mark | None, by: str) -> Mark | None:
     return wanted
 
 
-def parse_instances(config: str) -> list[Instance]:
+def parse_instances(config: str) -> list[EdgeServer]:
     """The instances in HAProxy's configuration, as the role's template writes it."""
-    found: list[Instance] = []
+    found: list[EdgeServer] = []
     backend = ""
     for line in config.splitlines():
         section = re.match(r"(\w+)(?:\s+(\S+))?", line)
@@ -156,7 +156,7 @@ def parse_instances(config: str) -> list[Instance]:
         # One that tracks another is not an instance: it is another gateway, or the same under another name.
         server = re.match(r"\s+server\s+(\S+)\s+(\S+):(\d+)(?!.*\strack\s)", line)
         if server and backend.startswith(BACKEND_PREFIX):
-            found.append(Instance(backend, server[1], server[2], int(server[3])))
+            found.append(EdgeServer(backend, server[1], server[2], int(server[3])))
     return found
 
 
@@ -171,7 +171,7 @@ def server_index(name: str) -> int | None:
     return int(index) if index.isdigit() else None
 
 
-def find_instance(instances: list[Instance], wanted: str) -> Instance | None:
+def find_instance(instances: list[EdgeServer], wanted: str) -> EdgeServer | None:
     """The instance with this name, or whose name ends in this index."""
     for instance in instances:
         if wanted == instance.name or (wanted.isdigit() and instance.name.rpartition("-")[2] == wanted):

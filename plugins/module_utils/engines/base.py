@@ -103,8 +103,8 @@ class OptionTable:
         aliases: other names of its options.
         parallel: sets how many GPUs share the model; empty where it has none.
         stages: sets the number of pipeline stages.
-        span: options of an instance that spans hosts, with placeholders for ``Span.as_dict``, the first node's address
-            and the number of nodes.
+        span: options of an instance that spans hosts, with placeholders for ``InstanceSpan.as_dict``, the first node's
+            address and the number of nodes.
         node: options of the nodes that serve no requests, with the same placeholders; such a node must not listen where
             the edge looks for the instance.
         span_environment: of its processes, with a placeholder for the node's own address.

@@ -19,7 +19,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.progress impo
     LOADING,
     PREPARING,
     WARMING_UP,
-    Progress,
+    EngineProgress,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine, Phase
 
@@ -53,7 +53,7 @@ _BARS = (
 _SYSTEMD = Phase(PREPARING, r"^(?:Starting|Started|Stopping|Stopped) |^\S+\.service: ", "being started by systemd")
 
 
-def progress(lines: t.Iterable[str], engine: Engine) -> Progress | None:
+def progress(lines: t.Iterable[str], engine: Engine) -> EngineProgress | None:
     """What an engine is doing; None where it has written nothing.
 
     Args:
@@ -68,10 +68,10 @@ def progress(lines: t.Iterable[str], engine: Engine) -> Progress | None:
         # Lines after systemd's own last one are the engine's: unknown, but Python runs.
         if found and (found.phase != PREPARING or number == len(pieces) - 1):
             return found
-    return Progress(IMPORTING, "importing its libraries")
+    return EngineProgress(IMPORTING, "importing its libraries")
 
 
-def _match(piece: str, engine: Engine) -> Progress | None:
+def _match(piece: str, engine: Engine) -> EngineProgress | None:
     journal = engine.journal
     options = (Phase(IMPORTING, journal.options, "reading its arguments"),) if journal.options else ()
     for rule in (*options, *_BARS, *journal.phases, _SYSTEMD):
@@ -79,5 +79,7 @@ def _match(piece: str, engine: Engine) -> Progress | None:
         if found:
             values = found.groupdict()
             percent = values.get("percent")
-            return Progress(rule.phase, rule.text.format(**values), rule.percent if percent is None else int(percent))
+            return EngineProgress(
+                rule.phase, rule.text.format(**values), rule.percent if percent is None else int(percent)
+            )
     return None

@@ -47,11 +47,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     MIB,
+    EngineStep,
     Gpu,
     MemoryModel,
-    Options,
+    MemoryOptions,
     Overhead,
-    Step,
     parse_length,
     parse_whole,
 )
@@ -123,7 +123,7 @@ _FIGURES = (
 )
 
 
-class _Memory(MemoryModel):
+class _SglangMemory(MemoryModel):
     """KV cache = memory free at start x mem_fraction_static - weights - libraries.
 
     Activations and graphs depend on what the fraction leaves.
@@ -142,12 +142,12 @@ class _Memory(MemoryModel):
     knows_windows = False
     refuses_long = False
 
-    def read(self, options: t.Mapping[str, t.Any]) -> Options:
+    def read(self, options: t.Mapping[str, t.Any]) -> MemoryOptions:
         fraction = options.get("mem-fraction-static")
         if fraction is not None and not 0 < float(fraction) < 1:
             raise FleetError(f"{self.variables['fraction']} is {fraction}; it must be above 0 and below 1.")
         chunk = parse_whole(options.get("chunked-prefill-size"))
-        return Options(
+        return MemoryOptions(
             engine=self,
             length=parse_length(options.get("context-length"), self.variables["length"]),
             fraction=None if fraction is None else float(fraction),
@@ -163,7 +163,7 @@ class _Memory(MemoryModel):
             split_experts=int(options.get("ep-size") or options.get("expert-parallel-size") or 1) == 1,
         )
 
-    def step(self, options: Options, gpu: Gpu) -> Step:
+    def step(self, options: MemoryOptions, gpu: Gpu) -> EngineStep:
         """By the memory that nvidia-smi shows, with the largest one that is captured as a graph."""
         many = options.tensor_parallel >= 4
         if gpu.memory_mib < 20 * 1024:
@@ -176,9 +176,9 @@ class _Memory(MemoryModel):
             tokens, requests = 8192, 512 if many else 256
         else:
             tokens, requests = 16384, 512
-        return Step(options.batched_tokens or tokens, min(options.requests or requests, requests))
+        return EngineStep(options.batched_tokens or tokens, min(options.requests or requests, requests))
 
-    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+    def fraction(self, model: ModelConfig, options: MemoryOptions, gpu: Gpu) -> float:
         """As SGLang itself computes it (``arg_groups/memory_hook.py``); a rounded share is off by 14 % of the cache.
 
         The rest is for activations and CUDA graphs: 512 MiB, 1.5 MiB a token of a step, 128 MiB a GPU and 2 MiB a
@@ -200,11 +200,11 @@ class _Memory(MemoryModel):
     def started(self) -> int:
         return 614 * MIB
 
-    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+    def overhead(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> Overhead:
         """What the first kernels took on an H200, and its cache of encoded images."""
         return Overhead(fixed=266 * MIB, media=100 * MIB if model.vision else 0)
 
-    def beside(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> int:
+    def beside(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> int:
         step = self.step(options, gpu)
         # It encodes images one by one.
         graphs = 2 * step.requests * MIB if options.graphs else 0
@@ -427,7 +427,7 @@ ENGINE = Engine(
         taken_share="sglang:spec_accept_rate",
     ),
     variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),
-    memory=_Memory(),
+    memory=_SglangMemory(),
     profiles=_PROFILES,
     programs={
         "cuda": (

@@ -45,11 +45,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     GIB,
     MIB,
+    EngineStep,
     Gpu,
     MemoryModel,
-    Options,
+    MemoryOptions,
     Overhead,
-    Step,
     parse_length,
     parse_mapping,
     parse_whole,
@@ -205,7 +205,7 @@ _FIGURES = (
 )
 
 
-class _Memory(MemoryModel):
+class _VllmMemory(MemoryModel):
     """KV cache = visible memory x gpu_memory_utilization - weights - overhead."""
 
     variables = {  # noqa: RUF012
@@ -224,7 +224,7 @@ class _Memory(MemoryModel):
     # The CUDA context is not in it.
     highest_fraction = 0.96
 
-    def read(self, options: t.Mapping[str, t.Any]) -> Options:
+    def read(self, options: t.Mapping[str, t.Any]) -> MemoryOptions:
         limits = parse_mapping(options.get("limit-mm-per-prompt"))
         pixels = parse_mapping(options.get("mm-processor-kwargs"))
         size = parse_mapping(pixels.get("size"))
@@ -235,7 +235,7 @@ class _Memory(MemoryModel):
         fraction = float(options.get("gpu-memory-utilization", 0.92))
         if not 0 < fraction <= 1:
             raise FleetError(f"{self.variables['fraction']} is {fraction}; it must be above 0 and at most 1.")
-        return Options(
+        return MemoryOptions(
             engine=self,
             length=parse_length(options.get("max-model-len"), self.variables["length"]),
             fraction=fraction,
@@ -256,7 +256,7 @@ class _Memory(MemoryModel):
             reserved_bytes=int(float(options.get("mm-ipc-gpu-memory-gb", 0)) * GIB),
         )
 
-    def step(self, options: Options, gpu: Gpu) -> Step:
+    def step(self, options: MemoryOptions, gpu: Gpu) -> EngineStep:
         """Its server's defaults for the GPU (``engine/arg_utils.py``)."""
         tokens, requests = 2048, 256
         if gpu.visible >= 160 * GIB:
@@ -264,12 +264,12 @@ class _Memory(MemoryModel):
         elif gpu.visible >= 70 * GIB and "a100" not in gpu.name.lower():
             tokens, requests = 8192, 1024
         tokens = options.batched_tokens or tokens
-        return Step(tokens, min(options.requests or requests, tokens))
+        return EngineStep(tokens, min(options.requests or requests, tokens))
 
-    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+    def fraction(self, model: ModelConfig, options: MemoryOptions, gpu: Gpu) -> float:
         return options.fraction or 0.92
 
-    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+    def overhead(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> Overhead:
         """Libraries took 0.34 GiB on an H200; a request has its graphs, its sampler's state, or that alone."""
         step = self.step(options, gpu)
         each = 2 * MIB if options.graphs else MIB // 2
@@ -528,7 +528,7 @@ ENGINE = Engine(
         sizes={"kv_cache_memory_bytes": "B", "mm_processor_cache_gb": "GiB"},
         fractions=("mm_processor_cache_gb",),
     ),
-    memory=_Memory(),
+    memory=_VllmMemory(),
     profiles=_PROFILES,
     # It works without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
 )

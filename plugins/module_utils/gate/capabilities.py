@@ -15,7 +15,7 @@ import typing as t
 from ..engines.registry import ENGINES
 from ..net.http import excerpt
 from .chat import CHAT_PATH
-from .golden import FINISHED, Refusal
+from .golden import FINISHED, CheckFailure
 
 COMPLETIONS_PATH = "/v1/completions"
 
@@ -51,7 +51,7 @@ class Capability(t.NamedTuple):
         asked: the request, in words.
         hint: what to try where the engine cannot do it.
         options: the request's options beside model and prompt.
-        judge: raises Refusal for an answer of another form.
+        judge: raises CheckFailure for an answer of another form.
         prompt: the request's prompt.
         streamed: whether the answer is streamed, and only has to be complete.
         path: of the request.
@@ -73,12 +73,12 @@ def _choices(document: t.Any, count: int = 1) -> list[dict[str, t.Any]]:
         raise _other(document, f"{count} choices")
     for choice in choices:
         if choice.get("finish_reason") not in (*FINISHED, "tool_calls"):
-            raise Refusal("finish_reason", f"an answer with finish_reason {choice.get('finish_reason')}")
+            raise CheckFailure("finish_reason", f"an answer with finish_reason {choice.get('finish_reason')}")
     return choices
 
 
-def _other(found: t.Any, wanted: str) -> Refusal:
-    return Refusal("not_capable", f"200 with {excerpt(json.dumps(found), 160)}; expected {wanted}")
+def _other(found: t.Any, wanted: str) -> CheckFailure:
+    return CheckFailure("not_capable", f"200 with {excerpt(json.dumps(found), 160)}; expected {wanted}")
 
 
 def _is_finite(value: t.Any) -> bool:

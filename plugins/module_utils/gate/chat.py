@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import (
-    Client,
+    HttpClient,
     HttpFailure,
     Reply,
     excerpt,
@@ -45,7 +45,7 @@ class ChatFailure(Exception):
 
 
 @dataclasses.dataclass
-class Answer:
+class Completion:
     """One completion, with the seconds since its request was sent."""
 
     text: str = ""
@@ -94,7 +94,7 @@ def question(
     }
 
 
-def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
+def ask(client: HttpClient, document: dict[str, t.Any], timeout: float) -> Completion:
     """The whole answer to a request.
 
     Raises:
@@ -104,14 +104,16 @@ def ask(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
     try:
         choice = body["choices"][0]
         text = _text_of(choice["message"])
-        answer = Answer(text, choice.get("finish_reason"), _usage_of(body), total=reply.seconds, headers=reply.headers)
+        answer = Completion(
+            text, choice.get("finish_reason"), _usage_of(body), total=reply.seconds, headers=reply.headers
+        )
         answer.identify(body)
         return answer
     except (AttributeError, KeyError, IndexError, TypeError):
         raise ChatFailure("malformed", f"200, but no chat completion: {excerpt(reply.text())}") from None
 
 
-def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> Answer:
+def ask_streamed(client: HttpClient, document: dict[str, t.Any], timeout: float) -> Completion:
     """Like ask(), but streamed, with usage and the times of the first and the last chunk."""
     wanted = {**document, "stream": True, "stream_options": {"include_usage": True}}
     try:
@@ -129,8 +131,8 @@ def ask_streamed(client: Client, document: dict[str, t.Any], timeout: float) -> 
 
 
 def ask_document(
-    client: Client, path: str, document: dict[str, t.Any], timeout: float
-) -> tuple[dict[str, t.Any], Answer]:
+    client: HttpClient, path: str, document: dict[str, t.Any], timeout: float
+) -> tuple[dict[str, t.Any], Completion]:
     """The whole JSON of an answer, with the fields that every answer has.
 
     Raises:
@@ -139,12 +141,12 @@ def ask_document(
     reply, body = _post(client, path, document, timeout)
     if not isinstance(body, dict):
         raise ChatFailure("malformed", f"200, but no object: {excerpt(reply.text())}")
-    answer = Answer(usage=_usage_of(body), total=reply.seconds, headers=reply.headers)
+    answer = Completion(usage=_usage_of(body), total=reply.seconds, headers=reply.headers)
     answer.identify(body)
     return body, answer
 
 
-def models(client: Client, timeout: float) -> dict[str, int | None]:
+def models(client: HttpClient, timeout: float) -> dict[str, int | None]:
     """The names of the models that a server lists, with their context lengths where given.
 
     Raises:
@@ -160,7 +162,7 @@ def models(client: Client, timeout: float) -> dict[str, int | None]:
         raise ChatFailure("malformed", f"200, but no list of models: {excerpt(reply.text())}") from None
 
 
-def counters(client: Client, timeout: float) -> str:
+def counters(client: HttpClient, timeout: float) -> str:
     """An engine's counters, in Prometheus' format.
 
     Raises:
@@ -174,7 +176,7 @@ def counters(client: Client, timeout: float) -> str:
     return reply.text()
 
 
-def status_of(client: Client, document: dict[str, t.Any], timeout: float) -> Reply:
+def status_of(client: HttpClient, document: dict[str, t.Any], timeout: float) -> Reply:
     """The reply to a request whose status alone matters.
 
     Raises:
@@ -200,7 +202,7 @@ def said(reply: Reply) -> str:
     return f"{reply.status}: {excerpt(text)}" if text.strip() else f"{reply.status} without a body"
 
 
-def _post(client: Client, path: str, document: dict[str, t.Any], timeout: float) -> tuple[Reply, t.Any]:
+def _post(client: HttpClient, path: str, document: dict[str, t.Any], timeout: float) -> tuple[Reply, t.Any]:
     """The reply to a request that the server accepted, and the JSON in it.
 
     Raises:
@@ -253,12 +255,12 @@ class _Collector:
     """Assembles the chunks of a stream. A stream that breaks is a lost answer: a retry would hide it."""
 
     def __init__(self) -> None:
-        self._answer = Answer()
+        self._answer = Completion()
         self._pieces: list[str] = []
         self._opened: float | None = None
         self._seen = 0
 
-    def collect(self, events: t.Iterator[tuple[float, str]]) -> Answer:
+    def collect(self, events: t.Iterator[tuple[float, str]]) -> Completion:
         try:
             for elapsed, data in events:
                 self._answer.total = elapsed
@@ -289,7 +291,7 @@ class _Collector:
             self._pieces.append(_text_of({"content": None, **delta}))
             answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
 
-    def _finished(self) -> Answer:
+    def _finished(self) -> Completion:
         self._answer.text = "".join(self._pieces)
         if self._answer.first is None:
             # No token could be shown as text; the first event still came with the first token.

@@ -13,8 +13,8 @@ import secrets
 import typing as t
 
 from ..engines.registry import KINDS
-from .chat import Answer
-from .golden import Refusal
+from .chat import Completion
+from .golden import CheckFailure
 
 # How much older than its request an answer may seem, because two hosts' clocks differ.
 CLOCK_TOLERANCE = 60.0
@@ -41,7 +41,7 @@ class Freshness:
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
-    def judge(self, answer: Answer, asked_at: float) -> None:
+    def judge(self, answer: Completion, asked_at: float) -> None:
         """Accept an answer that was generated after its request.
 
         Args:
@@ -49,18 +49,18 @@ class Freshness:
             asked_at: when the request was sent, in seconds since 1970.
 
         Raises:
-            Refusal: it is an older one.
+            CheckFailure: it is an older one.
         """
         header = cached_by(answer.headers)
         if header is not None:
-            raise Refusal("stale", f"an answer out of a cache, as its header {header} says")
+            raise CheckFailure("stale", f"an answer out of a cache, as its header {header} says")
         if answer.id is not None and answer.id in self._seen:
-            raise Refusal("stale", f"the answer {answer.id} to an earlier question once more")
+            raise CheckFailure("stale", f"the answer {answer.id} to an earlier question once more")
         if answer.id is not None:
             self._seen.add(answer.id)
         age = 0.0 if answer.created is None else asked_at - answer.created
         if age > CLOCK_TOLERANCE:
-            raise Refusal(
+            raise CheckFailure(
                 "stale", f"an answer made {age:.0f} s before its question (field created), or two clocks differ so much"
             )
 

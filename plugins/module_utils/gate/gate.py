@@ -28,8 +28,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.capabilities 
 from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import (
     CHAT_PATH,
     MODELS_PATH,
-    Answer,
     ChatFailure,
+    Completion,
     ask,
     ask_document,
     ask_streamed,
@@ -48,7 +48,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.freshness imp
 from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import (
     FINISHED,
     MINIMUM_TOKENS,
-    Refusal,
+    CheckFailure,
     figures_of,
     judge,
     judge_word,
@@ -58,7 +58,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
 from ansible_collections.inference.fleet.plugins.module_utils.gate.png import data_url, solid_square
 from ansible_collections.inference.fleet.plugins.module_utils.gate.speed import best_of, slowdown
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, HttpFailure, excerpt
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure, excerpt
 
 CHECKS = (
     *("models", "text", "stream", "image", "schema", *CAPABILITIES),
@@ -127,7 +127,7 @@ HINTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class GatePlan:
     """What a gate sends, where, and what it accepts. The attributes are the options of module chat_smoke."""
 
     name: str
@@ -211,8 +211,8 @@ class Gate:
 
     def __init__(
         self,
-        plan: Plan,
-        client_for: t.Callable[[str | None], Client],
+        plan: GatePlan,
+        client_for: t.Callable[[str | None], HttpClient],
         machine: Machine | None = None,
         clock: t.Callable[[], float] = time.monotonic,
         sleep: t.Callable[[float], None] = time.sleep,
@@ -292,23 +292,23 @@ class Gate:
             self._sleep(wait)
         return _result(name, attempts, self._asked(name), self._evidence)
 
-    def _attempt(self, name: str) -> Refusal | None:
+    def _attempt(self, name: str) -> CheckFailure | None:
         limit = f"the deadline of {self._plan.deadline:g} s"
         if self._left() <= 0:
-            return Refusal("deadline", f"nothing, {limit} was reached before")
+            return CheckFailure("deadline", f"nothing, {limit} was reached before")
         try:
             self._asks[name]()
-        except Refusal as refusal:
+        except CheckFailure as refusal:
             return refusal
         except ChatFailure as failure:
             if failure.reason in ENDINGS and self._has_ended():
-                return Refusal("engine_ended", f"{failure.came_back.rstrip('.')}. The engine ended on {name}")
+                return CheckFailure("engine_ended", f"{failure.came_back.rstrip('.')}. The engine ended on {name}")
             if failure.reason == "timeout" and self._left() <= 0:
-                return Refusal("deadline", f"{failure.came_back}, which {limit} left")
+                return CheckFailure("deadline", f"{failure.came_back}, which {limit} left")
             if failure.reason == "unauthorized":
                 key = self._plan.key
                 failure.came_back += f", to the key {fingerprint(key)}" if key else ", to a request without a key"
-            return Refusal(failure.reason, failure.came_back, failure.transient, failure.wait)
+            return CheckFailure(failure.reason, failure.came_back, failure.transient, failure.wait)
         self._has_answered = True
         return None
 
@@ -322,7 +322,7 @@ class Gate:
             return failure.kind != "timeout"
         return reply.status != 200
 
-    def _wait(self, refusal: Refusal | None, made: int) -> float | None:
+    def _wait(self, refusal: CheckFailure | None, made: int) -> float | None:
         """Seconds until the next attempt; None where there is none."""
         if refusal is None or not refusal.transient or made >= self._plan.attempts:
             return None
@@ -335,7 +335,7 @@ class Gate:
     def _timeout(self) -> float:
         return min(self._plan.timeout, max(self._left(), 0.001))
 
-    def _client(self) -> Client:
+    def _client(self) -> HttpClient:
         return self._client_for(self._plan.key)
 
     def _ask_models(self) -> None:
@@ -345,7 +345,7 @@ class Gate:
         self._length = listed.get(self._plan.model)
         if self._plan.model not in ids:
             # An engine may answer to any model name: only this list shows what it really serves.
-            raise Refusal("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
+            raise CheckFailure("model_missing", f"200 with the models {', '.join(ids) or '(none)'}")
 
     def _ask_text(self) -> None:
         plan = self._plan
@@ -366,8 +366,8 @@ class Gate:
             squares.append({"colour": colour, **self._evidence})
             try:
                 judge(answer, expect)
-            except Refusal as refusal:
-                raise Refusal(refusal.reason, f"for the {colour} square {refusal.got}") from None
+            except CheckFailure as refusal:
+                raise CheckFailure(refusal.reason, f"for the {colour} square {refusal.got}") from None
         self._evidence = {"squares": squares}
 
     def _ask_schema(self) -> None:
@@ -429,14 +429,16 @@ class Gate:
         answer = self._answer(self._question(plan.prompt_speed, max_tokens=tokens, ignore_eos=True), streamed=True)
         work = max(before, self._machine.work_ms())
         if answer.finish_reason not in FINISHED:
-            raise Refusal("finish_reason", f"an answer with finish_reason {answer.finish_reason}")
+            raise CheckFailure("finish_reason", f"an answer with finish_reason {answer.finish_reason}")
         require_usage(answer)
         if answer.finish_reason == "length" and answer.completion_tokens != tokens:
-            raise Refusal("stale", f"{answer.completion_tokens} tokens up to a limit, where {tokens} were asked for")
+            raise CheckFailure(
+                "stale", f"{answer.completion_tokens} tokens up to a limit, where {tokens} were asked for"
+            )
         figures = {**figures_of(answer), "work_ms": work, **load}
         self._evidence.update(figures)
         if figures["ttft_ms"] is None or figures["tokens_per_second"] is None:
-            raise Refusal("no_data", f"{answer.completion_tokens} tokens, too few to measure a rate")
+            raise CheckFailure("no_data", f"{answer.completion_tokens} tokens, too few to measure a rate")
         self._measured.append(figures)
         self._figures = best_of(self._measured)
         if not plan.judge_speed or plan.good is None or plan.max_slowdown == 0:
@@ -444,7 +446,7 @@ class Gate:
         complaints = slowdown(self._measured, plan.good, plan.max_slowdown, plan.slowdown_grace_ms)
         if complaints:
             # A single measurement proves nothing: an engine is slow when all of them are.
-            raise Refusal("slow", "; ".join(complaints), transient=True)
+            raise CheckFailure("slow", "; ".join(complaints), transient=True)
 
     def _ask_drafts(self) -> None:
         plan = self._plan
@@ -453,11 +455,13 @@ class Gate:
         answer = self._answer(wanted, streamed=True)
         share = share_of_drafts(before, counters(self._client(), self._timeout()))
         if share is None:
-            raise Refusal("no_drafts", f"{answer.completion_tokens} tokens, none of which a draft model had proposed")
+            raise CheckFailure(
+                "no_drafts", f"{answer.completion_tokens} tokens, none of which a draft model had proposed"
+            )
         self._evidence["draft_share"] = round(share, 3)
         if share < plan.min_draft_share:
             got = f"{share:.0%} of the proposed tokens taken; wanted are {plan.min_draft_share:.0%}"
-            raise Refusal("drafts_refused", got)
+            raise CheckFailure("drafts_refused", got)
 
     def _ask_wrong_key(self) -> None:
         self._expect_401(f"sk-wrong-{secrets.token_hex(16)}", "a key that was never made")
@@ -469,16 +473,16 @@ class Gate:
         reply = status_of(self._client_for(key), self._question(self._plan.prompt_text), self._timeout())
         self._evidence = {"status": reply.status}
         if 200 <= reply.status < 300:
-            raise Refusal("key_accepted", f"{reply.status} with {how}; expected 401")
+            raise CheckFailure("key_accepted", f"{reply.status} with {how}; expected 401")
         if reply.status != 401:
-            raise Refusal("status", f"{said(reply)} with {how}; expected 401")
+            raise CheckFailure("status", f"{said(reply)} with {how}; expected 401")
 
     def _question(self, prompt: str, image_url: str | None = None, **options: t.Any) -> dict[str, t.Any]:
         """A new request; its beginning also keeps it out of the engine's prefix cache."""
         wanted = {"max_tokens": self._plan.max_tokens, **(PAST_THE_CACHE if self._plan.no_cache else {}), **options}
         return question(self._plan.model, with_nonce(prompt), image_url=image_url, **wanted)
 
-    def _answer(self, wanted: dict[str, t.Any], streamed: bool = False) -> Answer:
+    def _answer(self, wanted: dict[str, t.Any], streamed: bool = False) -> Completion:
         """The answer to a request, recorded and checked to belong to it."""
         asked_at = self._wall_clock()
         answer = (ask_streamed if streamed else ask)(self._client(), wanted, self._timeout())
@@ -486,7 +490,7 @@ class Gate:
         self._freshness.judge(answer, asked_at)
         return answer
 
-    def _keep(self, answer: Answer) -> None:
+    def _keep(self, answer: Completion) -> None:
         self._evidence = {
             "answer": excerpt(answer.text, 80),
             "finish_reason": answer.finish_reason,

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import Answer
+from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import Completion
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import excerpt
 
 COLOURS = {
@@ -28,7 +28,7 @@ FINISHED = ("stop", "length")
 MINIMUM_TOKENS = 8
 
 
-class Refusal(Exception):
+class CheckFailure(Exception):
     """A failed check: the reason in one word, and the evidence."""
 
     def __init__(self, reason: str, got: str, transient: bool = False, wait: float | None = None) -> None:
@@ -84,53 +84,53 @@ def has_collapsed(text: str) -> bool:
     return False
 
 
-def judge(answer: Answer, expect: t.Sequence[str], regex: str | None = None) -> None:
+def judge(answer: Completion, expect: t.Sequence[str], regex: str | None = None) -> None:
     """Accept a whole answer.
 
     Raises:
-        Refusal: it is not an answer of a working engine.
+        CheckFailure: it is not an answer of a working engine.
     """
     shown = f'the answer "{excerpt(answer.text, 120)}" with finish_reason {answer.finish_reason}'
     if answer.finish_reason not in FINISHED:
-        raise Refusal("finish_reason", f"{shown}; expected finish_reason {' or '.join(FINISHED)}")
+        raise CheckFailure("finish_reason", f"{shown}; expected finish_reason {' or '.join(FINISHED)}")
     if not answer.text.strip():
-        raise Refusal("empty", f"an empty answer with finish_reason {answer.finish_reason}")
+        raise CheckFailure("empty", f"an empty answer with finish_reason {answer.finish_reason}")
     if has_collapsed(answer.text):
-        raise Refusal("repetition", f"{shown}: it repeats itself")
+        raise CheckFailure("repetition", f"{shown}: it repeats itself")
     if not is_golden(answer.text, expect, regex):
         wanted = [f'"{text}"' for text in expect] + ([f"/{regex}/"] if regex is not None else [])
-        raise Refusal("wrong_answer", f"{shown}; expected {' or '.join(wanted)}")
+        raise CheckFailure("wrong_answer", f"{shown}; expected {' or '.join(wanted)}")
     require_usage(answer)
 
 
-def judge_word(answer: Answer, word: str) -> None:
+def judge_word(answer: Completion, word: str) -> None:
     """Accept an answer that a schema restricted to ``word``, which is random for this request.
 
     Raises:
-        Refusal: it is another answer.
+        CheckFailure: it is another answer.
     """
     shown = f'the answer "{excerpt(answer.text, 120)}" with finish_reason {answer.finish_reason}'
     if answer.finish_reason not in FINISHED:
-        raise Refusal("finish_reason", f"{shown}; expected finish_reason {' or '.join(FINISHED)}")
+        raise CheckFailure("finish_reason", f"{shown}; expected finish_reason {' or '.join(FINISHED)}")
     try:
         found = json.loads(answer.text)
     except ValueError:
         found = None
     if not isinstance(found, str):
-        raise Refusal("no_schema", f'{shown}; expected the JSON string "{word}"')
+        raise CheckFailure("no_schema", f'{shown}; expected the JSON string "{word}"')
     if found != word:
-        raise Refusal("stale", f'{shown}; the schema allowed only "{word}"')
+        raise CheckFailure("stale", f'{shown}; the schema allowed only "{word}"')
     require_usage(answer)
 
 
-def require_usage(answer: Answer) -> None:
-    """Raise Refusal where an answer has no usage."""
+def require_usage(answer: Completion) -> None:
+    """Raise CheckFailure where an answer has no usage."""
     if answer.completion_tokens is None or answer.prompt_tokens is None:
         shown = "without usage" if answer.usage is None else f"with the usage {excerpt(str(answer.usage), 120)}"
-        raise Refusal("no_usage", f"an answer {shown}; expected prompt_tokens and completion_tokens of 1 or more")
+        raise CheckFailure("no_usage", f"an answer {shown}; expected prompt_tokens and completion_tokens of 1 or more")
 
 
-def figures_of(answer: Answer) -> dict[str, t.Any]:
+def figures_of(answer: Completion) -> dict[str, t.Any]:
     """Milliseconds to the first token and in all, and tokens per second after the first."""
     tokens = answer.completion_tokens or 0
     rate = None

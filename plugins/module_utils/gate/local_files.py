@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import Reply
 
 from .chat import said
-from .golden import Refusal
+from .golden import CheckFailure
 
 EXISTING = "/etc/hostname"
 MISSING = "/nonexistent/inference-fleet"
@@ -51,20 +51,20 @@ def refusal(question: Question, path: str, reply: Reply) -> str:
     """A server's refusal to open a file, without the file's name.
 
     Raises:
-        Refusal: it does not refuse.
+        CheckFailure: it does not refuse.
     """
     what = f"for the {question.part} {question.url(path)}"
     if 200 <= reply.status < 300:
-        raise Refusal("file_opened", f"{reply.status} {what}; expected a refusal")
+        raise CheckFailure("file_opened", f"{reply.status} {what}; expected a refusal")
     if not 400 <= reply.status < 500:
-        raise Refusal("status", f"{said(reply)}, {what}; expected 400")
+        raise CheckFailure("status", f"{said(reply)}, {what}; expected 400")
     return said(reply).replace(question.url(path), "…").replace(path, "…")
 
 
-def difference(question: Question, existing: t.Collection[str], missing: t.Collection[str]) -> Refusal | None:
+def difference(question: Question, existing: t.Collection[str], missing: t.Collection[str]) -> CheckFailure | None:
     """Evidence that a server answers one way for existing files and always another for missing ones; None for none."""
     if set(existing) & set(missing):
         return None
     one, other = sorted(existing)[0], sorted(missing)[0]
     got = f"{one} for the {question.part} {question.url(EXISTING)}, and {other} where there is no file"
-    return Refusal("file_opened", got)
+    return CheckFailure("file_opened", got)

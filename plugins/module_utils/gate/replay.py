@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ..net.http import Client, Reply
+from ..net.http import HttpClient, Reply
 
 
-class Replaying(Client):
+class Replaying(HttpClient):
     """Answers every request for a path with the answer to the first one.
 
     Args:

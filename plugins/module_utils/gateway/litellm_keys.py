@@ -138,7 +138,7 @@ def _column(row: Limit, limits: client_limits.Limits) -> t.Any:
     return value or None
 
 
-class Step(t.NamedTuple):
+class Statement(t.NamedTuple):
     """A statement, and its description for messages."""
 
     table: Table
@@ -161,12 +161,14 @@ class Step(t.NamedTuple):
         return f"{self.what} client {self.row['team_alias']}"
 
 
-def steps(table: Table, there: Rows, asked: Rows) -> list[Step]:
+def steps(table: Table, there: Rows, asked: Rows) -> list[Statement]:
     """The statements that make a table have the wanted rows."""
-    found = [Step(table, "add", identity, row) for identity, row in asked.items() if identity not in there]
+    found = [Statement(table, "add", identity, row) for identity, row in asked.items() if identity not in there]
     found += [
-        Step(table, "change", identity, row)
+        Statement(table, "change", identity, row)
         for identity, row in asked.items()
         if identity in there and there[identity] != row
     ]
-    return found + [Step(table, "remove", identity, row) for identity, row in there.items() if identity not in asked]
+    return found + [
+        Statement(table, "remove", identity, row) for identity, row in there.items() if identity not in asked
+    ]

@@ -25,7 +25,7 @@ _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
+class PostgresAddress:
     """Where a database is, from ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``."""
 
     host: str
@@ -41,7 +41,7 @@ class Address:
         return f"{self.host}:{self.port}/{self.database}"
 
 
-def parse(url: str) -> Address:
+def parse(url: str) -> PostgresAddress:
     """The parts of an address.
 
     Raises:
@@ -53,10 +53,10 @@ def parse(url: str) -> Address:
     if not database:
         raise FleetError(f"{form}. It names no database.")
     mode = dict(urllib.parse.parse_qsl(parts.query)).get("sslmode", "prefer")
-    return Address(host, port, database, url, tls=mode in _ENCRYPTED, verified=mode == "verify-full")
+    return PostgresAddress(host, port, database, url, tls=mode in _ENCRYPTED, verified=mode == "verify-full")
 
 
-def look(address: Address, timeout: float) -> None:
+def look(address: PostgresAddress, timeout: float) -> None:
     """Check that a PostgreSQL answers. Whether it accepts the password shows when a client connects.
 
     Raises:
@@ -75,7 +75,7 @@ def look(address: Address, timeout: float) -> None:
         raise FleetError(f"What answers at {address.place} ({OPTION}) is no PostgreSQL.")
 
 
-def connect(address: Address, timeout: float) -> t.Any:
+def connect(address: PostgresAddress, timeout: float) -> t.Any:
     """A psycopg connection (LiteLLM's runtime has psycopg). Each statement is a transaction of its own.
 
     Raises:

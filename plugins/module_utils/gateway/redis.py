@@ -24,7 +24,7 @@ _NO = ("0", "f", "false", "n", "no")
 
 
 @dataclasses.dataclass(frozen=True)
-class Address:
+class RedisAddress:
     """Where a Redis is, from ``redis://USER:PASSWORD@HOST:PORT/DATABASE``."""
 
     host: str
@@ -42,7 +42,7 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-def parse(url: str, option: str) -> Address:
+def parse(url: str, option: str) -> RedisAddress:
     """The parts of an address.
 
     Args:
@@ -58,7 +58,7 @@ def parse(url: str, option: str) -> Address:
     if not database.isdigit():
         raise FleetError(f"{form}. What follows the host is no number of a database.")
     options = dict(urllib.parse.parse_qsl(parts.query))
-    return Address(
+    return RedisAddress(
         host=host,
         port=port,
         user=urllib.parse.unquote(parts.username or ""),
@@ -71,7 +71,7 @@ def parse(url: str, option: str) -> Address:
     )
 
 
-def check(address: Address, option: str, timeout: float) -> str:
+def check(address: RedisAddress, option: str, timeout: float) -> str:
     """Check that the server answers, accepts the password and writes; return its version.
 
     Args:
@@ -119,7 +119,7 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def _connected(address: Address, timeout: float) -> socket.socket:
+def _connected(address: RedisAddress, timeout: float) -> socket.socket:
     plain = socket.create_connection((address.host, address.port), timeout=timeout)
     if not address.tls:
         return plain

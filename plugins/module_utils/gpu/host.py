@@ -56,7 +56,7 @@ class Sources:
 
 
 @dataclasses.dataclass
-class Driver:
+class GpuDriver:
     """The driver in its parts: loaded kernel module, libraries on disk, nvidia-smi."""
 
     nvidia_smi: str | None = None
@@ -77,7 +77,7 @@ class Driver:
 class Observation:
     """The input of the rules. ``xids`` None: the kernel log could not be read."""
 
-    driver: Driver
+    driver: GpuDriver
     gpus: list[dict[str, t.Any]]
     processes: list[dict[str, t.Any]]
     holders: list[dict[str, t.Any]]
@@ -85,7 +85,7 @@ class Observation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class ProgramOutput:
     """A program's output; ``rc`` None: it timed out."""
 
     rc: int | None
@@ -121,7 +121,7 @@ def observe(sources: Sources, orphan_mib: int) -> Observation:
     return Observation(driver, gpus, processes, holders, _xids(sources))
 
 
-def run(argv: t.Sequence[str], timeout: float) -> Answer:
+def run(argv: t.Sequence[str], timeout: float) -> ProgramOutput:
     """Run a program, and give up when it hangs: with a lost GPU it can sleep where not even SIGKILL ends it."""
     try:
         process = subprocess.Popen(
@@ -133,7 +133,7 @@ def run(argv: t.Sequence[str], timeout: float) -> Answer:
             env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
-        return Answer(127, str(error))
+        return ProgramOutput(127, str(error))
     try:
         output, _none = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -141,8 +141,8 @@ def run(argv: t.Sequence[str], timeout: float) -> Answer:
             os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
-        return Answer(None, f"{argv[0]} did not answer in {timeout:g} s")
-    return Answer(process.returncode, output.decode(errors="replace"))
+        return ProgramOutput(None, f"{argv[0]} did not answer in {timeout:g} s")
+    return ProgramOutput(process.returncode, output.decode(errors="replace"))
 
 
 def _read(path: str) -> str | None:
@@ -154,13 +154,13 @@ def _read(path: str) -> str | None:
         return None
 
 
-def _driver_on_disk(sources: Sources) -> Driver:
+def _driver_on_disk(sources: Sources) -> GpuDriver:
     """The parts of the driver that are known without querying a GPU."""
     proc_version = _read(os.path.join(sources.proc, "driver/nvidia/version"))
     sys_version = _read(os.path.join(sources.sys, "module/nvidia/version"))
     module_version = kernel.module_version(proc_version or "") or (sys_version or "").strip() or None
     library = _library(sources, "libnvidia-ml.so.1")
-    return Driver(
+    return GpuDriver(
         nvidia_smi=shutil.which(sources.nvidia_smi),
         loaded=proc_version is not None or sys_version is not None,
         module_version=module_version,
@@ -193,7 +193,7 @@ def _cuda(sources: Sources, library: str | None) -> tuple[str | None, str | None
     return name, f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _ask_gpus(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:
+def _ask_gpus(sources: Sources, driver: GpuDriver) -> list[dict[str, t.Any]]:
     """Every GPU; errors, and fields that this nvidia-smi does not know, go into ``driver``."""
     fields = [field for field in smi.GPU_FIELDS if field.query not in driver.unknown_fields]
     while True:
@@ -211,7 +211,7 @@ def _ask_gpus(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:
     return gpus
 
 
-def _ask_processes(sources: Sources, driver: Driver) -> list[dict[str, t.Any]]:
+def _ask_processes(sources: Sources, driver: GpuDriver) -> list[dict[str, t.Any]]:
     answer = run([str(driver.nvidia_smi), *smi.app_query()], sources.timeout)
     processes = smi.parse_apps(answer.text)
     for process in processes:

@@ -15,7 +15,7 @@ import dataclasses
 import re
 import typing as t
 
-Gpu = dict[str, t.Any]
+GpuReading = dict[str, t.Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +90,21 @@ def unknown_field(text: str) -> str | None:
     return match.group(1) if match else None
 
 
-def parse_gpus(text: str, fields: t.Sequence[Field]) -> tuple[list[Gpu], list[str]]:
+def parse_gpus(text: str, fields: t.Sequence[Field]) -> tuple[list[GpuReading], list[str]]:
     """Parse the answer to :func:`gpu_query`.
 
     Returns:
         The GPUs, and all other lines: warnings, and messages about GPUs that do not answer.
         A property that does not apply is None; one that could not be read is None and in the GPU's ``errors``.
     """
-    gpus: list[Gpu] = []
+    gpus: list[GpuReading] = []
     notices: list[str] = []
     for line in filter(None, map(str.strip, text.splitlines())):
         values = [value.strip() for value in line.split(",")]
         if len(values) != len(fields):
             notices.append(line)
             continue
-        gpu: Gpu = {field.key: None for field in GPU_FIELDS}
+        gpu: GpuReading = {field.key: None for field in GPU_FIELDS}
         gpu["errors"] = {}
         for field, value in zip(fields, values):
             try:

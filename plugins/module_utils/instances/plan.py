@@ -21,7 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
     kind_of_unit,
     units,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.instances.span import Nodes, Span, plan_span
+from ansible_collections.inference.fleet.plugins.module_utils.instances.span import InstanceSpan, Nodes, plan_span
 
 _KEYS = {"engine", "gpus", "nodes", "port", "served_name"}
 
@@ -44,7 +44,7 @@ class Instance:
     gpus: tuple[int, ...]
     port: int
     served_name: str = ""
-    span: Span | None = None
+    span: InstanceSpan | None = None
 
     @property
     def name(self) -> str:

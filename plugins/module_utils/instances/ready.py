@@ -16,7 +16,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import started_at
-from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PREPARING, SERVING, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PREPARING, SERVING, EngineProgress
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState, journal, unit_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
 from ansible_collections.inference.fleet.plugins.module_utils.engines.progress import progress
@@ -154,7 +154,7 @@ def wait_a_slice(
     return Slice(began, first, seconds, progress)
 
 
-_SERVING = Progress(SERVING, "serves", 100)
+_SERVING = EngineProgress(SERVING, "serves", 100)
 
 
 def _doing(
@@ -164,18 +164,18 @@ def _doing(
     state_of: t.Callable[[str], UnitState],
     journal_of: t.Callable[..., list[str]],
     started: t.Callable[[int], float | None],
-) -> Progress:
+) -> EngineProgress:
     if state.has_job and state_of(RESTORE).active == "activating":
         return restoring()
     if waits:
-        return Progress(PREPARING, f"waits: {waits.what}")
+        return EngineProgress(PREPARING, f"waits: {waits.what}")
     # systemd has no main process while it runs the commands before it.
     began = started(state.pid) if state.pid else None
     if began is None:
-        return Progress(PREPARING, f"systemd: {state.active} ({state.sub})")
+        return EngineProgress(PREPARING, f"systemd: {state.active} ({state.sub})")
     # Earlier processes of the unit ended before this one began: their lines are ignored.
     found = progress(journal_of(unit, since=began - 0.1), kind_of_unit(unit))
-    return found or Progress(PREPARING, "nothing in its journal yet")
+    return found or EngineProgress(PREPARING, "nothing in its journal yet")
 
 
 def _existing(unit: str, state: UnitState) -> UnitState:

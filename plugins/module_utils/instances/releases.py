@@ -71,7 +71,7 @@ class Release:
         environment: of the engine's process.
         unit: the text of the unit file, because it determines how the process runs; empty for none of its own.
         files: further files, by their names.
-        span: the host's place in an instance that spans hosts, as ``Span.as_dict`` gives it.
+        span: the host's place in an instance that spans hosts, as ``InstanceSpan.as_dict`` gives it.
     """
 
     index: int

@@ -27,7 +27,7 @@ _ADDRESS = "fleet_node_address"
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
+class InstanceSpan:
     """A node's place in an instance that spans hosts.
 
     Attributes:
@@ -83,7 +83,7 @@ def known_nodes(hosts: t.Iterable[t.Mapping[str, t.Any]]) -> dict[str, dict[str,
     }
 
 
-def plan_span(index: int, item: t.Mapping[str, t.Any], nodes: Nodes) -> Span:
+def plan_span(index: int, item: t.Mapping[str, t.Any], nodes: Nodes) -> InstanceSpan:
     """A host's place in the instance that ``item`` of its ``fleet_instances`` describes.
 
     Raises:
@@ -110,7 +110,7 @@ def plan_span(index: int, item: t.Mapping[str, t.Any], nodes: Nodes) -> Span:
                 f"fleet_instances[{index}] of {nodes.host} spans {', '.join(names)}, and for {name} it says "
                 f"{other or 'nothing'}. Say the same for each of them, best in variables of a group of theirs."
             )
-    return Span(index, names.index(nodes.host), names, _addresses(where, names, nodes))
+    return InstanceSpan(index, names.index(nodes.host), names, _addresses(where, names, nodes))
 
 
 def _addresses(where: str, names: tuple[str, ...], nodes: Nodes) -> tuple[str, ...]:

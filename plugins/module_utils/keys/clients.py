@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     RETIRED_OF_REMOVED,
-    Client,
+    ClientKeys,
     Content,
     bounded,
     new_key,
@@ -31,7 +31,7 @@ def present(content: Content, wanted: t.Mapping[str, Limits], exclusive: bool, n
     clients = {
         name: dataclasses.replace(content.clients[name], limits=limits)
         if name in content.clients
-        else Client(new_key(now), limits=limits)
+        else ClientKeys(new_key(now), limits=limits)
         for name, limits in wanted.items()
     }
     others = [name for name in (*content.clients, *content.missing) if name not in wanted] if exclusive else []

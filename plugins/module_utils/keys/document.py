@@ -16,13 +16,14 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import lim
 from ansible_collections.inference.fleet.plugins.module_utils.clients import schema
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObject
 from ansible_collections.inference.fleet.plugins.module_utils.keys import origin
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     CURRENT,
     PENDING,
     PREVIOUS,
-    Client,
+    ClientKeys,
     Content,
     Ended,
     Key,
@@ -30,7 +31,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.store import 
     Rotation,
 )
 
-Document = dict[str, t.Any]
 _T = t.TypeVar("_T")
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -66,14 +66,14 @@ def unknown_version(found: t.Any) -> str:
     )
 
 
-def content(document: Document) -> Content:
+def content(document: JsonObject) -> Content:
     """The content that document_of() wrote."""
     _has_only(document, ("version", "id", "generation", "clients", "rotation", "ended", "removed"))
     clients = {api_keys.check_client_name(name): _client(item) for name, item in _object(document["clients"]).items()}
     return Content(clients, **shared(document))
 
 
-def shared(document: Document) -> dict[str, t.Any]:
+def shared(document: JsonObject) -> dict[str, t.Any]:
     """The parts that belong to no single client: identity, generation, rotations, keys of removed clients."""
     rotation = document.get("rotation")
     return {
@@ -85,13 +85,13 @@ def shared(document: Document) -> dict[str, t.Any]:
     }
 
 
-def document_of(whole: Content) -> Document:
+def document_of(whole: Content) -> JsonObject:
     """A content as JSON values."""
     clients = {name: _client_document(whole.clients[name]) for name in sorted(whole.clients)}
     return {"clients": clients, **shared_document(whole)}
 
 
-def shared_document(whole: Content) -> Document:
+def shared_document(whole: Content) -> JsonObject:
     """The parts that belong to no single client, as JSON values."""
     return {
         "id": whole.id,
@@ -114,17 +114,17 @@ def retired_key(item: t.Any) -> RetiredKey:
     return _read(RetiredKey, item)
 
 
-def _client_document(client: Client) -> Document:
+def _client_document(client: ClientKeys) -> JsonObject:
     document = dataclasses.asdict(client)
     del document["limits"]
     return {**client_limits.document(client.limits), **document}
 
 
-def _client(item: t.Any) -> Client:
+def _client(item: t.Any) -> ClientKeys:
     options = [row.name for row in schema.LIMITS]
     _has_only(_object(item), (CURRENT, PENDING, PREVIOUS, "retired", *options))
     keys = {slot: item.get(slot) for slot in (PENDING, PREVIOUS)}
-    return Client(
+    return ClientKeys(
         current=key(item[CURRENT]),
         **{slot: None if one is None else key(one) for slot, one in keys.items()},
         limits=client_limits.read({name: item[name] for name in options if name in item}),
@@ -133,7 +133,7 @@ def _client(item: t.Any) -> Client:
 
 
 def _rotation(item: t.Any) -> Rotation:
-    return _read(Rotation, item, holder=_read(Holder, _object(item)["holder"]))
+    return _read(Rotation, item, holder=_read(RotationHolder, _object(item)["holder"]))
 
 
 def _read(kind: type[_T], item: t.Any, **parts: t.Any) -> _T:
@@ -175,7 +175,7 @@ def _check_moment(value: str) -> None:
         raise ValueError from None
 
 
-def _object(value: t.Any) -> Document:
+def _object(value: t.Any) -> JsonObject:
     if not isinstance(value, dict):
         raise TypeError
     return value

@@ -22,7 +22,7 @@ _PROGRAMS = ("ansible-playbook", "ansible", "ansible-console")
 
 
 @dataclasses.dataclass(frozen=True)
-class Holder:
+class RotationHolder:
     """A process on a controller.
 
     Attributes:
@@ -47,7 +47,7 @@ class Holder:
     def said(self) -> str:
         return f"{self.by} on {self.controller}, process {self.pid}"
 
-    def status(self, me: Holder) -> str:
+    def status(self, me: RotationHolder) -> str:
         """What ``me`` knows of this holder: MINE, ALIVE, GONE, or UNKNOWN where only another machine could know."""
         if self == me:
             return MINE
@@ -59,10 +59,10 @@ class Holder:
         return GONE if rebooted else UNKNOWN
 
 
-def current() -> Holder:
+def current() -> RotationHolder:
     """The process that runs this module."""
     pid = _playbook(os.getpid())
-    return Holder(
+    return RotationHolder(
         by=_user(),
         controller=socket.gethostname(),
         pid=pid,

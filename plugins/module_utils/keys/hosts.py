@@ -14,7 +14,7 @@ from .store import Content
 
 
 @dataclasses.dataclass(frozen=True)
-class Host:
+class HostKeys:
     """What module edge_keys returned for a host.
 
     Attributes:
@@ -37,17 +37,17 @@ def shown(brought: _origin.Origin) -> dict[str, t.Any]:
     }
 
 
-def known(results: t.Mapping[str, t.Any]) -> dict[str, Host]:
+def known(results: t.Mapping[str, t.Any]) -> dict[str, HostKeys]:
     """The reachable hosts."""
     found = {}
     for name, result in results.items():
         if isinstance(result, t.Mapping) and "unclaimed" in result:
             taken = _origin.parse(result.get("taken") or None, f"What module edge_keys returned of {name}")
-            found[name] = Host(taken, tuple(result["unclaimed"]))
+            found[name] = HostKeys(taken, tuple(result["unclaimed"]))
     return found
 
 
-def check(hosts: t.Mapping[str, Host], brought: _origin.Origin, content: Content, adopt: str) -> None:
+def check(hosts: t.Mapping[str, HostKeys], brought: _origin.Origin, content: Content, adopt: str) -> None:
     """Check that the hosts' keys are the store's, and that the store is not older than they are.
 
     Raises:
@@ -63,14 +63,14 @@ def check(hosts: t.Mapping[str, Host], brought: _origin.Origin, content: Content
             _origin.check_unclaimed(host.unclaimed, live, brought, adopt, name)
 
 
-def latest(hosts: t.Mapping[str, Host], store: str) -> int:
+def latest(hosts: t.Mapping[str, HostKeys], store: str) -> int:
     """The latest generation of a store on any of the hosts."""
     return max(
         (host.taken.generation for host in hosts.values() if host.taken and host.taken.store == store), default=0
     )
 
 
-def _check_new(name: str, host: Host, brought: _origin.Origin, adopt: str) -> None:
+def _check_new(name: str, host: HostKeys, brought: _origin.Origin, adopt: str) -> None:
     """A new store gives every client a new key, so hosts with keys would lock all clients out."""
     if host.taken and not _origin.adopts(adopt, host.taken.store):
         what, given_up = f"keys of key {host.taken.said}, generation {host.taken.generation}", host.taken.store

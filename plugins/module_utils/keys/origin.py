@@ -17,6 +17,7 @@ import typing as t
 
 from ..core.errors import FleetError
 from ..core.keys import hash_fingerprint
+from ..core.types import JsonObject
 
 #: What a host takes, each with its own generation: the clients' keys, and the key that a gateway sends to hosts.
 KEYS, UPSTREAM = "keys", "upstream"
@@ -25,8 +26,6 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _SHORT = 8
 _ANY = ("true", "yes", "1")
 _NO = ("", "false", "no", "0")
-
-Document = dict[str, t.Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Taken:
     def said(self) -> str:
         return f"store {short(self.store)} ({self.name})"
 
-    def document(self) -> Document:
+    def document(self) -> JsonObject:
         parts = {name: dataclasses.asdict(part) for name, part in sorted(self.parts.items())}
         return {"store": self.store, "name": self.name, "parts": parts}
 

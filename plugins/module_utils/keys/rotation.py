@@ -18,10 +18,9 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys, times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import holder
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
-    Client,
-    Clients,
+    ClientKeys,
     Content,
     Key,
     RetiredKey,
@@ -38,7 +37,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class RotationRequest:
     """The arguments of a step.
 
     Attributes:
@@ -55,7 +54,7 @@ class Request:
     """
 
     now: str
-    me: Holder
+    me: RotationHolder
     names: tuple[str, ...] = ()
     rotation_id: str = ""
     max_age: int | None = None
@@ -66,7 +65,7 @@ class Request:
     unproven: tuple[str, ...] = ()
 
 
-class Step(t.NamedTuple):
+class RotationStep(t.NamedTuple):
     """The result of a step: the new content, and the clients that it concerns."""
 
     after: Content
@@ -100,7 +99,7 @@ def check_overlap(overlap: int, minimum: float = MIN_OVERLAP) -> None:
         )
 
 
-def is_due(client: Client, max_age: int, now: str) -> bool:
+def is_due(client: ClientKeys, max_age: int, now: str) -> bool:
     """Whether a client's key is due for rotation. An expired client's key is never due: it is unusable."""
     return age(client.current, now) >= max_age and not expired(client, now)
 
@@ -110,11 +109,11 @@ def age(key: Key, now: str) -> int:
     return max(0, times.seconds(now) - times.seconds(key.created))
 
 
-def expired(client: Client, now: str) -> bool:
+def expired(client: ClientKeys, now: str) -> bool:
     return bool(client.limits.get("expires")) and client.limits.get("expires") <= now
 
 
-def pending(content: Content, request: Request) -> Step:
+def pending(content: Content, request: RotationRequest) -> RotationStep:
     """Give each client that is due a pending key.
 
     Raises:
@@ -126,7 +125,7 @@ def pending(content: Content, request: Request) -> Step:
         check_overlap(request.overlap)
     demand(request.names, content)
     if _ended(content, request):
-        return Step(content, [])
+        return RotationStep(content, [])
     rotation = content.rotation
     if rotation and rotation.step == Rotation.STEP_WITHDRAWN and rotation.id == request.rotation_id:
         raise _taken_back(rotation.id)
@@ -137,12 +136,12 @@ def pending(content: Content, request: Request) -> Step:
         content = content.with_ended(rotation, request.now) if rotation.step == Rotation.STEP_WITHDRAWN else content
     due = _due(content, request)
     if not due:
-        return Step(content, [])
+        return RotationStep(content, [])
     begun = _begin(content, Rotation.STEP_PENDING, due, request)
-    return Step(_with_pending_keys(content, begun, request.now), due)
+    return RotationStep(_with_pending_keys(content, begun, request.now), due)
 
 
-def finished(content: Content, request: Request) -> Step:
+def finished(content: Content, request: RotationRequest) -> RotationStep:
     """Make the pending keys the current ones. The old ones stay valid for the overlap, or are dead at once.
 
     Raises:
@@ -156,14 +155,14 @@ def finished(content: Content, request: Request) -> Step:
             else "Say how long the old keys stay valid: give overlap, such as 24h, or 0 to retire them at once."
         )
     if _ended(content, request):
-        return Step(content, [])
+        return RotationStep(content, [])
     rotation = _in_progress(content, request)
     if rotation.step not in (Rotation.STEP_PENDING, Rotation.STEP_FINISHED):
         raise FleetError(
             f"Rotation {rotation.id} cannot finish: its pending keys were taken back, or it has none. Begin a new one "
             "with state pending."
         )
-    clients: Clients = {}
+    clients: dict[str, ClientKeys] = {}
     for name in _there(rotation, content):
         client = content.clients[name]
         if client.pending and client.pending.rotation == rotation.id:
@@ -176,29 +175,31 @@ def finished(content: Content, request: Request) -> Step:
     if clients:
         check_overlap(overlap, max(MIN_OVERLAP, times.seconds(request.now) - times.seconds(rotation.resumed)))
     rotation = dataclasses.replace(rotation, step=Rotation.STEP_FINISHED)
-    return Step(dataclasses.replace(content.with_clients(clients), rotation=rotation), _there(rotation, content))
+    return RotationStep(
+        dataclasses.replace(content.with_clients(clients), rotation=rotation), _there(rotation, content)
+    )
 
 
-def withdrawn(content: Content, request: Request) -> Step:
+def withdrawn(content: Content, request: RotationRequest) -> RotationStep:
     """Remove the pending keys of a rotation; the current ones stay.
 
     Raises:
         FleetError: another run holds it.
     """
     if content.rotation is None or _was(content, request.rotation_id):
-        return Step(content, [])
+        return RotationStep(content, [])
     rotation = _in_progress(content, request)
-    clients: Clients = {}
+    clients: dict[str, ClientKeys] = {}
     for name in _there(rotation, content):
         client = content.clients[name]
         if client.pending and client.pending.rotation == rotation.id:
             clients[name] = _without_pending(name, client, request.now)
     if clients:
         rotation = dataclasses.replace(rotation, step=Rotation.STEP_WITHDRAWN)
-    return Step(dataclasses.replace(content.with_clients(clients), rotation=rotation), sorted(clients))
+    return RotationStep(dataclasses.replace(content.with_clients(clients), rotation=rotation), sorted(clients))
 
 
-def retired(content: Content, request: Request) -> Step:
+def retired(content: Content, request: RotationRequest) -> RotationStep:
     """Retire previous keys whose overlap is over, or all of them.
 
     Raises:
@@ -208,7 +209,7 @@ def retired(content: Content, request: Request) -> Step:
     if force and not request.names:
         raise FleetError("force and compromised retire keys before their overlap is over: give the clients.")
     demand(request.names, content)
-    clients: Clients = {}
+    clients: dict[str, ClientKeys] = {}
     for name in request.names or sorted(content.clients):
         previous = content.clients[name].previous
         if previous and not previous.retired and (force or _is_over(previous, request.now)):
@@ -216,39 +217,39 @@ def retired(content: Content, request: Request) -> Step:
             clients[name] = dataclasses.replace(content.clients[name], previous=dead)
     names = list(request.names) or sorted(clients)
     if not clients:
-        return Step(content, names)
+        return RotationStep(content, names)
     if content.rotation:
         rotation = _claimed(content.rotation, request, same_id=False)
     else:
         rotation = _new(Rotation.STEP_RETIRED, sorted(clients), request)
-    return Step(dataclasses.replace(content.with_clients(clients), rotation=rotation), names)
+    return RotationStep(dataclasses.replace(content.with_clients(clients), rotation=rotation), names)
 
 
-def completed(content: Content, request: Request) -> Step:
+def completed(content: Content, request: RotationRequest) -> RotationStep:
     """End the rotation: the edges have taken it and refuse the dead keys, of which only the hash is kept.
 
     Raises:
         FleetError: its keys are still pending, or another run holds it.
     """
     if _was(content, request.rotation_id):
-        return Step(content, [])
+        return RotationStep(content, [])
     rotation = _in_progress(content, request) if content.rotation else None
     if rotation and rotation.step == Rotation.STEP_PENDING:
         raise FleetError(
             f"Rotation {rotation.id} is not finished: its keys are still pending. Use state finished, or state "
             "withdrawn to take them back."
         )
-    clients: Clients = {}
+    clients: dict[str, ClientKeys] = {}
     for name, client in sorted(content.clients.items()):
         if client.previous and client.previous.retired:
             dead = retire(name, client.previous, proven=not request.unproven)
             clients[name] = remember(dataclasses.replace(client, previous=None), [dead], request.now)
     content = content.with_clients(clients)
     names = _there(rotation, content) if rotation else sorted(clients)
-    return Step(content.with_ended(rotation, request.now) if rotation else content, names)
+    return RotationStep(content.with_ended(rotation, request.now) if rotation else content, names)
 
 
-def claim(rotation: Rotation, request: Request) -> Rotation:
+def claim(rotation: Rotation, request: RotationRequest) -> Rotation:
     """The rotation, held by the calling process: its holder, or any other once that is gone.
 
     Raises:
@@ -272,7 +273,7 @@ def demand(names: t.Iterable[str], content: Content) -> None:
         )
 
 
-def _continue(content: Content, rotation: Rotation, request: Request) -> Step:
+def _continue(content: Content, rotation: Rotation, request: RotationRequest) -> RotationStep:
     others = [name for name in request.names if name not in rotation.clients]
     if others:
         raise FleetError(
@@ -281,11 +282,11 @@ def _continue(content: Content, rotation: Rotation, request: Request) -> Step:
         )
     names = _there(rotation, content)
     if rotation.step == Rotation.STEP_FINISHED:
-        return Step(dataclasses.replace(content, rotation=rotation), names)
-    return Step(_with_pending_keys(content, rotation, request.now), names)
+        return RotationStep(dataclasses.replace(content, rotation=rotation), names)
+    return RotationStep(_with_pending_keys(content, rotation, request.now), names)
 
 
-def _due(content: Content, request: Request) -> list[str]:
+def _due(content: Content, request: RotationRequest) -> list[str]:
     names = request.names or sorted(content.clients)
     if request.max_age is not None:
         names = [name for name in names if is_due(content.clients[name], request.max_age, request.now)]
@@ -301,7 +302,7 @@ def _due(content: Content, request: Request) -> list[str]:
     return list(names)
 
 
-def _begin(content: Content, step: str, names: list[str], request: Request) -> Rotation:
+def _begin(content: Content, step: str, names: list[str], request: RotationRequest) -> Rotation:
     """A rotation of these clients: a new one, or the current one if it has only retired previous keys so far."""
     if content.rotation:
         rotation = _claimed(content.rotation, request, same_id=False)
@@ -309,13 +310,13 @@ def _begin(content: Content, step: str, names: list[str], request: Request) -> R
     return _new(step, names, request)
 
 
-def _new(step: str, names: list[str], request: Request) -> Rotation:
+def _new(step: str, names: list[str], request: RotationRequest) -> Rotation:
     made = f"{request.now.translate(str.maketrans('', '', '-:'))}-{secrets.token_hex(4)}"
     return Rotation(request.rotation_id or made, step, request.me, request.now, request.now, tuple(names))
 
 
 def _with_pending_keys(content: Content, rotation: Rotation, now: str) -> Content:
-    clients: Clients = {}
+    clients: dict[str, ClientKeys] = {}
     for name in _there(rotation, content):
         client = content.clients[name]
         if rotation.id in (client.current.rotation, client.pending.rotation if client.pending else None):
@@ -326,13 +327,13 @@ def _with_pending_keys(content: Content, rotation: Rotation, now: str) -> Conten
     return dataclasses.replace(content.with_clients(clients), rotation=rotation)
 
 
-def _without_pending(name: str, client: Client, now: str) -> Client:
+def _without_pending(name: str, client: ClientKeys, now: str) -> ClientKeys:
     # The edges have seen it, so it must be dead, too.
     dead = [retire(name, client.pending, now)] if client.pending else []
     return remember(dataclasses.replace(client, pending=None), dead, now)
 
 
-def _finish(name: str, client: Client, new: Key, overlap: int, request: Request) -> Client:
+def _finish(name: str, client: ClientKeys, new: Key, overlap: int, request: RotationRequest) -> ClientKeys:
     old = dataclasses.replace(
         client.current,
         retire_at=times.moment(times.seconds(request.now) + overlap),
@@ -359,7 +360,7 @@ def _was(content: Content, rotation_id: str) -> str:
     return next((one.step for one in content.ended if one.id == rotation_id), "")
 
 
-def _ended(content: Content, request: Request) -> bool:
+def _ended(content: Content, request: RotationRequest) -> bool:
     """Whether the requested rotation is over already.
 
     Raises:
@@ -378,14 +379,14 @@ def _taken_back(rotation_id: str) -> FleetError:
     )
 
 
-def _in_progress(content: Content, request: Request) -> Rotation:
+def _in_progress(content: Content, request: RotationRequest) -> Rotation:
     if content.rotation is None:
         named = f"no rotation {request.rotation_id}" if request.rotation_id else "no rotation"
         raise FleetError(f"There is {named} in progress. Begin one with state pending.")
     return _claimed(content.rotation, request)
 
 
-def _claimed(rotation: Rotation, request: Request, same_id: bool = True) -> Rotation:
+def _claimed(rotation: Rotation, request: RotationRequest, same_id: bool = True) -> Rotation:
     """The rotation, held by the calling process.
 
     Raises:

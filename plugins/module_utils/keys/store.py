@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.limits imp
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
 
 CURRENT, PENDING, PREVIOUS = "current", "pending", "previous"
 
@@ -91,7 +91,7 @@ class RetiredKey:
 
 
 @dataclasses.dataclass(frozen=True)
-class Client:
+class ClientKeys:
     """A client's keys, by their part in a rotation. At most two of them are live."""
 
     current: Key
@@ -125,7 +125,7 @@ class Rotation:
 
     id: str
     step: str
-    holder: Holder
+    holder: RotationHolder
     started: str
     resumed: str
     clients: tuple[str, ...] = ()
@@ -147,9 +147,6 @@ class Ended:
     at: str
 
 
-Clients = dict[str, Client]
-
-
 @dataclasses.dataclass(frozen=True)
 class Content:
     """Everything in a store.
@@ -167,7 +164,7 @@ class Content:
         writing: whether a change was in progress when this was read, or was interrupted.
     """
 
-    clients: Clients = dataclasses.field(default_factory=dict)
+    clients: dict[str, ClientKeys] = dataclasses.field(default_factory=dict)
     rotation: Rotation | None = None
     ended: tuple[Ended, ...] = ()
     removed: tuple[RetiredKey, ...] = ()
@@ -191,7 +188,7 @@ class Content:
         dead = {key.sha256: key for key in found if key.sha256 not in live}
         return sorted(dead.values(), key=lambda key: (key.retired, key.client, key.sha256))
 
-    def with_clients(self, clients: t.Mapping[str, Client]) -> Content:
+    def with_clients(self, clients: t.Mapping[str, ClientKeys]) -> Content:
         return dataclasses.replace(self, clients={**self.clients, **clients})
 
     def with_ended(self, rotation: Rotation, now: str) -> Content:
@@ -282,6 +279,6 @@ def bounded(keys: t.Iterable[RetiredKey], limit: int, now: str) -> tuple[Retired
     return tuple(sorted(by_hash.values(), key=lambda key: (key.retired, key.sha256))[-limit:])
 
 
-def remember(client: Client, keys: t.Iterable[RetiredKey], now: str) -> Client:
+def remember(client: ClientKeys, keys: t.Iterable[RetiredKey], now: str) -> ClientKeys:
     """The client with more keys in its list of retired ones."""
     return dataclasses.replace(client, retired=bounded([*client.retired, *keys], RETIRED_PER_CLIENT, now))

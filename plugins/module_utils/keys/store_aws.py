@@ -53,7 +53,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manag
     AwsFailure,
     SecretsManager,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Client, Content, Key, StoreChanged
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store import ClientKeys, Content, Key, StoreChanged
 
 _FLEET = "_fleet"
 _PENDING, _CURRENT, _PREVIOUS = "AWSPENDING", "AWSCURRENT", "AWSPREVIOUS"
@@ -65,7 +65,7 @@ _MAX_PREFIX = 400
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class SecretOptions:
     """The names and settings of the secrets.
 
     Attributes:
@@ -100,7 +100,7 @@ class SecretsManagerKeyStore:
         FleetError: an option is wrong.
     """
 
-    def __init__(self, aws: SecretsManager, options: Options) -> None:
+    def __init__(self, aws: SecretsManager, options: SecretOptions) -> None:
         if not _PREFIX.fullmatch(options.prefix) or len(options.prefix) > _MAX_PREFIX or "sk-" in options.prefix:
             raise FleetError(
                 f"prefix is {keys.shown(options.prefix)}. Give the beginning of the secrets' names without a slash at "
@@ -150,7 +150,7 @@ class SecretsManagerKeyStore:
         with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
             loaded = dict(zip(names, pool.map(self._load_client, names)))
         return Content(
-            clients={name: client for name, client in loaded.items() if isinstance(client, Client)},
+            clients={name: client for name, client in loaded.items() if isinstance(client, ClientKeys)},
             missing={name: why for name, why in loaded.items() if isinstance(why, str)},
             leftovers=leftovers,
             writing=writing,
@@ -227,7 +227,7 @@ class SecretsManagerKeyStore:
 
     # A client's secret
 
-    def _load_client(self, name: str) -> Client | str:
+    def _load_client(self, name: str) -> ClientKeys | str:
         """The client, or why its keys cannot be read."""
         try:
             description = self._aws.call("describe_secret", self._secret(name))
@@ -280,7 +280,7 @@ class SecretsManagerKeyStore:
         except (KeyError, TypeError, ValueError):
             raise self._damaged(name) from None
 
-    def _create(self, name: str, client: Client) -> bool:
+    def _create(self, name: str, client: ClientKeys) -> bool:
         """Create the client's secret; False where it exists already."""
         tags = key_tags.of(name, client)
         if self._make(name, client.current.id, _value(name, client.current), tags):
@@ -291,7 +291,7 @@ class SecretsManagerKeyStore:
             raise FleetError(there)
         return False
 
-    def _change(self, name: str, old: Client, new: Client) -> None:
+    def _change(self, name: str, old: ClientKeys, new: ClientKeys) -> None:
         secret = self._secrets[name]
         tags = key_tags.of(name, new)
         added = {key: value for key, value in tags.items() if secret.tags.get(key) != value}

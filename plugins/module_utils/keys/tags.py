@@ -20,7 +20,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.keys import document as key_document
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     PREVIOUS,
-    Client,
+    ClientKeys,
     Key,
     RetiredKey,
     retire,
@@ -42,7 +42,7 @@ _VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 _NOTHING = "-"
 
 
-def of(name: str, whole: Client) -> dict[str, str]:
+def of(name: str, whole: ClientKeys) -> dict[str, str]:
     """Our tags of a client's secret."""
     tags = {CLIENT: name}
     for limit, text in client_limits.texts(whole.limits).items():
@@ -60,7 +60,7 @@ def of(name: str, whole: Client) -> dict[str, str]:
     return tags
 
 
-def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | None, previous: Key | None) -> Client:
+def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | None, previous: Key | None) -> ClientKeys:
     """The client of a secret with these tags and keys.
 
     Raises:
@@ -79,7 +79,7 @@ def client(name: str, tags: t.Mapping[str, str], current: Key, pending: Key | No
         )
     # The tag of a key that is not the previous one was set by a step that was interrupted before it moved the labels.
     here = {key.sha256 for key in (current, pending, previous) if key}
-    return Client(
+    return ClientKeys(
         current=dataclasses.replace(current, activated=tags.get(f"{_ACTIVATED}{current.id}", "")),
         pending=pending,
         previous=previous,

@@ -6,21 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObject
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation as key_rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     CURRENT,
-    Client,
+    ClientKeys,
     Content,
     Key,
 )
 
-Shown = dict[str, t.Any]
 
-
-def client(name: str, whole: Client, now: str, max_age: int | None) -> Shown:
+def client(name: str, whole: ClientKeys, now: str, max_age: int | None) -> JsonObject:
     """One client, for a person and for the edge's limits."""
     return {
         "name": name,
@@ -36,7 +34,7 @@ def client(name: str, whole: Client, now: str, max_age: int | None) -> Shown:
     }
 
 
-def hashes(content: Content) -> list[Shown]:
+def hashes(content: Content) -> list[JsonObject]:
     """Every live key with its client's limits, as an edge gets it."""
     return [
         {"name": name, "sha256": key.sha256, "slot": slot, **client_limits.shown(content.clients[name].limits)}
@@ -45,7 +43,7 @@ def hashes(content: Content) -> list[Shown]:
     ]
 
 
-def retired(content: Content) -> list[Shown]:
+def retired(content: Content) -> list[JsonObject]:
     """Every key that must be dead."""
     revealable = {(name, key.sha256) for name, one in content.clients.items() for _slot, key in one.slots()}
     return [
@@ -59,7 +57,7 @@ def retired(content: Content) -> list[Shown]:
     ]
 
 
-def rotation(content: Content) -> Shown | None:
+def rotation(content: Content) -> JsonObject | None:
     """The rotation in progress."""
     if content.rotation is None:
         return None
@@ -122,7 +120,7 @@ def _rotation_actions(before: Content, after: Content) -> list[str]:
     return taken if old.step == new.step else [*taken, f"bring rotation {new.id} to step {new.step}"]
 
 
-def _client_actions(name: str, old: Client, new: Client) -> list[str]:
+def _client_actions(name: str, old: ClientKeys, new: ClientKeys) -> list[str]:
     done = []
     shown = client_limits.shown(new.limits)
     changed = [option for option, value in client_limits.shown(old.limits).items() if shown[option] != value]
@@ -145,7 +143,7 @@ def _client_actions(name: str, old: Client, new: Client) -> list[str]:
     return done
 
 
-def _state(whole: Client) -> str:
+def _state(whole: ClientKeys) -> str:
     """A client's state: the most urgent of its keys' states."""
     if whole.pending:
         return "pending"
@@ -154,6 +152,6 @@ def _state(whole: Client) -> str:
     return "current"
 
 
-def _key(slot: str, key: Key) -> Shown:
+def _key(slot: str, key: Key) -> JsonObject:
     public = {name: value for name, value in dataclasses.asdict(key).items() if name not in ("key", "id")}
     return {"slot": slot, "fingerprint": key.fingerprint, "sha256": key.sha256, **public}

@@ -68,7 +68,7 @@ class Gpu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class EngineStep:
     """The largest step of an engine.
 
     Attributes:
@@ -133,7 +133,7 @@ class MemoryModel(abc.ABC):
     highest_fraction: float = 0.0
 
     @abc.abstractmethod
-    def read(self, options: t.Mapping[str, t.Any]) -> Options:
+    def read(self, options: t.Mapping[str, t.Any]) -> MemoryOptions:
         """Its options under common names.
 
         Args:
@@ -141,28 +141,28 @@ class MemoryModel(abc.ABC):
         """
 
     @abc.abstractmethod
-    def step(self, options: Options, gpu: Gpu) -> Step:
+    def step(self, options: MemoryOptions, gpu: Gpu) -> EngineStep:
         """The largest step."""
 
     @abc.abstractmethod
-    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+    def fraction(self, model: ModelConfig, options: MemoryOptions, gpu: Gpu) -> float:
         """The default share of the GPU that it may use."""
 
     @abc.abstractmethod
-    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+    def overhead(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> Overhead:
         """The memory of its share besides weights and KV cache."""
 
     def started(self) -> int:
         """Bytes of the GPU that are taken before the fraction applies."""
         return 0
 
-    def beside(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> int:
+    def beside(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> int:
         """Bytes that must fit in the rest of its share."""
         return 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class MemoryOptions:
     """The memory options of an engine. None is "not set": the engine's default.
 
     Attributes:
@@ -222,7 +222,9 @@ class Options:
         return self.images > 0 or self.videos > 0
 
 
-def read_options(engine: MemoryModel, given: t.Mapping[str, t.Any], tensor_parallel: int, version: str = "") -> Options:
+def read_options(
+    engine: MemoryModel, given: t.Mapping[str, t.Any], tensor_parallel: int, version: str = ""
+) -> MemoryOptions:
     """The relevant options of those that an instance starts with.
 
     Args:
@@ -293,7 +295,7 @@ def parse_whole(value: t.Any) -> int | None:
     return None if value is None or value == "" else int(value)
 
 
-def kv_number_bytes(options: Options, dtype: str, fp8_from: str) -> int:
+def kv_number_bytes(options: MemoryOptions, dtype: str, fp8_from: str) -> int:
     """Bytes of one number in the KV cache.
 
     Args:

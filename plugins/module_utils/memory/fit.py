@@ -20,11 +20,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     AUTO,
     GIB,
+    EngineStep,
     Gpu,
+    MemoryOptions,
     NotModelled,
-    Options,
     Overhead,
-    Step,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.pool import (
     Pool,
@@ -153,7 +153,7 @@ def fit(
     disk_bytes: int | None,
     processor: Processor,
     gpus: t.Sequence[Gpu],
-    options: Options,
+    options: MemoryOptions,
     reported: Reported | None = None,
 ) -> Fit:
     """Whether the model fits, and what to change where it does not.
@@ -194,7 +194,7 @@ def fit(
         return Fit(UNKNOWN, f"Whether the model fits is unknown. {reason} The engine's start will show it.")
 
 
-def _check_gpus(gpus: t.Sequence[Gpu], options: Options) -> None:
+def _check_gpus(gpus: t.Sequence[Gpu], options: MemoryOptions) -> None:
     variable = options.variables["tensor_parallel"]
     if not gpus:
         raise FleetError("There is no GPU to fit the model to. playbooks/verify_gpu.yml says what the host has.")
@@ -218,7 +218,7 @@ class _Case:
     disk_bytes: int
     processor: Processor
     gpus: tuple[Gpu, ...]
-    options: Options
+    options: MemoryOptions
     reported: Reported | None = None
 
     def with_report(self, report: Reported | None) -> _Case:
@@ -242,7 +242,7 @@ class _Case:
         return min(self.gpus, key=lambda gpu: gpu.visible)
 
     @property
-    def step(self) -> Step:
+    def step(self) -> EngineStep:
         return self.options.engine.step(self.options, self.gpu)
 
     @property

@@ -12,8 +12,8 @@ import dataclasses
 import math
 
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
+    MemoryOptions,
     NotModelled,
-    Options,
     kv_number_bytes,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import DTYPE_BYTES, ModelConfig
@@ -29,7 +29,7 @@ class Pool:
         scale: the measured size of a token, relative to the one by the configuration.
     """
 
-    def __init__(self, model: ModelConfig, options: Options, step_tokens: int, scale: float = 1.0) -> None:
+    def __init__(self, model: ModelConfig, options: MemoryOptions, step_tokens: int, scale: float = 1.0) -> None:
         fp8_from = model.quantization.kv_fp8 if model.quantization else ""
         number = kv_number_bytes(options, run_dtype(model, options), fp8_from)
         heads = max(1, model.kv_heads // options.tensor_parallel)
@@ -101,14 +101,14 @@ class Pool:
         return min(blocks, limit // self._options.block) if limit else blocks
 
 
-def run_dtype(model: ModelConfig, options: Options) -> str:
+def run_dtype(model: ModelConfig, options: MemoryOptions) -> str:
     """The type of weights and activations at run time: by default both engines turn 32 bits into 16."""
     if options.dtype != "auto":
         return options.dtype
     return "bfloat16" if model.dtype in ("float32", "float") else model.dtype
 
 
-def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: Options) -> int:
+def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: MemoryOptions) -> int:
     """Bytes of the weights on one GPU.
 
     All are split evenly, except a vision encoder that is copied to each. Copies of key and value heads, where there are
@@ -137,7 +137,7 @@ def weights_on_gpu(model: ModelConfig, disk_bytes: int, options: Options) -> int
     return total // options.tensor_parallel
 
 
-def parallel_problem(model: ModelConfig, options: Options, parallel: int) -> str:
+def parallel_problem(model: ModelConfig, options: MemoryOptions, parallel: int) -> str:
     """Why ``parallel`` GPUs cannot share the model, empty where they can."""
     if model.heads % parallel:
         return f"the model has {model.heads} attention heads, which {parallel} does not divide"
@@ -156,6 +156,6 @@ def parallel_problem(model: ModelConfig, options: Options, parallel: int) -> str
     return ""
 
 
-def parallel_sizes(model: ModelConfig, options: Options, most: int) -> list[int]:
+def parallel_sizes(model: ModelConfig, options: MemoryOptions, most: int) -> list[int]:
     """The numbers of GPUs up to ``most`` that can share the model."""
     return [size for size in range(1, most + 1) if not parallel_problem(model, options, size)]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.inference.fleet.plugins.module_utils.memory.base import Options, Step
+from ansible_collections.inference.fleet.plugins.module_utils.memory.base import EngineStep, MemoryOptions
 from ansible_collections.inference.fleet.plugins.module_utils.model.config import (
     DEFAULT_IMAGE_TOKENS,
     DEFAULT_VIDEO_TOKENS,
@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.config impor
 _NUMBER_BYTES = 2
 
 
-def peak_bytes(model: ModelConfig, processor: Processor, options: Options, step: Step) -> int:
+def peak_bytes(model: ModelConfig, processor: Processor, options: MemoryOptions, step: EngineStep) -> int:
     """The peak of a step: of the vision encoder, or of the text model, whichever is larger."""
     encoder = 0
     if model.vision and options.media and options.measures_encoder:
@@ -27,7 +27,7 @@ def peak_bytes(model: ModelConfig, processor: Processor, options: Options, step:
     return max(encoder, text_bytes(model, options, step))
 
 
-def media_tokens(vision: Vision, processor: Processor, options: Options) -> int:
+def media_tokens(vision: Vision, processor: Processor, options: MemoryOptions) -> int:
     """Tokens of the largest image or video that a request may have, whichever is larger."""
     if vision.image_size:
         return (vision.image_size // vision.patch_size // vision.merge_size) ** 2
@@ -38,7 +38,7 @@ def media_tokens(vision: Vision, processor: Processor, options: Options) -> int:
     return max(1, image if options.images else 0, video if options.videos else 0)
 
 
-def encoder_bytes(vision: Vision, tokens: int, options: Options) -> int:
+def encoder_bytes(vision: Vision, tokens: int, options: MemoryOptions) -> int:
     """The vision encoder's peak for one image of so many tokens, by its simultaneous tensors.
 
     For each patch: its pixels, its position, the layer's input and its norm; and either queries, keys and values (3),
@@ -55,7 +55,7 @@ def encoder_bytes(vision: Vision, tokens: int, options: Options) -> int:
     return (patches * each + kept) * _NUMBER_BYTES
 
 
-def text_bytes(model: ModelConfig, options: Options, step: Step) -> int:
+def text_bytes(model: ModelConfig, options: MemoryOptions, step: EngineStep) -> int:
     """The text model's peak: residual, input and output, and the MLP's tensors or those of the experts."""
     parts = options.tensor_parallel
     if model.experts:

@@ -15,8 +15,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
-
-Document = t.Mapping[str, t.Any]
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonMapping
 
 #: Bytes of one number, by the names that config.json and the engines use.
 DTYPE_BYTES = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2, "float8_e4m3fn": 1}
@@ -251,7 +250,7 @@ class ModelFiles:
     weights_from: str
 
 
-def parse_config(document: Document, path: str = "config.json") -> ModelConfig:
+def parse_config(document: JsonMapping, path: str = "config.json") -> ModelConfig:
     """The model that a config.json describes.
 
     Args:
@@ -297,7 +296,7 @@ def parse_config(document: Document, path: str = "config.json") -> ModelConfig:
     )
 
 
-def parse_processor(image: Document, video: Document, both: Document) -> Processor:
+def parse_processor(image: JsonMapping, video: JsonMapping, both: JsonMapping) -> Processor:
     """The largest image and video.
 
     Args:
@@ -310,7 +309,7 @@ def parse_processor(image: Document, video: Document, both: Document) -> Process
     return Processor(pixels_of(image), pixels_of(video))
 
 
-def pixels_of(options: Document) -> int | None:
+def pixels_of(options: JsonMapping) -> int | None:
     """The most pixels that a processor's options allow; None where they do not say."""
     size = options.get("size")
     pixels = options.get("max_pixels") or (size.get("longest_edge") if isinstance(size, dict) else None)
@@ -318,7 +317,7 @@ def pixels_of(options: Document) -> int | None:
     return int(pixels) if isinstance(pixels, (int, float)) and pixels > 8192 else None
 
 
-def _text_part(document: Document) -> Document:
+def _text_part(document: JsonMapping) -> JsonMapping:
     for name in _TEXT_PARTS:
         part = document.get(name)
         if isinstance(part, dict):
@@ -332,11 +331,11 @@ def _number(value: t.Any) -> int:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
 
 
-def _optional(text: Document, what: str) -> int:
+def _optional(text: JsonMapping, what: str) -> int:
     return next((_number(text[name]) for name in _NAMES[what] if _number(text.get(name))), 0)
 
 
-def _whole(text: Document, path: str, what: str) -> int:
+def _whole(text: JsonMapping, path: str, what: str) -> int:
     value = _optional(text, what)
     if value <= 0:
         raise FleetError(
@@ -346,14 +345,14 @@ def _whole(text: Document, path: str, what: str) -> int:
     return value
 
 
-def _window(text: Document) -> int:
+def _window(text: JsonMapping) -> int:
     # Qwen2 and Qwen3 have a disabled window.
     if text.get("use_sliding_window") is False:
         return 0
     return _number(text.get("sliding_window")) or _number(text.get("attention_chunk_size"))
 
 
-def _layers(text: Document, total: int, window: int) -> Layers:
+def _layers(text: JsonMapping, total: int, window: int) -> Layers:
     kinds = text.get("layer_types") or text.get("layers_block_type")
     if isinstance(kinds, list) and kinds:
         full = sum(kind in ("full_attention", "attention") for kind in kinds)
@@ -374,7 +373,7 @@ def _layers(text: Document, total: int, window: int) -> Layers:
     return Layers(0, total) if window else Layers(total)
 
 
-def _dtype(document: Document, text: Document, path: str) -> str:
+def _dtype(document: JsonMapping, text: JsonMapping, path: str) -> str:
     vision = document.get("vision_config")
     parts = (document, text, vision if isinstance(vision, dict) else {})
     found = next((str(part[key]) for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "bfloat16")
@@ -384,7 +383,7 @@ def _dtype(document: Document, text: Document, path: str) -> str:
     return found
 
 
-def _quantization(document: Document, text: Document) -> Quantization | None:
+def _quantization(document: JsonMapping, text: JsonMapping) -> Quantization | None:
     names = ("quantization_config", "compression_config")
     found = next((part[name] for part in (document, text) for name in names if isinstance(part.get(name), dict)), None)
     if found is None:
@@ -400,7 +399,7 @@ def _quantization(document: Document, text: Document) -> Quantization | None:
     )
 
 
-def _max_length(document: Document, text: Document) -> int:
+def _max_length(document: JsonMapping, text: JsonMapping) -> int:
     lengths = [_number(text.get(name)) for name in _LENGTHS if _number(text.get(name))]
     length = _number(text.get("model_max_length")) or min(lengths, default=0)
     factor = 1.0
@@ -412,7 +411,7 @@ def _max_length(document: Document, text: Document) -> int:
     return int(length * factor)
 
 
-def _ropes(text: Document) -> t.Sequence[Document]:
+def _ropes(text: JsonMapping) -> t.Sequence[JsonMapping]:
     rope = text.get("rope_parameters") or text.get("rope_scaling")
     if not isinstance(rope, dict):
         return []
@@ -421,7 +420,7 @@ def _ropes(text: Document) -> t.Sequence[Document]:
     return nested or [rope]
 
 
-def _vision(vision: Document, text_size: int) -> Vision:
+def _vision(vision: JsonMapping, text_size: int) -> Vision:
     # Qwen2-VL calls the encoder's width embed_dim, and its output's hidden_size.
     width = _number(vision.get("embed_dim")) or _number(vision.get("hidden_size"))
     ratio = vision.get("mlp_ratio") or 4
@@ -465,7 +464,7 @@ def read_model(directory: str) -> ModelFiles:
     return ModelFiles(config, processor, weight_bytes, weights_from)
 
 
-def _read(path: str) -> Document:
+def _read(path: str) -> JsonMapping:
     document = read_json(path)
     return document if isinstance(document, dict) else {}
 

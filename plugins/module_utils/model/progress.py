@@ -9,7 +9,7 @@ import glob
 import os
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.core.progress import CHECKING, DOWNLOADING, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import CHECKING, DOWNLOADING, EngineProgress
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     RUN_DIRECTORY,
     human_size,
@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import
 )
 
 
-def restoring(directory: str = RUN_DIRECTORY) -> Progress:
+def restoring(directory: str = RUN_DIRECTORY) -> EngineProgress:
     """The progress of the host's restore of its weights, from the documents of the fetches.
 
     Args:
@@ -27,12 +27,12 @@ def restoring(directory: str = RUN_DIRECTORY) -> Progress:
     fetching = [document for document in documents if document.get("state") == "fetching"]
     if fetching:
         return _downloading(fetching)
-    return Progress(CHECKING, "checking that the weights are there")
+    return EngineProgress(CHECKING, "checking that the weights are there")
 
 
-def _downloading(documents: list[dict[str, t.Any]]) -> Progress:
+def _downloading(documents: list[dict[str, t.Any]]) -> EngineProgress:
     done, total, rate = (
         sum(int(document.get(name) or 0) for document in documents) for name in ("done_bytes", "total_bytes", "rate")
     )
     text = f"downloading the weights, {human_size(done)} of {human_size(total)}, {human_size(rate)}/s"
-    return Progress(DOWNLOADING, text, 100 * done // total if total else None)
+    return EngineProgress(DOWNLOADING, text, 100 * done // total if total else None)

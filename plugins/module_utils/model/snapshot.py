@@ -43,7 +43,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model.prune import
 )
 from ansible_collections.inference.fleet.plugins.module_utils.model.sources import from_hub, from_path, from_s3
 from ansible_collections.inference.fleet.plugins.module_utils.model.units import Units, unit_files
-from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import REVISION, Wish, slug_of
+from ansible_collections.inference.fleet.plugins.module_utils.model.wanted import REVISION, WantedModel, slug_of
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import install, is_complete
 
 FAST_DISK = "/opt/dlami/nvme"
@@ -70,12 +70,12 @@ class Keeper:
     """Brings one model on this host to the wanted state.
 
     Args:
-        wish: what is wanted.
+        wanted: the wanted state.
         units: systemd.
     """
 
-    def __init__(self, wish: Wish, units: Units) -> None:
-        self._wish = wish
+    def __init__(self, wanted: WantedModel, units: Units) -> None:
+        self._wanted = wanted
         self._units = units
         self._actions: list[str] = []
         self._old_roots: set[str] = set()
@@ -86,25 +86,25 @@ class Keeper:
         Raises:
             FleetError: it failed.
         """
-        wish = self._wish
-        wish.check()
+        wanted = self._wanted
+        wanted.check()
         old = self._old_spec()
         root = self._root(old)
         if old is not None:
             self._old_roots = {old.root}
-        if wish.source == "s3" and not check:
+        if wanted.source == "s3" and not check:
             # A bucket can only be listed with the libraries.
             self._install()
         recorded = self._recorded(old, root)
         snapshot = recorded or self._plan(check)
         if snapshot is None:
-            return Outcome("", "", wish.revision, False, False, 0, 0, self._actions, self._describe(old), "")
+            return Outcome("", "", wanted.revision, False, False, 0, 0, self._actions, self._describe(old), "")
         spec = self._spec(root, snapshot, old)
         wrong = self._wrong(spec)
         missing = sorted({*fetching.unfinished(spec, snapshot), *wrong})
-        if wish.path_in_place and missing:
+        if wanted.path_in_place and missing:
             raise FleetError(
-                f"{wish.path} (model_path) is not what it was: {', '.join(missing[:3])} differ or are gone. Complete "
+                f"{wanted.path} (model_path) is not what it was: {', '.join(missing[:3])} differ or are gone. Complete "
                 "it, or run with -e model_update=true to take it as it is."
             )
         if missing:
@@ -116,7 +116,7 @@ class Keeper:
             revision=snapshot.revision,
             requested=snapshot.requested,
             recorded=recorded is not None,
-            tool_installed=is_complete(wish.runtime.path),
+            tool_installed=is_complete(wanted.runtime.path),
             size_bytes=snapshot.size,
             files=len(snapshot.files),
             actions=self._actions,
@@ -127,7 +127,7 @@ class Keeper:
             self._actions.append(self._fetch_action(spec, missing))
         if check:
             self._preview(spec, old)
-            self._remove(over_budget(self._idle(spec), wish.keep), check)
+            self._remove(over_budget(self._idle(spec), wanted.keep), check)
             return outcome
         self._install()
         self._record(spec)
@@ -135,7 +135,7 @@ class Keeper:
             if wrong:
                 with fetching.sole_fetcher(spec):
                     fetching.withdraw(spec, snapshot, wrong)
-            self._units.fetch(spec.slug, snapshot.revision, os.path.join(wish.run_directory, f"{spec.slug}.json"))
+            self._units.fetch(spec.slug, snapshot.revision, os.path.join(wanted.run_directory, f"{spec.slug}.json"))
             still = fetching.unfinished(spec, snapshot)
             if still:
                 raise FleetError(
@@ -143,27 +143,27 @@ class Keeper:
                     "Something removes files there."
                 )
             self._write_spec(self._with_hashes(spec))
-        self._remove(over_budget(self._idle(spec), wish.keep), check)
+        self._remove(over_budget(self._idle(spec), wanted.keep), check)
         return outcome
 
     # What is there
 
     def _old_spec(self) -> Spec | None:
-        path = os.path.join(self._wish.spec_directory, f"{self._wish.slug}.json")
+        path = os.path.join(self._wanted.spec_directory, f"{self._wanted.slug}.json")
         if not os.path.exists(path):
             return None
         try:
-            return fetching.load_spec(self._wish.spec_directory, self._wish.slug)
+            return fetching.load_spec(self._wanted.spec_directory, self._wanted.slug)
         except Problem:
             # Written by another version, or by hand; a snapshot on the disk is still recognised by its manifest.
             return None
 
     def _root(self, old: Spec | None) -> str:
         """The directory of the models: on the fast disk where there is one."""
-        root = self._wish.root or (f"{FAST_DISK}/models" if os.path.ismount(FAST_DISK) else SLOW_DISK)
+        root = self._wanted.root or (f"{FAST_DISK}/models" if os.path.ismount(FAST_DISK) else SLOW_DISK)
         lost = old is not None and not os.path.ismount(old.mount)
         # Unless the root is set, a missing fast disk must not lead to a copy on the slow one.
-        if old is not None and lost and (root == old.root or (not self._wish.root and old.mount == FAST_DISK)):
+        if old is not None and lost and (root == old.root or (not self._wanted.root and old.mount == FAST_DISK)):
             raise FleetError(
                 f"The models of this host are on {old.mount}, which is not mounted now. Mount it (on a Deep Learning "
                 "AMI: systemctl start dlami-nvme), or set model_root to another directory."
@@ -172,20 +172,20 @@ class Keeper:
 
     def _recorded(self, old: Spec | None, root: str) -> Snapshot | None:
         """The recorded result for the wanted revision. No source is asked, so a moved branch changes nothing."""
-        wish = self._wish
-        if wish.update and not wish.resolved:
+        wanted = self._wanted
+        if wanted.update and not wanted.resolved:
             return None
         candidates: list[Snapshot] = []
-        if old is not None and _same_source(old, wish):
+        if old is not None and _same_source(old, wanted):
             candidates = list(old.snapshots)
-        name = wish.resolved or wish.revision
-        if name and not wish.path_in_place and REVISION.fullmatch(name):
-            candidates += self._on_disk(os.path.join(root, wish.slug, name))
+        name = wanted.resolved or wanted.revision
+        if name and not wanted.path_in_place and REVISION.fullmatch(name):
+            candidates += self._on_disk(os.path.join(root, wanted.slug, name))
         for snapshot in candidates:
-            if wish.resolved in ("", snapshot.revision) and (
-                wish.resolved or wish.revision in (snapshot.requested, snapshot.revision)
+            if wanted.resolved in ("", snapshot.revision) and (
+                wanted.resolved or wanted.revision in (snapshot.requested, snapshot.revision)
             ):
-                return dataclasses.replace(snapshot, requested=wish.revision)
+                return dataclasses.replace(snapshot, requested=wanted.revision)
         return None
 
     @staticmethod
@@ -199,52 +199,56 @@ class Keeper:
 
     def _plan(self, check: bool) -> Snapshot | None:
         """Ask the source. None where only the libraries could, and check mode must not install them."""
-        wish = self._wish
-        if wish.source == "hub":
-            hub = Hub(wish.endpoint, wish.name, wish.token)
-            where = f"{wish.endpoint.rstrip('/')}/{wish.name}"
-            return from_hub(hub, wish.revision, wish.resolved, wish.selection, where)
-        if wish.source == "path":
-            return from_path(os.path.normpath(wish.path), wish.revision, wish.selection)
-        if check and not (is_complete(wish.runtime.path) and os.path.exists(wish.program)):
+        wanted = self._wanted
+        if wanted.source == "hub":
+            hub = Hub(wanted.endpoint, wanted.name, wanted.token)
+            where = f"{wanted.endpoint.rstrip('/')}/{wanted.name}"
+            return from_hub(hub, wanted.revision, wanted.resolved, wanted.selection, where)
+        if wanted.source == "path":
+            return from_path(os.path.normpath(wanted.path), wanted.revision, wanted.selection)
+        if check and not (is_complete(wanted.runtime.path) and os.path.exists(wanted.program)):
             self._actions.append(
-                f"install {wish.runtime.path}, then fetch what {wish.s3_url} has (its size is known then)"
+                f"install {wanted.runtime.path}, then fetch what {wanted.s3_url} has (its size is known then)"
             )
             return None
-        return from_s3([self._python, wish.program], wish.environment, wish.s3_url, wish.revision, wish.selection)
+        return from_s3(
+            [self._python, wanted.program], wanted.environment, wanted.s3_url, wanted.revision, wanted.selection
+        )
 
     @property
     def _python(self) -> str:
-        if self._wish.source == "path":
+        if self._wanted.source == "path":
             return sys.executable
-        return os.path.join(self._wish.runtime.path, "bin", "python")
+        return os.path.join(self._wanted.runtime.path, "bin", "python")
 
     def _spec(self, root: str, snapshot: Snapshot, old: Spec | None) -> Spec:
-        wish = self._wish
+        wanted = self._wanted
         kept: tuple[Snapshot, ...] = ()
-        if old is not None and old.root == root and _same_source(old, wish):
+        if old is not None and old.root == root and _same_source(old, wanted):
             kept = tuple(one for one in old.snapshots if one.revision != snapshot.revision)
-        place = wish.path if wish.path_in_place else root
+        place = wanted.path if wanted.path_in_place else root
         return Spec(
-            slug=wish.slug,
-            name=wish.name,
-            source=wish.described_source,
-            selection=wish.selection,
+            slug=wanted.slug,
+            name=wanted.name,
+            source=wanted.described_source,
+            selection=wanted.selection,
             root=root,
             mount=fetching.mount_of(place),
             python=self._python,
-            environment=wish.environment,
-            parallel=wish.parallel,
+            environment=wanted.environment,
+            parallel=wanted.parallel,
             snapshots=(snapshot, *(one for one in kept if self._is_kept(root, one))),
         )
 
     def _is_kept(self, root: str, snapshot: Snapshot) -> bool:
         """Whether an earlier revision stays in the spec: while it is on the disk, or a release names it."""
-        path = os.path.join(root, self._wish.slug, snapshot.revision)
-        return os.path.isdir(path) or os.path.realpath(path) in fetching.used_paths(self._wish.engine_root, live=False)
+        path = os.path.join(root, self._wanted.slug, snapshot.revision)
+        return os.path.isdir(path) or os.path.realpath(path) in fetching.used_paths(
+            self._wanted.engine_root, live=False
+        )
 
     def _wrong(self, spec: Spec) -> list[str]:
-        if self._wish.verify != "full" or fetching.unfinished(spec, spec.wanted):
+        if self._wanted.verify != "full" or fetching.unfinished(spec, spec.wanted):
             return []
         return fetching.corrupted(spec, spec.wanted)
 
@@ -252,12 +256,12 @@ class Keeper:
 
     def _idle(self, spec: Spec) -> list[Stored]:
         """Unused snapshots, the newest first."""
-        specs = [spec, *(one for one in fetching.load_specs(self._wish.spec_directory) if one.slug != spec.slug)]
+        specs = [spec, *(one for one in fetching.load_specs(self._wanted.spec_directory) if one.slug != spec.slug)]
         roots = {one.root for one in specs} | self._old_roots
         coming = {one.directory(one.wanted) for one in specs}
-        used = fetching.used_paths(self._wish.engine_root, live=False)
+        used = fetching.used_paths(self._wanted.engine_root, live=False)
         # A release that names them is not staged yet.
-        beside = {slug_of(name) for name in self._wish.beside}
+        beside = {slug_of(name) for name in self._wanted.beside}
         used |= {os.path.realpath(one.directory(one.wanted)) for one in specs if one.slug in beside}
         return unused(stored(roots), spec.directory(spec.wanted), coming, used)
 
@@ -273,7 +277,7 @@ class Keeper:
             return
         disk = os.stat(fetching.existing_parent(spec.root)).st_dev
         idle = [one for one in self._idle(spec) if os.stat(one.path).st_dev == disk]
-        surplus = over_budget(idle, self._wish.keep)
+        surplus = over_budget(idle, self._wanted.keep)
         if need + fetching.MARGIN <= free + sum(one.size for one in surplus):
             self._remove(surplus, check)
             return
@@ -293,14 +297,14 @@ class Keeper:
 
     def _forget(self, gone: set[str]) -> None:
         """Do not restore what was removed."""
-        for spec in fetching.load_specs(self._wish.spec_directory):
+        for spec in fetching.load_specs(self._wanted.spec_directory):
             kept = tuple(one for one in spec.snapshots if spec.directory(one) not in gone)
             if kept and kept != spec.snapshots:
                 self._write_spec(dataclasses.replace(spec, snapshots=kept))
             elif not kept:
                 for suffix in ("json", "token"):
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(os.path.join(self._wish.spec_directory, f"{spec.slug}.{suffix}"))
+                        os.unlink(os.path.join(self._wanted.spec_directory, f"{spec.slug}.{suffix}"))
 
     # Changing the host
 
@@ -318,51 +322,51 @@ class Keeper:
 
     def _files(self) -> dict[str, tuple[str, int]]:
         """The files with which the host restores models by itself: content and mode, by path."""
-        wish = self._wish
-        words = ["--spec-directory", wish.spec_directory, "--run-directory", wish.run_directory]
-        command = shlex.join([_system_python(), wish.program, *words, "--engine-root", wish.engine_root])
+        wanted = self._wanted
+        words = ["--spec-directory", wanted.spec_directory, "--run-directory", wanted.run_directory]
+        command = shlex.join([_system_python(), wanted.program, *words, "--engine-root", wanted.engine_root])
         # The program comes last: it needs the other one.
         files = {
-            wish.ranges_program: (inspect.getsource(ranges), 0o644),
-            wish.program: (inspect.getsource(fetching), 0o755),
+            wanted.ranges_program: (inspect.getsource(ranges), 0o644),
+            wanted.program: (inspect.getsource(fetching), 0o755),
         }
         for name, content in unit_files(command).items():
-            files[os.path.join(wish.unit_directory, name)] = (content, 0o644)
-        if wish.token_path:
-            files[wish.token_path] = (wish.token + "\n", 0o600)
+            files[os.path.join(wanted.unit_directory, name)] = (content, 0o644)
+        if wanted.token_path:
+            files[wanted.token_path] = (wanted.token + "\n", 0o600)
         return files
 
     def _outdated(self) -> list[str]:
         return [path for path, (content, _mode) in self._files().items() if read_text(path) != content]
 
     def _needs_runtime(self) -> bool:
-        return self._wish.source != "path" and not is_complete(self._wish.runtime.path)
+        return self._wanted.source != "path" and not is_complete(self._wanted.runtime.path)
 
     def _preview(self, spec: Spec, old: Spec | None) -> None:
         if self._needs_runtime():
-            self._actions.append(f"install {self._wish.runtime.path}")
+            self._actions.append(f"install {self._wanted.runtime.path}")
         self._actions += [f"write {path}" for path in self._outdated()]
         if old != spec:
-            self._actions.append(f"write {self._wish.spec_directory}/{spec.slug}.json")
+            self._actions.append(f"write {self._wanted.spec_directory}/{spec.slug}.json")
         if not self._units.is_enabled():
             self._actions.append("enable the restore at boot")
         if self._has_old_token():
             self._actions.append("remove the hub's token")
 
     def _has_old_token(self) -> bool:
-        return not self._wish.token_path and os.path.exists(self._token_path)
+        return not self._wanted.token_path and os.path.exists(self._token_path)
 
     @property
     def _token_path(self) -> str:
-        return os.path.join(self._wish.spec_directory, f"{self._wish.slug}.token")
+        return os.path.join(self._wanted.spec_directory, f"{self._wanted.slug}.token")
 
     def _install(self) -> None:
         """Install the fetch program, which also works without Ansible."""
         if self._needs_runtime():
-            install(self._wish.runtime)
-            self._actions.append(f"install {self._wish.runtime.path}")
-        make_directories(os.path.dirname(self._wish.spec_directory))
-        make_directories(self._wish.spec_directory, 0o700)
+            install(self._wanted.runtime)
+            self._actions.append(f"install {self._wanted.runtime.path}")
+        make_directories(os.path.dirname(self._wanted.spec_directory))
+        make_directories(self._wanted.spec_directory, 0o700)
         outdated = self._outdated()
         for path in outdated:
             content, mode = self._files()[path]
@@ -376,20 +380,20 @@ class Keeper:
             self._actions.append("enable the restore at boot")
 
     def _record(self, spec: Spec) -> None:
-        with locked(os.path.join(self._wish.spec_directory, ".lock")):
+        with locked(os.path.join(self._wanted.spec_directory, ".lock")):
             if self._write_spec(spec):
-                self._actions.append(f"write {self._wish.spec_directory}/{spec.slug}.json")
+                self._actions.append(f"write {self._wanted.spec_directory}/{spec.slug}.json")
             if self._has_old_token():
                 os.unlink(self._token_path)
                 self._actions.append("remove the hub's token")
 
     def _write_spec(self, spec: Spec) -> bool:
-        path = os.path.join(self._wish.spec_directory, f"{spec.slug}.json")
+        path = os.path.join(self._wanted.spec_directory, f"{spec.slug}.json")
         content = json.dumps(spec.as_json(), indent=1) + "\n"
         if read_text(path) == content:
             return False
         write_atomically(path, content, 0o600)
-        sync_directory(self._wish.spec_directory)
+        sync_directory(self._wanted.spec_directory)
         return True
 
     @staticmethod
@@ -421,8 +425,8 @@ def _system_python() -> str:
     return "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 
 
-def _same_source(old: Spec, wish: Wish) -> bool:
+def _same_source(old: Spec, wanted: WantedModel) -> bool:
     """Whether a spec's snapshots are of the wanted model; a mirror or a token makes no other model of it."""
     keys = ("kind", "repository", "url", "path", "in_place")
-    new = wish.described_source
-    return old.selection == wish.selection and all(old.source.get(key) == new.get(key) for key in keys)
+    new = wanted.described_source
+    return old.selection == wanted.selection and all(old.source.get(key) == new.get(key) for key in keys)

@@ -28,7 +28,7 @@ def slug_of(name: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class WantedModel:
     """The wanted state of a model; the fields are the module's options."""
 
     name: str

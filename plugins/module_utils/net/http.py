@@ -233,7 +233,7 @@ def _named(error: Exception, timeout: float) -> HttpFailure:
     return HttpFailure("garbled", f"something that is not HTTP ({type(error).__name__})")
 
 
-class Stream:
+class HttpStream:
     """A streamed answer. Use it as a context manager."""
 
     def __init__(
@@ -247,7 +247,7 @@ class Stream:
         self.status: int = response.status
         self.headers: dict[str, str] = {name.lower(): value for name, value in response.getheaders()}
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> HttpStream:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -292,7 +292,7 @@ class Stream:
         return Reply(self.status, self.headers, body, time.monotonic() - self._sent)
 
 
-class Client:
+class HttpClient:
     """Requests to one base URL, each with a new connection, so that a pooled one hides no failure.
 
     Args:
@@ -331,11 +331,11 @@ class Client:
         with self._open("POST", path, document, timeout) as stream:
             return stream.reply()
 
-    def stream(self, path: str, document: t.Any, timeout: float | None = None) -> Stream:
+    def stream(self, path: str, document: t.Any, timeout: float | None = None) -> HttpStream:
         """Like post(), but return as soon as the headers have arrived."""
         return self._open("POST", path, document, timeout)
 
-    def _open(self, method: str, path: str, document: t.Any, timeout: float | None) -> Stream:
+    def _open(self, method: str, path: str, document: t.Any, timeout: float | None) -> HttpStream:
         limit = self._timeout if timeout is None else min(self._timeout, timeout)
         headers = {"Accept": "*/*", "Connection": "close"}
         body = None
@@ -352,7 +352,7 @@ class Client:
                 connection.response_class = _timed_response(sent + limit)
                 connection.sock.settimeout(max(0.001, sent + limit - time.monotonic()))
                 connection.request(method, self._target.prefix + path, body, headers)
-                return Stream(connection, connection.getresponse(), sent, limit, self._key)
+                return HttpStream(connection, connection.getresponse(), sent, limit, self._key)
         except BaseException:
             connection.close()
             raise

@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObjects
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import DEFAULT_ENGINE, GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import (
@@ -31,12 +32,11 @@ DEFAULT_GATEWAY_PORT = 4000
 
 #: A host's variables, without those that are not set.
 Variables = t.Mapping[str, t.Any]
-Items = list[dict[str, t.Any]]
-Value = t.TypeVar("Value")
+_T = t.TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class HostPlan:
     """What a host runs, where its variables are valid.
 
     Attributes:
@@ -54,18 +54,18 @@ class Plan:
 
     model: str
     gpu_count: int
-    instances: Items
-    edge_services: Items
-    gate_targets: Items
+    instances: JsonObjects
+    edge_services: JsonObjects
+    gate_targets: JsonObjects
     edge_urls: list[str]
     engine_urls: list[str]
-    upstreams: Items
-    peers: Items
-    pools: Items
+    upstreams: JsonObjects
+    peers: JsonObjects
+    pools: JsonObjects
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class HostFacts:
     """The facts of one host, derived from the inventory.
 
     Attributes:
@@ -85,7 +85,7 @@ class Facts:
     edge_port: int | None
     edge_url: str | None
     has_database: bool | None
-    plan: Plan | None
+    plan: HostPlan | None
     problem: str
 
     def as_dict(self) -> dict[str, t.Any]:
@@ -107,20 +107,20 @@ class Fleet:
     groups: t.Mapping[str, t.Sequence[str]]
     variables: t.Mapping[str, Variables]
 
-    def work_out(self, host: str) -> Facts:
+    def work_out(self, host: str) -> HostFacts:
         """The facts of one host. An unknown one does not affect the others."""
         own = self.variables[host]
         is_gateway = host in self.groups.get("gateway", ())
         problems: list[str] = []
 
-        def attempt(work: t.Callable[[], Value]) -> Value | None:
+        def attempt(work: t.Callable[[], _T]) -> _T | None:
             try:
                 return work()
             except FleetError as error:
                 problems.append(error.message)
                 return None
 
-        return Facts(
+        return HostFacts(
             tier="gateway" if is_gateway else "inference",
             is_gateway=is_gateway,
             engine=GATEWAY if is_gateway else attempt(lambda: choose_engine(own)),
@@ -131,12 +131,12 @@ class Fleet:
             problem=" ".join(dict.fromkeys(problems)),
         )
 
-    def _plan_inference(self, host: str) -> Plan:
+    def _plan_inference(self, host: str) -> HostPlan:
         own = self.variables[host]
         gpu_count = count_gpus(own)
         return _plan(own, _served_name(own), gpu_count, self._instances(host, gpu_count), _port(own))
 
-    def _plan_gateway(self, host: str) -> Plan:
+    def _plan_gateway(self, host: str) -> HostPlan:
         own = self.variables[host]
         upstreams = self.find_upstreams()
         served = models(own.get("litellm_models") or [], upstreams)
@@ -195,13 +195,13 @@ class Fleet:
             ]
         return found
 
-    def find_peers(self, host: str) -> Items:
+    def find_peers(self, host: str) -> JsonObjects:
         """The edges of the other gateways, in the order of their names.
 
         Raises:
             FleetError: a port is invalid.
         """
-        found: Items = []
+        found: JsonObjects = []
         for name in sorted(set(self.groups.get("gateway", ())) - {host}, key=_by_number):
             own = self.variables[name]
             with _naming(name):
@@ -249,12 +249,12 @@ def count_gpus(own: Variables) -> int:
 
 
 def _plan(
-    own: Variables, model: str, gpu_count: int, instances: t.Sequence[Instance], port: int, **gateway: Items
-) -> Plan:
+    own: Variables, model: str, gpu_count: int, instances: t.Sequence[Instance], port: int, **gateway: JsonObjects
+) -> HostPlan:
     plain = [instance.as_dict() for instance in instances]
     services = edge_services(plain, gateway.get("peers", ()))
     targets = edge_targets(services, _scheme(own), port)
-    return Plan(
+    return HostPlan(
         model=model,
         gpu_count=gpu_count,
         instances=plain,

@@ -35,7 +35,7 @@ def unprotected(edges: t.Sequence[t.Mapping[str, t.Any]], ca: str, redis_url: st
     return found
 
 
-def _of_store(kind: str, address: redis.Address | postgresql.Address, way: str) -> list[str]:
+def _of_store(kind: str, address: redis.RedisAddress | postgresql.PostgresAddress, way: str) -> list[str]:
     if _is_here(address.host) or (address.tls and address.verified):
         return []
     state = "the certificate is not verified" if address.tls else "the connection need not be encrypted"

@@ -16,7 +16,7 @@ RUNNING = "running"
 
 
 @dataclasses.dataclass(frozen=True)
-class Instance:
+class Ec2Instance:
     """An instance of the fleet.
 
     Attributes:
@@ -38,7 +38,7 @@ class Naming:
     notes: list[str]
 
 
-def name_hosts(instances: t.Sequence[Instance], groups: t.Collection[str]) -> Naming:
+def name_hosts(instances: t.Sequence[Ec2Instance], groups: t.Collection[str]) -> Naming:
     """Name every instance, so that names are unique and work with --limit.
 
     A tag of only one instance is its host's name. Instances that share one have their instance id appended, except a

@@ -10,7 +10,7 @@ import typing as t
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class HostReport:
     """The result of a step on a host.
 
     Attributes:
@@ -37,7 +37,7 @@ class Judgement(t.NamedTuple):
     left_out: list[str]
 
 
-def judge(reports: t.Mapping[str, Report], skip_unreachable: bool) -> Judgement:
+def judge(reports: t.Mapping[str, HostReport], skip_unreachable: bool) -> Judgement:
     """Whether every host has done its step.
 
     Args:

@@ -16,7 +16,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import alternatives, hardware_of
-from ansible_collections.inference.fleet.plugins.plugin_utils.prices.table import Table
+from ansible_collections.inference.fleet.plugins.plugin_utils.prices.table import PriceTable
 
 UNKNOWN = "unknown"
 ON_DEMAND = "on-demand"
@@ -52,7 +52,7 @@ class Cost:
     single_usd: float | None = None
 
 
-def cost_of(host: str, variables: t.Mapping[str, t.Any], table: Table) -> Cost:
+def cost_of(host: str, variables: t.Mapping[str, t.Any], table: PriceTable) -> Cost:
     """What a host costs.
 
     Args:
@@ -77,7 +77,7 @@ def cost_of(host: str, variables: t.Mapping[str, t.Any], table: Table) -> Cost:
     return _priced(cost, table[region].prices, f"{region}, {table[region].date}")
 
 
-def _not_listed(kind: str, region: str, purchase: str, table: Table) -> str:
+def _not_listed(kind: str, region: str, purchase: str, table: PriceTable) -> str:
     if not kind:
         return "its instance type is not in the inventory (fleet_instance_type)."
     if purchase != ON_DEMAND:
@@ -158,7 +158,7 @@ def priced_rows(rows: t.Iterable[t.Mapping[str, t.Any]], costs: t.Sequence[Cost]
     return found
 
 
-def notes(costs: t.Sequence[Cost], table: Table, today: datetime.date) -> list[str]:
+def notes(costs: t.Sequence[Cost], table: PriceTable, today: datetime.date) -> list[str]:
     """What a reader of the prices has to know: what they are, from when, and why some are missing.
 
     Args:

@@ -98,7 +98,9 @@ def _product(text: str, region: str) -> t.Iterator[tuple[str, float]]:
         raise FleetError(f"The Price List API answered in an unknown form: {error!r} in {text[:300]}") from None
 
 
-def refreshed(old: table.Table, found: t.Mapping[str, t.Mapping[str, float]], today: datetime.date) -> table.Table:
+def refreshed(
+    old: table.PriceTable, found: t.Mapping[str, t.Mapping[str, float]], today: datetime.date
+) -> table.PriceTable:
     """The list with the prices that were found. A region that was read and has none is left out.
 
     Raises:
@@ -119,7 +121,7 @@ def _order(kind: str, usd: float) -> tuple[str, float]:
     return kind.partition(".")[0], usd
 
 
-def changes(old: table.Table, new: table.Table) -> list[str]:
+def changes(old: table.PriceTable, new: table.PriceTable) -> list[str]:
     """A line for each price that differs."""
     before, after = _flat(old), _flat(new)
     return [
@@ -129,7 +131,7 @@ def changes(old: table.Table, new: table.Table) -> list[str]:
     ]
 
 
-def _flat(prices: table.Table) -> dict[tuple[str, str], float]:
+def _flat(prices: table.PriceTable) -> dict[tuple[str, str], float]:
     return {(name, kind): usd for name, region in prices.items() for kind, usd in region.prices.items()}
 
 

@@ -29,16 +29,16 @@ class Region:
     prices: t.Mapping[str, float]
 
 
-Table = t.Mapping[str, Region]
+PriceTable = t.Mapping[str, Region]
 
 
 @functools.cache
-def load(path: Path = FILE) -> Table:
+def load(path: Path = FILE) -> PriceTable:
     """The prices by region. A region or type that is missing has no known price."""
     return {name: Region(**region) for name, region in json.loads(path.read_text("utf-8"))["regions"].items()}
 
 
-def write(table: Table, path: Path = FILE) -> None:
+def write(table: PriceTable, path: Path = FILE) -> None:
     """Replace the file."""
     regions = {name: dataclasses.asdict(table[name]) for name in sorted(table)}
     what = "US dollars per hour of one instance: on demand, Linux, shared tenancy, without taxes"

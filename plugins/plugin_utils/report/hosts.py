@@ -11,10 +11,9 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.instances.status import short_revision
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
-
-Record = dict[str, t.Any]
 
 _FIGURES = (
     ("ttft_ms", "time to first token", "ms", 0),
@@ -110,7 +109,7 @@ class Speed(t.NamedTuple):
     gates: int
 
 
-def sort_hosts(record: Record) -> list[HostView]:
+def sort_hosts(record: RolloutRecord) -> list[HostView]:
     """The hosts in the order of their turns; those without one come last."""
 
     def place(name: str) -> tuple[float, float, list[t.Any]]:

@@ -32,7 +32,7 @@ _SAME_PHASE = 10.0
 _LONGEST = 500
 
 
-class Line(t.NamedTuple):
+class ReportLine(t.NamedTuple):
     """A line, and its kind."""
 
     text: str
@@ -70,7 +70,7 @@ class Reporter:
         self._expected: dict[str, float] = {}
         self._going: dict[tuple[str, str], _Going] = {}
 
-    def take(self, event: dict[str, t.Any], now: float) -> list[Line]:
+    def take(self, event: dict[str, t.Any], now: float) -> list[ReportLine]:
         """The lines of an event, possibly none.
 
         Args:
@@ -82,10 +82,10 @@ class Reporter:
         if self._began is None:
             self._began = at
         handler = getattr(self, f"_on_{event.get('event')}", None)
-        lines: list[Line] = handler(event, at, now) if handler else []
+        lines: list[ReportLine] = handler(event, at, now) if handler else []
         return [self._line(text, kind, at) for text, kind in lines]
 
-    def quiet(self, now: float) -> list[Line]:
+    def quiet(self, now: float) -> list[ReportLine]:
         """Lines about silent steps."""
         lines = []
         for (host, instance), going in self._going.items():
@@ -104,20 +104,20 @@ class Reporter:
             going.quiet_at = now + going.wait
         return lines
 
-    def _line(self, text: str, kind: str, at: float) -> Line:
+    def _line(self, text: str, kind: str, at: float) -> ReportLine:
         since = words.elapsed(at - (self._began or at))
-        return Line(f"rollout {since:>7}  {_shown(text)}", kind)
+        return ReportLine(f"rollout {since:>7}  {_shown(text)}", kind)
 
-    def _on_begin(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_begin(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         return self._planned(event, f"{_text(event, 'verb') or 'rollout'} of")
 
-    def _on_resume(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_resume(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         self._going.clear()
         done = len(as_list(event.get("done")))
         before = f", {words.count(done, 'host')} done before" if done else ""
         return self._planned(event, "goes on with", before)
 
-    def _planned(self, event: dict[str, t.Any], verb: str, after: str = "") -> list[Line]:
+    def _planned(self, event: dict[str, t.Any], verb: str, after: str = "") -> list[ReportLine]:
         waves = as_list(event.get("waves"))
         planned = as_dict(event.get("hosts"))
         for host, plan in planned.items():
@@ -125,12 +125,12 @@ class Reporter:
             if expected is not None:
                 self._expected[host] = expected
         many = f"{words.count(len(planned), 'host')} in {words.count(len(waves), 'wave')}"
-        lines = [Line(f"{verb} {many}{self._takes(waves)}{after}", NEWS)]
+        lines = [ReportLine(f"{verb} {many}{self._takes(waves)}{after}", NEWS)]
         lines += [
-            Line(f"left out: {host}: {words.line(why)}", WARNING)
+            ReportLine(f"left out: {host}: {words.line(why)}", WARNING)
             for host, why in as_dict(event.get("left_out")).items()
         ]
-        return lines + [Line(words.line(warning), WARNING) for warning in as_list(event.get("warnings"))]
+        return lines + [ReportLine(words.line(warning), WARNING) for warning in as_list(event.get("warnings"))]
 
     def _takes(self, waves: list[t.Any]) -> str:
         """The duration of all waves, if each host takes as long as last time."""
@@ -142,7 +142,7 @@ class Reporter:
             total += max(seconds for seconds in known if seconds is not None)
         return f", about {words.duration(total)}" if total else ""
 
-    def _on_turn(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_turn(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         names = [words.line(name) for name in as_list(event.get("hosts"))]
         self._turns.update(dict.fromkeys(names, at))
         load = {name: as_number(value) for name, value in as_dict(event.get("load")).items()}
@@ -154,9 +154,9 @@ class Reporter:
             if left is not None:
                 note += f", {words.grouped(left)} left while {'it is' if len(names) == 1 else 'they are'} out"
             note = f" ({note})"
-        return [Line(f"wave {event.get('wave')} of {event.get('waves')}: {words.named(names)}{note}", NEWS)]
+        return [ReportLine(f"wave {event.get('wave')} of {event.get('waves')}: {words.named(names)}{note}", NEWS)]
 
-    def _on_step(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_step(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         host, instance, step = _text(event, "host"), _text(event, "instance"), _text(event, "step")
         self._turns.setdefault(host, at)
         for (other_host, other), going in list(self._going.items()):
@@ -165,9 +165,9 @@ class Reporter:
         self._going[host, instance] = _Going(step, at, now + QUIET)
         again = event.get("attempt") not in (None, 1)
         text = f"{_who(host, instance)}  {steps.label(step)}"
-        return [Line(f"{text} (second attempt)", WARNING) if again else Line(text)]
+        return [ReportLine(f"{text} (second attempt)", WARNING) if again else ReportLine(text)]
 
-    def _on_progress(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_progress(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         host, instance = _text(event, "host"), _text(event, "instance")
         going = self._going.get((host, instance))
         seen = tuple(event.get(name) for name in ("text", "phase", "percent"))
@@ -181,13 +181,13 @@ class Reporter:
         seconds = as_number(event.get("seconds"))
         since = at - going.began if seconds is None else seconds
         said = hosts.describe_progress({"text": _text(event, "text"), "phase": phase, "percent": event.get("percent")})
-        return [Line(f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {said}", DETAIL)]
+        return [ReportLine(f"{_who(host, instance)}  {steps.label(going.step)}  +{since:.0f} s  {said}", DETAIL)]
 
-    def _on_drained(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_drained(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         who = _who(_text(event, "host"), _text(event, "instance"))
         took = words.duration(as_number(event.get("waited")))
         if event.get("idle") is True:
-            return [Line(f"{who}  drained, nothing in flight ({took})")]
+            return [ReportLine(f"{who}  drained, nothing in flight ({took})")]
         requests = as_dicts(event.get("requests"))
         oldest = sorted(requests, key=lambda request: -(as_number(request.get("seconds")) or 0.0))
         names = [
@@ -195,46 +195,48 @@ class Reporter:
             for request in oldest
         ]
         still = f"{words.count(len(requests), 'request')} still in flight" if requests else "its engine still at work"
-        return [Line(f"{who}  drained for {took}, {still}{': ' if names else ''}{words.named(names, 3)}", WARNING)]
+        return [
+            ReportLine(f"{who}  drained for {took}, {still}{': ' if names else ''}{words.named(names, 3)}", WARNING)
+        ]
 
-    def _on_gate(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_gate(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         who = _who(_text(event, "host"), _text(event, "target"))
         if event.get("passed") is True:
             figures = words.figures(event.get("figures"))
-            return [Line(f"{who}  gate passed{f' ({figures})' if figures else ''}", GOOD)]
-        return [Line(f"{who}  gate failed: {_text(event, 'message') or 'it says nothing more'}", BAD)]
+            return [ReportLine(f"{who}  gate passed{f' ({figures})' if figures else ''}", GOOD)]
+        return [ReportLine(f"{who}  gate failed: {_text(event, 'message') or 'it says nothing more'}", BAD)]
 
-    def _on_outcome(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_outcome(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         host, outcome = _text(event, "host"), _text(event, "outcome")
         self._over(host)
         began = self._turns.pop(host, None)
         if outcome == "done":
-            return [Line(f"{host} done{'' if began is None else f' in {words.duration(at - began)}'}", GOOD)]
+            return [ReportLine(f"{host} done{'' if began is None else f' in {words.duration(at - began)}'}", GOOD)]
         after = "" if began is None else f" after {words.duration(at - began)}"
         said = _text(event, "message")
         for name in (f"{host}: ", f"{host} "):
             said = said[len(name) :] if said.startswith(name) else said
         text = f"{host} {words.outcome(outcome)}{after}{f': {said}' if said else ''}"
-        return [Line(text, GONE if outcome == "unreachable" else BAD)]
+        return [ReportLine(text, GONE if outcome == "unreachable" else BAD)]
 
-    def _on_decision(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
-        return [Line(_text(event, "text"), WARNING)]
+    def _on_decision(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
+        return [ReportLine(_text(event, "text"), WARNING)]
 
-    def _on_self_test(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_self_test(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         if event.get("passed") is True:
-            return [Line(f"the gate proved on {_text(event, 'host')} that it can fail", GOOD)]
-        return [Line(f"the gate did not prove that it can fail: {_text(event, 'message')}", BAD)]
+            return [ReportLine(f"the gate proved on {_text(event, 'host')} that it can fail", GOOD)]
+        return [ReportLine(f"the gate did not prove that it can fail: {_text(event, 'message')}", BAD)]
 
-    def _on_pause(self, event: dict[str, t.Any], at: float, now: float) -> list[Line]:
+    def _on_pause(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         seconds = words.duration(as_number(event.get("seconds")))
-        return [Line(f"watching wave {event.get('wave')} for {seconds} before the next", DETAIL)]
+        return [ReportLine(f"watching wave {event.get('wave')} for {seconds} before the next", DETAIL)]
 
     def _over(self, host: str) -> None:
         for key in [key for key in self._going if key[0] == host]:
             del self._going[key]
 
 
-def summary(record: dict[str, t.Any], page: str) -> list[Line]:
+def summary(record: dict[str, t.Any], page: str) -> list[ReportLine]:
     """The last lines: the outcome, and where to read more."""
     totals, outcome = record["totals"], record["outcome"]
     how = "in" if outcome == "finished" else "after"
@@ -245,8 +247,10 @@ def summary(record: dict[str, t.Any], page: str) -> list[Line]:
         parts.append(f"{words.grouped(failed)} of {words.grouped(sent)} watched requests failed")
     text = f"rollout {outcome} {how} {words.duration(totals['working_seconds'])}: {', '.join(parts)}"
     kind = BAD if outcome != "finished" else WARNING if failed or totals["failed"] else GOOD
-    again = [Line("rollout goes on from here when the same command is run again")] if outcome == "broken off" else []
-    return [Line(_shown(text), kind), *again, Line(f"rollout page: {words.safe(page)}")]
+    again = (
+        [ReportLine("rollout goes on from here when the same command is run again")] if outcome == "broken off" else []
+    )
+    return [ReportLine(_shown(text), kind), *again, ReportLine(f"rollout page: {words.safe(page)}")]
 
 
 def _who(host: str, instance: str) -> str:

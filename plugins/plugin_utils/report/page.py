@@ -8,14 +8,13 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import hosts, traffic, words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.template import render
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.timeline import draw_timeline
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
-Record = dict[str, t.Any]
 
-
-def render_page(record: Record) -> str:
+def render_page(record: RolloutRecord) -> str:
     """The page of a record that fold() made."""
     shown = hosts.sort_hosts(record)
     drains = [drain for _host, _name, drain in hosts.find_drains(shown)]
@@ -48,7 +47,7 @@ def render_page(record: Record) -> str:
     )
 
 
-def count_changes(record: Record) -> list[str]:
+def count_changes(record: RolloutRecord) -> list[str]:
     """The changes of instances, before and after, with their number."""
     counted: dict[str, int] = {}
     for host in record["hosts"].values():
@@ -67,7 +66,7 @@ def _same(instance: dict[str, t.Any]) -> bool:
     return all(before.get(name) == after.get(name) for name in ("engine", "version", "model", "revision"))
 
 
-def _list_runs(record: Record) -> list[list[str]]:
+def _list_runs(record: RolloutRecord) -> list[list[str]]:
     """Who ran the rollout, where and when, and how many hosts were planned."""
     return [
         [

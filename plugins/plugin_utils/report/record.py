@@ -20,8 +20,10 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report.values impo
     as_text,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import Event
 
-Event = dict[str, t.Any]
+#: What fold() makes.
+RolloutRecord = dict[str, t.Any]
 
 # The instance name of a gate through the edge, and of a step of the whole host.
 _EDGE = "edge"
@@ -29,7 +31,7 @@ _EDGE = "edge"
 _OF_A_HOST = ("step", "progress", "drained", "gate", "outcome")
 
 
-def fold(events: t.Iterable[Event], alive: bool = True) -> dict[str, t.Any]:
+def fold(events: t.Iterable[Event], alive: bool = True) -> RolloutRecord:
     """The record of a rollout.
 
     Args:

@@ -14,10 +14,10 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import traffic, words
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import HostView
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
-Record = dict[str, t.Any]
 Counts = tuple[float, float]
 T = t.TypeVar("T")
 Look = tuple[float, T]
@@ -180,7 +180,7 @@ class Axis:
         return columns
 
 
-def draw_timeline(record: Record, hosts: t.Sequence[HostView]) -> Timeline:
+def draw_timeline(record: RolloutRecord, hosts: t.Sequence[HostView]) -> Timeline:
     """The picture of a record that fold() made.
 
     Args:
@@ -311,7 +311,7 @@ def _mark_failures(host: HostView, axis: Axis) -> list[Bar]:
 # The load, and what clients got
 
 
-def _list_load(record: Record) -> list[tuple[float, Counts]]:
+def _list_load(record: RolloutRecord) -> list[tuple[float, Counts]]:
     """Moments with what ran and waited."""
     points = [(load["at"], (load["running"], load["waiting"])) for load in record["loads"]]
     for wave in record["waves"]:
@@ -321,7 +321,7 @@ def _list_load(record: Record) -> list[tuple[float, Counts]]:
     return points
 
 
-def list_limits(record: Record, last: float) -> list[tuple[float, float]]:
+def list_limits(record: RolloutRecord, last: float) -> list[tuple[float, float]]:
     """Moments with the limit of concurrent requests from then on."""
     points: list[tuple[float, float]] = [(load["at"], load["limit"]) for load in record["loads"]]
     looked = [at for at, _limit in points]
@@ -336,7 +336,7 @@ def list_limits(record: Record, last: float) -> list[tuple[float, float]]:
     return sorted(points, key=lambda point: point[0])
 
 
-def _draw_load(record: Record, axis: Axis, last: float) -> LoadChart | None:
+def _draw_load(record: RolloutRecord, axis: Axis, last: float) -> LoadChart | None:
     # Of several looks in one column the most requests, and the lowest limit.
     seen = [(left, width, *map(max, zip(*found))) for left, width, found in axis.columns(_list_load(record))]
     allowed = [(left, width, min(found)) for left, width, found in axis.columns(list_limits(record, last))]
@@ -369,7 +369,7 @@ def _scale(top: float, *values: float) -> list[float]:
     return [round(100 * value / top, 1) for value in values]
 
 
-def _draw_traffic(record: Record, axis: Axis) -> TrafficChart | None:
+def _draw_traffic(record: RolloutRecord, axis: Axis) -> TrafficChart | None:
     reports = traffic.list_reports(record)
     bucket = max([1.0, *(as_number(report.get("bucket_seconds")) or 1.0 for report in reports)])
     seconds = [
@@ -398,7 +398,7 @@ def _draw_traffic(record: Record, axis: Axis) -> TrafficChart | None:
     return TrafficChart(columns, failures, good, bad)
 
 
-def _draw_edges(record: Record, axis: Axis) -> list[Bar]:
+def _draw_edges(record: RolloutRecord, axis: Axis) -> list[Bar]:
     spans: dict[tuple[float, float], list[str]] = {}
     for error in record["errors"]:
         spans.setdefault((error["began"], error["ended"]), []).append(f"{error['host']} {error['errors']}")

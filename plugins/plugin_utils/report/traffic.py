@@ -8,9 +8,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_number
-
-Record = dict[str, t.Any]
 
 _ERRORS = 100
 
@@ -27,12 +26,12 @@ _TITLES = {
 }
 
 
-def list_reports(record: Record) -> list[dict[str, t.Any]]:
+def list_reports(record: RolloutRecord) -> list[dict[str, t.Any]]:
     """The traffic driver's reports of all runs."""
     return [*record["traffic_before"], *([record["traffic"]] if record["traffic"] else [])]
 
 
-def count_requests(record: Record) -> tuple[int, int]:
+def count_requests(record: RolloutRecord) -> tuple[int, int]:
     """Failed requests and streams, and those that were sent; of all runs."""
     failed = sent = 0
     for report in list_reports(record):

@@ -35,7 +35,7 @@ class Call(t.NamedTuple):
     arguments: Fields
 
 
-class Event(t.NamedTuple):
+class JournalEntry(t.NamedTuple):
     """A line for the rollout's journal."""
 
     event: str
@@ -133,9 +133,9 @@ class Change:
         """
         return {"instance": server_name(self.index)} if self.others or not self.release else {}
 
-    def note(self, step: str) -> Event:
+    def note(self, step: str) -> JournalEntry:
         name = self.subject.get("name") or self.name
-        return Event("step", {"instance": name, "step": step, "attempt": self.attempt})
+        return JournalEntry("step", {"instance": name, "step": step, "attempt": self.attempt})
 
     def call_release(self, what: str, state: str, **arguments: t.Any) -> Call:
         instance = {"index": self.index, **({"release": self.release} if state == "active" else {})}
@@ -143,7 +143,7 @@ class Change:
         return Call(what, "inference.fleet.engine_release", given)
 
 
-Step = t.Generator[t.Union[Call, Event], t.Any, Change]
+ChangeStep = t.Generator[t.Union[Call, JournalEntry], t.Any, Change]
 
 
 def begin(staged: Fields, instances: list[Fields], settings: Settings, now: float) -> Change:
@@ -180,7 +180,7 @@ def read(document: t.Mapping[str, t.Any]) -> Change:
 # The steps
 
 
-def drain(change: Change) -> Step:
+def drain(change: Change) -> ChangeStep:
     """Let requests finish. Nothing is stopped before, and from here on a failure needs a rollback."""
     yield change.note("drain")
     settings = change.settings
@@ -198,11 +198,11 @@ def drain(change: Change) -> Step:
         },
     )
     names = ("idle", "requests", "engines", "waited", "lame_duck_seconds")
-    yield Event("drained", {"instance": change.name, **{name: drained.get(name) for name in names}})
+    yield JournalEntry("drained", {"instance": change.name, **{name: drained.get(name) for name in names}})
     return change
 
 
-def stop(change: Change) -> Step:
+def stop(change: Change) -> ChangeStep:
     """Stop the running unit, and select what this attempt starts."""
     if not change.release:
         yield change.note("stop")
@@ -232,7 +232,7 @@ def _stop_unit(unit: str, stays: bool) -> Call:
     return Call("Stop the unit", "ansible.builtin.systemd_service", {"name": unit, "state": "stopped", **enabled})
 
 
-def _restore(change: Change) -> Step:
+def _restore(change: Change) -> ChangeStep:
     restored = yield change.call_release("Point to the last good release", "restored")
     good = restored["instances"][0]
     # Where the engine changes, the new unit is not the good release's. And without a good release there is nothing to
@@ -247,7 +247,7 @@ def _restore(change: Change) -> Step:
     return dataclasses.replace(change, subject=subject, subject_release=good["release"], drafts=bool(good["drafts"]))
 
 
-def start(change: Change) -> Step:
+def start(change: Change) -> ChangeStep:
     """Start the subject's unit."""
     yield change.note("start")
     # Restarted, because after a failure the unit may run the failed release. Without waiting: the start may have to
@@ -257,13 +257,13 @@ def start(change: Change) -> Step:
     return change
 
 
-def gate(change: Change) -> Step:
+def gate(change: Change) -> ChangeStep:
     """Role gate runs the gate itself."""
     yield change.note("gate")
     return change
 
 
-def undrain(change: Change) -> Step:
+def undrain(change: Change) -> ChangeStep:
     """Let requests come; for a removed instance, remove the drain."""
     if change.release:
         yield change.note("undrain")
@@ -272,7 +272,7 @@ def undrain(change: Change) -> Step:
     return change if change.release else dataclasses.replace(change, passed=1)
 
 
-def edge_gate(change: Change) -> Step:
+def edge_gate(change: Change) -> ChangeStep:
     """Role gate runs the gate itself."""
     yield change.note("edge_gate")
     return change
@@ -309,7 +309,7 @@ def _pass(change: Change) -> Change:
     return _end(passed, ROLLED_BACK, f"{_failed(change)} {said}")
 
 
-def confirm(change: Change, now: float) -> Step:
+def confirm(change: Change, now: float) -> ChangeStep:
     """Record the result. Every record is tried, and a failure of one does not undo the change."""
     if change.outcome or not change.passed:
         return change
@@ -353,7 +353,7 @@ def _notes(change: Change, now: float) -> t.Iterator[Call]:
 # What a failure leads to
 
 
-def judge(change: Change, failure: str) -> Step:
+def judge(change: Change, failure: str) -> ChangeStep:
     """The response to a failed attempt: the last good release where something was stopped, else the end.
 
     Args:

@@ -20,7 +20,7 @@ NAME = "lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Holder:
+class LockHolder:
     """The holder of the lock.
 
     Attributes:
@@ -50,12 +50,12 @@ def person() -> str:
     return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
 
 
-def holder_of(pid: int, who: str, verb: str, since: str) -> Holder:
+def holder_of(pid: int, who: str, verb: str, since: str) -> LockHolder:
     """This process as a holder."""
-    return Holder(pid, start_ticks(pid) or 0, socket.gethostname(), who, verb, since)
+    return LockHolder(pid, start_ticks(pid) or 0, socket.gethostname(), who, verb, since)
 
 
-def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:
+def acquire(records: str, wanted: LockHolder, take_over: bool) -> LockHolder | None:
     """Take the lock.
 
     Args:
@@ -86,7 +86,7 @@ def acquire(records: str, wanted: Holder, take_over: bool) -> Holder | None:
         return before
 
 
-def release(records: str, holder: Holder) -> None:
+def release(records: str, holder: LockHolder) -> None:
     """Release the lock, if it is still the holder's."""
     path = os.path.join(records, NAME)
     if not os.path.isdir(records):
@@ -97,17 +97,17 @@ def release(records: str, holder: Holder) -> None:
             os.unlink(path)
 
 
-def current(records: str) -> Holder | None:
+def current(records: str) -> LockHolder | None:
     """The holder of the lock; None where there is no live one."""
     holder = _read(os.path.join(records, NAME))
     return holder if holder and holder.lives else None
 
 
-def _read(path: str) -> Holder | None:
+def _read(path: str) -> LockHolder | None:
     document: t.Any = read_json(path)
     if document is None:
         return None
     try:
-        return Holder(**document)
+        return LockHolder(**document)
     except TypeError as error:
         raise FleetError(f"{path} is not a lock ({error}). Remove it when no run is changing the fleet.") from error

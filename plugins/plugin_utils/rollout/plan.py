@@ -21,7 +21,7 @@ VERBS = (SITE, ROLLING_RESTART, ROLLBACK)
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class HostState:
     """The state of a host before the rollout.
 
     Attributes:
@@ -50,7 +50,7 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class RolloutSettings:
     """The operator's settings; the names are those of role rollout's variables."""
 
     verb: str
@@ -63,7 +63,7 @@ class Wish:
 
 
 @dataclasses.dataclass
-class Plan:
+class RolloutPlan:
     """The plan.
 
     Attributes:
@@ -94,11 +94,13 @@ class Plan:
         }
 
 
-def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], now: float) -> Plan:
+def make(
+    settings: RolloutSettings, fleet: t.Mapping[str, HostState], canary: t.Collection[str], now: float
+) -> RolloutPlan:
     """The plan for the hosts of ``fleet``, in their order.
 
     Args:
-        wish: the operator's settings.
+        settings: the operator's settings.
         fleet: the hosts that the run may change.
         canary: the hosts of the canary ring.
         now: Unix time.
@@ -106,39 +108,43 @@ def make(wish: Wish, fleet: t.Mapping[str, Facts], canary: t.Collection[str], no
     Raises:
         FleetError: the waves are invalid.
     """
-    rollout_waves.check_waves(wish.waves)
-    open_claim = unfinished(wish, fleet, now) if wish.resume else None
-    plan = Plan(open_claim.id if open_claim else "", [], {}, {}, [], [], [])
+    rollout_waves.check_waves(settings.waves)
+    open_claim = unfinished(settings, fleet, now) if settings.resume else None
+    plan = RolloutPlan(open_claim.id if open_claim else "", [], {}, {}, [], [], [])
     for host, facts in fleet.items():
-        instances = _instances(wish, plan, host, facts)
+        instances = _instances(settings, plan, host, facts)
         if instances:
             plan.hosts[host] = {"instances": instances, "expected_seconds": None, "together": []}
-    plan.waves = rollout_waves.together(rollout_waves.split(list(plan.hosts), canary, wish.waves), _companions(fleet))
+    plan.waves = rollout_waves.together(
+        rollout_waves.split(list(plan.hosts), canary, settings.waves), _companions(fleet)
+    )
     for number, wave in enumerate(plan.waves, 1):
         for host in wave:
             companions = _companions(fleet)[host]
             together = [other for other in wave if other in companions and other != host]
             plan.hosts[host] = {"wave": number, **plan.hosts[host], "together": together}
     _expect(plan, fleet)
-    _refuse(wish, plan, fleet)
+    _refuse(settings, plan, fleet)
     _refuse_parts(plan, fleet)
     return plan
 
 
-def _companions(fleet: t.Mapping[str, Facts]) -> dict[str, set[str]]:
+def _companions(fleet: t.Mapping[str, HostState]) -> dict[str, set[str]]:
     """For each host those with which it shares an instance, including itself; empty where there is none."""
     return {host: {node for nodes in facts.spans.values() for node in nodes} for host, facts in fleet.items()}
 
 
-def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | None:
+def unfinished(settings: RolloutSettings, fleet: t.Mapping[str, HostState], now: float) -> Claim | None:
     """The unfinished rollout to resume, from its hosts' claims; None where there is none.
 
     A ``site`` rollout is resumed only for the same releases: other variables make another rollout.
     """
     claims = [facts.claim for facts in fleet.values() if facts.claim and not facts.claim.finished]
-    own = [claim for claim in claims if claim.verb == wish.verb and now - _moment(claim.since) < wish.resume_within]
+    own = [
+        claim for claim in claims if claim.verb == settings.verb and now - _moment(claim.since) < settings.resume_within
+    ]
     newest = max(own, key=lambda claim: claim.since, default=None)
-    if newest is None or wish.verb != SITE:
+    if newest is None or settings.verb != SITE:
         return newest
     for facts in fleet.values():
         if facts.claim and facts.claim.id == newest.id:
@@ -150,7 +156,7 @@ def unfinished(wish: Wish, fleet: t.Mapping[str, Facts], now: float) -> Claim | 
     return newest
 
 
-def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str, t.Any]]:
+def _instances(settings: RolloutSettings, plan: RolloutPlan, host: str, facts: HostState) -> list[dict[str, t.Any]]:
     """The changes on a host; records in the plan why an instance is not changed."""
     if facts.mark.get("by") == "operator":
         if any(one["pending"] for one in facts.staged):
@@ -161,14 +167,14 @@ def _instances(wish: Wish, plan: Plan, host: str, facts: Facts) -> list[dict[str
         for server, mark in (facts.mark.get("instances") or {}).items()
         if mark.get("by") == "operator"
     }
-    done = facts.claim.done if facts.claim and plan.id and facts.claim.id == plan.id and wish.verb != SITE else {}
+    done = facts.claim.done if facts.claim and plan.id and facts.claim.id == plan.id and settings.verb != SITE else {}
     changing = []
     for one in facts.staged:
         name = facts.name_of(one)
         if name in done:
             continue
         if one.get("problem"):
-            plan.refusals.append(_no_release(wish.verb, host, one["problem"]))
+            plan.refusals.append(_no_release(settings.verb, host, one["problem"]))
         elif one["pending"] and one["index"] in drained:
             plan.left_out[f"{name} of {host}"] = _drained_by_hand(drained[one["index"]])
         elif one["pending"]:
@@ -193,7 +199,7 @@ def _instance(name: str, staged: dict[str, t.Any]) -> dict[str, t.Any]:
     }
 
 
-def _expect(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+def _expect(plan: RolloutPlan, fleet: t.Mapping[str, HostState]) -> None:
     """The expected duration of each host: as last time there, else as on the other hosts."""
     known = [seconds for facts in fleet.values() if facts.claim for seconds in facts.claim.seconds.values()]
     usual = sum(known) / len(known) if known else None
@@ -204,7 +210,7 @@ def _expect(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
         planned["expected_seconds"] = round(sum(told)) if len(told) == len(own) else None
 
 
-def expected_seconds(plan: Plan) -> float | None:
+def expected_seconds(plan: RolloutPlan) -> float | None:
     """How long the rollout will take: the slowest host of each wave; None where that is unknown."""
     waves = [[plan.hosts[host]["expected_seconds"] for host in wave] for wave in plan.waves]
     if any(seconds is None for wave in waves for seconds in wave):
@@ -212,7 +218,7 @@ def expected_seconds(plan: Plan) -> float | None:
     return float(sum(max(wave) for wave in waves))
 
 
-def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+def _refuse(settings: RolloutSettings, plan: RolloutPlan, fleet: t.Mapping[str, HostState]) -> None:
     for host, planned in plan.hosts.items():
         serving = {one.index for one in capacity.serving(fleet[host].status)}
         for one in planned["instances"]:
@@ -223,7 +229,7 @@ def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
                     f"{one['name']} of {host} has no release yet that passed its gate: if the new one fails, it stays "
                     "stopped and drained."
                 )
-            elif not wish.accept_no_way_back:
+            elif not settings.accept_no_way_back:
                 plan.refusals.append(
                     f"{one['name']} of {host} serves, but none of its releases on disk has passed a gate, so a failure "
                     "could not be rolled back. playbooks/smoke.yml gates what runs; if you go on without a way back: "
@@ -231,7 +237,7 @@ def _refuse(wish: Wish, plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
                 )
 
 
-def _refuse_parts(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
+def _refuse_parts(plan: RolloutPlan, fleet: t.Mapping[str, HostState]) -> None:
     """An instance that spans hosts is changed on all of them or on none."""
     for host, planned in plan.hosts.items():
         for one in planned["instances"]:
@@ -244,7 +250,7 @@ def _refuse_parts(plan: Plan, fleet: t.Mapping[str, Facts]) -> None:
                 )
 
 
-def downtime(plan: Plan, serving: t.Mapping[str, list[capacity.InstanceLoad]]) -> str:
+def downtime(plan: RolloutPlan, serving: t.Mapping[str, list[capacity.InstanceLoad]]) -> str:
     """What the operator must accept where no other host serves while a wave is out; empty where one does.
 
     Args:

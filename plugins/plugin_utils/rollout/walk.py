@@ -23,7 +23,7 @@ Events = list[dict[str, t.Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class WalkPolicy:
     """The limits of the walk; the names are those of role rollout's variables."""
 
     max_failures: int = 0
@@ -34,7 +34,7 @@ class Policy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fleet:
+class FleetState:
     """The fleet now.
 
     Attributes:
@@ -102,7 +102,7 @@ def wave_to_bake(events: Events) -> int:
     return 0
 
 
-def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
+def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
     """The next turn."""
     run = this_run(events)
     planned: list[list[str]] = run[0]["waves"]
@@ -133,7 +133,7 @@ def next_turn(events: Events, fleet: Fleet, policy: Policy) -> Turn:
     return turn
 
 
-def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, str]:
+def _gone(run: Events, fleet: FleetState, had: t.Mapping[str, t.Any]) -> dict[str, str]:
     """Hosts of the run that are unreachable, and where they were."""
     gone = {}
     for host in fleet.rollout_hosts:
@@ -148,7 +148,7 @@ def _gone(run: Events, fleet: Fleet, had: t.Mapping[str, t.Any]) -> dict[str, st
     return gone
 
 
-def _fallen(fleet: Fleet, had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> dict[str, str]:
+def _fallen(fleet: FleetState, had: t.Mapping[str, t.Any], failed: t.Collection[str]) -> dict[str, str]:
     """Hosts that were done but no longer serve."""
     serving = fleet.serving
     drains = {host: (status or {}).get("drain") or {} for host, status in fleet.status.items()}
@@ -167,7 +167,7 @@ def _has_requests(status: t.Mapping[str, t.Any] | None) -> bool:
     return not instances or any(not one.get("rank") for one in instances)
 
 
-def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[str, t.Any], policy: Policy) -> str:
+def _stopped(failed: dict[str, str], planned: list[list[str]], had: t.Mapping[str, t.Any], policy: WalkPolicy) -> str:
     why = " ".join(failed[host] for host in sorted(failed))
     allowed = f" ({policy.max_failures} allowed)" if policy.max_failures else ""
     return (
@@ -181,14 +181,16 @@ def _rest(planned: list[list[str]], had: t.Mapping[str, t.Any], failed: t.Collec
     return f"Not touched: {', '.join(untouched)}. " if untouched else ""
 
 
-def _self_test(run: Events, fleet: Fleet, failed: t.Collection[str]) -> str:
+def _self_test(run: Events, fleet: FleetState, failed: t.Collection[str]) -> str:
     if any(event["event"] == "self_test" and event["passed"] for event in run):
         return ""
     serving = fleet.serving
     return next((host for host in fleet.rollout_hosts if serving.get(host) and host not in failed), "")
 
 
-def _choose(turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fleet: Fleet, policy: Policy) -> None:
+def _choose(
+    turn: Turn, candidates: list[str], hosts: t.Mapping[str, t.Any], fleet: FleetState, policy: WalkPolicy
+) -> None:
     """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can spare."""
     out = {host: [one["index"] for one in hosts[host]["instances"]] for host in candidates}
     serving = fleet.serving
@@ -229,7 +231,7 @@ def _decision(text: str) -> tuple[str, dict[str, t.Any]]:
     return "decision", {"text": text}
 
 
-def _short(room: capacity.Room, policy: Policy) -> str:
+def _short(room: capacity.Room, policy: WalkPolicy) -> str:
     return (
         f"{room.busy} requests are in the fleet, and without {', '.join(room.out)} the rest works on {room.left} of "
         f"{room.limit} at once, of which rollout_max_load {policy.max_load:g} lets {room.allowed} be used."

@@ -48,7 +48,7 @@ class Broken(Exception):
         self.failure = failure
 
 
-class Answer:
+class TrafficAnswer:
     """An answer whose headers have arrived.
 
     Attributes:
@@ -99,7 +99,7 @@ class Answer:
         return (None if protocol is None else protocol.exception()) or error
 
 
-class Client:
+class TrafficClient:
     """Sends chat completions to one server. Made, used and closed in one event loop.
 
     Args:
@@ -119,7 +119,7 @@ class Client:
         }
 
     @contextlib.asynccontextmanager
-    async def ask(self, document: dict[str, t.Any], reuse: bool) -> t.AsyncIterator[Answer]:
+    async def ask(self, document: dict[str, t.Any], reuse: bool) -> t.AsyncIterator[TrafficAnswer]:
         """Send a request; return its answer, once the headers have arrived.
 
         Args:
@@ -141,7 +141,7 @@ class Client:
         except _ERRORS as error:
             raise Broken(explain(error, self._timeout)) from None
         async with response:
-            yield Answer(response, self._timeout)
+            yield TrafficAnswer(response, self._timeout)
 
     async def close(self) -> None:
         for session in self._sessions.values():

@@ -36,11 +36,14 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.answer imp
     StreamedAnswer,
     judge,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.client import Answer, Broken, Client
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.client import Broken, TrafficAnswer, TrafficClient
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.config import Config, pid_path, read_config
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure, Report
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Request as SentRequest
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Stream as SentStream
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import (
+    Failure,
+    SentRequest,
+    SentStream,
+    TrafficReport,
+)
 
 # Why it exited.
 STOPPED = "stopped"
@@ -62,17 +65,17 @@ _PAUSE_AFTER_FAILURE = 0.5
 _MAX_REQUESTS_IN_FLIGHT = 200
 
 
-class Driver:
+class TrafficDriver:
     """The clients and their report."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         target = parse_url(config.url)
         context = tls_context(config.ca_path, config.validate_certs) if target.tls else None
-        self._client = Client(target, config.api_key, context, config.timeout)
+        self._client = TrafficClient(target, config.api_key, context, config.timeout)
         # Wall clock time for the report, unaffected by clock changes.
         self._epoch = time.time() - time.monotonic()
-        self._report = Report(self._now())
+        self._report = TrafficReport(self._now())
         self._owner_started = None if config.owner_pid is None else processes.start_ticks(config.owner_pid)
         self._stopping = asyncio.Event()
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -194,7 +197,7 @@ class Driver:
             sent.refused(self._now(), error.failure)
         return False
 
-    async def _read_stream(self, answer: Answer, sent: SentStream) -> bool:
+    async def _read_stream(self, answer: TrafficAnswer, sent: SentStream) -> bool:
         streamed = StreamedAnswer(self._config.api_key)
         broken: Failure | None = None
         try:
@@ -291,7 +294,7 @@ class Driver:
 
 
 async def _run(config: Config) -> int:
-    return await Driver(config).run()
+    return await TrafficDriver(config).run()
 
 
 def main() -> int:

@@ -101,7 +101,7 @@ class Bucket:
         return {"at": self.at, **{name: getattr(self, name) for name in ("ok", "failed", "tokens", "in_flight")}}
 
 
-class Row:
+class BucketSeries:
     """Buckets without a hole between them, of one second, or of more once the run is long."""
 
     def __init__(self, now: float) -> None:
@@ -130,10 +130,10 @@ class Row:
         self.buckets = kept
 
 
-class Request:
+class SentRequest:
     """A request without a stream, in flight."""
 
-    def __init__(self, report: Report, now: float) -> None:
+    def __init__(self, report: TrafficReport, now: float) -> None:
         self._report = report
         self._began = now
 
@@ -144,7 +144,7 @@ class Request:
         self._report.request_ended(now, now - self._began, failure)
 
 
-class Stream:
+class SentStream:
     """A streamed answer, in flight.
 
     Attributes:
@@ -152,7 +152,7 @@ class Stream:
         last: when the last of them came, None before the first.
     """
 
-    def __init__(self, report: Report, now: float) -> None:
+    def __init__(self, report: TrafficReport, now: float) -> None:
         self._report = report
         self.began = now
         self.last: float | None = None
@@ -180,7 +180,7 @@ class Stream:
         self._report.stream_ended(self, now, named, True)
 
 
-class Report:
+class TrafficReport:
     """The whole report. Once begun, a request or stream is in flight until one of its own methods ends it."""
 
     def __init__(self, now: float) -> None:
@@ -190,34 +190,34 @@ class Report:
         self.first_answer: dict[str, t.Any] | None = None
         self._requests = {"sent": 0, "ok": 0, "failed": 0, "in_flight": 0, "skipped": 0}
         self._streams = {"begun": 0, "whole": 0, "failed": 0, "cut": 0, "in_flight": 0}
-        self._open: set[Stream] = set()
+        self._open: set[SentStream] = set()
         self._errors: list[dict[str, t.Any]] = []
         self._error_counts: dict[str, dict[str, int]] = {REQUEST: {}, STREAM: {}}
         self._gap = Longest()
         self._stall = Longest()
         self._latency = Spread()
         self._first_token = Spread()
-        self._row = Row(now)
+        self._row = BucketSeries(now)
         self._last_content: float | None = None
         self._watches_gaps = True
 
-    def request(self, now: float) -> Request:
+    def request(self, now: float) -> SentRequest:
         """A request is sent."""
         self._requests["sent"] += 1
         self._requests["in_flight"] += 1
         self._row.in_flight(now, 1)
-        return Request(self, now)
+        return SentRequest(self, now)
 
     def request_skipped(self) -> None:
         """A request was due, but too many are in flight."""
         self._requests["skipped"] += 1
 
-    def stream(self, now: float) -> Stream:
+    def stream(self, now: float) -> SentStream:
         """A streamed request is sent."""
         self._streams["begun"] += 1
         self._streams["in_flight"] += 1
         self._row.in_flight(now, 1)
-        stream = Stream(self, now)
+        stream = SentStream(self, now)
         self._open.add(stream)
         return stream
 
@@ -237,7 +237,7 @@ class Report:
             self._error(now, REQUEST, seconds, failure)
         self._ended(now, failure)
 
-    def stream_content(self, stream: Stream, now: float, pieces: int) -> None:
+    def stream_content(self, stream: SentStream, now: float, pieces: int) -> None:
         if stream.last is None:
             self._first_token.add(now - stream.began)
         else:
@@ -245,7 +245,7 @@ class Report:
         self._content(now)
         self._row.at(now).tokens += pieces
 
-    def stream_ended(self, stream: Stream, now: float, failure: Failure | None, cut: bool) -> None:
+    def stream_ended(self, stream: SentStream, now: float, failure: Failure | None, cut: bool) -> None:
         self._open.discard(stream)
         self._streams["in_flight"] -= 1
         if stream.last is not None:

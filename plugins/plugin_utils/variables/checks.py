@@ -19,10 +19,10 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly impo
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
-Spec = t.Mapping[str, t.Any]
+VariableSpec = t.Mapping[str, t.Any]
 
 #: Variables of no single role, which the playbooks read.
-FLEET: dict[str, Spec] = {
+FLEET: dict[str, VariableSpec] = {
     "engine": {"type": "str", "choices": list(ENGINES)},
     "fleet_accelerator": {"type": "str", "choices": ["cuda", "cpu"]},
     "fleet_clients": {
@@ -104,13 +104,13 @@ _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
 }
 
 
-def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
+def specs_of(roles: t.Mapping[str, VariableSpec]) -> dict[str, VariableSpec]:
     """Every variable of the roles, and of FLEET, with its spec.
 
     Args:
         roles: the argument specs of each role, by entry point.
     """
-    found: dict[str, Spec] = dict(FLEET)
+    found: dict[str, VariableSpec] = dict(FLEET)
     for entries in roles.values():
         for entry in entries.values():
             for name, option in (entry.get("options") or {}).items():
@@ -118,7 +118,7 @@ def specs_of(roles: t.Mapping[str, Spec]) -> dict[str, Spec]:
     return found
 
 
-def value_problem(name: str, value: t.Any, option: Spec) -> str:
+def value_problem(name: str, value: t.Any, option: VariableSpec) -> str:
     """The error in one variable's value, as a sentence; empty for none."""
     if name in _READERS and value is not None:
         try:
@@ -137,7 +137,7 @@ def value_problem(name: str, value: t.Any, option: Spec) -> str:
     return f"{name} is {shown}: {why}." if why else ""
 
 
-def _nothing_problem(value: t.Any, option: Spec) -> str:
+def _nothing_problem(value: t.Any, option: VariableSpec) -> str:
     """A name without a value is null in YAML, and does not select the default."""
     default = option.get("default")
     if value is None and default not in (None, "") and not (isinstance(default, str) and "{{" in default):
@@ -162,7 +162,7 @@ def _unit_problem(name: str, value: t.Any) -> str:
     return ""
 
 
-def _form_problem(name: str, value: t.Any, option: Spec) -> str:
+def _form_problem(name: str, value: t.Any, option: VariableSpec) -> str:
     if value is None or option.get("type", "str") == "raw":
         return ""
     if value == "" and option.get("default") in ("", None):
@@ -178,7 +178,7 @@ def _form_problem(name: str, value: t.Any, option: Spec) -> str:
     return "; ".join(_UNKNOWN_FIELD.sub(r"it has no field \g<fields>, valid are \g<valid>", one) for one in errors)
 
 
-def _form(option: Spec) -> dict[str, t.Any]:
+def _form(option: VariableSpec) -> dict[str, t.Any]:
     form = {key: option[key] for key in _FORM if key in option}
     if "options" in form:
         form["options"] = {

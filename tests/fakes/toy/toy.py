@@ -25,11 +25,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     MIB,
+    EngineStep,
     Gpu,
     MemoryModel,
-    Options,
+    MemoryOptions,
     Overhead,
-    Step,
     parse_length,
     parse_whole,
 )
@@ -57,21 +57,21 @@ class _Memory(MemoryModel):
         "tensor_parallel": "toy_tensor_parallel_size",
     }
 
-    def read(self, options: t.Mapping[str, t.Any]) -> Options:
-        return Options(
+    def read(self, options: t.Mapping[str, t.Any]) -> MemoryOptions:
+        return MemoryOptions(
             engine=self,
             length=parse_length(options.get("context"), self.variables["length"]),
             fraction=float(options.get("share", 0.9)),
             requests=parse_whole(options.get("slots")),
         )
 
-    def step(self, options: Options, gpu: Gpu) -> Step:
-        return Step(2048, options.requests or 4)
+    def step(self, options: MemoryOptions, gpu: Gpu) -> EngineStep:
+        return EngineStep(2048, options.requests or 4)
 
-    def fraction(self, model: ModelConfig, options: Options, gpu: Gpu) -> float:
+    def fraction(self, model: ModelConfig, options: MemoryOptions, gpu: Gpu) -> float:
         return 0.9
 
-    def overhead(self, model: ModelConfig, processor: Processor, options: Options, gpu: Gpu) -> Overhead:
+    def overhead(self, model: ModelConfig, processor: Processor, options: MemoryOptions, gpu: Gpu) -> Overhead:
         return Overhead(fixed=1024 * MIB)
 
 

@@ -12,7 +12,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.core.progress import SERVING, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import SERVING, EngineProgress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import engine_memory
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load, load
@@ -75,7 +75,7 @@ def test_what_it_writes_and_answers_is_understood(runtime: Path, tmp_path: Path)
     with runtimes.Engine("toy", runtime, tmp_path, GIVEN) as toy:
         toy.wait()
         lines = toy.journal.splitlines()
-        assert progress(lines, TOY) == Progress(SERVING, "serves", 100)
+        assert progress(lines, TOY) == EngineProgress(SERVING, "serves", 100)
         assert engine_memory(lines, TOY).kv_cache_tokens == 256
         assert runtimes.KEY not in toy.journal
         assert load(toy.get("/metrics")[1]) == Load("toy", 0, 0, 0.0)

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked
 from ansible_collections.inference.fleet.plugins.module_utils.keys import holder as key_holder
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
 
 from tests.unit.conftest import Result, RunModule
 from tests.unit.plugins.module_utils.keys.aws_store import PREFIX, REGION, Aws, aws, moto, refuse_second_value
@@ -77,7 +77,7 @@ class Env:
     def at(self, seconds: float) -> None:
         self.aws.seconds = seconds
 
-    def by(self, holder: Holder) -> None:
+    def by(self, holder: RotationHolder) -> None:
         self.aws.holder = holder
 
     def corrupt(self, secret: str, value: str) -> None:

@@ -73,7 +73,7 @@ class Fleet:
 class Writer:
     """A run: it writes what it has read, then or later."""
 
-    def __init__(self, fleet: Fleet, holder: key_holder.Holder, now: list[key_holder.Holder]) -> None:
+    def __init__(self, fleet: Fleet, holder: key_holder.RotationHolder, now: list[key_holder.RotationHolder]) -> None:
         self.fleet = fleet
         self.refusals: list[str] = []
         self._holder = holder
@@ -151,7 +151,7 @@ def new_client(run: Writer) -> Steps:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[key_holder.Holder]:
+def now(monkeypatch: pytest.MonkeyPatch) -> list[key_holder.RotationHolder]:
     """The current caller."""
     now = [ME]
     monkeypatch.setattr(key_holder, "current", lambda: now[0])
@@ -162,7 +162,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[key_holder.Holder]:
 
 @pytest.mark.parametrize("other", [site, new_client])
 def test_no_order_of_two_runs_leaves_a_dead_key(
-    tmp_path: Path, now: list[key_holder.Holder], other: t.Callable[[Writer], Steps]
+    tmp_path: Path, now: list[key_holder.RotationHolder], other: t.Callable[[Writer], Steps]
 ) -> None:
     refused = 0
     steps = (
@@ -201,7 +201,7 @@ def test_no_order_of_two_runs_leaves_a_dead_key(
     assert 0 < refused < number
 
 
-def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[key_holder.Holder]) -> None:
+def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[key_holder.RotationHolder]) -> None:
     fleet = Fleet(tmp_path / "fleet")
     first = fleet.store("present", *CLIENTS)
     for host in HOSTS:
@@ -231,7 +231,7 @@ def test_a_machine_without_the_store_changes_nothing(tmp_path: Path, now: list[k
 
 
 def test_a_store_from_an_older_copy_is_refused_and_goes_on_above_the_hosts(
-    tmp_path: Path, now: list[key_holder.Holder]
+    tmp_path: Path, now: list[key_holder.RotationHolder]
 ) -> None:
     fleet = Fleet(tmp_path / "fleet")
     path = tmp_path / "fleet" / "keys.json"
@@ -253,7 +253,9 @@ def test_a_store_from_an_older_copy_is_refused_and_goes_on_above_the_hosts(
     )
 
 
-def test_a_new_fleet_and_one_without_records_need_no_adoption(tmp_path: Path, now: list[key_holder.Holder]) -> None:
+def test_a_new_fleet_and_one_without_records_need_no_adoption(
+    tmp_path: Path, now: list[key_holder.RotationHolder]
+) -> None:
     fleet = Fleet(tmp_path / "fleet")
     looked = {host: fleet.write(host) for host in HOSTS}
     made = fleet.store("present", *CLIENTS, hosts=looked)

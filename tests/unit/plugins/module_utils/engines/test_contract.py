@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PHASES, SERVING, Progress
+from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PHASES, SERVING, EngineProgress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
     ALL_KEYS,
     CURRENT_KEY,
@@ -259,7 +259,7 @@ def test_a_page_of_metrics_is_its_load(engine: Engine) -> None:
 @every_engine
 def test_a_start_is_followed_to_its_end(engine: Engine) -> None:
     lines = EXAMPLES[engine.name].start
-    assert progress(lines, engine) == Progress(SERVING, "serves", 100)
+    assert progress(lines, engine) == EngineProgress(SERVING, "serves", 100)
     assert {phase.phase for phase in engine.journal.phases} <= set(PHASES)
     assert progress(["\rLoading safetensors checkpoint shards:  50% Completed | 1/2 [00:01<00:01]"], engine) is not None
     if engine.journal.options:

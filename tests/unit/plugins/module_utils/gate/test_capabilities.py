@@ -9,7 +9,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.capabilities 
     long_prompt,
     tools_are_off,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import Refusal
+from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import CheckFailure
 
 TOKEN = {"token": "Paris", "logprob": -0.1, "top_logprobs": [{"token": "Paris", "logprob": -0.1}]}
 CALL = {"id": "1", "type": "function", "function": {"name": "paint", "arguments": '{"colour": "red"}'}}
@@ -65,7 +65,7 @@ def test_the_shape_of_the_answer_counts(capability: str, document: dict[str, t.A
 
 @pytest.mark.parametrize(("capability", "document"), REFUSED)
 def test_an_answer_of_another_shape_is_refused(capability: str, document: dict[str, t.Any]) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(CheckFailure) as caught:
         CAPABILITIES[capability].judge(document)
     assert caught.value.reason in ("not_capable", "finish_reason")
 

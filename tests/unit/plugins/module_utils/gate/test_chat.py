@@ -9,22 +9,22 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import (
-    Answer,
     ChatFailure,
+    Completion,
     ask,
     ask_streamed,
     models,
     question,
     said,
 )
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import Client, Reply
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, Reply
 
 QUESTION = question("m", "?", 8)
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2}
 
 
 class Server(t.Protocol):
-    def __call__(self, body: bytes | str, kind: str = ...) -> Client: ...
+    def __call__(self, body: bytes | str, kind: str = ...) -> HttpClient: ...
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def server() -> t.Iterator[Server]:
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
 
-    def answer(body: bytes | str, kind: str = "application/json") -> Client:
+    def answer(body: bytes | str, kind: str = "application/json") -> HttpClient:
         Handler.body, Handler.kind = body.encode() if isinstance(body, str) else body, kind
-        return Client(f"http://127.0.0.1:{running.server_address[1]}", timeout=5)
+        return HttpClient(f"http://127.0.0.1:{running.server_address[1]}", timeout=5)
 
     yield answer
     running.shutdown()
@@ -175,6 +175,6 @@ def test_a_refusal_is_reported_in_the_servers_words(body: str, shown: str) -> No
 
 
 def test_counts_are_numbers_above_zero() -> None:
-    assert Answer(usage=USAGE).completion_tokens == 2
-    assert Answer(usage={"completion_tokens": 0}).completion_tokens is None
-    assert Answer().prompt_tokens is None
+    assert Completion(usage=USAGE).completion_tokens == 2
+    assert Completion(usage={"completion_tokens": 0}).completion_tokens is None
+    assert Completion().prompt_tokens is None

@@ -4,9 +4,9 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import Answer
+from ansible_collections.inference.fleet.plugins.module_utils.gate.chat import Completion
 from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import (
-    Refusal,
+    CheckFailure,
     figures_of,
     has_collapsed,
     is_golden,
@@ -17,8 +17,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import
 USAGE = {"prompt_tokens": 12, "completion_tokens": 2}
 
 
-def answer(text: str = "Paris", finish: str | None = "stop", usage: t.Any = USAGE) -> Answer:
-    return Answer(text, finish, usage)
+def answer(text: str = "Paris", finish: str | None = "stop", usage: t.Any = USAGE) -> Completion:
+    return Completion(text, finish, usage)
 
 
 @pytest.mark.parametrize("text", ["Paris", "paris.", "  **Paris**!\n", "PARIS", "Paris 🙂"])
@@ -97,8 +97,8 @@ def test_an_honest_answer_is_no_collapse(text: str) -> None:
         (answer(usage={"prompt_tokens": 3, "completion_tokens": True}), "no_usage", "True"),
     ],
 )
-def test_each_fault_of_an_answer_is_refused_by_name(given: Answer, reason: str, shown: str) -> None:
-    with pytest.raises(Refusal) as caught:
+def test_each_fault_of_an_answer_is_refused_by_name(given: Completion, reason: str, shown: str) -> None:
+    with pytest.raises(CheckFailure) as caught:
         judge(given, ["Paris"])
     assert caught.value.reason == reason
     assert shown in caught.value.got
@@ -111,7 +111,7 @@ def test_a_right_answer_is_accepted(finish: str) -> None:
 
 
 def test_figures_are_the_first_token_and_the_rate_after_it() -> None:
-    measured = Answer("x", "length", {"completion_tokens": 65}, first=0.1, last=1.1, total=1.2)
+    measured = Completion("x", "length", {"completion_tokens": 65}, first=0.1, last=1.1, total=1.2)
     assert figures_of(measured) == {
         "ttft_ms": 100.0,
         "tokens_per_second": 64.0,
@@ -121,12 +121,12 @@ def test_figures_are_the_first_token_and_the_rate_after_it() -> None:
 
 
 def test_few_tokens_make_no_rate() -> None:
-    measured = Answer("x", "stop", {"completion_tokens": 7}, first=0.1, last=0.2, total=0.2)
+    measured = Completion("x", "stop", {"completion_tokens": 7}, first=0.1, last=0.2, total=0.2)
     assert figures_of(measured)["tokens_per_second"] is None
 
 
 def test_a_buffered_stream_is_as_fast_as_all_of_it() -> None:
-    measured = Answer("x", "length", {"completion_tokens": 64}, first=2.0, last=2.0, total=2.0)
+    measured = Completion("x", "length", {"completion_tokens": 64}, first=2.0, last=2.0, total=2.0)
     assert figures_of(measured)["tokens_per_second"] == 32.0
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import Refusal
+from ansible_collections.inference.fleet.plugins.module_utils.gate.golden import CheckFailure
 from ansible_collections.inference.fleet.plugins.module_utils.gate.local_files import (
     EXISTING,
     QUESTIONS,
@@ -24,7 +24,7 @@ def test_a_refusal_is_reported_without_the_name() -> None:
 
 @pytest.mark.parametrize(("status", "reason"), [(200, "file_opened"), (500, "status"), (302, "status")])
 def test_what_is_no_refusal_fails(status: int, reason: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(CheckFailure) as caught:
         refusal(FILE, EXISTING, reply(status, "…"))
     assert caught.value.reason == reason
 

@@ -72,6 +72,6 @@ def test_only_what_differs_is_written() -> None:
 @pytest.mark.parametrize("what", ["add", "change", "remove"])
 def test_statements_have_as_many_values_as_places(table: keys.Table, what: str) -> None:
     row = dict.fromkeys(table.columns, "x")
-    text, values = keys.Step(table, what, "identity", row).statement()
+    text, values = keys.Statement(table, what, "identity", row).statement()
     assert text.count("%s") == len(values)
     assert values[-1 if what == "change" else 0] == "identity"

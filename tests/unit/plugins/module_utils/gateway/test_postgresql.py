@@ -26,7 +26,7 @@ def server() -> t.Iterator[socketserver.TCPServer]:
         one.shutdown()
 
 
-def address(port: int) -> postgresql.Address:
+def address(port: int) -> postgresql.PostgresAddress:
     return postgresql.parse(f"postgresql://litellm:secret@127.0.0.1:{port}/litellm")
 
 

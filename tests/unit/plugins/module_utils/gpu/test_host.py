@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.gpu import host
-from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import Answer, Sources, observe, run
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import ProgramOutput, Sources, observe, run
 
 from .nvidia_hosts import fake_host, sources
 
@@ -95,7 +95,7 @@ def test_an_engine_that_just_ends_is_no_orphan(tmp_path: Path, monkeypatch: pyte
     root = fake_host(tmp_path, "orphan")
     moments = iter(["orphan", "orphan", "healthy", "healthy"])
 
-    def later(argv: t.Sequence[str], timeout: float) -> Answer:
+    def later(argv: t.Sequence[str], timeout: float) -> ProgramOutput:
         if argv[1].startswith("--query"):
             monkeypatch.setenv("NVIDIA_SMI_SCENARIO", next(moments))
         return run([sys.executable, str(Path(__file__).parents[4] / "fakes/nvidia_smi"), *argv[1:]], timeout)
@@ -109,17 +109,20 @@ def test_an_engine_that_just_ends_is_no_orphan(tmp_path: Path, monkeypatch: pyte
 
 def test_the_kernel_log_is_the_journal_else_dmesg_else_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     line = "NVRM: Xid (PCI:0000:30:00): 79, GPU has fallen off the bus."
-    answers = {"journalctl": Answer(0, f"2026-11-21T17:42:10+0000 host kernel: {line}\n"), "dmesg": Answer(0, "")}
+    answers = {
+        "journalctl": ProgramOutput(0, f"2026-11-21T17:42:10+0000 host kernel: {line}\n"),
+        "dmesg": ProgramOutput(0, ""),
+    }
 
-    def fake(argv: t.Sequence[str], timeout: float) -> Answer:
+    def fake(argv: t.Sequence[str], timeout: float) -> ProgramOutput:
         return answers[argv[0]]
 
     monkeypatch.setattr(host, "run", fake)
     assert [(event.xid, event.first) for event in host._xids(Sources()) or []] == [(79, "2026-11-21T17:42:10+0000")]
     # A journal without the kernel's messages, as in a container, says nothing.
-    answers["journalctl"], answers["dmesg"] = Answer(0, ""), Answer(0, f"[ 12.500000] {line}\n")
+    answers["journalctl"], answers["dmesg"] = ProgramOutput(0, ""), ProgramOutput(0, f"[ 12.500000] {line}\n")
     assert [event.first for event in host._xids(Sources()) or []] == ["12.500000 s after boot"]
-    answers["dmesg"] = Answer(1, "dmesg: read kernel buffer failed: Operation not permitted")
+    answers["dmesg"] = ProgramOutput(1, "dmesg: read kernel buffer failed: Operation not permitted")
     assert host._xids(Sources()) is None
 
 
@@ -132,7 +135,7 @@ def test_libraries_are_found_through_the_linker(tmp_path: Path, monkeypatch: pyt
     library.write_bytes(b"")
     (tmp_path / "libnvidia-ml.so.1").symlink_to(library)
     listing = f"\tlibnvidia-ml.so.1 (libc6,x86-64) => {tmp_path}/libnvidia-ml.so.1\n"
-    monkeypatch.setattr(host, "run", lambda argv, timeout: Answer(0, listing))
+    monkeypatch.setattr(host, "run", lambda argv, timeout: ProgramOutput(0, listing))
     monkeypatch.setattr(host, "_LIBRARY_DIRS", ())
     driver = host._driver_on_disk(Sources(nvidia_smi="no-such-program", proc="/none", sys="/none"))
     assert (driver.library_version, driver.cuda_library, driver.nvidia_smi) == ("595.71.05", None, None)
@@ -140,16 +143,16 @@ def test_libraries_are_found_through_the_linker(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(("answer", "version"), [("13020\n", "13.2"), ("12080\n", "12.8"), ("", None)])
 def test_the_cuda_version_is_libcudas_number(answer: str, version: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "run", lambda argv, timeout: Answer(0, answer))
+    monkeypatch.setattr(host, "run", lambda argv, timeout: ProgramOutput(0, answer))
     assert host._cuda(Sources(), "/lib/libcuda.so.1") == ("/lib/libcuda.so.1", version)
 
 
 def test_a_libcuda_outside_the_linkers_cache_is_found_as_an_engine_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def loader(argv: t.Sequence[str], timeout: float) -> Answer:
+    def loader(argv: t.Sequence[str], timeout: float) -> ProgramOutput:
         asked.append(argv[-1])
-        return Answer(0, "13000\n")
+        return ProgramOutput(0, "13000\n")
 
     monkeypatch.setattr(host, "run", loader)
     assert host._cuda(Sources(), None) == ("libcuda.so.1", "13.0")
@@ -165,7 +168,7 @@ def test_a_libcuda_that_cannot_be_loaded_has_no_version(tmp_path: Path) -> None:
 
 def test_a_program_that_cannot_be_started_is_an_answer(tmp_path: Path) -> None:
     assert run([str(tmp_path / "none")], 5).rc == 127
-    assert run(["sh", "-c", "echo $LC_ALL; echo oops >&2; exit 3"], 5) == Answer(3, "C\noops\n")
+    assert run(["sh", "-c", "echo $LC_ALL; echo oops >&2; exit 3"], 5) == ProgramOutput(3, "C\noops\n")
 
 
 def test_reading_tolerates_what_disappears(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gpu import host
 from ansible_collections.inference.fleet.plugins.module_utils.gpu import xid as gpu_xid
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.driver_rules import version_tuple
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import expected_hardware
-from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import Driver, Observation, observe
+from ansible_collections.inference.fleet.plugins.module_utils.gpu.host import GpuDriver, Observation, observe
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.kernel import XidEvent
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.reason import Wanted
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.verdict import judge, summarise
@@ -260,7 +260,7 @@ def test_scenario(scenario: str, look: Look) -> None:
 
 
 def test_an_empty_observation_is_never_ok() -> None:
-    verdict, reasons = judge(Observation(Driver(nvidia_smi="/usr/bin/nvidia-smi"), [], [], [], []), wanted())
+    verdict, reasons = judge(Observation(GpuDriver(nvidia_smi="/usr/bin/nvidia-smi"), [], [], [], []), wanted())
     assert (verdict, reasons[0].check) == ("failed", "gpu_count")
 
 
@@ -274,20 +274,20 @@ def test_an_empty_observation_is_never_ok() -> None:
     ],
 )
 def test_the_other_failures_of_nvidia_smi(failure: str, message: str, check: str) -> None:
-    driver = Driver(nvidia_smi="/usr/bin/nvidia-smi", loaded=True, failure=failure, message=message)
+    driver = GpuDriver(nvidia_smi="/usr/bin/nvidia-smi", loaded=True, failure=failure, message=message)
     verdict, reasons = judge(Observation(driver, [], [], [], []), wanted())
     assert (verdict, [reason.check for reason in reasons]) == ("failed", [check])
 
 
 def test_a_mismatch_of_unknown_libraries_takes_the_version_from_the_message() -> None:
     message = "Failed to initialize NVML: Driver/library version mismatch NVML library version: 595.91"
-    driver = Driver(nvidia_smi="smi", module_version="595.71.05", failure="mismatch", message=message)
+    driver = GpuDriver(nvidia_smi="smi", module_version="595.71.05", failure="mismatch", message=message)
     _verdict, reasons = judge(Observation(driver, [], [], [], []), wanted())
     assert reasons[0].found == "kernel module 595.71.05, libraries 595.91"
 
 
 def test_a_host_without_nvidia_smi_under_nouveau_says_so() -> None:
-    _verdict, reasons = judge(Observation(Driver(nouveau=True), [], [], [], []), wanted())
+    _verdict, reasons = judge(Observation(GpuDriver(nouveau=True), [], [], [], []), wanted())
     assert "the kernel runs nouveau instead" in reasons[0].found
 
 
@@ -383,7 +383,7 @@ def test_xids_that_only_explain(xid: int) -> None:
 
 
 def severity(xid: int) -> str:
-    seen = Observation(Driver(), [], [], [], [XidEvent(xid, "0000:30:00", "", 1, "", "")])
+    seen = Observation(GpuDriver(), [], [], [], [XidEvent(xid, "0000:30:00", "", 1, "", "")])
     _verdict, reasons = judge(seen, wanted())
     return next(reason.severity for reason in reasons if reason.check == f"xid_{xid}")
 
@@ -428,7 +428,7 @@ def test_the_summary_is_one_line(scenario: str, instance_type: str, summary: str
 
 
 def test_the_summary_names_cuda_where_it_is_known() -> None:
-    seen = Observation(Driver(version="595.71.05", cuda_version="13.2"), [{"name": None}], [], [], [])
+    seen = Observation(GpuDriver(version="595.71.05", cuda_version="13.2"), [{"name": None}], [], [], [])
     assert summarise("ok", seen, []) == "ok: 1 x GPU without a name, driver 595.71.05, CUDA 13.2"
 
 

@@ -12,7 +12,10 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.keys import holder, secrets_manager
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Content
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import (
+    SecretOptions,
+    SecretsManagerKeyStore,
+)
 from ansible_collections.inference.fleet.plugins.modules import api_key
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -157,7 +160,7 @@ class Aws:
         self.calls.append(operation)
 
     def store(self) -> SecretsManagerKeyStore:
-        return SecretsManagerKeyStore(self._service, Options(PREFIX))
+        return SecretsManagerKeyStore(self._service, SecretOptions(PREFIX))
 
     def load(self) -> Content:
         return self.store().load()

@@ -12,9 +12,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.limits imp
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
-    Client,
+    ClientKeys,
     Content,
     Key,
     new_key,
@@ -24,29 +24,29 @@ NOW = "2026-11-22T12:00:00Z"
 
 A_KEY = re.compile(r"sk-[A-Za-z0-9_-]{20,}")
 
-ME = Holder("ops", "here", 100, 1, "machine", "boot", 1)
+ME = RotationHolder("ops", "here", 100, 1, "machine", "boot", 1)
 #: No process has this number, so every process on this boot can see that it is gone.
-GONE = Holder("ops", "here", 2**22 + 1, 1, "machine", "boot", 1)
-ELSEWHERE = Holder("eve", "elsewhere", 100, 1, "another machine", "another boot", 2)
+GONE = RotationHolder("ops", "here", 2**22 + 1, 1, "machine", "boot", 1)
+ELSEWHERE = RotationHolder("eve", "elsewhere", 100, 1, "another machine", "another boot", 2)
 
 
 def later(seconds: float, now: str = NOW) -> str:
     return times.moment(times.seconds(now) + seconds)
 
 
-def client(now: str = NOW, **limits: t.Any) -> Client:
-    return Client(new_key(now), limits=Limits(limits))
+def client(now: str = NOW, **limits: t.Any) -> ClientKeys:
+    return ClientKeys(new_key(now), limits=Limits(limits))
 
 
 def content(*names: str, now: str = NOW) -> Content:
     return Content({name: client(now) for name in names})
 
 
-def request(*names: str, now: str = NOW, me: Holder = ME, **more: t.Any) -> rotation.Request:
-    return rotation.Request(now, me, names, **more)
+def request(*names: str, now: str = NOW, me: RotationHolder = ME, **more: t.Any) -> rotation.RotationRequest:
+    return rotation.RotationRequest(now, me, names, **more)
 
 
-def slots(whole: Client) -> dict[str, Key]:
+def slots(whole: ClientKeys) -> dict[str, Key]:
     return dict(whole.slots())
 
 

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.keys import holder as key_holder
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import ALIVE, GONE, MINE, UNKNOWN, Holder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import (
+    ALIVE,
+    GONE,
+    MINE,
+    UNKNOWN,
+    RotationHolder,
+)
 
 ROOT = Path(__file__).resolve().parents[5]
 
@@ -37,13 +43,13 @@ def sleeper() -> t.Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def holder(pid: int, **changes: t.Any) -> Holder:
+def holder(pid: int, **changes: t.Any) -> RotationHolder:
     me = key_holder.current()
     started = key_holder.start_ticks(pid) or 0
     return dataclasses.replace(me, pid=pid, pid_started=started, **changes)
 
 
-def run(name: str, directory: Path) -> tuple[int, Holder]:
+def run(name: str, directory: Path) -> tuple[int, RotationHolder]:
     program = directory / name
     program.write_text(PLAYBOOK)
     paths = os.pathsep.join([str(ROOT / "collections"), *sys.path])
@@ -52,7 +58,7 @@ def run(name: str, directory: Path) -> tuple[int, Holder]:
         [sys.executable, str(program), "site.yml"], env=environment, capture_output=True, text=True, check=True
     )
     pid, document = done.stdout.splitlines()
-    return int(pid), Holder(**json.loads(document))
+    return int(pid), RotationHolder(**json.loads(document))
 
 
 def test_the_holder_is_the_playbook_and_not_the_task(tmp_path: Path) -> None:

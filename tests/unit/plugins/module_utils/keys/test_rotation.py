@@ -8,8 +8,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.limits imp
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import clients, view
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation as key_rotation
-from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import Holder
-from ansible_collections.inference.fleet.plugins.module_utils.keys.rotation import Request, Step
+from ansible_collections.inference.fleet.plugins.module_utils.keys.holder import RotationHolder
+from ansible_collections.inference.fleet.plugins.module_utils.keys.rotation import RotationRequest, RotationStep
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
     RETIRED_OF_REMOVED,
     RETIRED_PER_CLIENT,
@@ -30,7 +30,7 @@ from tests.unit.plugins.module_utils.keys.key_stores import (
 )
 
 DAY = 86400
-StepOf = t.Callable[[Content, Request], Step]
+StepOf = t.Callable[[Content, RotationRequest], RotationStep]
 
 
 def hashes(whole: Content) -> dict[tuple[str, str], str]:
@@ -110,7 +110,7 @@ def test_who_expired_is_not_due() -> None:
 
 def test_no_client_due_begins_no_rotation() -> None:
     whole = content("a")
-    assert key_rotation.pending(whole, request(max_age=DAY)) == Step(whole, [])
+    assert key_rotation.pending(whole, request(max_age=DAY)) == RotationStep(whole, [])
 
 
 def test_a_rotation_needs_clients_or_a_maximum_age() -> None:
@@ -246,7 +246,7 @@ def test_a_rotation_that_was_withdrawn_cannot_finish_and_gives_its_name_to_no_ot
 def test_a_rotation_that_is_over_is_not_begun_again() -> None:
     over = done(overlapping("a"))
     for step in (key_rotation.pending, key_rotation.finished, key_rotation.completed, key_rotation.withdrawn):
-        assert step(over, request("a", rotation_id="r1", overlap=DAY)) == Step(over, [])
+        assert step(over, request("a", rotation_id="r1", overlap=DAY)) == RotationStep(over, [])
     assert [(one.id, one.step) for one in over.ended] == [("r1", "finished")]
 
 
@@ -322,7 +322,7 @@ def test_completed_does_not_end_what_is_pending() -> None:
 
 def test_completed_where_there_is_nothing_changes_nothing() -> None:
     whole = content("a")
-    assert key_rotation.completed(whole, request()) == Step(whole, [])
+    assert key_rotation.completed(whole, request()) == RotationStep(whole, [])
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_another_rotation_of_ones_own_has_to_be_ended_first() -> None:
 
 
 def test_without_proc_the_rotations_name_says_whose_it_is() -> None:
-    here = Holder("ops", "laptop", 7)
+    here = RotationHolder("ops", "laptop", 7)
     whole = rotating("a", me=here)
     other = dataclasses.replace(here, pid=8)
     assert key_rotation.finished(whole, request(me=other, rotation_id="r1", overlap=DAY)).after.clients["a"].previous

@@ -11,7 +11,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys.origin import keys_digest
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Content
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import Options, SecretsManagerKeyStore
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store_aws import (
+    SecretOptions,
+    SecretsManagerKeyStore,
+)
 
 from tests.unit.plugins.module_utils.keys.aws_store import PREFIX, REGION, Aws, aws, moto, quick, refuse_second_value
 from tests.unit.plugins.module_utils.keys.key_stores import ELSEWHERE, GONE, ME, NOW, later
@@ -576,7 +579,7 @@ def test_what_is_no_prefix(aws: Aws, prefix: str) -> None:
 @pytest.mark.parametrize("days", [0, 6, 31])
 def test_the_days_that_aws_does_not_take(aws: Aws, days: int) -> None:
     with pytest.raises(FleetError, match=f"recovery_days is {days}. Secrets Manager takes 7 to 30"):
-        SecretsManagerKeyStore(aws.store()._aws, Options(PREFIX, recovery_days=days))
+        SecretsManagerKeyStore(aws.store()._aws, SecretOptions(PREFIX, recovery_days=days))
 
 
 def test_a_year_of_a_fleet(life: States) -> None:

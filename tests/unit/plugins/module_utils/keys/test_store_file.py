@@ -16,7 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import sha256
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation, view
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import (
-    Client,
+    ClientKeys,
     Content,
     Key,
     RetiredKey,
@@ -98,7 +98,7 @@ def test_only_the_owner_can_read_it_and_its_copy(path: Path) -> None:
 
 
 def test_the_format_is_what_the_documentation_says(path: Path) -> None:
-    save(path, Content({"a": Client(Key("sk-x", NOW, "1"), limits=Limits({"requests_per_minute": 60}))}))
+    save(path, Content({"a": ClientKeys(Key("sk-x", NOW, "1"), limits=Limits({"requests_per_minute": 60}))}))
     key = {"key": "sk-x", "created": NOW, "id": "1", "rotation": "", "activated": "", "retire_at": "", "retired": ""}
     assert json.loads(path.read_text()) == {
         "version": 1,
@@ -122,7 +122,7 @@ def test_the_format_is_what_the_documentation_says(path: Path) -> None:
 def test_what_the_format_adds_may_be_missing(path: Path) -> None:
     old = {"current": {"key": "sk-x", "created": NOW, "id": "1"}, "pending": None, "previous": None}
     put(path, json.dumps({"version": 1, "clients": {"a": old}}))
-    assert load(path) == Content({"a": Client(Key("sk-x", NOW, "1"))})
+    assert load(path) == Content({"a": ClientKeys(Key("sk-x", NOW, "1"))})
 
 
 def test_a_store_with_every_limit_in_it_is_what_earlier_collections_wrote(path: Path) -> None:

@@ -7,7 +7,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients.limits imp
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import rotation
 from ansible_collections.inference.fleet.plugins.module_utils.keys import tags as key_tags
-from ansible_collections.inference.fleet.plugins.module_utils.keys.store import Client, RetiredKey
+from ansible_collections.inference.fleet.plugins.module_utils.keys.store import ClientKeys, RetiredKey
 
 from tests.unit.plugins.module_utils.keys.key_stores import NOW, client, content, later, request
 
@@ -17,7 +17,7 @@ DEAD = (
 )
 
 
-def round_trip(whole: Client) -> Client:
+def round_trip(whole: ClientKeys) -> ClientKeys:
     """What is left of a client when its tags and its versions' values are all there is."""
     keys = {
         slot: key_tags.key({"key": key.key, "created": key.created, "rotation": key.rotation}, key.id)

@@ -7,8 +7,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
     AUTO,
+    MemoryOptions,
     NotModelled,
-    Options,
     kv_number_bytes,
     parse_length,
     parse_version,
@@ -16,17 +16,17 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.base import
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import read_options as read
 
 
-def read_options(engine: str, given: dict[str, t.Any], parallel: int, version: str = "") -> Options:
+def read_options(engine: str, given: dict[str, t.Any], parallel: int, version: str = "") -> MemoryOptions:
     memory = ENGINES[engine].memory
     assert memory is not None
     return read(memory, given, parallel, version)
 
 
-def vllm(**options: t.Any) -> Options:
+def vllm(**options: t.Any) -> MemoryOptions:
     return read_options("vllm", options, 1)
 
 
-def sglang(**options: t.Any) -> Options:
+def sglang(**options: t.Any) -> MemoryOptions:
     return read_options("sglang", options, 1)
 
 

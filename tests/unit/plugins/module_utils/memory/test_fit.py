@@ -16,10 +16,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.memory.base import
     AUTO,
     GIB,
     MIB,
+    EngineStep,
     Gpu,
     MemoryModel,
-    Options,
-    Step,
+    MemoryOptions,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import read_options as read
 from ansible_collections.inference.fleet.plugins.module_utils.memory.fit import UNSURE, Fit, Reported, Suggestion, fit
@@ -53,11 +53,11 @@ def memory_of(engine: str) -> MemoryModel:
     return memory
 
 
-def read_options(engine: str, options: dict[str, t.Any], parallel: int, version: str = "") -> Options:
+def read_options(engine: str, options: dict[str, t.Any], parallel: int, version: str = "") -> MemoryOptions:
     return read(memory_of(engine), options, parallel, version)
 
 
-def step(engine: str, options: dict[str, t.Any], gpu: Gpu, parallel: int = 1) -> Step:
+def step(engine: str, options: dict[str, t.Any], gpu: Gpu, parallel: int = 1) -> EngineStep:
     return memory_of(engine).step(read_options(engine, options, parallel), gpu)
 
 
@@ -377,11 +377,11 @@ def test_smaller_images_leave_more_for_the_kv_cache() -> None:
 def test_without_images_and_videos_vllm_leaves_the_encoder_out() -> None:
     found = vllm(max_model_len=32768, limit_mm_per_prompt={"image": 0, "video": 0})
     assert found.weight_bytes == BF16_BYTES - 2 * 576_388_336
-    assert found.overhead.activations == text_bytes(BF16, read_options("vllm", {}, 1), Step(2048, 256))
+    assert found.overhead.activations == text_bytes(BF16, read_options("vllm", {}, 1), EngineStep(2048, 256))
 
 
 def test_the_text_model_counts_once_the_images_are_small() -> None:
-    assert text_bytes(BF16, read_options("vllm", {}, 1), Step(8192, 1024)) == 768 * MIB
+    assert text_bytes(BF16, read_options("vllm", {}, 1), EngineStep(8192, 1024)) == 768 * MIB
     small: dict[str, t.Any] = {"mm_processor_kwargs": {"max_pixels": 1003520}, "limit_mm_per_prompt": {"video": 0}}
     assert vllm(max_num_batched_tokens=16384, **small).overhead.activations >= 1536 * MIB
 
@@ -402,11 +402,11 @@ def test_an_encoder_of_squares_counts_one_square() -> None:
 
 
 def test_a_step_is_vllm_s_default_for_the_gpu() -> None:
-    assert step("vllm", {}, L40S) == Step(2048, 256)
-    assert step("vllm", {}, H200) == Step(8192, 1024)
-    assert step("vllm", {}, Gpu("NVIDIA A100-SXM4-80GB", 79 * 1024, 0)) == Step(2048, 256)
-    assert step("vllm", {}, Gpu("NVIDIA B200", 178 * 1024, 0)) == Step(16384, 1024)
-    assert step("vllm", {"max_num_batched_tokens": 64, "max_num_seqs": 128}, L40S) == Step(64, 64)
+    assert step("vllm", {}, L40S) == EngineStep(2048, 256)
+    assert step("vllm", {}, H200) == EngineStep(8192, 1024)
+    assert step("vllm", {}, Gpu("NVIDIA A100-SXM4-80GB", 79 * 1024, 0)) == EngineStep(2048, 256)
+    assert step("vllm", {}, Gpu("NVIDIA B200", 178 * 1024, 0)) == EngineStep(16384, 1024)
+    assert step("vllm", {"max_num_batched_tokens": 64, "max_num_seqs": 128}, L40S) == EngineStep(64, 64)
 
 
 def test_larger_steps_take_more() -> None:
@@ -416,7 +416,7 @@ def test_larger_steps_take_more() -> None:
     moe = parse_config(models.QWEN3_30B_A3B)
     # Eight experts a token: the wider of their workspaces and the narrower.
     options = read_options("vllm", {}, 1)
-    assert text_bytes(moe, options, Step(2048, 256)) == 2048 * (3 * 2048 + 8 * (2048 + 768)) * 2
+    assert text_bytes(moe, options, EngineStep(2048, 256)) == 2048 * (3 * 2048 + 8 * (2048 + 768)) * 2
 
 
 def test_more_requests_and_their_graphs_take_more() -> None:
@@ -436,7 +436,7 @@ def test_memory_for_media_is_taken_from_the_kv_cache() -> None:
 
 def test_sglang_s_own_fraction_is_worked_out() -> None:
     memory, options = memory_of("sglang"), read_options("sglang", {}, 1)
-    assert memory.step(options, L40S) == Step(4096, 32)
+    assert memory.step(options, L40S) == EngineStep(4096, 32)
     # 512 + 1.5 x 4096 + 128 + 2 x 32 MiB are left of 46068.
     text = parse_config(models.QWEN3_8B)
     assert memory.fraction(text, options, L40S) == round((46068 - 6848) / 46068, 3) == 0.851
@@ -462,15 +462,15 @@ def test_sglang_s_own_fraction_is_what_it_says(mib: int, given: dict[str, t.Any]
 @pytest.mark.parametrize(
     ("mib", "parallel", "expected"),
     [
-        (15360, 1, Step(2048, 8)),
-        (23034, 1, Step(4096, 48)),
-        (46068, 4, Step(4096, 160)),
-        (81559, 1, Step(8192, 256)),
-        (143771, 8, Step(8192, 512)),
-        (183359, 1, Step(16384, 512)),
+        (15360, 1, EngineStep(2048, 8)),
+        (23034, 1, EngineStep(4096, 48)),
+        (46068, 4, EngineStep(4096, 160)),
+        (81559, 1, EngineStep(8192, 256)),
+        (143771, 8, EngineStep(8192, 512)),
+        (183359, 1, EngineStep(16384, 512)),
     ],
 )
-def test_a_step_is_sglang_s_default_for_the_gpu(mib: int, parallel: int, expected: Step) -> None:
+def test_a_step_is_sglang_s_default_for_the_gpu(mib: int, parallel: int, expected: EngineStep) -> None:
     assert step("sglang", {}, Gpu("NVIDIA GPU", mib), parallel) == expected
 
 

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import (
     MAX_BODY,
-    Client,
+    HttpClient,
     HttpFailure,
     SseParser,
     excerpt,
@@ -146,7 +146,7 @@ def head(extra: str = "", status: str = "200 OK") -> bytes:
 
 def failure_of(url: str, timeout: float = 5.0) -> HttpFailure:
     with pytest.raises(HttpFailure) as caught:
-        Client(url, KEY, timeout).get("/v1/models")
+        HttpClient(url, KEY, timeout).get("/v1/models")
     assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None
     return caught.value
@@ -210,7 +210,7 @@ def test_an_invalid_ca_file_is_named(tmp_path: t.Any) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     with pytest.raises(FleetError, match=r"ca_path is .*ca\.pem"):
-        Client("https://127.0.0.1:1", KEY, ca_path=str(path)).get("/")
+        HttpClient("https://127.0.0.1:1", KEY, ca_path=str(path)).get("/")
 
 
 def test_a_whole_answer_comes_back() -> None:
@@ -220,28 +220,28 @@ def test_a_whole_answer_comes_back() -> None:
         connection.sendall(head(f"Content-Length: {len(body)}\r\nRetry-After: 3\r\n", "503 Busy") + body)
 
     with server(talk) as url:
-        reply = Client(url, KEY).get("/v1/models")
+        reply = HttpClient(url, KEY).get("/v1/models")
     assert (reply.status, reply.headers["retry-after"], reply.json()) == (503, "3", {"data": []})
 
 
 def test_a_key_that_is_sent_back_is_not_passed_on() -> None:
     body = b'{"error": "no such key: ' + KEY.encode() + b'"}'
     with server(lambda connection: connection.sendall(head() + body)) as url:
-        reply = Client(url, KEY).get("/")
+        reply = HttpClient(url, KEY).get("/")
         assert KEY not in reply.text()
         assert "sk-…" in reply.json()["error"]
-        with Client(url, KEY).stream("/", {}) as stream:
+        with HttpClient(url, KEY).stream("/", {}) as stream:
             assert KEY.encode() not in stream.reply().body
     event = b"data: " + KEY.encode() + b"\n\n"
     with (
         server(lambda connection: connection.sendall(head() + event)) as url,
-        Client(url, KEY).stream("/", {}) as stream,
+        HttpClient(url, KEY).stream("/", {}) as stream,
     ):
         assert [data[:4] for _elapsed, data in stream.events()] == ["sk-…"]
 
 
 def test_a_body_that_is_not_json_is_reported() -> None:
     with server(lambda connection: connection.sendall(head() + b"<html>")) as url:
-        reply = Client(url).get("/")
+        reply = HttpClient(url).get("/")
     with pytest.raises(HttpFailure, match="not JSON"):
         reply.json()

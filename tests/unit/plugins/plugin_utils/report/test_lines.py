@@ -194,7 +194,7 @@ def test_no_line_shows_a_key_or_moves_the_cursor() -> None:
 )
 def test_the_last_lines(journal: Journal, alive: bool, said: str, kind: str) -> None:
     found = lines.summary(fold(journal.events, alive), "/records/1/index.html")
-    assert found[0] == lines.Line(said, kind)
+    assert found[0] == lines.ReportLine(said, kind)
     assert found[-1].text == "rollout page: /records/1/index.html"
     assert any("same command" in line.text for line in found) is not alive
 

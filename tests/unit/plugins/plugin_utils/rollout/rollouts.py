@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import Facts
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import HostState
 
 NOW = 1_800_000_000.0
 
@@ -45,9 +45,11 @@ def staged(
     }
 
 
-def facts(*items: dict[str, t.Any], host_status: dict[str, t.Any] | None = None, claim: Claim | None = None) -> Facts:
+def facts(
+    *items: dict[str, t.Any], host_status: dict[str, t.Any] | None = None, claim: Claim | None = None
+) -> HostState:
     names = {item["index"]: f"vllm-{item['index']}" for item in items}
-    return Facts(list(items), names, host_status if host_status is not None else status(0), claim)
+    return HostState(list(items), names, host_status if host_status is not None else status(0), claim)
 
 
 def claim(**changes: t.Any) -> Claim:

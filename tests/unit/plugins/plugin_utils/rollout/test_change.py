@@ -11,7 +11,12 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import change as changes
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change import Call, CallError, Change, Event
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change import (
+    Call,
+    CallError,
+    Change,
+    JournalEntry,
+)
 
 SETTINGS = changes.Settings("gpu-1", rollout="r1", lame_duck_seconds=6, drain_seconds=300)
 FIRST = Instance(0, "vllm", (0,), 8000).as_dict()
@@ -45,7 +50,7 @@ class Host:
     def __init__(self, fails: t.Collection[str] = (), good: dict[str, t.Any] = GOOD) -> None:
         self.fails = fails
         self.calls: list[Call] = []
-        self.events: list[Event] = []
+        self.events: list[JournalEntry] = []
         self._answers: dict[str, t.Any] = {
             "Drain": DRAINED,
             "Point to the last good release": {"instances": [good]},
@@ -53,11 +58,11 @@ class Host:
             "See whether requests come to it": STATUS,
         }
 
-    def do(self, step: changes.Step) -> Change:
+    def do(self, step: changes.ChangeStep) -> Change:
         try:
             item = next(step)
             while True:
-                if isinstance(item, Event):
+                if isinstance(item, JournalEntry):
                     self.events.append(item)
                     item = step.send(None)
                     continue
@@ -135,7 +140,7 @@ def test_an_instance_is_drained_stopped_and_started_with_its_release() -> None:
     ]
     # All steps but the last, which comes after the proof.
     assert host.steps == [(step.name, "vllm-0", 1) for step in steps.STEPS[:-1]]
-    assert Event("drained", {"instance": "vllm-0", **DRAINED}) in host.events
+    assert JournalEntry("drained", {"instance": "vllm-0", **DRAINED}) in host.events
     assert (change.passed, change.attempt, change.outcome, change.drafts) == (1, 1, "", True)
 
 

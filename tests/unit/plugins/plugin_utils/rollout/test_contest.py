@@ -9,7 +9,7 @@ import typing as t
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim, claimed
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import contest
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import Fleet, Policy, next_turn
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import FleetState, WalkPolicy, next_turn
 
 from tests.unit.plugins.plugin_utils.rollout.rollouts import begin, claim, self_tested, status
 
@@ -83,7 +83,7 @@ def controller(hosts: Hosts, mine: list[str], own: Claim, unreachable: t.Collect
             others = contest.others(claims_in(seen), own.controller)
             if not others:
                 break
-        turn = next_turn(events, Fleet(seen, set(), mine, others), Policy())
+        turn = next_turn(events, FleetState(seen, set(), mine, others), WalkPolicy())
         if turn.stop or turn.finished:
             let_go()
             return turn.stop or "done"

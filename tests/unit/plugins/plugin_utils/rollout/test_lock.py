@@ -22,7 +22,7 @@ def other() -> t.Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def me() -> lock.Holder:
+def me() -> lock.LockHolder:
     return holder_of(os.getpid(), "anna@laptop", "site", "now")
 
 

@@ -8,9 +8,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.times import moment
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import (
-    Facts,
-    Plan,
-    Wish,
+    HostState,
+    RolloutPlan,
+    RolloutSettings,
     downtime,
     expected_seconds,
     make,
@@ -21,11 +21,13 @@ from tests.unit.plugins.plugin_utils.rollout.rollouts import NOW, claim, facts, 
 RECENTLY = moment(NOW - 600)
 
 
-def plan(fleet: dict[str, Facts], verb: str = "site", canary: t.Collection[str] = (), **wish: t.Any) -> Plan:
-    return make(Wish(verb, **{"waves": [1, "100%"], **wish}), fleet, canary, NOW)
+def plan(
+    fleet: dict[str, HostState], verb: str = "site", canary: t.Collection[str] = (), **settings: t.Any
+) -> RolloutPlan:
+    return make(RolloutSettings(verb, **{"waves": [1, "100%"], **settings}), fleet, canary, NOW)
 
 
-def serving(fleet: dict[str, Facts]) -> dict[str, t.Any]:
+def serving(fleet: dict[str, HostState]) -> dict[str, t.Any]:
     return {host: capacity.serving(one.status) for host, one in fleet.items()}
 
 
@@ -174,7 +176,7 @@ def test_an_engine_that_changes_is_the_same_instance() -> None:
 
 def test_an_instance_that_is_not_configured_is_stopped_in_its_turn() -> None:
     leaving = staged("it is no longer wanted", index=1, release="")
-    host = Facts([leaving, staged("")], {0: "vllm-0"}, status(0, 0), None)
+    host = HostState([leaving, staged("")], {0: "vllm-0"}, status(0, 0), None)
     made = plan({"a": host, "b": facts(staged(""))})
     [instance] = made.hosts["a"]["instances"]
     assert (instance["name"], instance["action"], instance["to"]) == ("vllm-1", "stop", None)
@@ -182,7 +184,7 @@ def test_an_instance_that_is_not_configured_is_stopped_in_its_turn() -> None:
     assert not made.refusals
 
 
-def spanning(*nodes: str, **changes: t.Any) -> Facts:
+def spanning(*nodes: str, **changes: t.Any) -> HostState:
     return dataclasses.replace(facts(staged(), **changes), spans={0: nodes})
 
 

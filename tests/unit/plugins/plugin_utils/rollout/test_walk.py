@@ -3,9 +3,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import (
-    Fleet,
-    Policy,
+    FleetState,
     Turn,
+    WalkPolicy,
     next_turn,
     wave_to_bake,
 )
@@ -18,7 +18,7 @@ Events = list[dict[str, t.Any]]
 def walk(
     events: Events, fleet: dict[str, dict[str, t.Any] | None], lost: t.Collection[str] = (), **policy: t.Any
 ) -> Turn:
-    return next_turn(events, Fleet(fleet, lost, list(fleet)), Policy(**policy))
+    return next_turn(events, FleetState(fleet, lost, list(fleet)), WalkPolicy(**policy))
 
 
 def well(hosts: str, busy: int = 0) -> dict[str, dict[str, t.Any] | None]:

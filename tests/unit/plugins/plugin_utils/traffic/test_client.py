@@ -12,7 +12,12 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import Target
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.client import MAX_BODY, Broken, Client, explain
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.client import (
+    MAX_BODY,
+    Broken,
+    TrafficClient,
+    explain,
+)
 
 KEY = "sk-test-0123456789-0123456789"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -71,7 +76,7 @@ class Server:
             connection.recv(1)
 
 
-async def ask(client: Client, reuse: bool = True) -> tuple[int, bytes]:
+async def ask(client: TrafficClient, reuse: bool = True) -> tuple[int, bytes]:
     async with client.ask({}, reuse) as answer:
         return answer.status, await answer.body()
 
@@ -81,8 +86,8 @@ def run(work: t.Coroutine[t.Any, t.Any, t.Any]) -> t.Any:
 
 
 @contextlib.asynccontextmanager
-async def opened(target: Target, timeout: float = 5.0) -> t.AsyncIterator[Client]:
-    client = Client(target, KEY, None, timeout)
+async def opened(target: Target, timeout: float = 5.0) -> t.AsyncIterator[TrafficClient]:
+    client = TrafficClient(target, KEY, None, timeout)
     try:
         yield client
     finally:

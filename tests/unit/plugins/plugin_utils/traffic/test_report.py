@@ -5,14 +5,19 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.traffic import report as traffic_report
-from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import Failure, Report, Row, Spread
+from ansible_collections.inference.fleet.plugins.plugin_utils.traffic.report import (
+    BucketSeries,
+    Failure,
+    Spread,
+    TrafficReport,
+)
 
 REFUSED = Failure("connection refused", "connection refused")
 RESET = Failure("connection reset", "connection reset")
 
 
 def test_everything_that_began_is_in_flight_or_ended_one_way() -> None:
-    report = Report(100.0)
+    report = TrafficReport(100.0)
     requests = [report.request(100.0 + number) for number in range(4)]
     requests[0].ok(100.5)
     requests[1].failed(102.0, REFUSED)
@@ -41,7 +46,7 @@ def test_everything_that_began_is_in_flight_or_ended_one_way() -> None:
 
 
 def test_the_gap_is_between_any_two_answers_of_all_clients() -> None:
-    report = Report(100.0)
+    report = TrafficReport(100.0)
     streams = [report.stream(100.0), report.stream(100.0)]
     assert report.document(103.0)["longest_gap"] is None
     streams[0].content(104.0, 1)
@@ -54,7 +59,7 @@ def test_the_gap_is_between_any_two_answers_of_all_clients() -> None:
 
 
 def test_a_failed_request_or_an_empty_piece_ends_no_gap() -> None:
-    report = Report(100.0)
+    report = TrafficReport(100.0)
     report.request(100.0).ok(100.0)
     report.request(100.0).failed(101.0, REFUSED)
     report.stream(100.0).content(102.0, 0)
@@ -62,7 +67,7 @@ def test_a_failed_request_or_an_empty_piece_ends_no_gap() -> None:
 
 
 def test_after_the_stop_silence_is_no_gap() -> None:
-    report = Report(100.0)
+    report = TrafficReport(100.0)
     stream = report.stream(100.0)
     stream.content(101.0, 1)
     report.stop(103.0)
@@ -73,7 +78,7 @@ def test_after_the_stop_silence_is_no_gap() -> None:
 
 
 def test_the_wait_for_the_first_piece_is_no_stall() -> None:
-    report = Report(100.0)
+    report = TrafficReport(100.0)
     stream = report.stream(100.0)
     stream.content(109.0, 1)
     stream.content(109.5, 1)
@@ -100,16 +105,16 @@ def test_percentiles_of_little() -> None:
     spread.add(1.0)
     assert spread.percentile(50) == pytest.approx(0, abs=0.001)
     assert spread.percentile(95) == 1.0
-    assert Report(1.0).document(2.0)["latency"] == {"p50": None, "p95": None, "max": None}
+    assert TrafficReport(1.0).document(2.0)["latency"] == {"p50": None, "p95": None, "max": None}
 
 
-def seconds(report: Report, now: float) -> list[tuple[t.Any, ...]]:
+def seconds(report: TrafficReport, now: float) -> list[tuple[t.Any, ...]]:
     row = report.document(now)["seconds"]
     return [tuple(bucket[name] for name in ("at", "ok", "failed", "tokens", "in_flight")) for bucket in row]
 
 
 def test_the_row_of_seconds_has_no_hole() -> None:
-    report = Report(100.7)
+    report = TrafficReport(100.7)
     stream = report.stream(100.9)
     stream.content(103.2, 3)
     request = report.request(103.9)
@@ -127,7 +132,7 @@ def test_the_row_of_seconds_has_no_hole() -> None:
 
 def test_a_long_row_becomes_coarser_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic_report, "MAX_BUCKETS", 5)
-    row = Row(100.0)
+    row = BucketSeries(100.0)
     for second in range(100, 123):
         row.at(second).ok += 1
         row.in_flight(second, 1)
@@ -138,7 +143,7 @@ def test_a_long_row_becomes_coarser_and_loses_nothing(monkeypatch: pytest.Monkey
 
 
 def test_four_hours_stay_small() -> None:
-    report = Report(0.0)
+    report = TrafficReport(0.0)
     for second in range(4 * 3600):
         report.request(second).failed(second + 0.5, REFUSED)
     shown = report.document(4 * 3600)
@@ -150,7 +155,7 @@ def test_four_hours_stay_small() -> None:
 
 
 def test_a_server_that_invents_errors_does_not_fill_the_report() -> None:
-    report = Report(0.0)
+    report = TrafficReport(0.0)
     for number in range(1000):
         report.request(0).failed(1, Failure(f"{number}", f"{number}"))
     counts = report.document(2)["error_counts"]["request"]
