@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from ansible.errors import AnsibleError
 from ansible_collections.inference.fleet.plugins.action.rollout_event import ActionModule
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.steps import STEPS
 
 
 def note(*, check: bool = False, **args: t.Any) -> dict[str, t.Any]:
@@ -48,5 +49,6 @@ def test_an_unknown_event_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_step_is_refused_with_those_that_there_are(tmp_path: Path, fields: dict[str, str]) -> None:
     result = note(event="step", journal=str(tmp_path / "journal.jsonl"), fields=fields)
     assert result["failed"]
-    assert "is no step of a rollout; valid are drain, stop, start, gate, undrain, edge_gate, confirm." in result["msg"]
+    valid = ", ".join(step.name for step in STEPS)
+    assert f"is no step of a rollout; valid are {valid}." in result["msg"]
     assert list(tmp_path.iterdir()) == []
