@@ -613,10 +613,10 @@ class S3Source(RangedSource):
         whole = (start, end) == (0, file.size)
         # S3 refuses any range of an empty object.
         more = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+        # A snapshot that is known by its manifest alone has hashes instead.
+        more |= {"IfMatch": f'"{file.etag}"'} if file.etag else {}
         with self._errors(file.path):
-            answer = self._client.get_object(
-                Bucket=self._bucket, Key=self._prefix + file.path, IfMatch=f'"{file.etag}"', **more
-            )
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + file.path, **more)
             self._check_size(file, whole, answer)
             yield from answer["Body"].iter_chunks(PIECE)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import boto3
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import Snapshot, Spec, human_size
+from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import File, Snapshot, Spec, human_size
 from ansible_collections.inference.fleet.plugins.module_utils.model.sources import from_s3
 from moto.server import ThreadedMotoServer
 
@@ -266,6 +267,19 @@ def test_a_range_with_a_wrong_content_is_fetched_again(host: Host, bucket: Bucke
     code, output = host.fetch(spec)
     assert code == 0, output
     assert "; fetching it again" in output
+    assert_complete(spec, files)
+
+
+def test_a_snapshot_that_is_known_by_its_manifest_is_restored(host: Host, bucket: Bucket) -> None:
+    files = model_files()
+    bucket.put(files)
+    spec = planned(host, bucket)
+    known = tuple(
+        File(file.path, file.size, sha256=hashlib.sha256(files[file.path]).hexdigest()) for file in spec.wanted.files
+    )
+    spec = host.record(spec.source, dataclasses.replace(spec.wanted, files=known))
+    code, output = host.fetch(spec)
+    assert code == 0, output
     assert_complete(spec, files)
 
 

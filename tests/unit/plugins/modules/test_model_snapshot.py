@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
 from ansible_collections.inference.fleet.plugins.module_utils.model import snapshot
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import File, Snapshot
+from ansible_collections.inference.fleet.plugins.module_utils.model.ranges import Record
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import MARKER
 from ansible_collections.inference.fleet.plugins.modules import model_snapshot
 
@@ -375,12 +376,35 @@ def test_a_changed_number_of_ranges_fetches_nothing_again(host: Host, bucket: li
     assert host.spec()["source"] == {"kind": "s3", "url": "s3://bucket/it", "ranges": 32, "range_mib": 16}
     Systemd.said.clear()
     assert not host.run()["changed"]
-    assert host.run(check=True, s3_ranges=64)["actions"] == [f"write {host.specs}/{SLUG}.json"]
+    checked = host.run(check=True, diff=True, s3_ranges=64)
+    assert checked["actions"] == [f"write {host.specs}/{SLUG}.json"]
+    assert '"ranges": 32' in checked["diff"]["before"]
+    assert '"ranges": 64' in checked["diff"]["after"]
     changed = host.run(s3_ranges=64, s3_range_mib=8)
     assert changed["actions"] == [f"write {host.specs}/{SLUG}.json"]
     assert (changed["path"], changed["revision"]) == (first["path"], first["revision"])
     assert host.spec()["source"]["ranges"] == 64
     assert (bucket, Systemd.said) == (["s3://bucket/it"], [])
+
+
+def test_a_check_says_how_much_of_it_has_come_in_ranges(host: Host, bucket: list[str]) -> None:
+    (host.engine / "libexec").mkdir(parents=True)
+    (host.engine / "libexec/model_fetch.py").touch()
+    partial = host.models / SLUG / f"content-1{fetching.PARTIAL}"
+    partial.mkdir(parents=True)
+    with open(partial / f"{SHARDS[1]}{fetching.SPARSE}", "wb") as sparse:
+        sparse.seek(90 * 1024)
+        sparse.write(bytes(1024))
+    spans = [(10 * 1024, 20 * 1024), (90 * 1024, 91 * 1024)]
+    path = str(partial / f"{SHARDS[1]}{fetching.SPANS}")
+    Record(path, f"{SHARDS[1]}-2", len(model_files()[SHARDS[1]]), spans).close()
+    before = host.everything()
+    result = host.run(check=True)
+    assert any("of which 11.0 KiB are there already" in action for action in result["actions"])
+    assert host.everything() == before
+    assert Systemd.said == []
+    assert host.run()["changed"]
+    assert host.revisions() == ["content-1"]
 
 
 def test_weights_that_came_before_ranges_stay(host: Host, bucket: list[str]) -> None:
