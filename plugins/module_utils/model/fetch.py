@@ -7,7 +7,7 @@
 This file is two things: what module model_snapshot imports, and the program that it installs on the host as
 ``model_fetch.py``, for the units that download weights and bring them back after the disk was emptied. So it imports
 nothing of Ansible, and the libraries of a source (huggingface_hub, hf_xet, boto3) only where that source is used. The
-only other file that it needs is ``ranges.py``, installed beside it as ``model_ranges.py``.
+only other files that it needs are ``ranges.py`` and ``workers.py``, installed beside it as ``model_….py``.
 
 Layout below a spec's root::
 
@@ -46,8 +46,10 @@ import typing as t
 
 if t.TYPE_CHECKING or __name__ != "__main__":
     from ansible_collections.inference.fleet.plugins.module_utils.model.ranges import Record, length, read_spans
+    from ansible_collections.inference.fleet.plugins.module_utils.model.workers import Workers, processes
 else:
     from model_ranges import Record, length, read_spans
+    from model_workers import Workers, processes
 
 SPEC_DIRECTORY = "/etc/inference/models.d"
 RUN_DIRECTORY = "/run/inference-models"
@@ -83,6 +85,10 @@ class Problem(Exception):
 
 class Passing(Exception):
     """A failure that may be gone at the next try."""
+
+
+class Unwritable(Exception):
+    """The disk does not take a file; the message is the system's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -444,6 +450,56 @@ class RangedSource(abc.ABC):
             Passing: it may be.
         """
 
+    def copy_range(self, file: File, start: int, end: int, path: str) -> t.Iterator[int]:
+        """Write a range to its place in the file at ``path``; yields how many bytes were written, piece by piece.
+
+        Raises:
+            Unwritable: the disk does not take it.
+            Problem: as above.
+            Passing: as above.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unwritable(error.strerror or str(error)) from error
+        try:
+            for chunk in self.read_range(file, start, end):
+                taken = chunk[: end - start]
+                write_at(descriptor, taken, start)
+                start += len(taken)
+                yield len(taken)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def copying(self, count: int) -> t.Iterator[Copy]:
+        """What copies ranges, while the block runs.
+
+        Args:
+            count: ranges that are to be copied.
+        """
+        del count
+        yield self.copy_range
+
+
+#: File, first byte, the one after the last, path: the counts of bytes that were written to it.
+Copy = t.Callable[[File, int, int, str], t.Iterator[int]]
+
+
+def write_at(descriptor: int, chunk: bytes, offset: int) -> None:
+    """Write all of a chunk.
+
+    Raises:
+        Unwritable: the disk does not take it.
+    """
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
+    except OSError as error:
+        raise Unwritable(error.strerror or str(error)) from error
+
 
 class PathSource:
     """A directory on the host, for example a network file system."""
@@ -555,7 +611,8 @@ class S3Source(RangedSource):
     def __init__(self, spec: Spec) -> None:
         boto3: t.Any = importlib.import_module("boto3")
         config: t.Any = importlib.import_module("botocore.config")
-        self._bucket, self._prefix = split_s3_url(str(spec.source["url"]))
+        self._url = str(spec.source["url"])
+        self._bucket, self._prefix = split_s3_url(self._url)
         self.ranges = int(spec.source.get("ranges", S3_RANGES))
         self.range_size = int(spec.source.get("range_mib", S3_RANGE_MIB)) * 1024 * 1024
         # Retrying with what is already there is done here.
@@ -620,6 +677,17 @@ class S3Source(RangedSource):
             self._check_size(file, whole, answer)
             yield from answer["Body"].iter_chunks(PIECE)
 
+    @contextlib.contextmanager
+    def copying(self, count: int) -> t.Iterator[Copy]:
+        workers = processes(self.ranges, count)
+        if workers == 1:
+            yield self.copy_range
+            return
+        each = -(-self.ranges // workers)
+        command = [sys.executable, os.path.abspath(__file__), "copy-s3", self._url, "--ranges", str(each)]
+        with contextlib.closing(Workers(command, workers)) as started:
+            yield functools.partial(copy_elsewhere, started)
+
     def _check_size(self, file: File, whole: bool, answer: dict[str, t.Any]) -> None:
         where = f"s3://{self._bucket}/{self._prefix}{file.path}"
         described = answer["ContentLength"] if whole else answer.get("ContentRange", "").rpartition("/")[2]
@@ -636,6 +704,37 @@ class S3Source(RangedSource):
 
     def _errors(self, path: str) -> contextlib.AbstractContextManager[None]:
         return s3_errors(self._bucket, f"s3://{self._bucket}/{self._prefix}{path}")
+
+
+def copy_elsewhere(workers: Workers, file: File, start: int, end: int, path: str) -> t.Iterator[int]:
+    """As ``RangedSource.copy_range``, in another process."""
+    kinds = {"problem": Problem, "passing": Passing, "unwritable": Unwritable}
+    for message in workers.run({"file": file.as_json(), "start": start, "end": end, "path": path}):
+        yield message.get("wrote", 0)
+        if "end" in message:
+            if message["end"]:
+                raise kinds[message["end"]](message["text"])
+            return
+
+
+def copy_task(source: RangedSource, task: dict[str, t.Any], answer: t.Callable[..., None]) -> None:
+    """The other side of ``copy_elsewhere``."""
+    wrote, end, text = 0, "", ""
+    try:
+        for count in source.copy_range(File(**task["file"]), task["start"], task["end"], task["path"]):
+            wrote += count
+            if wrote >= 4 * PIECE:
+                answer(number=task["number"], wrote=wrote)
+                wrote = 0
+    except Problem as error:
+        end, text = "problem", str(error)
+    except Unwritable as error:
+        end, text = "unwritable", str(error)
+    except Passing as error:
+        end, text = "passing", str(error)
+    except Exception as error:
+        end, text = "passing", f"{type(error).__name__}: {one_line(error)}"
+    answer(number=task["number"], wrote=wrote, end=end, text=text)
 
 
 #: The rights that S3's operations need.
@@ -1009,8 +1108,9 @@ class Fetch:
         largest_first = sorted(files, key=lambda file: file.size, reverse=True)
         with contextlib.ExitStack() as pools:
             if isinstance(source, RangedSource):
-                ranges = concurrent.futures.ThreadPoolExecutor(max_workers=source.ranges)
-                complete = functools.partial(self._complete_sparse, source, pools.enter_context(ranges))
+                copy = pools.enter_context(source.copying(sum(-(-file.size // source.range_size) for file in files)))
+                ranges = pools.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=source.ranges))
+                complete = functools.partial(self._complete_sparse, source.range_size, copy, ranges)
                 suffix = SPARSE
             else:
                 complete = functools.partial(self._complete_part, source)
@@ -1113,27 +1213,32 @@ class Fetch:
             while rest:
                 rest = rest[out.write(rest) :]
         except OSError as error:
-            raise self._unwritable(str(out.name), error) from error
+            raise self._unwritable(str(out.name), str(error.strerror)) from error
 
-    def _unwritable(self, name: str, error: OSError) -> Problem:
+    def _unwritable(self, name: str, reason: str) -> Problem:
         need = self._snapshot.size - present_bytes(self._spec, self._snapshot)
         room = too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
-        return Problem(f"Failed to write {name}: {error.strerror}. {room}")
+        return Problem(f"Failed to write {name}: {reason}. {room}")
 
     def _complete_sparse(
-        self, source: RangedSource, pool: concurrent.futures.Executor, file: File, sparse: str
+        self, range_size: int, copy: Copy, pool: concurrent.futures.Executor, file: File, sparse: str
     ) -> Hasher:
         """Fetch what is missing of a file in ranges, and hash behind them what has no gap any more."""
         path = sparse[: -len(SPARSE)]
         hasher, offset = Hasher(file), 0
         try:
-            record = Record(path + SPANS, file.etag, file.size, held_spans(path, file))
-            data = open(sparse, "r+b" if size_of(sparse) >= 0 else "w+b", buffering=0)  # noqa: SIM115 - closed below
+            held = held_spans(path, file)
+            if not held:
+                # Not the same file: a worker of a process that was killed may be at its last write.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(sparse)
+            record = Record(path + SPANS, file.etag, file.size, held)
+            data = open(sparse, "r+b" if held else "w+b", buffering=0)  # noqa: SIM115 - closed below
         except OSError as error:
-            raise self._unwritable(sparse, error) from error
+            raise self._unwritable(sparse, str(error.strerror)) from error
         with contextlib.closing(record), data:
-            missing = record.missing(file.size, source.range_size)
-            running = [pool.submit(self._fetch_range, source, file, data, record, span) for span in missing]
+            missing = record.missing(file.size, range_size)
+            running = [pool.submit(self._fetch_range, copy, file, sparse, record, span) for span in missing]
             try:
                 offset = self._hash(hasher, data, offset, record.prefix)
                 for done in concurrent.futures.as_completed(running):
@@ -1143,26 +1248,23 @@ class Fetch:
                 self._given_up.set()
                 for one in running:
                     one.cancel()
-                # They write to the file that is closed here.
+                # They add to the record that is closed here.
                 concurrent.futures.wait(running)
                 raise
             os.fsync(data.fileno())
         return hasher
 
-    def _fetch_range(
-        self, source: RangedSource, file: File, data: io.FileIO, record: Record, span: tuple[int, int]
-    ) -> None:
+    def _fetch_range(self, copy: Copy, file: File, sparse: str, record: Record, span: tuple[int, int]) -> None:
         offset, end = span
         recorded = offset
         patience = Patience(self._patience)
         while offset < end and not self._given_up.is_set():
             begin = offset
             try:
-                for chunk in source.read_range(file, offset, end):
-                    taken = chunk[: end - offset]
-                    self._write_at(data, taken, offset)
-                    offset += len(taken)
-                    self._progress.got(len(taken))
+                for count in copy(file, offset, end, sparse):
+                    offset += count
+                    if count:
+                        self._progress.got(count)
                     if offset - recorded >= BLOCK:
                         record.add(recorded, offset)
                         recorded = offset
@@ -1172,20 +1274,13 @@ class Fetch:
                     raise Passing(f"{file.path}: the source ended after {human_size(offset)}")
             except Passing as error:
                 self._pause(patience, error, offset > begin)
+            except Unwritable as error:
+                raise self._unwritable(sparse, str(error)) from error
             finally:
                 record.add(recorded, offset)
                 recorded = offset
         if offset < end:
             raise Passing("another file failed")
-
-    def _write_at(self, data: io.FileIO, chunk: bytes, offset: int) -> None:
-        rest = memoryview(chunk)
-        try:
-            while rest:
-                written = os.pwrite(data.fileno(), rest, offset)
-                rest, offset = rest[written:], offset + written
-        except OSError as error:
-            raise self._unwritable(str(data.name), error) from error
 
     def _hash(self, hasher: Hasher, data: io.FileIO, offset: int, end: int) -> int:
         """Hash a file up to ``end``, which is returned."""
@@ -1407,6 +1502,23 @@ def list_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def copy_command(options: argparse.Namespace) -> int:
+    """Copy ranges as the process that started this one wants, until it ends."""
+    described = {"kind": "s3", "url": options.url, "ranges": options.ranges}
+    source = S3Source(Spec("", "", described, {}, "", "", "", {}, 1, ()))
+    lock = threading.Lock()
+
+    def answer(**message: t.Any) -> None:
+        with lock:
+            say(json.dumps(message))
+
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=options.ranges)
+    for line in sys.stdin:
+        pool.submit(copy_task, source, json.loads(line), answer)
+    # What is under way is of no use to anybody now.
+    os._exit(0)
+
+
 def main() -> int:
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_signal: os._exit(143))
@@ -1423,6 +1535,10 @@ def main() -> int:
     listing = commands.add_parser("list-s3", help="what is below an S3 URL, as JSON")
     listing.add_argument("url")
     listing.set_defaults(run=list_command)
+    copying = commands.add_parser("copy-s3", help="copy ranges for another process of this program")
+    copying.add_argument("url")
+    copying.add_argument("--ranges", type=int, default=S3_RANGES)
+    copying.set_defaults(run=copy_command)
     options = parser.parse_args()
     try:
         return int(options.run(options))

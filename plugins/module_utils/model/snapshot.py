@@ -23,7 +23,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.model import fetch as fetching
-from ansible_collections.inference.fleet.plugins.module_utils.model import ranges
+from ansible_collections.inference.fleet.plugins.module_utils.model import ranges, workers
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     MANIFEST,
     File,
@@ -325,11 +325,10 @@ class Keeper:
         wanted = self._wanted
         words = ["--spec-directory", wanted.spec_directory, "--run-directory", wanted.run_directory]
         command = shlex.join([_system_python(), wanted.program, *words, "--engine-root", wanted.engine_root])
-        # The program comes last: it needs the other one.
-        files = {
-            wanted.ranges_program: (inspect.getsource(ranges), 0o644),
-            wanted.program: (inspect.getsource(fetching), 0o755),
-        }
+        # The program comes last: it needs the others.
+        beside = (ranges, workers)
+        files = {wanted.beside_program(one.__name__): (inspect.getsource(one), 0o644) for one in beside}
+        files[wanted.program] = (inspect.getsource(fetching), 0o755)
         for name, content in unit_files(command).items():
             files[os.path.join(wanted.unit_directory, name)] = (content, 0o644)
         if wanted.token_path:

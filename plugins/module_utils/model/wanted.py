@@ -148,7 +148,6 @@ class WantedModel:
     def program(self) -> str:
         return os.path.join(self.engine_root, "libexec", "model_fetch.py")
 
-    @property
-    def ranges_program(self) -> str:
-        """What the program imports."""
-        return os.path.join(self.engine_root, "libexec", "model_ranges.py")
+    def beside_program(self, module: str) -> str:
+        """Where a module is that the program imports."""
+        return os.path.join(self.engine_root, "libexec", f"model_{module.rpartition('.')[2]}.py")

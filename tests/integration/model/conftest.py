@@ -26,7 +26,7 @@ from tests.fakes import hub as fake_hub
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOCK = REPOSITORY / "roles/model/files/fetcher.txt"
 SOURCES = REPOSITORY / "plugins/module_utils/model"
-PROGRAMS = {"fetch.py": "model_fetch.py", "ranges.py": "model_ranges.py"}
+PROGRAMS = {"fetch.py": "model_fetch.py", "ranges.py": "model_ranges.py", "workers.py": "model_workers.py"}
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
 

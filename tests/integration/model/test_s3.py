@@ -177,6 +177,55 @@ def test_a_fetch_that_was_killed_does_not_fetch_finished_ranges_again(host: Host
     assert bucket.proxy.sent() == spec.wanted.size - there
 
 
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+needs_processors = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor gets one process")
+
+
+@needs_processors
+def test_many_ranges_are_shared_by_processes(host: Host, bucket: Bucket) -> None:
+    files = model_files(20)
+    bucket.put(files)
+    spec = planned(host, bucket, ranges=16)
+    bucket.proxy.faults.bytes_per_second = MIB
+    process = host.start("fetch", spec.slug)
+    wait_until(lambda: host.status(spec).get("done_bytes", 0) > 2 * MIB)
+    workers = children(process)
+    assert len(workers) == 2
+    # One of them dies: the other takes its ranges over, and no byte that is on the disk is fetched again.
+    os.kill(workers[0], signal.SIGKILL)
+    bucket.proxy.faults.bytes_per_second = 4 * MIB
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "a process of the download ended with -9; next try in" in output
+    assert_complete(spec, files)
+    assert bucket.proxy.most_at_once >= 16
+
+
+@needs_processors
+def test_processes_end_with_the_one_that_started_them(host: Host, bucket: Bucket) -> None:
+    files = model_files(20)
+    bucket.put(files)
+    spec = planned(host, bucket, ranges=16)
+    bucket.proxy.faults.bytes_per_second = MIB
+    process = host.start("fetch", spec.slug)
+    wait_until(lambda: host.status(spec).get("done_bytes", 0) > 8 * MIB)
+    workers = children(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(os.path.exists(f"/proc/{worker}/exe") for worker in workers), 10)
+    there = fetching.present_bytes(spec, spec.wanted)
+    assert there > 2 * MIB
+    bucket.proxy.requests.clear()
+    bucket.proxy.faults.bytes_per_second = 0
+    code, output = host.fetch(spec)
+    assert code == 0, output
+    assert bucket.proxy.sent() == spec.wanted.size - there
+    assert_complete(spec, files)
+
+
 def test_connections_that_break_are_taken_up_where_they_were(host: Host, bucket: Bucket) -> None:
     files = model_files()
     bucket.put(files)

@@ -133,7 +133,8 @@ def test_what_the_host_keeps_is_for_root(host: Host) -> None:
     assert stat.S_IMODE((host.specs / f"{SLUG}.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((host.engine / "libexec/model_fetch.py").stat().st_mode) == 0o755
     assert (host.engine / "libexec/model_fetch.py").read_text() == Path(fetching.__file__ or "").read_text()
-    assert stat.S_IMODE((host.engine / "libexec/model_ranges.py").stat().st_mode) == 0o644
+    for name in ("ranges", "workers"):
+        assert stat.S_IMODE((host.engine / f"libexec/model_{name}.py").stat().st_mode) == 0o644
 
 
 def test_a_newer_program_or_unit_replaces_the_old_one(host: Host) -> None:
@@ -413,6 +414,7 @@ def test_weights_that_came_before_ranges_stay(host: Host, bucket: list[str]) -> 
     spec["source"] = {"kind": "s3", "url": "s3://bucket/it"}
     (host.specs / f"{SLUG}.json").write_text(json.dumps(spec))
     (host.engine / "libexec/model_ranges.py").unlink()
+    (host.engine / "libexec/model_workers.py").unlink()
     (host.engine / "libexec/model_fetch.py").write_text("# old\n")
     weights = {path: os.stat(path) for path in (host.models / SLUG).rglob("*")}
     Systemd.said.clear()
@@ -420,6 +422,7 @@ def test_weights_that_came_before_ranges_stay(host: Host, bucket: list[str]) -> 
     assert (converged["path"], converged["revision"]) == (first["path"], first["revision"])
     assert converged["actions"] == [
         f"write {host.engine}/libexec/model_ranges.py",
+        f"write {host.engine}/libexec/model_workers.py",
         f"write {host.engine}/libexec/model_fetch.py",
         f"write {host.specs}/{SLUG}.json",
     ]
