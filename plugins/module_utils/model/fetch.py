@@ -23,6 +23,7 @@ from __future__ import annotations
 import abc
 import argparse
 import base64
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -980,6 +981,36 @@ class Hasher:
         return ""
 
 
+class Lanes:
+    """Ranges at a time, shared by the files that are fetched: one file is written and hashed by one core at a time.
+
+    Args:
+        pool: what fetches them.
+        count: at a time.
+    """
+
+    def __init__(self, pool: concurrent.futures.Executor, count: int) -> None:
+        self.pool = pool
+        self._count = count
+        self._files = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def one_more_file(self) -> t.Iterator[None]:
+        with self._lock:
+            self._files += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._files -= 1
+
+    @property
+    def of_a_file(self) -> int:
+        """Ranges that a file may have waiting or under way: twice its share, so that no lane is ever empty."""
+        return 2 * -(-self._count // max(1, self._files))
+
+
 class Patience:
     """How often and after how long something is tried again.
 
@@ -1110,7 +1141,8 @@ class Fetch:
             if isinstance(source, RangedSource):
                 copy = pools.enter_context(source.copying(sum(-(-file.size // source.range_size) for file in files)))
                 ranges = pools.enter_context(concurrent.futures.ThreadPoolExecutor(max_workers=source.ranges))
-                complete = functools.partial(self._complete_sparse, source.range_size, copy, ranges)
+                lanes = Lanes(ranges, source.ranges)
+                complete = functools.partial(self._complete_sparse, source.range_size, copy, lanes)
                 suffix = SPARSE
             else:
                 complete = functools.partial(self._complete_part, source)
@@ -1220,9 +1252,7 @@ class Fetch:
         room = too_small(self._spec, self._snapshot, need, free_bytes(self._partial))
         return Problem(f"Failed to write {name}: {reason}. {room}")
 
-    def _complete_sparse(
-        self, range_size: int, copy: Copy, pool: concurrent.futures.Executor, file: File, sparse: str
-    ) -> Hasher:
+    def _complete_sparse(self, range_size: int, copy: Copy, lanes: Lanes, file: File, sparse: str) -> Hasher:
         """Fetch what is missing of a file in ranges, and hash behind them what has no gap any more."""
         path = sparse[: -len(SPARSE)]
         hasher, offset = Hasher(file), 0
@@ -1236,14 +1266,19 @@ class Fetch:
             data = open(sparse, "r+b" if held else "w+b", buffering=0)  # noqa: SIM115 - closed below
         except OSError as error:
             raise self._unwritable(sparse, str(error.strerror)) from error
-        with contextlib.closing(record), data:
-            missing = record.missing(file.size, range_size)
-            running = [pool.submit(self._fetch_range, copy, file, sparse, record, span) for span in missing]
+        with contextlib.closing(record), data, lanes.one_more_file():
+            missing = collections.deque(record.missing(file.size, range_size))
+            running: set[concurrent.futures.Future[None]] = set()
             try:
-                offset = self._hash(hasher, data, offset, record.prefix)
-                for done in concurrent.futures.as_completed(running):
-                    done.result()
+                while missing or running:
+                    while missing and len(running) < lanes.of_a_file:
+                        span = missing.popleft()
+                        running.add(lanes.pool.submit(self._fetch_range, copy, file, sparse, record, span))
+                    done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for one in done:
+                        one.result()
                     offset = self._hash(hasher, data, offset, record.prefix)
+                offset = self._hash(hasher, data, offset, record.prefix)
             except BaseException:
                 self._given_up.set()
                 for one in running:

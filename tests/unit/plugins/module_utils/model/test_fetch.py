@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.model import fetch
 from ansible_collections.inference.fleet.plugins.module_utils.model.fetch import (
     Fetch,
     File,
+    Lanes,
     PartsHasher,
     Passing,
     Patience,
@@ -369,6 +371,16 @@ def test_the_etag_of_parts_is_calculated(parts: int, more: int) -> None:
         hasher.update(whole[start : start + 700])
     expected = hashlib.md5(b"".join(digests), usedforsecurity=False).hexdigest()
     assert hasher.hexdigest() == f"{expected}-{parts + more}"
+
+
+def test_files_share_the_lanes() -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        lanes = Lanes(pool, 32)
+        with lanes.one_more_file():
+            assert lanes.of_a_file == 64
+            with lanes.one_more_file(), lanes.one_more_file():
+                assert lanes.of_a_file == 22
+            assert lanes.of_a_file == 64
 
 
 def test_tries_are_bounded_and_further_apart_each_time() -> None:
