@@ -655,10 +655,17 @@ class S3Source(RangedSource):
         if not match:
             return 0
         count = int(match.group(1))
-        first, last = (
-            self._client.head_object(Bucket=self._bucket, Key=key, PartNumber=number)["ContentLength"]
-            for number in (1, count)
-        )
+        known: t.Any = importlib.import_module("botocore.exceptions")
+        try:
+            first, last = (
+                self._client.head_object(Bucket=self._bucket, Key=key, PartNumber=number)["ContentLength"]
+                for number in (1, count)
+            )
+        except known.ClientError as error:
+            # Servers that are not S3 may not know parts.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (400, 416, 501):
+                return 0
+            raise
         return int(first) if last <= first and first * (count - 1) + last == size else 0
 
     def get(self, path: str) -> bytes:

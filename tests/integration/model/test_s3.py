@@ -397,6 +397,20 @@ def test_an_object_that_was_put_in_parts_is_verified_by_its_etag(host: Host, buc
     assert_complete(spec, files)
 
 
+def test_a_server_that_does_not_know_parts_is_checked_by_the_whole_size(host: Host, bucket: Bucket) -> None:
+    files = model_files(6)
+    bucket.put({path: content for path, content in files.items() if path not in SHARDS})
+    for path in SHARDS:
+        bucket.put_in_parts(path, [files[path][: 5 * MIB], files[path][5 * MIB :]])
+
+    def refuse(request: fake_s3.Request) -> tuple[int, str, str] | None:
+        return (501, "NotImplemented", "") if "partNumber" in request.path else None
+
+    bucket.proxy.faults.refuse = refuse
+    spec = planned(host, bucket)
+    assert [file.part_size for file in spec.wanted.files if file.path in SHARDS] == [0, 0]
+
+
 def test_parts_of_different_sizes_are_checked_by_the_whole_size(host: Host, bucket: Bucket) -> None:
     files = model_files(11)
     bucket.put({path: content for path, content in files.items() if path not in SHARDS})
