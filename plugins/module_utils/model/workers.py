@@ -24,7 +24,7 @@ CONNECTIONS = 8
 #: Seconds in which a worker must end when its input does.
 LAST_WORDS = 5.0
 
-Message = dict[str, t.Any]
+WorkerLine = dict[str, t.Any]
 
 
 def processes(connections: int, tasks: int) -> int:
@@ -52,7 +52,7 @@ class Workers:
         self._lock = threading.Lock()
         self._workers = [_Worker(command) for _ in range(count)]
 
-    def run(self, task: Message, idle: float = 1.0) -> t.Iterator[Message]:
+    def run(self, task: WorkerLine, idle: float = 1.0) -> t.Iterator[WorkerLine]:
         """Have a task done; yields what its worker answers, and an empty message whenever it is silent.
 
         The last answer has ``end``: empty for success, else what went wrong. Whoever calls stops there.
@@ -84,7 +84,7 @@ class _Worker:
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self._lock = threading.Lock()
-        self._answers: dict[int, queue.SimpleQueue[Message]] = {}
+        self._answers: dict[int, queue.SimpleQueue[WorkerLine]] = {}
         self.is_alive = True
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -93,8 +93,8 @@ class _Worker:
     def tasks(self) -> int:
         return len(self._answers)
 
-    def begin(self, number: int, task: Message) -> queue.SimpleQueue[Message]:
-        answers: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    def begin(self, number: int, task: WorkerLine) -> queue.SimpleQueue[WorkerLine]:
+        answers: queue.SimpleQueue[WorkerLine] = queue.SimpleQueue()
         with self._lock:
             self._answers[number] = answers
             if not self.is_alive:
@@ -122,7 +122,7 @@ class _Worker:
             for answers in self._answers.values():
                 answers.put(self._lost())
 
-    def _lost(self) -> Message:
+    def _lost(self) -> WorkerLine:
         return {"end": "passing", "text": f"a process of the download ended with {self._process.returncode}"}
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import threading
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.model.workers import Message, Workers, processes
+from ansible_collections.inference.fleet.plugins.module_utils.model.workers import WorkerLine, Workers, processes
 
 # Echoes what it gets; dies or is silent when it is asked to.
 WORKER = """
@@ -28,7 +28,7 @@ def workers() -> t.Iterator[Workers]:
     started.close()
 
 
-def run(workers: Workers, what: str) -> list[Message]:
+def run(workers: Workers, what: str) -> list[WorkerLine]:
     answers = []
     for message in workers.run({"do": what}, idle=0.05):
         answers.append(message)
@@ -49,7 +49,7 @@ def test_processes_follow_connections_and_processors(
 
 
 def test_answers_go_to_their_task(workers: Workers) -> None:
-    found: list[list[Message]] = []
+    found: list[list[WorkerLine]] = []
     threads = [threading.Thread(target=lambda: found.append(run(workers, "answer"))) for _ in range(20)]
     for thread in threads:
         thread.start()
