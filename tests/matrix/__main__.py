@@ -25,7 +25,9 @@ SKIPPED = ("--skip-test", "pylint")
 def environment(*directories: Path, **more: str) -> dict[str, str]:
     """A shell in which these directories' programs come first, without Ansible's settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON"))}
-    return {**kept, "PATH": os.pathsep.join([*map(str, directories), os.environ["PATH"]]), **more}
+    # pyenv's shims include Pythons that do not run, and ansible-test takes them.
+    inherited = [path for path in os.environ["PATH"].split(os.pathsep) if Path(path).name != "shims"]
+    return {**kept, "PATH": os.pathsep.join([*map(str, directories), *inherited]), **more}
 
 
 def check_core(cell: Cell, programs: Path, reports: Path) -> None:
