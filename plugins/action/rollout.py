@@ -11,11 +11,20 @@ import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
+from ansible_collections.inference.fleet.plugins.plugin_utils.aws import alarms as aws_alarms
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import files
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, lock, walk, waves
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import (
+    alarms,
+    capacity,
+    contest,
+    lock,
+    walk,
+    waves,
+)
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import plan as rollout_plan
 
@@ -37,6 +46,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "max_failures": {"type": "int", "default": 0},
     "when_short": {"type": "str", "default": walk.REFUSE, "choices": list(walk.WHEN_SHORT)},
     "pause": {"type": "float", "default": 0},
+    "stop_on_alarms": {"type": "raw"},
+    "fleet": {"type": "list", "elements": "str", "default": []},
     "plan": {"type": "dict"},
     "looks": {"type": "int", "default": 0},
     "walking": {"type": "bool", "default": False},
@@ -56,6 +67,8 @@ class Rollout(Run):
     def locked(self) -> Result:
         """Lock out every other run on this controller; validate the settings first."""
         waves.check_waves(self._arguments["waves"])
+        # An alarm that cannot be read ends the run here, and not after an hour of preparation.
+        self._look_at_alarms(self._arguments["verb"])
         if self._check:
             holder = lock.current(self._records)
             return {"held_by": dataclasses.asdict(holder) if holder else None}
@@ -76,6 +89,11 @@ class Rollout(Run):
         downtime = "" if settings.accept_downtime else rollout_plan.downtime(plan, serving)
         if downtime:
             plan.refusals.append(downtime)
+        look = self._look_at_alarms(settings.verb) if plan.hosts else alarms.AlarmVerdict()
+        plan.warnings += look.notes
+        if look.stop:
+            # The alarm may be over when the forecast is carried out.
+            (plan.warnings if self._check else plan.refusals).append(look.stop)
         against = contest.others(self._claims(), self._controller)
         if against and plan.hosts and not self._arguments["take_over"]:
             said = f"{contest.refusal(against)} {_TAKE_OVER}"
@@ -131,7 +149,8 @@ class Rollout(Run):
         os.makedirs(os.path.dirname(journal), mode=0o700, exist_ok=True)
         shared = {"who": self._who, "controller": self._controller, "pid": self._pid}
         shared |= {name: plan[name] for name in ("waves", "hosts", "left_out", "warnings")}
-        settings = ("waves", "max_failures", "when_short", "max_load", "pause", "accept_downtime", "take_over")
+        limits = ("max_failures", "when_short", "max_load", "stop_on_alarms")
+        settings = ("waves", *limits, "pause", "accept_downtime", "take_over")
         if offset:
             rollout_journal.append(journal, "resume", done=plan["done"], **shared)
         else:
@@ -156,7 +175,11 @@ class Rollout(Run):
         policy = walk.WalkPolicy(**{name: self._arguments[name] for name in names})
         status = self._status()
         rollout_journal.append(self._journal, "load", hosts={host: _load(one) for host, one in status.items()})
-        fleet = walk.FleetState(status, self._lost, self._hosts, self._others())
+        try:
+            look = self._look_at_alarms(self._plan["verb"])
+        except FleetError as error:
+            look = alarms.unreadable(error.message)
+        fleet = walk.FleetState(status, self._lost, self._hosts, self._others(), look)
         turn = walk.next_turn(rollout_journal.read(self._journal), fleet, policy)
         for event, fields in turn.news:
             rollout_journal.append(self._journal, event, **fields)
@@ -203,6 +226,24 @@ class Rollout(Run):
         status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
+
+    def _look_at_alarms(self, verb: str) -> alarms.AlarmVerdict:
+        """What the alarms say now.
+
+        Raises:
+            FleetError: they cannot be read, or one does not exist.
+        """
+        names = alarms.check_names(self._arguments["stop_on_alarms"])
+        # A rollback is the way out of a release that raises alarms.
+        if not names or verb == rollout_plan.ROLLBACK:
+            return alarms.AlarmVerdict()
+        own = [{"fleet_region": self._of(host, "fleet_region")} for host in {*self._hosts, *self._arguments["fleet"]}]
+        regions = aws_alarms.regions_of(own)
+        found = aws_alarms.read_alarms(names, regions)
+        gone = alarms.missing(names, found, regions)
+        if gone:
+            raise FleetError(f"{gone} Correct {alarms.VARIABLE}, or make the alarm.")
+        return alarms.judge(found)
 
     def _claims(self) -> dict[str, rollout_claim.Claim | None]:
         """The rollout that each reachable host of this tier is in."""

@@ -9,12 +9,11 @@ It needs boto3, which only the controller has; so boto3 is imported when a call 
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 import typing as t
 import urllib.parse
 
-from ansible_collections.inference.fleet.plugins.module_utils.core import keys
+from ansible_collections.inference.fleet.plugins.module_utils.core import aws_errors, keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
 NOT_FOUND = "ResourceNotFoundException"
@@ -22,33 +21,10 @@ EXISTS = "ResourceExistsException"
 BAD_PARAMETER = "InvalidParameterException"
 BAD_REQUEST = "InvalidRequestException"
 
-#: Attempts of one call: boto3 waits longer and longer between them.
-ATTEMPTS = 5
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 20
 #: Reads at the same time.
 CONNECTIONS = 8
 
-_DENIED = ("AccessDeniedException", "AccessDenied", "UnauthorizedOperation")
-_STRANGER = (
-    "UnrecognizedClientException",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "SignatureDoesNotMatch",
-    "IncompleteSignature",
-    "MissingAuthenticationToken",
-    "AuthFailure",
-)
-_EXPIRED = ("ExpiredTokenException", "ExpiredToken", "RequestExpired")
-_THROTTLED = ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded")
 _ENCRYPTION = ("DecryptionFailure", "EncryptionFailure")
-_NO_LOGIN = (
-    "CredentialRetrievalError",
-    "SSOTokenLoadError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-)
-_ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
 _WRITES = ("CreateSecret", "PutSecretValue")
 
 
@@ -103,16 +79,17 @@ class SecretsManager:
     def _refused(self, operation: str, secret: str, error: t.Mapping[str, t.Any]) -> AwsFailure:
         code, said = str(error.get("Code", "")), str(error.get("Message", ""))
         failed = f"{operation} of secret {secret} in {self.where} failed ({code})."
-        if code in _DENIED or _ACTION.search(said) or "access to kms is not allowed" in said.lower():
+        common = aws_errors.advise(code, self.region)
+        if (
+            aws_errors.is_denied(code)
+            or aws_errors.denied_action(said)
+            or "access to kms is not allowed" in said.lower()
+        ):
             action = _action(operation, said)
             resource = "the KMS key" if action.startswith("kms:") else f"secret {secret}"
             advice = f"The credentials lack the right {action} on {resource}: allow that IAM action, then run again."
-        elif code in _STRANGER:
-            advice = f"AWS does not know these credentials in {self.region}. Check profile, AWS_* variables and region."
-        elif code in _EXPIRED:
-            advice = "The credentials have expired. Log in again (aws sso login, or renew the session), then run again."
-        elif code in _THROTTLED:
-            advice = f"AWS throttles the calls, also after {ATTEMPTS} attempts. Wait a minute, then run again."
+        elif common:
+            advice = common
         elif code in _ENCRYPTION:
             advice = "The secret's KMS key cannot be used. Enable the key, or give kms_key_id one that is."
         elif code == "LimitExceededException":
@@ -128,7 +105,7 @@ class SecretsManager:
     def _unanswered(self, operation: str, error: Exception) -> str:
         kind = type(error).__name__
         failed = f"{operation} in {self.where} was not answered ({kind})."
-        credentials = _about_credentials(kind)
+        credentials = aws_errors.advise_login(kind)
         if credentials:
             return credentials
         if isinstance(error, (self._errors.HTTPClientError, self._errors.ConnectionError)):
@@ -149,9 +126,9 @@ def connect(region: str, endpoint_url: str | None, profile: str | None) -> Secre
         session_module = importlib.import_module("boto3.session")
         errors = importlib.import_module("botocore.exceptions")
         config = importlib.import_module("botocore.config").Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": aws_errors.ATTEMPTS},
+            connect_timeout=aws_errors.CONNECT_SECONDS,
+            read_timeout=aws_errors.READ_SECONDS,
             max_pool_connections=CONNECTIONS,
         )
     except ImportError as error:
@@ -169,29 +146,17 @@ def connect(region: str, endpoint_url: str | None, profile: str | None) -> Secre
     except (errors.BotoCoreError, ValueError) as error:
         kind = type(error).__name__
         raise FleetError(
-            _about_credentials(kind)
+            aws_errors.advise_login(kind)
             or f"AWS Secrets Manager cannot be used with region {keys.shown(region)} and this endpoint_url "
             f"({kind}). A region is such as us-east-1, an endpoint such as https://host:443."
         ) from None
 
 
-def _about_credentials(kind: str) -> str:
-    """boto3's error in words where it is about the credentials; else nothing."""
-    if kind in ("NoCredentialsError", "PartialCredentialsError"):
-        return (
-            f"There are no complete AWS credentials ({kind}). Give a profile, set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or run on a machine with an instance role."
-        )
-    if kind in _NO_LOGIN:
-        return f"The AWS credentials cannot be obtained ({kind}). Log in again (aws sso login), then run again."
-    return ""
-
-
 def _action(operation: str, said: str) -> str:
     """The IAM action that is missing."""
-    match = _ACTION.search(said)
-    if match:
-        return match[1]
+    named = aws_errors.denied_action(said)
+    if named:
+        return named
     if "kms" in said.lower():
         return "kms:GenerateDataKey" if operation in _WRITES else "kms:Decrypt"
     return f"secretsmanager:{operation}"

@@ -81,9 +81,10 @@ WEIGHTS = Policy("hosts_weights", "the instance profile of inference hosts", "wi
 WEIGHTS_KMS = Policy(
     "hosts_weights_kms", "the instance profile of inference hosts", "if the bucket has a KMS key of yours"
 )
+ALARMS = Policy("controller_alarms", "the controller", "with `rollout_stop_on_alarms`")
 PRICES = Policy("prices", "the person who runs `script/prices`", "to refresh the list prices")
 
-POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, PRICES)
+POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, PRICES)
 
 # Describe calls of EC2 have no resources.
 _HOSTS = Scope("ListHosts", _EVERYTHING)
@@ -98,6 +99,8 @@ _OBJECTS = Scope("ReadWeights", ("arn:aws:s3:::BUCKET/MODELS/*",))
 _KEY = ("arn:aws:kms:REGION:ACCOUNT:key/KEY",)
 _SECRETS_KEY = Scope("KeyOfSecrets", _KEY, {"StringEquals": {"kms:ViaService": "secretsmanager.REGION.amazonaws.com"}})
 _WEIGHTS_KEY = Scope("KeyOfWeights", _KEY, {"StringEquals": {"kms:ViaService": "s3.REGION.amazonaws.com"}})
+# With a narrower scope CloudWatch leaves composite alarms out.
+_ALARMS = Scope("ReadAlarms", _EVERYTHING)
 _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
@@ -184,6 +187,15 @@ RIGHTS = (
         _WEIGHTS_KEY,
         "S3 uses the key in the caller's name",
         "`site.yml`",
+    ),
+    Right(
+        "cloudwatch",
+        "describe_alarms",
+        ("cloudwatch:DescribeAlarms",),
+        ALARMS,
+        _ALARMS,
+        "the alarms that stop a rollout, before each of its turns",
+        "`site.yml`, `rolling_restart.yml`",
     ),
     Right(
         "pricing",

@@ -10,6 +10,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, steps
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
 
 REFUSE = "refuse"
 SHRINK = "shrink"
@@ -42,12 +43,14 @@ class FleetState:
         lost: hosts of the run that Ansible has dropped as unreachable.
         rollout_hosts: those of the run, which may run the gate's self-test.
         others: the claims of other rollouts, by host.
+        alarms: what CloudWatch's alarms say, where they may stop the rollout.
     """
 
     status: t.Mapping[str, dict[str, t.Any] | None]
     lost: t.Collection[str]
     rollout_hosts: t.Collection[str]
     others: t.Mapping[str, Claim] = dataclasses.field(default_factory=dict)
+    alarms: AlarmVerdict = dataclasses.field(default_factory=AlarmVerdict)
 
     @property
     def serving(self) -> dict[str, list[capacity.InstanceLoad]]:
@@ -129,6 +132,14 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
         turn.finished = not turn.self_test
         return turn
     turn.wave = number
+    known = {event.get("text") for event in run} | set(run[0].get("warnings", ()))
+    turn.news += [_decision(note) for note in fleet.alarms.notes if note not in known]
+    if fleet.alarms.stop:
+        turn.stop = (
+            f"The rollout stops before wave {number} of {turn.waves} ({', '.join(left[number - 1])}); nothing of it "
+            f"was touched, and the fleet keeps serving. {fleet.alarms.stop} The same command goes on from here."
+        )
+        return turn
     _choose(turn, left[number - 1], run[0]["hosts"], fleet, policy)
     return turn
 

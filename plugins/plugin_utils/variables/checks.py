@@ -16,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import DEFAULT_MODEL
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import check_hourly_price
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import check_names
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.waves import check_waves
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -100,6 +101,7 @@ _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "fleet_model": _read_model,
     "keys_max_age": _read_duration,
     "keys_overlap": _read_duration,
+    "rollout_stop_on_alarms": lambda _name, value: check_names(value),
     "rollout_waves": lambda _name, value: check_waves(value),
 }
 

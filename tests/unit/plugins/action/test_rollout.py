@@ -11,7 +11,10 @@ import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.action.rollout import ActionModule
 
+from tests.unit.plugins.plugin_utils.aws.cloudwatch import answer_with, make_alarm, moto, raise_alarm
 from tests.unit.plugins.plugin_utils.rollout.rollouts import staged, status
+
+__all__ = ["moto"]
 
 Result = dict[str, t.Any]
 Hosts = dict[str, dict[str, t.Any]]
@@ -31,13 +34,15 @@ class Run:
         self.hosts = hosts
         self.lost: set[str] = set()
         self.beyond: list[Result] = []
+        #: Hosts beyond --limit, with their variables.
+        self.outside: Hosts = {}
 
     def ask(self, state: str, *, check: bool = False, **arguments: t.Any) -> Result:
         args = {"state": state, "records": str(self.records), "waves": [1, "100%"], **arguments}
         task = mock.Mock(args=args, async_val=0, check_mode=check, action="inference.fleet.rollout")
         action = ActionModule(task, mock.MagicMock(), mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock())
         variables = {
-            "hostvars": self.hosts,
+            "hostvars": {**self.hosts, **self.outside},
             "groups": {"ring_canary": []},
             "ansible_play_hosts_all": list(self.hosts),
             "ansible_play_hosts": [name for name in self.hosts if name not in self.lost],
@@ -250,3 +255,117 @@ def test_the_plan_is_made_with_all_that_an_operator_may_say() -> None:
     named = {"verb", "waves", "resume", "resume_within", "max_load", "when_short", "take_over"}
     for name in named | {"accept_downtime", "accept_no_way_back"}:
         assert f"{{{{ rollout_{name} " in task[name]
+
+
+@pytest.fixture
+def watched(run: Run, moto: None) -> Run:
+    """Hosts in us-east-1, and the alarm x."""
+    for variables in run.hosts.values():
+        variables["fleet_region"] = "us-east-1"
+    make_alarm("x")
+    return run
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_an_alarm_that_does_not_exist_ends_the_run_before_anything_is_touched(watched: Run, check: bool) -> None:
+    refused = watched.ask("locked", check=check, stop_on_alarms=["x", "y"])
+    assert refused["failed"]
+    assert (
+        refused["msg"] == "CloudWatch has no alarm y in us-east-1. Correct rollout_stop_on_alarms, or make the alarm."
+    )
+    assert not watched.records.exists()
+    assert not watched.ask("locked", stop_on_alarms='["x"]').get("failed")
+
+
+def test_an_alarm_in_another_region_of_the_fleet_exists_also_beyond_the_limit(watched: Run) -> None:
+    make_alarm("y", region="eu-west-1")
+    assert watched.ask("locked", stop_on_alarms=["x", "y"])["failed"]
+    watched.outside["z"] = {"fleet_region": "eu-west-1"}
+    assert not watched.ask("locked", stop_on_alarms=["x", "y"], fleet=["a", "z"]).get("failed")
+
+
+def test_a_missing_right_ends_the_run_before_anything_is_touched(watched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, lambda _parameters: ("AccessDenied", ""))
+    refused = watched.ask("locked", stop_on_alarms=["x"])
+    assert "lack the right cloudwatch:DescribeAlarms on *" in refused["msg"]
+    assert not watched.records.exists()
+
+
+def test_an_alarm_that_is_raised_already_refuses_the_rollout(watched: Run) -> None:
+    raise_alarm("x", "ALARM", "Threshold Crossed.")
+    plan = watched.ask("planned", stop_on_alarms=["x"])["plan"]
+    assert [text[:45] for text in plan["refusals"]] == ["CloudWatch alarm x in us-east-1 is in ALARM s"]
+    forecast = watched.ask("planned", check=True, stop_on_alarms=["x"])["plan"]
+    assert (forecast["refusals"], len(forecast["warnings"])) == ([], 1)
+    assert watched.ask("planned")["plan"]["refusals"] == []
+
+
+def test_a_run_that_changes_no_host_looks_at_no_alarm(watched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.hosts = {"c": {**host(""), "fleet_region": "us-east-1"}}
+    raise_alarm("x", "ALARM")
+    assert watched.ask("planned", stop_on_alarms=["x"])["plan"]["refusals"] == []
+
+
+def test_a_rollback_is_the_way_out_of_an_alarm(watched: Run) -> None:
+    raise_alarm("x", "ALARM")
+    plan, _begun = watched.begin(verb="rollback", stop_on_alarms=["x"])
+    assert plan["refusals"] == []
+    assert watched.ask("next", plan=plan, stop_on_alarms=["x"])["stop"] == ""
+
+
+def test_an_alarm_in_mid_rollout_stops_it_is_in_the_record_and_the_same_command_goes_on(watched: Run) -> None:
+    plan, begun = watched.begin(stop_on_alarms=["x"])
+    assert watched.ask("next", plan=plan, stop_on_alarms=["x"])["hosts"] == ["a"]
+    _write(begun, {"event": "self_test", "host": "a", "passed": True}, _done("a"))
+    raise_alarm("x", "ALARM", "Threshold Crossed: 7.0 > 5.0.")
+    turn = watched.ask("next", plan=plan, stop_on_alarms=["x"])
+    assert turn["hosts"] == []
+    assert turn["stop"].startswith(
+        "The rollout stops before wave 2 of 2 (b); nothing of it was touched, and the fleet keeps serving. "
+        "CloudWatch alarm x in us-east-1 is in ALARM since 20"
+    )
+    assert "Threshold Crossed: 7.0 > 5.0." in turn["stop"]
+    ended = watched.ask("ended", plan=plan, message=turn["stop"])
+    assert ended["failed"]
+    assert "CloudWatch alarm x in us-east-1 is in ALARM" in Path(ended["page"]).read_text()
+    record = json.loads((Path(ended["page"]).parent / "record.json").read_text())
+    assert (record["outcome"], record["message"]) == ("stopped", turn["stop"])
+    assert record["variables"]["rollout_stop_on_alarms"] == ["x"]
+    raise_alarm("x", "OK")
+    assert watched.ask("next", plan=plan, stop_on_alarms=["x"])["hosts"] == ["b"]
+
+
+def test_credentials_that_expire_in_mid_rollout_stop_it_before_the_next_turn(
+    watched: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, _begun = watched.begin(stop_on_alarms=["x"])
+    with monkeypatch.context() as expired:
+        answer_with(expired, lambda _parameters: ("ExpiredToken", "The security token is expired"))
+        stop = watched.ask("next", plan=plan, stop_on_alarms=["x"])["stop"]
+    assert stop == (
+        "The rollout stops before wave 1 of 2 (a); nothing of it was touched, and the fleet keeps serving. The alarms "
+        "of rollout_stop_on_alarms cannot be read: DescribeAlarms in us-east-1 failed (ExpiredToken). The credentials "
+        "have expired. Log in again (aws sso login, or renew the session), then run again. The same command goes on "
+        "from here."
+    )
+    assert watched.ask("next", plan=plan, stop_on_alarms=["x"])["hosts"] == ["a"]
+
+
+def test_an_alarm_without_data_is_in_the_plan_and_in_the_journal_once_it_is_so(watched: Run) -> None:
+    plan, begun = watched.begin(stop_on_alarms=["x"])
+    assert plan["warnings"] == []
+    raise_alarm("x", "INSUFFICIENT_DATA")
+    for _turn in range(2):
+        assert watched.ask("next", plan=plan, stop_on_alarms=["x"])["hosts"] == ["a"]
+    texts = [event["text"] for event in watched.journal(begun) if event["event"] == "decision"]
+    assert [text[:58] for text in texts] == ["CloudWatch alarm x in us-east-1 is in INSUFFICIENT_DATA si"]
+    assert watched.ask("planned", stop_on_alarms=["x"])["plan"]["warnings"] == texts
+
+
+def _done(name: str) -> Result:
+    return {"event": "outcome", "host": name, "outcome": "done", "message": ""}
+
+
+def _write(begun: Result, *events: Result) -> None:
+    with Path(begun["journal"]).open("a") as file:
+        file.writelines(json.dumps({"at": 1, **event}) + "\n" for event in events)

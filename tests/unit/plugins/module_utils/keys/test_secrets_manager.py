@@ -6,8 +6,8 @@ import sys
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.core import aws_errors
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.keys import secrets_manager
 from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manager import (
     AwsFailure,
     SecretsManager,
@@ -109,7 +109,7 @@ def test_what_may_pass_is_tried_again(
     asked = answering(service, lambda operation: (status, code, "x"), monkeypatch)
     with pytest.raises(AwsFailure, match=message):
         service.call("get_secret_value", "fleet/a")
-    assert len(asked) == secrets_manager.ATTEMPTS
+    assert len(asked) == aws_errors.ATTEMPTS
 
 
 def test_throttling_that_ends_is_no_failure(service: SecretsManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,12 @@ class _File:
     def texts(self) -> set[str]:
         return {str(node.value) for node in ast.walk(self.tree) if isinstance(node, ast.Constant)}
 
+    def imported(self) -> set[str]:
+        """The modules that it imports from, as boto3 would name a service: secrets_manager is secretsmanager."""
+        nodes = [node for node in ast.walk(self.tree) if isinstance(node, ast.ImportFrom)]
+        names = {name for node in nodes for name in [node.module or "", *(alias.name for alias in node.names)]}
+        return {name.rpartition(".")[2].replace("_", "") for name in names}
+
 
 def find(paths: t.Iterable[Path], root: Path) -> set[Call]:
     """The calls in these files.
@@ -150,13 +156,16 @@ def _waits_for(waiter: str, operations: t.Mapping[str, t.Mapping[str, str]]) -> 
 
 
 def _service(file: _File, node: ast.Call, method: str, operations: t.Mapping[str, t.Mapping[str, str]]) -> str:
-    """The service of a call: the only one that has the method, or that of the receiver, or that of the file."""
+    """The service of a call: the only one that has the method, or that of the receiver, or that of the file.
+
+    A file is about a service that it names, or whose module it imports.
+    """
     having = [service for service, own in operations.items() if method in own]
     if len(having) == 1:
         return having[0]
     receiver = ast.unparse(node.func).rpartition(".")[0].lower()
     named = [service for service in having if service in receiver] or [
-        service for service in having if service in file.texts()
+        service for service in having if service in file.texts() | file.imported()
     ]
     if len(named) != 1:
         raise NotUnderstood(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import (
     FleetState,
     Turn,
@@ -194,3 +195,40 @@ def test_a_wave_is_watched_once_it_has_ended() -> None:
     assert wave_to_bake(events) == 0
     events += [turn_of(2, "c"), done("c")]
     assert wave_to_bake(events) == 2
+
+
+REFUSAL = AlarmVerdict("CloudWatch alarm x in us-east-1 is in ALARM.")
+
+
+def test_an_alarm_stops_it_before_the_next_turn_and_the_same_command_goes_on() -> None:
+    events = [begin(["a"], ["b", "c"]), self_tested(), done("a")]
+    turn = next_turn(events, FleetState(well("abc"), [], list("abc"), alarms=REFUSAL), WalkPolicy())
+    assert turn.stop == (
+        "The rollout stops before wave 2 of 2 (b, c); nothing of it was touched, and the fleet keeps serving. "
+        "CloudWatch alarm x in us-east-1 is in ALARM. The same command goes on from here."
+    )
+    assert turn.hosts == []
+    assert next_turn(events, FleetState(well("abc"), [], list("abc")), WalkPolicy()).hosts == ["b", "c"]
+
+
+def test_an_alarm_does_not_stop_a_rollout_that_has_changed_every_host() -> None:
+    turn = next_turn(
+        [begin(["a"]), self_tested(), done("a")], FleetState(well("ab"), [], ["a"], alarms=REFUSAL), WalkPolicy()
+    )
+    assert (turn.stop, turn.finished) == ("", True)
+
+
+def test_a_failed_host_is_reported_before_an_alarm_that_it_may_have_raised() -> None:
+    events = [begin(["a"], ["b"]), self_tested(), outcome("a", "rolled_back")]
+    turn = next_turn(events, FleetState(well("ab"), [], ["a", "b"], alarms=REFUSAL), WalkPolicy())
+    assert "1 of its hosts failed" in turn.stop
+
+
+def test_a_note_on_an_alarm_is_written_once() -> None:
+    fleet = FleetState(well("ab"), [], ["a", "b"], alarms=AlarmVerdict(notes=("x has no data.",)))
+    events = [begin(["a"], ["b"]), self_tested()]
+    assert decisions(next_turn(events, fleet, WalkPolicy())) == ["x has no data."]
+    noted = [*events, {"event": "decision", "text": "x has no data."}]
+    assert decisions(next_turn(noted, fleet, WalkPolicy())) == []
+    warned = [{**begin(["a"], ["b"]), "warnings": ["x has no data."]}, self_tested()]
+    assert decisions(next_turn(warned, fleet, WalkPolicy())) == []

@@ -33,6 +33,8 @@ def test_fields_of_clients_are_those_of_the_key_store() -> None:
         ("edge_tls", "maybe", {"type": "bool"}, "edge_tls is 'maybe': it must be true or false."),
         ("edge_list", {"a": 1}, {"type": "list"}, "edge_list is {'a': 1}: it must be a list."),
         ("model_x", "hub", {"type": "str", "choices": ["s3", "path"]}, "model_x is 'hub': valid are s3, path."),
+        ("rollout_stop_on_alarms", "x", {"type": "raw"}, "which is no list of alarms' names."),
+        ("rollout_stop_on_alarms", [7], {"type": "raw"}, "has 7, which is no alarm's name"),
         (
             "fleet_hourly_price",
             0,
