@@ -114,7 +114,7 @@ def judge(found: t.Sequence[Alarm]) -> AlarmVerdict:
     """Whether a rollout may change hosts now."""
     raised = [f"{alarm.said}: {_shortened(alarm.reason)}" for alarm in found if alarm.state == ALARM]
     notes = tuple(
-        f"{alarm.said}, which does not stop the rollout. AlarmVerdict whether its metric still gets data."
+        f"{alarm.said}, which does not stop the rollout. Look whether its metric still gets data."
         for alarm in found
         if alarm.state not in (ALARM, OK)
     )

@@ -78,7 +78,7 @@ def test_an_alarm_without_data_is_noted_and_stops_nothing() -> None:
     assert look.stop == ""
     assert look.notes == (
         "CloudWatch alarm fleet-5xx in us-east-1 is in INSUFFICIENT_DATA since 2027-01-15T08:00:00Z, which does not "
-        "stop the rollout. AlarmVerdict whether its metric still gets data.",
+        "stop the rollout. Look whether its metric still gets data.",
     )
     assert judge([alarm("OK")]) == AlarmVerdict()
 
