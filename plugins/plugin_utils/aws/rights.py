@@ -82,9 +82,10 @@ WEIGHTS_KMS = Policy(
     "hosts_weights_kms", "the instance profile of inference hosts", "if the bucket has a KMS key of yours"
 )
 ALARMS = Policy("controller_alarms", "the controller", "with `rollout_stop_on_alarms`")
+SESSIONS = Policy("controller_sessions", "the controller", "with SSH through Session Manager")
 PRICES = Policy("prices", "the person who runs `script/prices`", "to refresh the list prices")
 
-POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, PRICES)
+POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, SESSIONS, PRICES)
 
 # Describe calls of EC2 have no resources.
 _HOSTS = Scope("ListHosts", _EVERYTHING)
@@ -101,6 +102,18 @@ _SECRETS_KEY = Scope("KeyOfSecrets", _KEY, {"StringEquals": {"kms:ViaService": "
 _WEIGHTS_KEY = Scope("KeyOfWeights", _KEY, {"StringEquals": {"kms:ViaService": "s3.REGION.amazonaws.com"}})
 # With a narrower scope CloudWatch leaves composite alarms out.
 _ALARMS = Scope("ReadAlarms", _EVERYTHING)
+# Without this condition a session that names no document gets the default one, which is a shell without SSH's keys.
+_NAMED_DOCUMENT = {"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}}
+_SESSION_HOSTS = Scope(
+    "SshToHosts",
+    ("arn:aws:ec2:REGION:ACCOUNT:instance/*",),
+    {
+        "StringEquals": {"ssm:resourceTag/inference:role": ["inference", "gateway", "gateway_store", "monitoring"]},
+        **_NAMED_DOCUMENT,
+    },
+)
+_SESSION_DOCUMENT = Scope("SshDocument", ("arn:aws:ssm:REGION:*:document/AWS-StartSSHSession",), _NAMED_DOCUMENT)
+_OWN_SESSIONS = Scope("OwnSessions", ("arn:aws:ssm:*:*:session/${aws:userid}-*",))
 _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
@@ -196,6 +209,36 @@ RIGHTS = (
         _ALARMS,
         "the alarms that stop a rollout, before each of its turns",
         "`site.yml`, `rolling_restart.yml`",
+    ),
+    # What the AWS CLI and its session-manager-plugin call, by hand from AWS's user guide of Systems Manager: the pages
+    # session-manager-getting-started-enable-ssh-connections, getting-started-restrict-access-quickstart and
+    # getting-started-restrict-access-examples (tags).
+    Right(
+        "",
+        "",
+        ("ssm:StartSession",),
+        SESSIONS,
+        _SESSION_HOSTS,
+        "a session on a host of the fleet",
+        _ALL,
+    ),
+    Right(
+        "",
+        "",
+        ("ssm:StartSession",),
+        SESSIONS,
+        _SESSION_DOCUMENT,
+        "only SSH: the host's own sshd asks for the key",
+        _ALL,
+    ),
+    Right(
+        "",
+        "",
+        ("ssmmessages:OpenDataChannel", "ssm:ResumeSession", "ssm:TerminateSession"),
+        SESSIONS,
+        _OWN_SESSIONS,
+        "the data of one's own sessions, and their end",
+        _ALL,
     ),
     Right(
         "pricing",
