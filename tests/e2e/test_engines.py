@@ -49,7 +49,7 @@ def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
 def test_sglang_takes_over_nothing_is_lost_and_a_second_rollout_is_refused(
     demo: Run, fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
-    clients = traffic(streams=2, requests_per_second=2)
+    clients = traffic(streams=1, requests_per_second=2)
     switch = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang")
     switch.wait_for("step", host="inference-1", step="drain")
     second = fleet.playbook("playbooks/rolling_restart.yml")
@@ -136,7 +136,7 @@ def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     """On one host, so that both engines serve behind one address; later tests use such a fleet."""
-    clients = traffic(streams=2, requests_per_second=2)
+    clients = traffic(streams=1, requests_per_second=2)
     done = Rollout(fleet.environment, tmp_path, "site.yml", "-l", "inference-1", "-e", "engine=vllm").wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())

@@ -28,18 +28,18 @@ def test_clients_change_over_under_load_and_notice_nothing(fleet: Fleet, traffic
     before = [fleet.process(host) for host in HOSTS]
     edges = [fleet.process(host, "haproxy.service") for host in HOSTS]
     old = fleet.keys()["current"]
-    first, second = (traffic(streams=2, requests_per_second=8) for _ in range(2))
+    first, second = (traffic(streams=1, requests_per_second=8) for _ in range(2))
     begun = fleet.playbook(ROTATE, "-e", "client=demo", "-e", "overlap=1h")
     assert begun.code == 0, begun.output
     new = fleet.keys()["current"]
     assert new != old == fleet.keys()["previous"]
     # Half of the clients rotate; meanwhile the edges are updated once more with the others' keys and the new one.
     assert nothing_was_lost(second.stop())
-    second = traffic(streams=2, requests_per_second=8, key=new)
+    second = traffic(streams=1, requests_per_second=8, key=new)
     other = fleet.playbook(ROTATE, "-e", "client=gate")
     assert other.code == 0, other.output
     assert nothing_was_lost(first.stop())
-    first = traffic(streams=2, requests_per_second=8, key=new)
+    first = traffic(streams=1, requests_per_second=8, key=new)
     finished = fleet.playbook(ROTATE, "-e", "finish=true")
     assert finished.code == 0, finished.output
     assert nothing_was_lost(first.stop())

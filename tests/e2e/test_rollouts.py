@@ -28,7 +28,7 @@ def processes(fleet: Fleet) -> list[str]:
 
 def test_a_rolling_restart_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = processes(fleet)
-    clients = traffic(streams=6, requests_per_second=5)
+    clients = traffic(streams=2, requests_per_second=2)
     done = Rollout(fleet.environment, tmp_path, RESTART).wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())
@@ -53,7 +53,7 @@ def test_a_changed_option_is_foreseen_and_loses_nothing(fleet: Fleet, traffic: S
 
 def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
-    clients = traffic(streams=4, requests_per_second=5)
+    clients = traffic(streams=2, requests_per_second=2)
     # The hosts reach nothing outside this machine now: no package index, no model hub.
     FORWARDING.write_text("0", encoding="ascii")
     try:
@@ -73,7 +73,7 @@ def test_a_rollback_needs_no_network_and_loses_nothing(fleet: Fleet, traffic: St
 def test_a_release_that_fails_its_gate_is_rolled_back(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     before = releases(fleet)
     untouched = fleet.process("inference-2")
-    clients = traffic(streams=4, requests_per_second=5)
+    clients = traffic(streams=2, requests_per_second=2)
     blind = '{"vllm_limit_mm_per_prompt": {"image": 0, "video": 0}}'
     done = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=vllm", "-e", blind).wait()
     assert done.code != 0
@@ -90,7 +90,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
     fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     untouched = fleet.process("inference-2")
-    clients = traffic(streams=4, requests_per_second=5)
+    clients = traffic(streams=2, requests_per_second=2)
     restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="gate")
     fleet.on("inference-1", "systemctl kill --signal=KILL vllm@0.service")
@@ -108,7 +108,7 @@ def test_an_engine_that_is_killed_in_its_gate_is_started_again_and_the_next_run_
 
 def test_a_host_lost_after_its_drain_costs_no_request(fleet: Fleet, traffic: StartTraffic, tmp_path: Path) -> None:
     untouched = fleet.process("inference-2")
-    clients = traffic(streams=4, requests_per_second=5)
+    clients = traffic(streams=2, requests_per_second=2)
     restart = Rollout(fleet.environment, tmp_path, RESTART)
     restart.wait_for("step", host="inference-1", step="stop")
     assert fleet.lab("stop", "--name", LAB, "inference-1", "--crash").code == 0
