@@ -95,6 +95,12 @@ _LIBRARIES = (
         "Add its package to engine_packages.",
     ),
     Cause(
+        "missing_program",
+        r"FileNotFoundError: \[Errno 2\] No such file or directory: '(?P<what>[\w.+-]+)'",
+        "It runs the program {what}, which is not there.",
+        "The engines' role brings what they need; otherwise add its package to engine_packages.",
+    ),
+    Cause(
         "model_missing",
         r"(?:Repo id must be|is not a local folder and is not a valid model identifier|"
         r"does not appear to have a file named config\.json|Can't load the configuration of)",
@@ -109,7 +115,8 @@ _LIBRARIES = (
     ),
     Cause(
         "engine_error",
-        r"(?P<what>(?:ValueError|RuntimeError|AssertionError|OSError|ImportError): (?!Engine core)[^\n]+)",
+        # In backticks it is quoted: vLLM warns at each start where its limit of open files is low.
+        r"(?<!`)(?P<what>(?:ValueError|RuntimeError|AssertionError|OSError|ImportError): (?!Engine core)[^\n]+)",
         "{what}",
         "The lines before it in the journal say more.",
     ),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.log import explain
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS
@@ -49,6 +51,7 @@ LOGS = [
     ("ValueError: Model architectures ['FooForCausalLM'] are not supported for now.", "unsupported_model", ["FooFor"]),
     ("ValueError: something that no rule matches", "engine_error", ["no rule matches"]),
 ]
+RECORDED = Path(__file__).parents[3] / "fixtures/engines"
 
 
 @pytest.mark.parametrize(("log", "kind", "words"), LOGS, ids=[f"{i}-{log[1]}" for i, log in enumerate(LOGS)])
@@ -66,3 +69,17 @@ def test_a_dead_engine_is_explained(log: str, kind: str, words: list[str]) -> No
 def test_a_healthy_log_is_not_explained() -> None:
     for engine in KINDS.values():
         assert explain(["INFO Loading weights took 0.1 seconds", "INFO Application startup complete."], engine) is None
+
+
+def test_an_error_that_a_warning_quotes_is_not_the_reason() -> None:
+    # At each start where vLLM cannot raise its limit of open files.
+    lines = (RECORDED / "vllm-0.26-two-gpus.log").read_text().splitlines()
+    assert any("OSError: [Errno 24]" in line for line in lines)
+    assert explain(lines, ENGINES["vllm"]) is None
+
+
+def test_a_program_that_is_missing_is_named() -> None:
+    why = explain((RECORDED / "sglang-0.5.17-without-ninja.log").read_text().splitlines(), ENGINES["sglang"])
+    assert why is not None
+    assert why.kind == "missing_program"
+    assert "the program ninja" in why.reason

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.memory import (
     EngineMemory,
@@ -123,3 +125,11 @@ def test_what_the_module_takes_is_picked() -> None:
         "requested_gib": 40.84,
     }
     assert as_reported(EngineMemory()) == {}
+
+
+def test_of_two_gpus_the_one_with_less_cache_counts() -> None:
+    # A recorded start of vLLM 0.26, whose line about the budget is another one than 0.32's.
+    recorded = Path(__file__).parents[3] / "fixtures/engines/vllm-0.26-two-gpus.log"
+    assert engine_memory(recorded.read_text().splitlines(), ENGINES["vllm"]) == EngineMemory(
+        model_gib=8.63, kv_cache_gib=119.09, kv_cache_tokens=1734336, graphs_gib=0.63, max_length=262144
+    )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.progress import PHASES, EngineProgress
 from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine
@@ -292,3 +294,11 @@ def test_no_text_repeats_a_key() -> None:
         found = progress([f"{line} {key}"], KINDS[engine])
         assert found is not None
         assert key not in found.text
+
+
+def test_a_start_on_two_gpus_goes_through_the_phases_in_order() -> None:
+    recorded = Path(__file__).parents[3] / "fixtures/engines/vllm-0.26-two-gpus.log"
+    lines = recorded.read_text().splitlines()
+    seen = [progress(lines[:end], ENGINES["vllm"]) for end in range(1, len(lines) + 1)]
+    phases = list(dict.fromkeys(each.phase for each in seen if each))
+    assert phases == ["importing", "loading", "compiling", "profiling", "capturing", "warming_up", "serving"]

@@ -280,6 +280,22 @@ def test_sglang_on_a_h200(what: str, version: str, options: dict[str, t.Any], to
     assert found.kv_tokens == pytest.approx(tokens, rel=0.025)
 
 
+@pytest.mark.parametrize(
+    ("parallel", "tokens", "found"),
+    [
+        (1, 806912, vllm(gpus=[H200], version="0.26.0", max_model_len=262144, **MEDIA)),
+        (2, 1734336, vllm(gpus=[H200] * 2, parallel=2, version="0.26.0", max_model_len=262144, **MEDIA)),
+        (1, 720130, sglang(gpus=[H200], version="0.5.17", context_length=32768)),
+        (2, 1546564, sglang(gpus=[H200] * 2, parallel=2, version="0.5.17", context_length=262144)),
+    ],
+    ids=["vllm", "vllm on two", "sglang", "sglang on two"],
+)
+def test_profile_balanced_on_one_and_two_h200(parallel: int, tokens: int, found: Fit) -> None:
+    # tests/gpu/several.py, 2026-11-29; the parallel size halves the weights and the size of a token.
+    assert found.kv_tokens == pytest.approx(tokens, rel=0.03)
+    assert found.token_bytes == 147456 // parallel
+
+
 def test_vllm_on_an_a5000_as_a_user_reports_it() -> None:
     # LMCache's example with vLLM 0.21 and Qwen3-8B: 0.52 GiB for graphs are 0.0221 of the memory that CUDA sees. No
     # figure of the estimate is from it.
