@@ -30,6 +30,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics im
 
 from tests.gpu import spaces, units
 from tests.gpu.hosts import CommandError, Host
+from tests.project import open_directly
 
 MODEL = Path("/opt/models/random-8b")
 GPUS_KNOWN = Path("/var/lib/inference/gpus.json")
@@ -202,7 +203,7 @@ class Client:
     def open(self, path: str, document: t.Any = None, timeout: float = 300) -> t.Any:
         body = None if document is None else json.dumps({"model": self._model, **document}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", body, self._headers)
-        return urllib.request.urlopen(request, timeout=timeout)
+        return open_directly(request, timeout=timeout)
 
     def complete(self, tokens: list[int], answer: int, timeout: float = 300) -> dict[str, t.Any]:
         document = {"prompt": tokens, "max_tokens": answer, "temperature": 0, "ignore_eos": True}
