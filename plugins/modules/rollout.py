@@ -88,12 +88,14 @@ options:
     type: float
     default: 0
   stop_on_alarms:
+    version_added: 0.3.0
     description:
       - The names of CloudWatch alarms, as a list or that list as JSON. With V(locked) they must exist, with V(planned)
         one in the state C(ALARM) refuses the rollout, and with V(next) it stops the rollout.
       - It needs boto3 and credentials with the right C(cloudwatch:DescribeAlarms). A O(verb=rollback) does not look.
     type: raw
   fleet:
+    version_added: 0.3.0
     description: All hosts of the tier; O(stop_on_alarms) are looked for in their regions (C(fleet_region)).
     type: list
     elements: str
