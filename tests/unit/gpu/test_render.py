@@ -1,0 +1,75 @@
+"""What tests/gpu/render.yml takes to a machine with GPUs is what the roles deploy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Release
+
+from tests.project import ROOT
+
+Bundles = dict[str, dict[str, t.Any]]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
+    directory = tmp_path_factory.mktemp("bundles")
+    words = ["-i", "tests/gpu/inventory.yml", "tests/gpu/render.yml", "-e", f"gpu_bundles={directory}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return {path.stem: json.loads(path.read_text()) for path in directory.glob("*.json")}
+
+
+def hosts_of(group: dict[str, t.Any]) -> set[str]:
+    below = [hosts_of(child) for child in (group.get("children") or {}).values()]
+    return set(group.get("hosts") or {}).union(*below)
+
+
+def test_every_host_of_the_inventory_is_there(bundles: Bundles) -> None:
+    inventory = yaml.safe_load((ROOT / "tests/gpu/inventory.yml").read_text())
+    assert set(bundles) == hosts_of(inventory["all"])
+
+
+def test_a_release_has_every_argument_that_the_role_gives(bundles: Bundles) -> None:
+    tasks = yaml.safe_load((ROOT / "roles/engine/tasks/stage.yml").read_text())
+    given = next(task["inference.fleet.engine_release"] for task in tasks if "inference.fleet.engine_release" in task)
+    # The runtime is another one there, and with it the version.
+    wanted = set(given) - {"state", "root", "version", "runtime"} | {"shared_options"}
+    assert {frozenset(release) for bundle in bundles.values() for release in bundle["releases"]} == {frozenset(wanted)}
+
+
+def test_each_instance_has_its_gpus(bundles: Bundles) -> None:
+    def visible(host: str) -> list[list[str]]:
+        releases = bundles[host]["releases"]
+        return [[item["environment"]["CUDA_VISIBLE_DEVICES"] for item in release["instances"]] for release in releases]
+
+    assert visible("both") == [["0"], ["1"]]
+    assert visible("vllm-pair") == visible("sglang-pair") == [["0,1"]]
+    assert bundles["vllm-pair"]["releases"][0]["instances"][0]["options"]["tensor-parallel-size"] == 2
+    assert bundles["sglang-pair"]["releases"][0]["instances"][0]["options"]["tp-size"] == 2
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_nodes_of_an_instance_agree(bundles: Bundles, engine: str) -> None:
+    def agreement(host: str) -> str:
+        (release,) = bundles[host]["releases"]
+        (instance,) = release["instances"]
+        own = {name: release[name] for name in ("engine", "model", "model_path", "draft_path", "revision", "unit")}
+        return Release(version="1", runtime="any", **own, **instance).agreement
+
+    assert agreement(f"{engine}-first") == agreement(f"{engine}-second")
+
+
+def test_the_gate_asks_all_that_it_asks_of_an_instance(bundles: Bundles) -> None:
+    defaults = yaml.safe_load(Path(ROOT / "roles/gate/defaults/main.yml").read_text())
+    assert {tuple(bundle["checks"]) for bundle in bundles.values()} == {
+        (*defaults["gate_checks"], *defaults["gate_capabilities"])
+    }
