@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from tests.inventory.conftest import REGION, Answer, Api, run
+from tests.unit.plugins.plugin_utils.aws.cloudwatch import METRIC
 
 Play = t.Callable[..., Answer]
 
@@ -42,16 +43,7 @@ def make_alarm(api: Api, name: str) -> None:
         endpoint_url=api.url,
         aws_access_key_id="test",
         aws_secret_access_key="test",
-    ).put_metric_alarm(
-        AlarmName=name,
-        Namespace="AWS/ApplicationELB",
-        MetricName="HTTPCode_Target_5XX_Count",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=5.0,
-        ComparisonOperator="GreaterThanThreshold",
-    )
+    ).put_metric_alarm(AlarmName=name, **METRIC)
 
 
 def said(answer: Answer) -> str:

@@ -15,7 +15,7 @@ Layout below a spec's root::
     <slug>/<revision>/.manifest.json
     <slug>/<revision>.partial/    one that is being fetched; <file>.part grows, <file> is verified; from S3
                                   <file>.sparse has gaps, and <file>.spans says what is in it
-    <slug>/.lock                  held by whoever fetches
+    <slug>/.lock                  held during a fetch
 """
 
 from __future__ import annotations
@@ -1044,7 +1044,7 @@ class Patience:
 
 
 class Fetch:
-    """Completes one snapshot. Whoever calls holds the slug's lock.
+    """Completes one snapshot. The caller holds the slug's lock.
 
     Args:
         spec: the model.

@@ -55,7 +55,7 @@ class Workers:
     def run(self, task: WorkerLine, idle: float = 1.0) -> t.Iterator[WorkerLine]:
         """Have a task done; yields what its worker answers, and an empty message whenever it is silent.
 
-        The last answer has ``end``: empty for success, else what went wrong. Whoever calls stops there.
+        The last answer has ``end``: empty for success, otherwise the error. The caller stops there.
         """
         with self._lock:
             worker = min((one for one in self._workers if one.is_alive), key=lambda one: one.tasks, default=None)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# A machine with two GPUs, as tests/gpu/several.py takes one: this one, with changes that nobody else sees. Runs a
-# command on it.
+# Runs a command on this machine as one with two GPUs, as tests/gpu/several.py needs; only that command sees the
+# changes.
 #
 #   unshare --mount machine.sh DIRECTORY COMMAND...
 #

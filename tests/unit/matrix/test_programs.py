@@ -10,7 +10,7 @@ from tests.matrix.__main__ import environment
 
 
 def test_a_cell_finds_its_own_programs_first_and_no_shim(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/root/.pyenv/shims:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", "/elsewhere/.pyenv/shims:/usr/bin:/bin")
     monkeypatch.setenv("ANSIBLE_CONFIG", "/elsewhere/ansible.cfg")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     found = environment(Path("/cell/bin"), Path("/pythons"), HOME="/cell/home")

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import typing as t
 
+from tests.gpu.model import TEXT, VISION
+
 #: Qwen/Qwen3-VL-8B-Instruct, with the figures that were published.
 QWEN3_VL_8B: dict[str, t.Any] = {
     "architectures": ["Qwen3VLForConditionalGeneration"],
     "image_token_id": 151655,
     "model_type": "qwen3_vl",
-    "text_config": {
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": 151643,
-        "dtype": "bfloat16",
-        "eos_token_id": 151645,
-        "head_dim": 128,
-        "hidden_act": "silu",
-        "hidden_size": 4096,
-        "initializer_range": 0.02,
-        "intermediate_size": 12288,
-        "max_position_embeddings": 262144,
-        "model_type": "qwen3_vl_text",
-        "num_attention_heads": 32,
-        "num_hidden_layers": 36,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-06,
-        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
-        "rope_theta": 5000000,
-        "use_cache": True,
-        "vocab_size": 151936,
-    },
+    "text_config": {**TEXT, "bos_token_id": 151643, "eos_token_id": 151645},
     "tie_word_embeddings": False,
     "transformers_version": "4.57.0.dev0",
     "video_token_id": 151656,
-    "vision_config": {
-        "deepstack_visual_indexes": [8, 16, 24],
-        "depth": 27,
-        "hidden_act": "gelu_pytorch_tanh",
-        "hidden_size": 1152,
-        "in_channels": 3,
-        "initializer_range": 0.02,
-        "intermediate_size": 4304,
-        "model_type": "qwen3_vl",
-        "num_heads": 16,
-        "num_position_embeddings": 2304,
-        "out_hidden_size": 4096,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    },
+    "vision_config": VISION,
     "vision_end_token_id": 151653,
     "vision_start_token_id": 151652,
 }

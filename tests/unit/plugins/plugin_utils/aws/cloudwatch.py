@@ -19,17 +19,19 @@ REGION = "us-east-1"
 Answer = t.Callable[[dict[str, t.Any]], t.Optional[tuple[str, str]]]
 
 
+METRIC: dict[str, t.Any] = {
+    "Namespace": "AWS/ApplicationELB",
+    "MetricName": "HTTPCode_Target_5XX_Count",
+    "Statistic": "Sum",
+    "Period": 60,
+    "EvaluationPeriods": 3,
+    "Threshold": 5.0,
+    "ComparisonOperator": "GreaterThanThreshold",
+}
+
+
 def make_alarm(name: str, *, region: str = REGION, rule: str = "") -> None:
-    boto3.client("cloudwatch", region).put_metric_alarm(
-        AlarmName=name,
-        Namespace="AWS/ApplicationELB",
-        MetricName="HTTPCode_Target_5XX_Count",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=3,
-        Threshold=5.0,
-        ComparisonOperator="GreaterThanThreshold",
-    )
+    boto3.client("cloudwatch", region).put_metric_alarm(AlarmName=name, **METRIC)
     # moto describes composite alarms, and has no call to make one.
     cloudwatch_backends[DEFAULT_ACCOUNT_ID][region].alarms[name].rule = rule or None
 

@@ -102,7 +102,7 @@ def test_no_answer_names_the_address_without_a_password(monkeypatch: pytest.Monk
 
 
 def test_no_credentials_and_an_unknown_profile_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    monkeypatch.setenv("AWS_PROFILE", "missing")
     with pytest.raises(FleetError, match="There is no AWS profile as AWS_PROFILE names it"):
         read_alarms(["a"], [REGION])
     with pytest.raises(FleetError, match="There is no AWS profile"):
