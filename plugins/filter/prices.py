@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices import advice, hourly, table
 
 Costs = t.Iterable[t.Mapping[str, t.Any]]
@@ -15,7 +16,7 @@ Costs = t.Iterable[t.Mapping[str, t.Any]]
 
 def host_costs(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
     """See host_costs.yml."""
-    prices = table.load()
+    prices = _list_prices()[0]
     return [dataclasses.asdict(hourly.cost_of(str(host), hostvars[host], prices)) for host in hosts]
 
 
@@ -27,13 +28,22 @@ def priced_rows(rows: t.Iterable[t.Mapping[str, t.Any]], costs: Costs) -> list[d
 def price_notes(costs: Costs) -> list[str]:
     """See price_notes.yml."""
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    return hourly.notes(_read(costs), table.load(), today)
+    prices, problems = _list_prices()
+    return [*hourly.notes(_read(costs), prices, today), *problems]
 
 
 def price_advice(costs: Costs, facts: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
     """See price_advice.yml."""
     instances = {host: own["instances"] for host, own in facts.items() if "instances" in own}
     return advice.advice(_read(costs), instances)
+
+
+def _list_prices() -> tuple[table.PriceTable, list[str]]:
+    """The list prices; without a readable list none, and why: a status has to show the fleet in any case."""
+    try:
+        return table.load(), []
+    except FleetError as error:
+        return {}, [str(error)]
 
 
 def _read(costs: Costs) -> list[hourly.Cost]:

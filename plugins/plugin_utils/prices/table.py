@@ -11,6 +11,9 @@ import json
 import typing as t
 from pathlib import Path
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import write_atomically
+
 FILE = Path(__file__).with_name("ec2.json")
 
 
@@ -34,12 +37,21 @@ PriceTable = t.Mapping[str, Region]
 
 @functools.cache
 def load(path: Path = FILE) -> PriceTable:
-    """The prices by region. A region or type that is missing has no known price."""
-    return {name: Region(**region) for name, region in json.loads(path.read_text("utf-8"))["regions"].items()}
+    """The prices by region. A region or type that is missing has no known price.
+
+    Raises:
+        FleetError: the list cannot be read.
+    """
+    try:
+        return {name: Region(**region) for name, region in json.loads(path.read_text("utf-8"))["regions"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FleetError(
+            f"The list of prices {path} cannot be read ({error}). Restore it, or write a new one with script/prices."
+        ) from error
 
 
 def write(table: PriceTable, path: Path = FILE) -> None:
     """Replace the file."""
     regions = {name: dataclasses.asdict(table[name]) for name in sorted(table)}
     what = "US dollars per hour of one instance: on demand, Linux, shared tenancy, without taxes"
-    path.write_text(json.dumps({"what": what, "regions": regions}, indent=2) + "\n", "utf-8")
+    write_atomically(str(path), json.dumps({"what": what, "regions": regions}, indent=2) + "\n", mode=0o644)
