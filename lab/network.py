@@ -11,9 +11,9 @@ import socket
 import zlib
 from pathlib import Path
 
-from lab import files, shell
+from lab import machine, shell
 from lab.errors import LabError
-from lab.state import Host, Lab, every_lab, state_root
+from lab.state import Host, Lab
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 NAMESPACES = Path("/run/netns")
@@ -33,7 +33,7 @@ def ensure(lab: Lab) -> None:
         f"address replace {lab.gateway}/{length} dev {lab.bridge}",
     ]
     _ip(batch)
-    _forward()
+    _forward(lab)
     _rules(lab)
 
 
@@ -69,13 +69,14 @@ def _ip(batch: list[str], namespace: str = "") -> None:
     shell.run(["ip", *(["-n", namespace] if namespace else []), "-batch", "-"], stdin="\n".join([*batch, ""]))
 
 
-def _forward() -> None:
-    """Enable forwarding, recording that it was off, and that there were no name spaces before us."""
-    with files.locked(state_root() / ".machine.lock"):
+def _forward(lab: Lab) -> None:
+    """Enable forwarding, recording that it was off, and that there were no name spaces before the first lab."""
+    with machine.held():
+        machine.note(lab.bridge, lab.ec2_port)
         if not NAMESPACES.exists():
-            files.write(state_root() / "no-namespaces-before", "")
+            machine.mark("no-namespaces-before")
         if FORWARDING.read_text(encoding="ascii").strip() == "0":
-            files.write(state_root() / "forwarding-was-off", "")
+            machine.mark("forwarding-was-off")
             FORWARDING.write_text("1", encoding="ascii")
 
 
@@ -185,18 +186,15 @@ def remove(lab: Lab) -> None:
 
 
 def _restore_machine(lab: Lab) -> None:
-    """With the last lab, restore what ``_forward`` recorded."""
-    with files.locked(state_root() / ".machine.lock"):
-        if any(other.name != lab.name for other in every_lab()):
+    """With the machine's last lab, restore what ``_forward`` recorded."""
+    with machine.held():
+        machine.forget(lab.bridge)
+        if not machine.alone(lab.bridge):
             return
-        forwarding, namespaces = state_root() / "forwarding-was-off", state_root() / "no-namespaces-before"
-        if forwarding.exists():
+        if machine.unmark("forwarding-was-off"):
             FORWARDING.write_text("0", encoding="ascii")
-            forwarding.unlink()
-        if namespaces.exists():
-            # `ip netns` makes the directory a mount of its own and leaves it.
-            if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
-                shell.run(["umount", str(NAMESPACES)], check=False)
-                with contextlib.suppress(OSError):
-                    NAMESPACES.rmdir()
-            namespaces.unlink()
+        # `ip netns` makes the directory a mount of its own and leaves it.
+        if machine.unmark("no-namespaces-before") and NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+            shell.run(["umount", str(NAMESPACES)], check=False)
+            with contextlib.suppress(OSError):
+                NAMESPACES.rmdir()

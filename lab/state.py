@@ -13,7 +13,7 @@ import uuid
 import zlib
 from pathlib import Path
 
-from lab import files
+from lab import files, machine
 from lab.errors import LabError
 
 DEFAULT_NAME = "lab"
@@ -164,7 +164,7 @@ def require(name: str) -> Lab:
 
 
 def every_lab() -> list[Lab]:
-    """All labs of this machine."""
+    """All labs with their state below ``state_root``."""
     names = sorted(path.parent.name for path in state_root().glob("*/lab.json"))
     return [lab for lab in map(load, names) if lab is not None]
 
@@ -199,7 +199,8 @@ def create(name: str, subnet: str, *, bare: bool) -> Lab:
             raise LabError(f"--subnet {subnet} overlaps {other.subnet} of lab {other.name}. Give another one.")
     lab = Lab(check_name(name, "lab"), subnet, bare)
     if name != DEFAULT_NAME:
-        taken = {other.ec2_port - FIRST_EC2_PORT for other in others}
+        ports = {other.ec2_port for other in others} | machine.ec2_ports(lab.bridge)
+        taken = {port - FIRST_EC2_PORT for port in ports}
         free = (step for step in range(1, 200) if step not in taken)
         step = next(step for step in free if _free(FIRST_EC2_PORT + step) and _free(FIRST_BALANCER_PORT + step))
         lab.ec2_port += step

@@ -10,7 +10,21 @@ import sys
 import typing as t
 from pathlib import Path
 
-from lab import balancer, cgroups, controller, ec2, files, hosts, network, processes, rootfs, settings, shell, state
+from lab import (
+    balancer,
+    cgroups,
+    controller,
+    ec2,
+    files,
+    hosts,
+    machine,
+    network,
+    processes,
+    rootfs,
+    settings,
+    shell,
+    state,
+)
 from lab.errors import LabError
 from lab.state import Host, Lab
 from lab.steps import step
@@ -32,7 +46,6 @@ def _held(name: str) -> t.Iterator[int]:
         if not (root / name / "lab.json").exists():
             path.unlink(missing_ok=True)
     if not state.every_lab():
-        (root / ".machine.lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             root.rmdir()
 
@@ -59,8 +72,11 @@ def _open(name: str, subnet: str | None, *, bare: bool) -> Lab:
         subnet = state.check_subnet(subnet or state.DEFAULT_SUBNET)
         # Before anything is recorded: the next try may name another subnet.
         network.refuse_overlap(subnet)
-        with files.locked(state.state_root() / ".machine.lock"):
-            return state.create(name, subnet, bare=bare)
+        with machine.held():
+            made = state.create(name, subnet, bare=bare)
+            # Now, because its ports stay free until its programs start.
+            machine.note(made.bridge, made.ec2_port)
+        return made
     if subnet not in (None, lab.subnet):
         raise LabError(
             f"Lab {name} has the subnet {lab.subnet}, not {subnet}: take it down before it can have another."

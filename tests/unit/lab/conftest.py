@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from lab import machine
 from lab.state import Lab
 
 
 @pytest.fixture(autouse=True)
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """State, cache and home below the test's directory, without this shell's settings."""
+    """State, cache, home and the machine's records below the test's directory, without this shell's settings."""
+    monkeypatch.setattr(machine, "RUN", tmp_path / "run")
     monkeypatch.setenv("INFERENCE_FLEET_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("INFERENCE_FLEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
