@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
 #: Attempts of one call: boto3 waits longer and longer between them.
 ATTEMPTS = 5
 CONNECT_SECONDS = 5
@@ -23,7 +25,14 @@ _STRANGER = (
     "AuthFailure",
 )
 _EXPIRED = ("ExpiredTokenException", "ExpiredToken", "RequestExpired")
-_THROTTLED = ("ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded")
+_THROTTLED = (
+    "ThrottlingException",
+    "Throttling",
+    "ThrottledException",
+    "TooManyRequestsException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+)
 _NO_LOGIN = (
     "CredentialRetrievalError",
     "SSOTokenLoadError",
@@ -31,6 +40,24 @@ _NO_LOGIN = (
     "UnauthorizedSSOTokenError",
 )
 _ACTION = re.compile(r"not authorized to perform:? ([\w-]+:\w+)")
+
+
+class AwsFailure(FleetError):
+    """A call that AWS answered with an error.
+
+    Args:
+        message: what failed and what to do.
+        code: AWS's name of the error.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def is_expired(code: str) -> bool:
+    """Whether AWS's error says that the credentials were valid and no longer are."""
+    return code in _EXPIRED
 
 
 def is_denied(code: str) -> bool:

@@ -14,6 +14,7 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import aws_errors, keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.aws_errors import AwsFailure
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 
 NOT_FOUND = "ResourceNotFoundException"
@@ -26,19 +27,6 @@ CONNECTIONS = 8
 
 _ENCRYPTION = ("DecryptionFailure", "EncryptionFailure")
 _WRITES = ("CreateSecret", "PutSecretValue")
-
-
-class AwsFailure(FleetError):
-    """A call that AWS answered with an error.
-
-    Args:
-        message: what failed and what to do.
-        code: AWS's name of the error.
-    """
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class SecretsManager:

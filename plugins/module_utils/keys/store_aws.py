@@ -41,6 +41,7 @@ import typing as t
 import uuid
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys
+from ansible_collections.inference.fleet.plugins.module_utils.core.aws_errors import AwsFailure
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.keys import document as key_document
 from ansible_collections.inference.fleet.plugins.module_utils.keys import tags as key_tags
@@ -50,7 +51,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manag
     CONNECTIONS,
     EXISTS,
     NOT_FOUND,
-    AwsFailure,
     SecretsManager,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.keys.store import ClientKeys, Content, Key, StoreChanged

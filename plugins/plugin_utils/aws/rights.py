@@ -252,6 +252,11 @@ RIGHTS = (
 )
 
 
+def of_call(service: str, method: str) -> Right:
+    """The row of a call, by boto3's names of service and method."""
+    return next(right for right in RIGHTS if (right.service, right.method) == (service, method))
+
+
 def document(policy: Policy, rights: t.Iterable[Right] = RIGHTS) -> dict[str, t.Any]:
     """The IAM policy: a statement for each scope."""
     actions: dict[str, set[str]] = {}

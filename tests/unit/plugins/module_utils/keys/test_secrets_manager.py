@@ -7,12 +7,9 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core import aws_errors
+from ansible_collections.inference.fleet.plugins.module_utils.core.aws_errors import AwsFailure
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manager import (
-    AwsFailure,
-    SecretsManager,
-    connect,
-)
+from ansible_collections.inference.fleet.plugins.module_utils.keys.secrets_manager import SecretsManager, connect
 from botocore.awsrequest import AWSResponse
 from moto.core import set_initial_no_auth_action_count
 
