@@ -82,10 +82,11 @@ WEIGHTS_KMS = Policy(
     "hosts_weights_kms", "the instance profile of inference hosts", "if the bucket has a KMS key of yours"
 )
 ALARMS = Policy("controller_alarms", "the controller", "with `rollout_stop_on_alarms`")
+TARGET_GROUPS = Policy("controller_target_groups", "the controller", "with `fleet_target_groups`")
 SESSIONS = Policy("controller_sessions", "the controller", "with SSH through Session Manager")
 PRICES = Policy("prices", "the person who runs `script/prices`", "to refresh the list prices")
 
-POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, SESSIONS, PRICES)
+POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, TARGET_GROUPS, SESSIONS, PRICES)
 
 # Describe calls of EC2 have no resources.
 _HOSTS = Scope("ListHosts", _EVERYTHING)
@@ -102,6 +103,9 @@ _SECRETS_KEY = Scope("KeyOfSecrets", _KEY, {"StringEquals": {"kms:ViaService": "
 _WEIGHTS_KEY = Scope("KeyOfWeights", _KEY, {"StringEquals": {"kms:ViaService": "s3.REGION.amazonaws.com"}})
 # With a narrower scope CloudWatch leaves composite alarms out.
 _ALARMS = Scope("ReadAlarms", _EVERYTHING)
+# Describe calls of Elastic Load Balancing have no resources.
+_READ_TARGETS = Scope("ReadTargetGroups", _EVERYTHING)
+_TARGETS = Scope("RegisterTargets", ("arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/GROUP/*",))
 # Without this condition a session that names no document gets the default one, which is a shell without SSH's keys.
 _NAMED_DOCUMENT = {"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}}
 _SESSION_HOSTS = Scope(
@@ -117,6 +121,7 @@ _OWN_SESSIONS = Scope("OwnSessions", ("arn:aws:ssm:*:*:session/${aws:userid}-*",
 _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
+_CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `drain.yml`, `undrain.yml`"
 _INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
 _INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"
 
@@ -209,6 +214,42 @@ RIGHTS = (
         _ALARMS,
         "the alarms that stop a rollout, before each of its turns",
         "`site.yml`, `rolling_restart.yml`",
+    ),
+    Right(
+        "elbv2",
+        "describe_target_groups",
+        ("elasticloadbalancing:DescribeTargetGroups",),
+        TARGET_GROUPS,
+        _READ_TARGETS,
+        "the target groups of `fleet_target_groups`: VPC, port, target type, balancers",
+        _CHANGES,
+    ),
+    Right(
+        "elbv2",
+        "describe_target_health",
+        ("elasticloadbalancing:DescribeTargetHealth",),
+        TARGET_GROUPS,
+        _READ_TARGETS,
+        "whether a host is registered, draining or healthy",
+        _CHANGES,
+    ),
+    Right(
+        "elbv2",
+        "register_targets",
+        ("elasticloadbalancing:RegisterTargets",),
+        TARGET_GROUPS,
+        _TARGETS,
+        "to let requests come to a host again once it has passed its gate",
+        _CHANGES,
+    ),
+    Right(
+        "elbv2",
+        "deregister_targets",
+        ("elasticloadbalancing:DeregisterTargets",),
+        TARGET_GROUPS,
+        _TARGETS,
+        "to take a host out of the balancer before its engine is stopped",
+        _CHANGES,
     ),
     # What the AWS CLI and its session-manager-plugin call, by hand from AWS's user guide of Systems Manager: the pages
     # session-manager-getting-started-enable-ssh-connections, getting-started-restrict-access-quickstart and

@@ -24,7 +24,7 @@ NOT_USED = {
     ("assume_role", "assume_role_arn"),
 }
 #: Statements whose actions AWS allows on everything or not at all.
-WITHOUT_RESOURCES = ("ListHosts", "ListRegions", "ReadAlarms", "ReadPriceList")
+WITHOUT_RESOURCES = ("ListHosts", "ListRegions", "ReadAlarms", "ReadPriceList", "ReadTargetGroups")
 
 
 def sources(tmp_path: Path, **files: str) -> set[Call]:
