@@ -9,6 +9,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.inventory import read_fleet
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest import COLLECTION, collection_digest
 
 
 class ActionModule(ControllerAction):
@@ -23,4 +24,7 @@ class ActionModule(ControllerAction):
         unknown = [host for host in hosts if host not in task_vars["hostvars"]]
         if unknown:
             raise FleetError(f"hosts names {', '.join(unknown)}, which the inventory does not have.")
-        return {"hosts": {host: fleet.work_out(host).as_dict() for host in hosts}}
+        return {
+            "hosts": {host: fleet.work_out(host).as_dict() for host in hosts},
+            "code": collection_digest(COLLECTION),
+        }

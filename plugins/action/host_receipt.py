@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
-from pathlib import Path
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest import (
+    COLLECTION,
     collection_digest,
     digest_of,
     files_of,
     is_template,
     own_variables,
 )
-
-COLLECTION = Path(__file__).absolute().parents[2]
 
 
 class ActionModule(ActionBase):
@@ -30,7 +28,9 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         arguments = dict(self._task.args)
         further = plain(arguments.pop("further", {}))
-        arguments["digest"] = digest_of(collection_digest(COLLECTION), _values(variables), further)
+        # fleet_facts reads the collection's files once for all hosts.
+        further["code"] = further.get("code") or collection_digest(COLLECTION)
+        arguments["digest"] = digest_of(_values(variables), further)
         result.update(
             self._execute_module(module_name="inference.fleet.host_receipt", module_args=arguments, task_vars=variables)
         )

@@ -48,6 +48,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+code:
+  description: The digest of this collection's files, which a host's receipt records.
+  returned: always
+  type: str
+  sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 hosts:
   description: The facts of each host, by its name.
   returned: always

@@ -41,6 +41,8 @@ options:
   further:
     description:
       - Further inputs of the host's wanted state, beside its variables. The action plugin adds them to the digest.
+      - C(code) is the digest of this collection, as module M(inference.fleet.fleet_facts) returns it. Without it the
+        action plugin reads the collection's files for each host.
     type: dict
     default: {}
   packages:

@@ -10,6 +10,9 @@ import os
 import typing as t
 from pathlib import Path
 
+#: This collection.
+COLLECTION = Path(__file__).absolute().parents[3]
+
 # Settings of a run, not of a host.
 _NOT_OF_THE_HOST = ("ansible_", "gate_", "rollout_")
 _MAGIC = frozenset(

@@ -8,6 +8,8 @@ import sys
 import typing as t
 from pathlib import Path
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.digest import collection_digest
+
 ROOT = Path(__file__).resolve().parents[4]
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 
@@ -39,6 +41,10 @@ def attempt(
                 "content": "{{ fleet_facts.hosts[inventory_hostname] | to_json }}",
                 "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}.json",
             },
+            "vars": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+        },
+        {
+            "ansible.builtin.copy": {"content": "{{ fleet_facts.code }}", "dest": f"{tmp_path}/code"},
             "vars": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
         },
     ]
@@ -75,6 +81,7 @@ def test_each_host_finds_its_own_facts_after_one_task(tmp_path: Path) -> None:
         ("gpu-2", MODEL),
     ]
     assert {one["problem"] for one in found.values()} == {""}
+    assert (tmp_path / "code").read_text() == collection_digest(ROOT)
 
 
 def test_the_engine_of_the_run_is_every_hosts(tmp_path: Path) -> None:
