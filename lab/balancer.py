@@ -1,4 +1,6 @@
-"""The ALB's stand-in: it only checks /health, sends each request to one host, and never retries on another."""
+"""The ALB's stand-in: it sends each request to one host, and never retries on another.
+
+It checks /health itself, or the lab's AWS has it follow the target groups (lab/aws/routes.py)."""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-from lab import files, processes, shell
+from lab import files, processes, settings, shell
 from lab.errors import LabError
 from lab.state import Lab
 
@@ -22,13 +24,18 @@ def group(lab: Lab) -> str:
 
 
 def configuration(lab: Lab) -> str:
-    """HAProxy's configuration: the lab's inference hosts as servers, and its gateways where there are any."""
-    gateways = _gateways(lab) if any(host.role == "gateway" for host in lab.fleet()) else ""
+    """HAProxy's configuration. With health checks: inference hosts as servers, and gateways where there are any.
+
+    Without: no servers, which come at run time, and so nothing that changes with the hosts."""
+    registered = lab.balancer == "registration"
+    fleet, gateways = ("fleet", "fleet-gateways") if registered else ("fleet", "gateways")
+    with_gateways = registered or any(host.role == "gateway" for host in lab.fleet())
+    stats = f"  stats socket {lab.balancer_socket} mode 600 level admin\n" if registered else ""
     return f"""# Written by the lab; changed by: python -m lab up|add
 global
   log stderr format raw local0 notice
   maxconn 2000
-
+{stats}
 defaults
   mode http
   log global
@@ -37,8 +44,8 @@ defaults
   no option redispatch
   http-reuse never
   timeout connect 5s
-  timeout client 600s
-  timeout server 600s
+  timeout client {settings.IDLE_TIMEOUT}s
+  timeout server {settings.IDLE_TIMEOUT}s
   timeout http-request 10s
   # An ALB's idle timeout.
   timeout http-keep-alive 60s
@@ -48,19 +55,21 @@ frontend balancer
   bind {lab.gateway}:{lab.balancer_port}
   default_backend fleet
 
-{_backend(lab, "fleet", "inference", EDGE_PORT)}{gateways}"""
+{_backend(lab, fleet, "inference", EDGE_PORT)}{_gateways(lab, gateways) if with_gateways else ""}"""
 
 
-def _gateways(lab: Lab) -> str:
+def _gateways(lab: Lab, name: str) -> str:
     return f"""
 frontend gateways
   bind {lab.gateway}:{GATEWAY_PORT}
-  default_backend gateways
+  default_backend {name}
 
-{_backend(lab, "gateways", "gateway", GATEWAY_PORT)}"""
+{_backend(lab, name, "gateway", GATEWAY_PORT)}"""
 
 
 def _backend(lab: Lab, name: str, role: str, port: int) -> str:
+    if lab.balancer == "registration":
+        return f"backend {name}\n  balance roundrobin\n"
     servers = "".join(
         f"  server {host.name} {lab.address(host)}:{port} check\n" for host in lab.fleet() if host.role == role
     )

@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--subnet", help=f"a new lab's network (default {state.DEFAULT_SUBNET})")
     verb.add_argument("--bare", action="store_true", help="a new lab without EC2 API and balancer")
     verb.add_argument("--instance-type", default=state.DEFAULT_INSTANCE_TYPE, help="new hosts' (default %(default)s)")
+    verb.add_argument("--balancer", choices=state.BALANCERS, help="who gets requests (a new lab: health)")
     verb.add_argument("--health-interval", help="between the balancer's checks (a new lab: 1s)")
 
     verb = actions.add_parser("down", parents=[which], help="remove all that the lab made")
@@ -82,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
             options.subnet,
             bare=options.bare,
             health_interval=options.health_interval,
+            balanced_by=options.balancer,
             host_type=options.instance_type,
         )
     elif options.verb == "down":

@@ -1,4 +1,4 @@
-"""The EC2 API of the production inventory: moto, with one instance for each host of the fleet."""
+"""The lab's AWS (lab/aws), and in it one EC2 instance for each host of the fleet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 import typing as t
 
-from lab import processes
+from lab import processes, settings
 from lab.errors import LabError
 from lab.state import Host, Lab
 
@@ -25,9 +25,9 @@ def ensure_server(lab: Lab, lock: int) -> None:
     if processes.read(place / "process.json") is not None:
         return
     processes.stop(place, group(lab))
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(lab.ec2_port)]
-    # Its list of all Amazon images is large and never used here.
-    processes.start(place, argv, lock=lock, group=group(lab), env={"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"})
+    argv = [sys.executable, "-m", "lab.aws.server", "--port", str(lab.ec2_port)]
+    argv += ["--balancer", str(lab.balancer_socket), "--settle", str(settings.SETTLE)]
+    processes.start(place, argv, lock=lock, group=group(lab))
 
 
 def wait(lab: Lab) -> None:
@@ -54,12 +54,14 @@ def stop_server(lab: Lab) -> bool:
     return processes.stop(lab.directory / "ec2", group(lab))
 
 
-def client(lab: Lab) -> t.Any:
-    """boto3's client of the lab's API, independent of this shell's AWS settings."""
+def client(lab: Lab, service: str = "ec2") -> t.Any:
+    """boto3's client of the lab's AWS, independent of this shell's AWS settings."""
     import boto3
 
-    return boto3.client(
-        "ec2",
+    # Its types list the services by name.
+    connect: t.Any = boto3.client
+    return connect(
+        service,
         region_name=REGION,
         endpoint_url=lab.ec2_endpoint,
         aws_access_key_id="lab",
@@ -114,7 +116,7 @@ def _launch(ec2: t.Any, lab: Lab, host: Host) -> dict[str, t.Any]:
         InstanceType=host.instance_type,
         MinCount=1,
         MaxCount=1,
-        SubnetId=_subnet(ec2, lab),
+        SubnetId=ensure_subnet(lab),
         PrivateIpAddress=lab.address(host),
         TagSpecifications=[
             {
@@ -127,7 +129,9 @@ def _launch(ec2: t.Any, lab: Lab, host: Host) -> dict[str, t.Any]:
     return {**instance, "State": {"Name": "running"}}
 
 
-def _subnet(ec2: t.Any, lab: Lab) -> str:
+def ensure_subnet(lab: Lab) -> str:
+    """The lab's subnet in a VPC of its own."""
+    ec2 = client(lab)
     found = ec2.describe_subnets(Filters=[{"Name": "cidr-block", "Values": [lab.subnet]}])["Subnets"]
     if not found:
         vpc = ec2.create_vpc(CidrBlock=lab.subnet)["Vpc"]["VpcId"]

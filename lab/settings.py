@@ -1,4 +1,4 @@
-"""Writes the Ansible variables of a lab: generated files in the lab's state directory."""
+"""The settings of a lab's load balancer, and the lab's Ansible variables: generated files in its state directory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ import typing as t
 
 from lab import controller, files, hosts
 from lab.state import Lab
+
+#: As docs/aws.md wants them. The interval is AWS's shortest.
+HEALTH_CHECK = {
+    "HealthCheckIntervalSeconds": 5,
+    "HealthCheckTimeoutSeconds": 4,
+    "HealthyThresholdCount": 2,
+    "UnhealthyThresholdCount": 2,
+}
+IDLE_TIMEOUT = 600
+TARGET_GROUP = {
+    # Not shorter than edge_drain_timeout. Nobody waits for it.
+    "deregistration_delay.timeout_seconds": "600",
+    "load_balancing.algorithm.type": "round_robin",
+}
+LOAD_BALANCER = {"idle_timeout.timeout_seconds": str(IDLE_TIMEOUT)}
+#: For so many seconds a deregistered target still gets requests: not every part of a balancer knows at once.
+SETTLE = 2.0
+TARGET_GROUPS = [{"name": "fleet", "role": "inference"}, {"name": "fleet-gateways", "role": "gateway"}]
+#: Longer than a balancer needs to notice: two checks, each second by HAProxy itself, else each 5 by a target group. On
+#: a busy machine checks come late.
+LAME_DUCK = {"health": 8, "registration": 15}
 
 
 def engine_environment(lab: Lab) -> dict[str, str]:
@@ -34,7 +55,12 @@ def connection(lab: Lab) -> dict[str, t.Any]:
 def write(lab: Lab) -> None:
     """``vars.json``, read by inventories/lab, and ``scratch.json``, an inventory of the hosts outside the fleet."""
     variables = {"engine_pip_environment": engine_environment(lab)}
-    fleet = {**variables, "fleet_url": f"{lab.balancer_url}/v1"}
+    fleet = {
+        **variables,
+        "fleet_url": f"{lab.balancer_url}/v1",
+        "fleet_target_groups": TARGET_GROUPS if lab.balancer == "registration" else [],
+        "edge_lame_duck": LAME_DUCK[lab.balancer],
+    }
     files.write_changed(lab.directory / "vars.json", json.dumps(fleet, indent=2) + "\n")
     scratch = {
         "scratch": {

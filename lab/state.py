@@ -21,6 +21,8 @@ DEFAULT_SUBNET = "10.213.0.0/24"
 DEFAULT_INSTANCE_TYPE = "g6e.xlarge"
 FIRST_EC2_PORT = 5570
 FIRST_BALANCER_PORT = 8080
+#: What decides who gets requests: HAProxy's own health checks, or the target groups of the lab's AWS.
+BALANCERS = ("health", "registration")
 ROOT = Path(__file__).resolve().parent.parent
 
 # The bridge has .1; EC2 reserves the addresses below this one in every subnet.
@@ -71,6 +73,7 @@ class Lab:
     ec2_port: int = FIRST_EC2_PORT
     balancer_port: int = FIRST_BALANCER_PORT
     health_interval: str = "1s"
+    balancer: str = "health"
     hosts: dict[str, Host] = dataclasses.field(default_factory=dict)
 
     @property
@@ -101,6 +104,10 @@ class Lab:
     @property
     def ec2_endpoint(self) -> str:
         return f"http://127.0.0.1:{self.ec2_port}"
+
+    @property
+    def balancer_socket(self) -> Path:
+        return self.directory / "balancer" / "admin.sock"
 
     @property
     def balancer_url(self) -> str:

@@ -24,6 +24,7 @@ from lab import (
     settings,
     shell,
     state,
+    target_groups,
 )
 from lab.errors import LabError
 from lab.state import Host, Lab
@@ -51,13 +52,21 @@ def _held(name: str) -> t.Iterator[int]:
 
 
 def up(
-    name: str, count: int | None, subnet: str | None, *, bare: bool, health_interval: str | None, host_type: str
+    name: str,
+    count: int | None,
+    subnet: str | None,
+    *,
+    bare: bool,
+    health_interval: str | None,
+    balanced_by: str | None,
+    host_type: str,
 ) -> None:
     """Create or repair the lab: network, hosts, EC2 API, balancer."""
     shell.require([*PROGRAMS, *(() if bare else ("haproxy",))])
     with _held(name) as lock:
         lab = _open(name, subnet, bare=bare)
         lab.health_interval = health_interval or lab.health_interval
+        lab.balancer = balanced_by or lab.balancer
         print(f"Lab {lab.name} in {lab.directory}", flush=True)
         _resize(lab, count, host_type, lock)
         _converge(lab, list(lab.hosts.values()), lock)
@@ -118,6 +127,8 @@ def _converge(lab: Lab, wanted: list[Host], lock: int) -> None:
     with step(f"EC2 API: {lab.ec2_endpoint}"):
         ec2.wait(lab)
         changed = ec2.register(lab)
+        if lab.balancer == "registration":
+            changed += target_groups.ensure(lab)
     for line in changed:
         print(f"            {line}", flush=True)
     with step(f"balancer: {lab.balancer_url}"):
@@ -293,6 +304,11 @@ def env(name: str, client: str) -> None:
         "INFERENCE_FLEET_LAB": lab.name,
         "LAB_EC2_ENDPOINT": lab.ec2_endpoint,
     }
+    if lab.balancer == "registration":
+        # boto3's own names: target groups are reached as on AWS.
+        exports["AWS_ENDPOINT_URL"] = lab.ec2_endpoint
+        exports["AWS_DEFAULT_REGION"] = ec2.REGION
+        exports |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "lab")
     if not lab.bare:
         exports["OPENAI_BASE_URL"] = f"{lab.balancer_url}/v1"
         if any(host.role == "gateway" for host in lab.fleet()):

@@ -36,6 +36,19 @@ def test_the_balancer_checks_as_often_as_the_lab_says(lab: Lab) -> None:
     assert "inter 250ms " in balancer.configuration(lab)
 
 
+def test_a_balancer_that_follows_target_groups_has_no_servers_and_a_socket(lab: Lab) -> None:
+    lab.balancer = "registration"
+    text = balancer.configuration(lab)
+    assert re.findall(r"^backend (\S+)", text, re.MULTILINE) == ["fleet", "fleet-gateways"]
+    assert "  server " not in text
+    assert "httpchk" not in text
+    assert f"stats socket {lab.balancer_socket} " in text
+    # A new host changes nothing: a reload would lose the servers.
+    lab.new_host("inference-3", role="inference")
+    del lab.hosts["gateway-1"]
+    assert balancer.configuration(lab) == text
+
+
 def test_tags_say_what_the_host_is(lab: Lab) -> None:
     assert ec2.tags(lab.host("inference-2")) == {
         "Name": "inference-2",
@@ -57,7 +70,18 @@ def test_scratch_hosts_have_an_inventory_of_their_own(lab: Lab, monkeypatch: pyt
     assert json.loads((lab.directory / "vars.json").read_text()) == {
         "engine_pip_environment": {"UV_CACHE_DIR": "/cache"},
         "fleet_url": f"{lab.balancer_url}/v1",
+        "fleet_target_groups": [],
+        "edge_lame_duck": 8,
     }
+    lab.balancer = "registration"
+    settings.write(lab)
+    written = json.loads((lab.directory / "vars.json").read_text())
+    assert written["fleet_target_groups"] == [
+        {"name": "fleet", "role": "inference"},
+        {"name": "fleet-gateways", "role": "gateway"},
+    ]
+    checks = settings.HEALTH_CHECK
+    assert written["edge_lame_duck"] > checks["HealthCheckIntervalSeconds"] * checks["UnhealthyThresholdCount"]
 
 
 def test_env_prints_the_clients_key_when_the_store_has_one(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,3 +97,8 @@ def test_env_prints_the_clients_key_when_the_store_has_one(lab: Lab, capsys: pyt
     exports = capsys.readouterr().out.splitlines()
     assert "export OPENAI_API_KEY='sk-it'\"'\"'s'" in exports
     assert "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1" in exports
+    assert not any("AWS_" in line for line in exports)
+    lab.balancer = "registration"
+    lab.save()
+    verbs.env("trial", "demo")
+    assert f"export AWS_ENDPOINT_URL={lab.ec2_endpoint}" in capsys.readouterr().out.splitlines()

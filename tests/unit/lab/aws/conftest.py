@@ -19,7 +19,7 @@ from tests.project import ROOT
 
 REGION = "us-east-1"
 SPEED = 40
-PATIENCE = 60.0
+PATIENCE = 300.0
 #: Instances have addresses of loopback, so that a real server can be behind each of them.
 NETWORK = "127.66.0.0/24"
 
@@ -28,6 +28,7 @@ class Cloud:
     """A running server of lab.aws, and what the tests make in it."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self._numbers = itertools.count(11)
         vpc = self.client("ec2").create_vpc(CidrBlock=NETWORK)["Vpc"]["VpcId"]
@@ -35,7 +36,8 @@ class Cloud:
         self.subnet = self.client("ec2").create_subnet(VpcId=vpc, CidrBlock=NETWORK)["Subnet"]["SubnetId"]
 
     def client(self, service: str) -> t.Any:
-        return boto3.client(
+        connect: t.Any = boto3.client
+        return connect(
             service, region_name=REGION, endpoint_url=self.url, aws_access_key_id="lab", aws_secret_access_key="lab"
         )
 
@@ -105,7 +107,7 @@ def serve(place: Path, *options: str) -> t.Iterator[Cloud]:
             stderr=subprocess.STDOUT,
         )
     try:
-        deadline = time.monotonic() + PATIENCE * 2
+        deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()

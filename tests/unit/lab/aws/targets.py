@@ -16,18 +16,23 @@ class Answering:
 
     Attributes:
         status: what it answers.
+        hold: unset, it answers no request for /hold.
         paths: what it got requests for.
     """
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0, status: int = 200) -> None:
         self.address = address
         self.status = status
+        self.hold = threading.Event()
+        self.hold.set()
         self.paths: list[str] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.paths.append(self.path)
+                if self.path == "/hold":
+                    outer.hold.wait()
                 body = outer.address.encode()
                 self.send_response(outer.status)
                 self.send_header("Content-Length", str(len(body)))
