@@ -58,6 +58,7 @@ def write(lab: Lab) -> None:
     fleet = {
         **variables,
         "fleet_url": f"{lab.balancer_url}/v1",
+        "fleet_aws_endpoint": lab.ec2_endpoint,
         "fleet_target_groups": TARGET_GROUPS if lab.balancer == "registration" else [],
         "edge_lame_duck": LAME_DUCK[lab.balancer],
     }

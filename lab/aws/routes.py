@@ -10,7 +10,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from lab.aws.target_groups import TargetGroups, locate
+from lab.aws.target_groups import LabTargetGroups, locate
 from lab.aws.targets import choose
 
 POLL_SECONDS = 0.2
@@ -66,7 +66,7 @@ def parse_servers(text: str) -> dict[ServerKey, BalancerServer]:
     return found
 
 
-class Runtime:
+class BalancerSocket:
     """HAProxy's socket."""
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class Runtime:
         return {line for line in self.say("show backend").split() if not line.startswith("#")}
 
 
-def find_wanted(groups: TargetGroups, backends: t.Container[str], settle: float) -> dict[ServerKey, BalancerServer]:
+def find_wanted(groups: LabTargetGroups, backends: t.Container[str], settle: float) -> dict[ServerKey, BalancerServer]:
     """The servers of each backend that has the name of a target group."""
     wanted = {}
     with groups.lock:
@@ -103,9 +103,9 @@ def find_wanted(groups: TargetGroups, backends: t.Container[str], settle: float)
     return wanted
 
 
-def follow(groups: TargetGroups, path: Path, settle: float) -> None:
+def follow(groups: LabTargetGroups, path: Path, settle: float) -> None:
     """Have the HAProxy of that socket, when there is one, follow the target groups, for ever."""
-    runtime = Runtime(path)
+    runtime = BalancerSocket(path)
     while True:
         # No socket: the balancer is down, or does its own health checks.
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from werkzeug.serving import run_simple
 
 from lab.aws import routes, scheduled_events, target_groups
 from lab.aws.clock import LabClock
-from lab.aws.target_groups import TargetGroups
+from lab.aws.target_groups import LabTargetGroups
 
 #: The lab's own calls, beside AWS's.
 EVENTS = re.compile(r"/lab/events/(i-[0-9a-f]+)")
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Its list of all Amazon images is large and never used here.
     os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     os.environ.setdefault("MOTO_PORT", str(given.port))
-    groups = TargetGroups(LabClock(given.speed))
+    groups = LabTargetGroups(LabClock(given.speed))
     target_groups.install(groups)
     scheduled_events.install()
     keep("health checks", groups.run)

@@ -63,7 +63,7 @@ class Endpoint:
     stopped: bool
 
 
-class TargetGroups:
+class LabTargetGroups:
     """The states of all groups, and the thread that checks their targets.
 
     Args:
@@ -202,7 +202,7 @@ def _validate(group: models.FakeTargetGroup, ident: str) -> None:
         raise TargetNotRunning(instance_id=ident)
 
 
-def install(groups: TargetGroups) -> None:
+def install(groups: LabTargetGroups) -> None:
     """Replace moto's parts with ours, in this process."""
     new_group = models.FakeTargetGroup.__init__
     new_balancer = models.FakeLoadBalancer.__init__

@@ -70,6 +70,7 @@ def test_scratch_hosts_have_an_inventory_of_their_own(lab: Lab, monkeypatch: pyt
     assert json.loads((lab.directory / "vars.json").read_text()) == {
         "engine_pip_environment": {"UV_CACHE_DIR": "/cache"},
         "fleet_url": f"{lab.balancer_url}/v1",
+        "fleet_aws_endpoint": lab.ec2_endpoint,
         "fleet_target_groups": [],
         "edge_lame_duck": 8,
     }
