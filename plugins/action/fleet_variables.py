@@ -18,7 +18,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
     by_name,
     plain,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import unknown_roles
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables.checks import (
     name_problem,
     reported,
@@ -68,8 +68,8 @@ def _specs(role: str) -> dict[str, t.Any]:
 
 def _role_problems(task_vars: dict[str, t.Any]) -> dict[str, list[str]]:
     """The hosts that are in no tier because of a misspelt tag."""
-    beyond = hosts_beyond(task_vars["groups"], task_vars["hostvars"], [], [])
-    return {one["host"]: [f"{one['state'][0].upper()}{one['state'][1:]}."] for one in beyond}
+    unknown = unknown_roles(task_vars["groups"], task_vars["hostvars"])
+    return {host: [f"{why[0].upper()}{why[1:]}."] for host, why in sorted(unknown.items())}
 
 
 def _value_problem(name: str, variables: t.Mapping[str, t.Any], option: t.Mapping[str, t.Any]) -> str:

@@ -11,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, by_name, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
 from ansible_collections.inference.fleet.plugins.plugin_utils.keys import judgement as key_judgement
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal, lock
 
@@ -40,7 +41,8 @@ class KeyRotation(Run):
         """Lock out rollouts and other key changes on this controller; refuse a run on a part of the fleet.
 
         Returns:
-            ``not_running``: the hosts that accept keys and are stopped, so that no run reaches them.
+            ``beyond``: the hosts that accept keys and are no members of the fleet now, so that the run does not reach
+            them: stopped, joining or leaving.
         """
         groups, verb = self._vars["groups"], self._arguments["verb"]
         every = {host for tier in TIERS for host in groups.get(tier, [])}
@@ -55,8 +57,8 @@ class KeyRotation(Run):
             since = times.now()
             holder = lock.holder_of(self._pid, lock.person(), verb, since)
             lock.acquire(self._records, holder, self._arguments["take_over"])
-        stopped = [host for host in groups.get("not_running", []) if self._tier(host) in TIERS]
-        return {"not_running": sorted(stopped, key=by_name)}
+        beyond = hosts_beyond(groups, self._vars["hostvars"], every)
+        return {"beyond": sorted(beyond, key=lambda one: by_name(one["host"]))}
 
     def begun(self) -> Result:
         """Open the rotation's record, or continue it."""
@@ -98,10 +100,6 @@ class KeyRotation(Run):
         if self._arguments["rotation"]:
             self._append("end", outcome="failed" if message else "completed", message=message)
         return {"failed": bool(message), "msg": message or "The keys are rotated."}
-
-    def _tier(self, host: str) -> str:
-        """A host's tier. A stopped host is in no tier's group; one without a role counts."""
-        return str(self._of(host, "fleet_role", TIERS[0]))
 
     @property
     def _journal(self) -> str:

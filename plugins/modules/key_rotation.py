@@ -87,11 +87,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-not_running:
-  description: The stopped inference hosts and gateways. They have the keys from before they were stopped.
+beyond:
+  description:
+    - The inference hosts and gateways that the run does not reach because they are stopped, joining or leaving. They
+      have the keys from before. For each C(host) and C(state).
   returned: with O(state=locked)
   type: list
-  elements: str
+  elements: dict
 journal:
   description: The record's path on the controller.
   returned: with O(state=begun)

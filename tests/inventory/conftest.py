@@ -30,9 +30,9 @@ class Api:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self, region: str = REGION) -> t.Any:
+    def client(self, service: t.Any = "ec2", region: str = REGION) -> t.Any:
         return boto3.client(
-            "ec2", region_name=region, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
+            service, region_name=region, endpoint_url=self.url, aws_access_key_id="test", aws_secret_access_key="test"
         )
 
     def reset(self) -> None:
@@ -42,7 +42,7 @@ class Api:
         connection.close()
 
     def launch(self, kind: str, tags: dict[str, str], region: str = REGION, **options: t.Any) -> str:
-        instances = self.client(region).run_instances(
+        instances = self.client(region=region).run_instances(
             ImageId="ami-0abcdef1234567890",
             InstanceType=kind,
             MinCount=1,
@@ -70,7 +70,7 @@ def server() -> t.Iterator[Api]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -145,7 +145,7 @@ def run_in(directory: Path, program: str, *arguments: str, url: str, **variables
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
     return Answer(result.returncode, result.stdout, result.stderr)
 

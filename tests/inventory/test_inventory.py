@@ -13,7 +13,7 @@ import jinja2
 import pytest
 import yaml
 
-from tests.inventory.conftest import ROOT, Api, ask, run
+from tests.inventory.conftest import REGION, ROOT, Api, ask, run
 
 GOLDEN = Path(__file__).parent / "golden.json"
 GROUPS = {
@@ -26,6 +26,8 @@ GROUPS = {
     "ring_canary",
     "ring_stable",
     "not_running",
+    "joining",
+    "leaving",
 }
 VARIABLES = (
     "fleet_instance_type",
@@ -138,6 +140,95 @@ def test_two_instances_of_one_name_are_two_hosts(api: Api) -> None:
     assert f"{second} (running) is llm_{second}" in said
 
 
+def test_a_tag_of_its_own_names_a_host_whatever_name_it_shares(api: Api) -> None:
+    for own in ("llm-1", "llm-2"):
+        api.launch("g6e.xlarge", {**role("inference", "llm"), "inference:name": own})
+    answer = ask("inventories/lab", api.url, ANSIBLE_DEPRECATION_WARNINGS="false")
+    assert answer.members("inference") == {"llm-1", "llm-2"}
+    assert "WARNING" not in answer.said
+
+
+def test_instances_of_an_auto_scaling_group_are_hosts_of_their_own(api: Api) -> None:
+    scaling = api.client("autoscaling")
+    image = {"ImageId": "ami-0abcdef1234567890", "InstanceType": "g6e.xlarge"}
+    scaling.create_launch_configuration(LaunchConfigurationName="gpu", **image)
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName="gpu",
+        LaunchConfigurationName="gpu",
+        MinSize=0,
+        MaxSize=2,
+        DesiredCapacity=1,
+        AvailabilityZones=[f"{REGION}a"],
+        Tags=[
+            {"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in role("inference", "fleet").items()
+        ],
+    )
+    (first,) = ask("inventories/lab", api.url).members("inference")
+    scaling.set_desired_capacity(AutoScalingGroupName="gpu", DesiredCapacity=2)
+    answer = ask("inventories/lab", api.url, ANSIBLE_DEPRECATION_WARNINGS="false")
+    assert len(answer.members("inference")) == 2
+    assert first in answer.members("inference")
+    assert all(name == f"fleet_{plain(host['aws_instance_id'])}" for name, host in answer.hosts.items())
+    assert "WARNING" not in answer.said
+
+
+def test_a_host_that_joins_or_leaves_is_no_member_of_the_fleet(api: Api) -> None:
+    api.launch("g6e.xlarge", role("inference", "llm-1"))
+    api.launch("g6e.xlarge", role("inference", "new", state="joining", ring="canary", engine="vllm"))
+    api.launch("c7i.xlarge", role("gateway", "end", state="leaving"))
+    gone = api.launch("g6e.xlarge", role("inference", "gone", state="leaving"))
+    api.client().stop_instances(InstanceIds=[gone])
+    answer = ask("inventories/lab", api.url)
+    assert answer.members("joining") == {"new"}
+    assert answer.members("leaving") == {"end"}
+    assert answer.members("not_running") == {"gone"}
+    assert answer.members("inference") == answer.members("ring_stable") == {"llm-1"}
+    assert not answer.members("gateway") | answer.members("engine_vllm") | answer.members("ring_canary")
+    assert plain(answer.hosts["new"]["fleet_role"]) == "inference"
+    assert {name: plain(host["fleet_state"]) for name, host in answer.hosts.items()} == {
+        "llm-1": "running",
+        "new": "joining",
+        "end": "leaving",
+        "gone": "stopped",
+    }
+
+
+def test_a_run_can_admit_hosts_that_join_or_leave(api: Api) -> None:
+    new = api.launch("g6e.xlarge", role("inference", "new", state="joining", ring="canary", engine="vllm"))
+    end = api.launch("g6e.xlarge", role("inference", "end", state="leaving"))
+    gone = api.launch("g6e.xlarge", role("inference", "gone", state="leaving"))
+    api.launch("g6e.xlarge", role("inference", "later", state="joining"))
+    api.client().stop_instances(InstanceIds=[gone])
+    for admitted in (f"fleet_admit={new},{end},{gone}", json.dumps({"fleet_admit": [new, end, gone]})):
+        answer = run("ansible-inventory", "-i", "inventories/lab", "--list", "-e", admitted, url=api.url)
+        assert answer.members("inference") == {"new", "end"}
+        assert answer.members("ring_canary") == answer.members("engine_vllm") == {"new"}
+        assert answer.members("joining") == {"later"}
+        assert answer.members("leaving") == set()
+        assert answer.members("not_running") == {"gone"}
+
+
+def test_an_unknown_state_is_an_error_that_names_the_instance(api: Api) -> None:
+    wrong = api.launch("g6e.xlarge", role("inference", "llm", state="joinning"))
+    answer = ask("inventories/lab", api.url)
+    assert answer.status != 0
+    said = " ".join(answer.said.split())
+    assert f"The instance {wrong} (llm) has the tag inference:state with the value 'joinning'" in said
+    assert "valid are joining and leaving" in said
+
+
+def test_a_limit_on_a_host_that_joins_says_how_to_admit_it(api: Api) -> None:
+    api.launch("g6e.xlarge", role("inference", "llm"))
+    new = api.launch("g6e.xlarge", role("inference", "new", state="joining"))
+    words = ("ansible-playbook", "-i", "inventories/lab", "playbooks/status.yml", "-l", "new")
+    unreachable = ("-e", "ansible_ssh_common_args='-o ProxyCommand=false'")
+    refused = run(*words, *unreachable, url=api.url, ANSIBLE_SSH_RETRIES="0")
+    assert refused.status != 0
+    assert "which is joining" in " ".join(refused.said.split())
+    admitted = run(*words, *unreachable, "-e", f"fleet_admit={new}", url=api.url, ANSIBLE_SSH_RETRIES="0")
+    assert re.search(r"new\s+UNREACHABLE", admitted.output), admitted.output + admitted.said
+
+
 def test_a_replaced_host_keeps_its_name_and_its_predecessor_is_known_as_stopped(api: Api) -> None:
     old = api.launch("g6e.xlarge", role("inference", "llm"))
     api.client().stop_instances(InstanceIds=[old])
@@ -248,17 +339,19 @@ def test_site_refuses_a_fleet_without_hosts(api: Api) -> None:
 @pytest.mark.parametrize(
     ("playbook", "said"),
     [
-        ("status", r"old\s+-\s.*stopped"),
-        ("keys_status", r"Not reached: old \(stopped\)\."),
-        ("verify_gpu", r"Not reached: old \(stopped\)\."),
+        ("status", r"end\s+-\s.*leaving.*new\s+-\s.*joining.*old\s+-\s.*stopped"),
+        ("keys_status", r"Not reached: end \(leaving\), new \(joining\), old \(stopped\)\."),
+        ("verify_gpu", r"Not reached: new \(joining\), old \(stopped\)\."),
     ],
 )
-def test_a_host_that_does_not_run_is_named_where_every_host_is_meant(
+def test_a_host_that_is_no_member_is_named_where_every_host_is_meant(
     api: Api, playbook: str, said: str, tmp_path: Path
 ) -> None:
     api.launch("g6e.xlarge", role("inference", "llm"))
     old = api.launch("g6e.xlarge", role("inference", "old"))
     api.client().stop_instances(InstanceIds=[old])
+    api.launch("g6e.xlarge", role("inference", "new", state="joining"))
+    api.launch("c7i.xlarge", role("gateway", "end", state="leaving"))
     # Every host is unreachable here.
     unreachable = "ansible_ssh_common_args='-o ProxyCommand=false'"
     answer = run(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import typing as t
 
 ROLES = ("inference", "gateway", "gateway_store", "monitoring")
-NOT_RUNNING = "not_running"
+#: The groups of hosts that no playbook changes.
+NO_MEMBERS = ("not_running", "joining", "leaving")
 _BEYOND_LIMIT = "beyond --limit"
 
 
@@ -27,12 +28,22 @@ def hosts_beyond(
         tiers: the groups of the run.
     """
     states = {host: _BEYOND_LIMIT for tier in tiers for host in groups.get(tier, [])}
-    for host in groups.get(NOT_RUNNING, []):
-        # Without a role, as in a handwritten inventory, it may be of any tier.
-        if hostvars[host].get("fleet_role") in (None, *tiers):
-            states.setdefault(host, str(hostvars[host].get("fleet_state", "not running")))
-    for host in groups.get("all", []):
-        role = hostvars[host].get("fleet_role")
-        if role is not None and role not in ROLES:
-            states[host] = f"its tag inference:role is {str(role)!r}, valid are {', '.join(ROLES)}"
+    for group in NO_MEMBERS:
+        for host in groups.get(group, []):
+            # Without a role, as in a handwritten inventory, it may be of any tier.
+            if hostvars[host].get("fleet_role") in (None, *tiers):
+                states.setdefault(host, str(hostvars[host].get("fleet_state", group.replace("_", " "))))
+    states |= unknown_roles(groups, hostvars)
     return [{"host": host, "state": state} for host, state in sorted(states.items()) if host not in reached]
+
+
+def unknown_roles(
+    groups: t.Mapping[str, t.Sequence[str]], hostvars: t.Mapping[str, t.Mapping[str, t.Any]]
+) -> dict[str, str]:
+    """The hosts that are in no tier because their role is misspelt, each with a sentence's part that says so."""
+    roles = {host: hostvars[host].get("fleet_role") for host in groups.get("all", [])}
+    return {
+        host: f"its tag inference:role is {str(role)!r}, valid are {', '.join(ROLES)}"
+        for host, role in roles.items()
+        if role is not None and role not in ROLES
+    }

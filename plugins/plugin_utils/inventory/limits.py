@@ -9,7 +9,8 @@ import fnmatch
 import re
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import name_problem
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import NO_MEMBERS
+from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.names import JOINING, LEAVING, name_problem
 
 Groups = t.Mapping[str, t.Sequence[str]]
 
@@ -145,6 +146,12 @@ def _slice(word: str, found: list[str], subscript: re.Match[str]) -> tuple[list[
 def _of_no_tier(word: str, matched: t.Sequence[str], groups: Groups, tiers: t.Sequence[str]) -> str:
     if set(matched) <= set(groups.get("not_running", [])):
         return f"--limit names {word}, which does not run. Start it first."
+    for state in (JOINING, LEAVING):
+        if set(matched) <= set(groups.get(state, [])):
+            return (
+                f"--limit names {word}, which is {state} (tag inference:state), so it is no member of the fleet. To "
+                "treat it as one in this run: -e fleet_admit=INSTANCE_ID."
+            )
     return f"--limit names {word}, which has no host of {_listed(tiers)}; this playbook works on no others."
 
 
@@ -158,7 +165,7 @@ def inventory_problems(groups: Groups, tiers: t.Sequence[str], sources: t.Sequen
             f"The inventory {', '.join(sources)} has no host in the group {wanted}. On AWS a host gets there by the "
             f"tag inference:role={wanted} while it runs; `ansible-inventory -i … --graph` shows what was found."
         ]
-    hosts = dict.fromkeys(host for tier in (*tiers, "not_running") for host in groups.get(tier, []))
+    hosts = dict.fromkeys(host for tier in (*tiers, *NO_MEMBERS) for host in groups.get(tier, []))
     # A host without a Name has its instance id as name.
     problems = {host: name_problem(host, groups) for host in hosts}
     return [

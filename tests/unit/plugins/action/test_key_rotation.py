@@ -67,13 +67,23 @@ def test_keys_change_on_the_whole_fleet(tmp_path: Path, limit: list[str], left_o
     assert limited("locked", verb="store_restore")
 
 
-def test_hosts_that_do_not_run_are_named(run: Run) -> None:
-    assert run("locked")["not_running"] == []
-    run.vars["groups"]["not_running"] = ["inference-11", "inference-3", "gateway-3", "store", "prometheus", "unknown"]
-    run.hostvars.update({name: {"fleet_role": name.partition("-")[0]} for name in ("inference-11", "inference-3")})
-    run.hostvars.update({"gateway-3": {"fleet_role": "gateway"}, "store": {"fleet_role": "gateway_store"}})
-    run.hostvars.update({"prometheus": {"fleet_role": "monitoring"}, "unknown": {}})
-    assert run("locked")["not_running"] == ["gateway-3", "inference-3", "inference-11", "unknown"]
+def test_hosts_that_are_no_members_are_named_with_their_state(run: Run) -> None:
+    assert run("locked")["beyond"] == []
+    stopped = ["inference-11", "inference-3", "gateway-3", "store", "prometheus", "unknown"]
+    run.vars["groups"].update({"not_running": stopped, "joining": ["new"], "leaving": ["inference-4"]})
+    run.hostvars.update({name: {"fleet_role": name.partition("-")[0]} for name in stopped})
+    run.hostvars.update({"store": {"fleet_role": "gateway_store"}, "prometheus": {"fleet_role": "monitoring"}})
+    run.hostvars.update({"unknown": {}, "inference-3": {"fleet_role": "inference", "fleet_state": "stopping"}})
+    run.hostvars.update({"new": {"fleet_role": "gateway", "fleet_state": "joining"}})
+    run.hostvars.update({"inference-4": {"fleet_role": "inference", "fleet_state": "leaving"}})
+    assert [(one["host"], one["state"]) for one in run("locked")["beyond"]] == [
+        ("gateway-3", "not running"),
+        ("inference-3", "stopping"),
+        ("inference-4", "leaving"),
+        ("inference-11", "not running"),
+        ("new", "joining"),
+        ("unknown", "not running"),
+    ]
 
 
 def test_a_rollout_keeps_a_rotation_out_and_the_other_way_round(run: Run) -> None:

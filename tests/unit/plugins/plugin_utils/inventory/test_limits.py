@@ -10,13 +10,15 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.limits i
 )
 
 GROUPS = {
-    "all": ["a-1", "a-2", "gw", "old", "watch"],
+    "all": ["a-1", "a-2", "gw", "old", "watch", "new", "end"],
     "ungrouped": [],
     "inference": ["a-1", "a-2"],
     "ring_canary": [],
     "gateway": ["gw"],
     "monitoring": ["watch"],
     "not_running": ["old"],
+    "joining": ["new"],
+    "leaving": ["end"],
 }
 TIERS = ["inference", "gateway"]
 
@@ -79,7 +81,7 @@ def test_a_limit_whose_every_word_means_something(limit: list[str]) -> None:
     [
         (
             ["a-1", "a-7"],
-            "--limit names a-7, which the inventory does not have. Its hosts are: a-1, a-2, gw, old, watch.",
+            "--limit names a-7, which the inventory does not have. Its hosts are: a-1, a-2, gw, old, watch, new, end.",
         ),
         (["a-1", "!a-7"], "--limit names a-7, which the inventory does not have."),
         (["inference", "&ring_canery"], "--limit names ring_canery, which the inventory does not have."),
@@ -89,6 +91,9 @@ def test_a_limit_whose_every_word_means_something(limit: list[str]) -> None:
         (["inference[0:2]"], "--limit names inference[0:2], and inference has 2 hosts"),
         (["inference[2]"], "and inference has 2 hosts, counted from 0"),
         (["a-1", "old"], "--limit names old, which does not run. Start it first."),
+        (["new"], "--limit names new, which is joining (tag inference:state), so it is no member of the fleet."),
+        (["a-1", "end"], "--limit names end, which is leaving (tag inference:state)"),
+        (["leaving"], "in this run: -e fleet_admit=INSTANCE_ID."),
         (["a-1", "watch"], "--limit names watch, which has no host of inference, gateway"),
         (["monitoring"], "--limit names monitoring, which has no host of inference, gateway"),
         (["a-1", "!inference"], "--limit a-1,!inference leaves no host of inference, gateway."),
