@@ -18,8 +18,9 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-from lab.aws import routes, scheduled_events, target_groups
+from lab.aws import routes, scaling, scheduled_events, target_groups
 from lab.aws.clock import LabClock
+from lab.aws.scaling import LabAutoScaling
 from lab.aws.target_groups import LabTargetGroups
 
 #: The lab's own calls, beside AWS's.
@@ -73,10 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     # Its list of all Amazon images is large and never used here.
     os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     os.environ.setdefault("MOTO_PORT", str(given.port))
-    groups = LabTargetGroups(LabClock(given.speed))
+    clock = LabClock(given.speed)
+    groups = LabTargetGroups(clock)
+    lifecycles = LabAutoScaling(clock, groups)
     target_groups.install(groups)
     scheduled_events.install()
+    scaling.install(lifecycles)
     keep("health checks", groups.run)
+    keep("auto scaling", lifecycles.run)
     if given.balancer:
         keep("balancer", functools.partial(routes.follow, groups, given.balancer, given.settle))
     application = LabCalls(DomainDispatcherApplication(create_backend_app))

@@ -20,7 +20,7 @@ from tests.project import ROOT
 REGION = "us-east-1"
 SPEED = 40
 PATIENCE = 300.0
-#: Instances have addresses of loopback, so that a real server can be behind each of them.
+#: Instances have addresses of loopback, so that a real server can be behind each of them. Groups take the lowest.
 NETWORK = "127.66.0.0/24"
 
 
@@ -30,7 +30,7 @@ class Cloud:
     def __init__(self, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        self._numbers = itertools.count(11)
+        self._numbers = itertools.count(100)
         vpc = self.client("ec2").create_vpc(CidrBlock=NETWORK)["Vpc"]["VpcId"]
         self.vpc = vpc
         self.subnet = self.client("ec2").create_subnet(VpcId=vpc, CidrBlock=NETWORK)["Subnet"]["SubnetId"]
