@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from lab import state, verbs
+from lab import notices, state, verbs
 from lab.errors import LabError
 
 
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--bare", action="store_true", help="a new lab without EC2 API and balancer")
     verb.add_argument("--instance-type", default=state.DEFAULT_INSTANCE_TYPE, help="new hosts' (default %(default)s)")
     verb.add_argument("--balancer", choices=state.BALANCERS, help="who gets requests (a new lab: health)")
+    verb.add_argument("--metadata", action="store_true", help="the instances' metadata service on each host")
     verb.add_argument("--health-interval", help="between the balancer's checks (a new lab: 1s)")
 
     verb = actions.add_parser("down", parents=[which], help="remove all that the lab made")
@@ -61,6 +62,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("host")
     verb.add_argument("--wipe-instance-store", action="store_true", help="with an empty local disk")
 
+    verb = actions.add_parser("announce", parents=[which], help="what EC2 tells an instance of its end")
+    verb.add_argument("host")
+    verb.add_argument("notice", choices=notices.AHEAD)
+    verb.add_argument("--in", dest="seconds", type=float, metavar="SECONDS", help="until then (default: as AWS does)")
+
+    verb = actions.add_parser("scale", parents=[which], help="an Auto Scaling group's number of hosts")
+    verb.add_argument("group")
+    verb.add_argument("count", type=int)
+
     actions.add_parser("status", parents=[which], help="hosts and services")
 
     verb = actions.add_parser("env", parents=[which], help="shell exports for Ansible and OpenAI clients")
@@ -84,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             bare=options.bare,
             health_interval=options.health_interval,
             balanced_by=options.balancer,
+            metadata=options.metadata,
             host_type=options.instance_type,
         )
     elif options.verb == "down":
@@ -105,6 +116,10 @@ def run(options: argparse.Namespace) -> int:
         verbs.stop(options.lab, options.host, wipe=options.wipe_instance_store, crash=options.crash)
     elif options.verb == "start":
         verbs.start(options.lab, options.host, wipe=options.wipe_instance_store)
+    elif options.verb == "announce":
+        verbs.announce(options.lab, options.host, options.notice, options.seconds)
+    elif options.verb == "scale":
+        verbs.scale(options.lab, options.group, options.count)
     elif options.verb == "status":
         verbs.status(options.lab)
     elif options.verb == "env":

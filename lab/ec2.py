@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http
 import http.client
+import json
 import sys
 import time
 import typing as t
@@ -12,6 +14,7 @@ from lab.errors import LabError
 from lab.state import Host, Lab
 
 REGION = "us-east-1"
+IMAGE = "ami-0abcdef1234567890"
 START_SECONDS = 90.0
 
 
@@ -79,11 +82,16 @@ def tags(host: Host) -> dict[str, str]:
 
 
 def register(lab: Lab) -> list[str]:
-    """Sync the API to the lab: an instance per host, with its address, tags and state; return the changes."""
+    """Sync the API to the lab: an instance per host, with its address, tags and state; return the changes.
+
+    Instances of Auto Scaling groups are the groups' own.
+    """
     ec2 = client(lab)
     found = {}
     changed = []
     for instance in _instances(ec2):
+        if group_of(instance):
+            continue
         name = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "Name"), "")
         host = lab.hosts.get(name)
         if (
@@ -96,12 +104,50 @@ def register(lab: Lab) -> list[str]:
             changed.append(f"terminated {name or instance['InstanceId']}")
         else:
             found[name] = instance
-    for host in lab.fleet():
+    for host in [host for host in lab.fleet() if not host.group]:
         if host.name not in found:
             found[host.name] = _launch(ec2, lab, host)
             changed.append(f"launched {host.name}")
         changed += _adjust(ec2, host, found[host.name])
     return changed
+
+
+def group_of(instance: dict[str, t.Any]) -> str:
+    """The Auto Scaling group of an instance, or nothing."""
+    found = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+    return found.get("aws:autoscaling:groupName", "")
+
+
+def find_instance(lab: Lab, host: Host) -> str:
+    """The id of the host's instance, by its address: names may be alike."""
+    wanted = lab.address(host)
+    for instance in _instances(client(lab)):
+        if instance.get("PrivateIpAddress") == wanted:
+            return str(instance["InstanceId"])
+    raise LabError(f"The EC2 API of lab {lab.name} has no instance with the address {wanted} of {host.name}.")
+
+
+def grouped_instances(lab: Lab) -> list[dict[str, t.Any]]:
+    """The instances that Auto Scaling groups have launched and not ended."""
+    return [instance for instance in _instances(client(lab)) if group_of(instance)]
+
+
+def schedule(lab: Lab, instance: str, events: list[dict[str, str]]) -> None:
+    """Set the instance's scheduled events in DescribeInstanceStatus."""
+    connection = http.client.HTTPConnection("127.0.0.1", lab.ec2_port, timeout=30)
+    try:
+        connection.request("PUT", f"/lab/events/{instance}", json.dumps(events))
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status != http.HTTPStatus.NO_CONTENT:
+        raise LabError(f"The EC2 API of lab {lab.name} answered {status} for the events of {instance}.")
+
+
+def put_event(lab: Lab, kind: str, detail: dict[str, str]) -> None:
+    """Put an event of EC2's own on EventBridge."""
+    event = {"Source": "aws.ec2", "DetailType": kind, "Detail": json.dumps(detail)}
+    client(lab, "events").put_events(Entries=[event])
 
 
 def _instances(ec2: t.Any) -> list[dict[str, t.Any]]:
@@ -112,7 +158,7 @@ def _instances(ec2: t.Any) -> list[dict[str, t.Any]]:
 
 def _launch(ec2: t.Any, lab: Lab, host: Host) -> dict[str, t.Any]:
     launched = ec2.run_instances(
-        ImageId="ami-0abcdef1234567890",
+        ImageId=IMAGE,
         InstanceType=host.instance_type,
         MinCount=1,
         MaxCount=1,

@@ -25,6 +25,11 @@ LOAD_BALANCER = {"idle_timeout.timeout_seconds": str(IDLE_TIMEOUT)}
 #: For so many seconds a deregistered target still gets requests: not every part of a balancer knows at once.
 SETTLE = 2.0
 TARGET_GROUPS = [{"name": "fleet", "role": "inference"}, {"name": "fleet-gateways", "role": "gateway"}]
+#: Auto Scaling: where its events go, and how long it waits for a heartbeat.
+QUEUE = "fleet-events"
+EVENT_PATTERN = {"source": ["aws.autoscaling", "aws.ec2"]}
+HOOK_TIMEOUT = 300
+LARGEST_GROUP = 5
 #: Longer than a balancer needs to notice: two checks, each second by HAProxy itself, else each 5 by a target group. On
 #: a busy machine checks come late.
 LAME_DUCK = {"health": 8, "registration": 15}

@@ -60,6 +60,8 @@ class Host:
     engine: str = ""
     instance_type: str = DEFAULT_INSTANCE_TYPE
     stopped: bool = False
+    #: The Auto Scaling group that launched it: the group decides when it ends.
+    group: str = ""
     machine_id: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -74,6 +76,7 @@ class Lab:
     balancer_port: int = FIRST_BALANCER_PORT
     health_interval: str = "1s"
     balancer: str = "health"
+    metadata: bool = False
     hosts: dict[str, Host] = dataclasses.field(default_factory=dict)
 
     @property

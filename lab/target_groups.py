@@ -55,6 +55,13 @@ def _ensure_balancer(elb: t.Any, subnet: str, groups: dict[str, str]) -> list[st
     return changed
 
 
+def find(lab: Lab, role: str) -> list[str]:
+    """The ARNs of the target groups of a role."""
+    names = [group["name"] for group in settings.TARGET_GROUPS if group["role"] == role]
+    found = ec2.client(lab, "elbv2").describe_target_groups(Names=names)["TargetGroups"]
+    return [str(one["TargetGroupArn"]) for one in found]
+
+
 def _pairs(values: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in values.items()]
 

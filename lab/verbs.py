@@ -19,8 +19,10 @@ from lab import (
     hosts,
     machine,
     network,
+    notices,
     processes,
     rootfs,
+    scaling,
     settings,
     shell,
     state,
@@ -59,6 +61,7 @@ def up(
     bare: bool,
     health_interval: str | None,
     balanced_by: str | None,
+    metadata: bool,
     host_type: str,
 ) -> None:
     """Create or repair the lab: network, hosts, EC2 API, balancer."""
@@ -67,6 +70,7 @@ def up(
         lab = _open(name, subnet, bare=bare)
         lab.health_interval = health_interval or lab.health_interval
         lab.balancer = balanced_by or lab.balancer
+        lab.metadata = metadata or lab.metadata
         print(f"Lab {lab.name} in {lab.directory}", flush=True)
         _resize(lab, count, host_type, lock)
         _converge(lab, list(lab.hosts.values()), lock)
@@ -133,6 +137,10 @@ def _converge(lab: Lab, wanted: list[Host], lock: int) -> None:
         print(f"            {line}", flush=True)
     with step(f"balancer: {lab.balancer_url}"):
         balancer.ensure(lab, lock)
+    if lab.metadata:
+        for host in started:
+            if host.role:
+                notices.ensure(lab, host, lock)
 
 
 def _relay(lab: Lab, lock: int) -> None:
@@ -155,6 +163,7 @@ def _argv(place: Path) -> list[str]:
 
 def _forget(lab: Lab, host: Host) -> None:
     hosts.halt(lab, host)
+    notices.stop(lab, host)
     network.remove_host(lab, host)
     files.remove_tree(hosts.directory(lab, host))
     del lab.hosts[host.name]
@@ -240,6 +249,48 @@ def start(lab_name: str, name: str, *, wipe: bool) -> None:
         _converge(lab, [host], lock)
 
 
+def announce(lab_name: str, name: str, notice: str, seconds: float | None) -> None:
+    """Have the host's metadata service say what EC2 announces, or that nothing is."""
+    with _held(lab_name) as lock:
+        lab = state.require(lab_name)
+        host = lab.host(name)
+        if not host.role:
+            raise LabError(f"{name} is a scratch host: it has no EC2 instance for which something could be announced.")
+        notices.ensure(lab, host, lock)
+        print(notices.announce(lab, host, notice, seconds))
+
+
+def scale(lab_name: str, group: str, count: int) -> None:
+    """Give an Auto Scaling group its number of instances; the first time, make the group."""
+    with _held(lab_name) as lock:
+        lab = state.require(lab_name)
+        for line in scaling.ensure(lab, group, lock):
+            print(line)
+        scaling.set_capacity(lab, group, count)
+        print(f"{group}: {count} wanted")
+
+
+def follow(lab_name: str) -> None:
+    """Have a host for each instance of the Auto Scaling groups, and none for those that ended. One look."""
+    lab = state.require(lab_name)
+    instances = ec2.grouped_instances(lab)
+    for name in scaling.leaving(lab) & lab.hosts.keys():
+        notices.mark_leaving(lab, lab.host(name))
+    if not scaling.differs(lab, instances):
+        return
+    with _held(lab_name) as lock:
+        lab = state.require(lab_name)
+        missing, ended = scaling.compare(lab, instances)
+        for host in ended:
+            with step(f"host {host.name}: its group {host.group} ended it"):
+                _forget(lab, host)
+        for instance in missing:
+            scaling.admit(lab, instance)
+        lab.save()
+        started = [host for host in lab.hosts.values() if host.group and not hosts.running(lab, host)]
+        _converge(lab, started, lock)
+
+
 def down(name: str, *, cache: bool) -> None:
     """Remove everything that the lab created, and nothing else."""
     with _held(name):
@@ -254,8 +305,10 @@ def down(name: str, *, cache: bool) -> None:
 
 def _take_down(lab: Lab) -> None:
     with step(f"lab {lab.name}: hosts, balancer, EC2 API"):
+        scaling.stop(lab)
         for host in lab.hosts.values():
             hosts.halt(lab, host)
+            notices.stop(lab, host)
         balancer.stop(lab)
         ec2.stop_server(lab)
         processes.stop(lab.directory / "relay", f"{lab.name}/relay")

@@ -56,13 +56,15 @@ class StandinLab:
         name: the lab's.
         subnet: the lab's.
         hosts: how many inference hosts; the first is the canary.
+        balancer: what decides who gets requests: ``health``, or ``registration`` in target groups.
 
     Attributes:
         environment: what Ansible and the lab's command are started with.
     """
 
-    def __init__(self, name: str, subnet: str, hosts: int) -> None:
+    def __init__(self, name: str, subnet: str, hosts: int, balancer: str = "health") -> None:
         self.name = name
+        self._balancer = balancer
         self._subnet = subnet
         self._hosts = hosts
         self.environment = {
@@ -88,7 +90,7 @@ class StandinLab:
     def up(self, hosts: int) -> None:
         """Have so many hosts."""
         self._hosts = hosts
-        self._checked("up", "--subnet", self._subnet, "--hosts", str(hosts))
+        self._checked("up", "--subnet", self._subnet, "--hosts", str(hosts), "--balancer", self._balancer)
         prepare(self.name)
         self.environment["LAB_EC2_ENDPOINT"] = state.require(self.name).ec2_endpoint
 
