@@ -27,7 +27,15 @@ SETTLE = 2.0
 TARGET_GROUPS = [{"name": "fleet", "role": "inference"}, {"name": "fleet-gateways", "role": "gateway"}]
 #: Auto Scaling: where its events go, and how long it waits for a heartbeat.
 QUEUE = "fleet-events"
-EVENT_PATTERN = {"source": ["aws.autoscaling", "aws.ec2"]}
+EVENT_PATTERN = {
+    "source": ["aws.autoscaling", "aws.ec2"],
+    "detail-type": [
+        "EC2 Instance-launch Lifecycle Action",
+        "EC2 Instance-terminate Lifecycle Action",
+        "EC2 Spot Instance Interruption Warning",
+        "EC2 Instance Rebalance Recommendation",
+    ],
+}
 HOOK_TIMEOUT = 300
 LARGEST_GROUP = 5
 #: Longer than a balancer needs to notice: two checks, each second by HAProxy itself, else each 5 by a target group. On
