@@ -127,9 +127,14 @@ def find_instance(lab: Lab, host: Host) -> str:
     raise LabError(f"The EC2 API of lab {lab.name} has no instance with the address {wanted} of {host.name}.")
 
 
+def instances(lab: Lab) -> list[dict[str, t.Any]]:
+    """All instances that have not been terminated."""
+    return _instances(client(lab))
+
+
 def grouped_instances(lab: Lab) -> list[dict[str, t.Any]]:
     """The instances that Auto Scaling groups have launched and not ended."""
-    return [instance for instance in _instances(client(lab)) if group_of(instance)]
+    return [instance for instance in instances(lab) if group_of(instance)]
 
 
 def schedule(lab: Lab, instance: str, events: list[dict[str, str]]) -> None:

@@ -62,6 +62,23 @@ def find(lab: Lab, role: str) -> list[str]:
     return [str(one["TargetGroupArn"]) for one in found]
 
 
+def states(lab: Lab) -> t.Iterator[str]:
+    """A line for each target of the lab's groups."""
+    elb = ec2.client(lab, "elbv2")
+    hosts = {one["InstanceId"]: one.get("PrivateIpAddress", "") for one in ec2.instances(lab)}
+    names = {lab.address(host): host.name for host in lab.hosts.values()}
+    for group in elb.describe_target_groups(Names=[name for name, _ in _wanted()])["TargetGroups"]:
+        found = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
+        if not found:
+            yield f"target group {group['TargetGroupName']}: nobody is registered"
+        for one in found:
+            ident, health = one["Target"]["Id"], one["TargetHealth"]
+            host = names.get(hosts.get(ident, ""), ident)
+            reason = health.get("Reason", "")
+            said = f"{health['State']}{f' ({reason})' if reason else ''}"
+            yield f"target group {group['TargetGroupName']}: {host} port {one['Target']['Port']} {said}"
+
+
 def _pairs(values: dict[str, str]) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in values.items()]
 

@@ -347,6 +347,9 @@ def status(name: str) -> None:
             f"{host.name:22} {lab.address(host):15} {host.role or '(scratch)':13} {host.ring or '-':7} "
             f"{host.engine or '-':7} {runs:8} {cost.proportional / 1e6:5.0f} {cost.processes:9}"
         )
+    if lab.balancer == "registration" and processes.read(lab.directory / "ec2" / "process.json"):
+        for line in target_groups.states(lab):
+            print(line)
 
 
 def env(name: str, client: str) -> None:

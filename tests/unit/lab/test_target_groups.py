@@ -31,3 +31,8 @@ def test_the_labs_target_groups_are_made_once_and_are_set_as_wanted(cloud: Cloud
     hosts = cloud.client("ec2").describe_instances(Filters=[{"Name": "tag:Name", "Values": ["inference-1"]}])
     assert hosts["Reservations"][0]["Instances"][0]["VpcId"] == groups[0]["VpcId"]
     assert cloud.health(groups[0]["TargetGroupArn"]) == {}
+    assert list(target_groups.states(lab)) == [f"target group {name}: nobody is registered" for name in names]
+    elb.register_targets(
+        TargetGroupArn=groups[0]["TargetGroupArn"], Targets=[{"Id": ec2.find_instance(lab, lab.host("inference-1"))}]
+    )
+    assert next(target_groups.states(lab)).startswith("target group fleet: inference-1 port 8000 ")
