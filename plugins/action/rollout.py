@@ -40,6 +40,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "resume": {"type": "bool", "default": True},
     "resume_within": {"type": "float", "default": 86400},
     "take_over": {"type": "bool", "default": False},
+    "wait": {"type": "float", "default": 0},
     "accept_downtime": {"type": "bool", "default": False},
     "accept_no_way_back": {"type": "bool", "default": False},
     "max_load": {"type": "float", "default": 0.9},
@@ -72,7 +73,8 @@ class Rollout(Run):
         if self._check:
             holder = lock.current(self._records)
             return {"held_by": dataclasses.asdict(holder) if holder else None}
-        left_behind = lock.acquire(self._records, self._holder(), self._arguments["take_over"])
+        take_over, wait = self._arguments["take_over"], self._arguments["wait"]
+        left_behind = lock.acquire_patiently(self._records, self._holder(), take_over, wait)
         return {"held_by": None, "left_behind": dataclasses.asdict(left_behind) if left_behind else None}
 
     def planned(self) -> Result:

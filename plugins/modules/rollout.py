@@ -62,6 +62,11 @@ options:
     description: Take over the lock, or with V(planned) the hosts, of a dead run.
     type: bool
     default: false
+  wait:
+    version_added: 0.3.0
+    description: With V(locked), seconds to wait for another run to end. If it has not by then, the result has C(busy).
+    type: float
+    default: 0
   accept_downtime:
     description: Change instances even if no other instance serves.
     type: bool

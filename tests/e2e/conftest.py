@@ -34,6 +34,7 @@ ORDER = (
     "test_secrets",
     "test_kills",
     "test_gateway_faults",
+    "test_scaling",
 )
 SUBNET = "10.217.0.0/24"
 

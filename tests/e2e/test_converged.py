@@ -104,7 +104,7 @@ def test_a_converged_host_only_answers_the_gate(lab: StandinLab) -> None:
     assert again.code == 0, again.output[-6000:]
     assert again.recap[HOST]["changed"] == 0
     assert "TASK [inference.fleet.gate : ask | Ask and judge]" in again.output
-    assert "TASK [Configure the edge]" not in again.output
+    assert "TASK [prepare_host | Configure the edge]" not in again.output
 
 
 def test_a_changed_setting_of_the_host_is_not_converged(lab: StandinLab) -> None:
@@ -126,7 +126,7 @@ def test_drift_is_named_and_repaired(lab: StandinLab) -> None:
     again = lab.site()
     assert again.code == 0, again.output[-6000:]
     assert again.recap[HOST]["changed"] == 0
-    assert "TASK [Configure the edge]" not in again.output
+    assert "TASK [prepare_host | Configure the edge]" not in again.output
 
 
 @pytest.mark.long
@@ -138,4 +138,4 @@ def test_without_receipts_roles_look_by_themselves(lab: StandinLab) -> None:
     looked = run("ansible-playbook", *words, environment=lab.environment)
     assert looked.code == 0, looked.output[-6000:]
     assert looked.recap[HOST]["changed"] == 0
-    assert "TASK [Configure the edge]" in looked.output
+    assert "TASK [prepare_host | Configure the edge]" in looked.output

@@ -83,10 +83,22 @@ WEIGHTS_KMS = Policy(
 )
 ALARMS = Policy("controller_alarms", "the controller", "with `rollout_stop_on_alarms`")
 TARGET_GROUPS = Policy("controller_target_groups", "the controller", "with `fleet_target_groups`")
+SCALING = Policy("controller_scaling", "the controller", "with an Auto Scaling group")
 SESSIONS = Policy("controller_sessions", "the controller", "with SSH through Session Manager")
 PRICES = Policy("prices", "the person who runs `script/prices`", "to refresh the list prices")
 
-POLICIES = (CONTROLLER, KEY_STORE, KEY_STORE_KMS, WEIGHTS, WEIGHTS_KMS, ALARMS, TARGET_GROUPS, SESSIONS, PRICES)
+POLICIES = (
+    CONTROLLER,
+    KEY_STORE,
+    KEY_STORE_KMS,
+    WEIGHTS,
+    WEIGHTS_KMS,
+    ALARMS,
+    TARGET_GROUPS,
+    SCALING,
+    SESSIONS,
+    PRICES,
+)
 
 # Describe calls of EC2 have no resources.
 _HOSTS = Scope("ListHosts", _EVERYTHING)
@@ -106,6 +118,22 @@ _ALARMS = Scope("ReadAlarms", _EVERYTHING)
 # Describe calls of Elastic Load Balancing have no resources.
 _READ_TARGETS = Scope("ReadTargetGroups", _EVERYTHING)
 _TARGETS = Scope("RegisterTargets", ("arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/GROUP/*",))
+# Describe calls of Auto Scaling have no resources.
+_READ_SCALING = Scope("ReadScalingGroups", _EVERYTHING)
+_SCALING_GROUP = Scope(
+    "CompleteHooks", ("arn:aws:autoscaling:REGION:ACCOUNT:autoScalingGroup:*:autoScalingGroupName/SCALING_GROUP",)
+)
+_EVENTS = Scope("ReadEvents", ("arn:aws:sqs:REGION:ACCOUNT:QUEUE",))
+_INSTANCES = ("arn:aws:ec2:REGION:ACCOUNT:instance/*",)
+_STATE_TAG = Scope(
+    "TagHosts",
+    _INSTANCES,
+    {
+        "StringEquals": {"aws:ResourceTag/inference:role": "inference"},
+        "ForAllValues:StringEquals": {"aws:TagKeys": ["inference:state"]},
+    },
+)
+_CONSOLE = Scope("ReadConsoles", _INSTANCES, {"StringEquals": {"aws:ResourceTag/inference:role": "inference"}})
 # Without this condition a session that names no document gets the default one, which is a shell without SSH's keys.
 _NAMED_DOCUMENT = {"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}}
 _SESSION_HOSTS = Scope(
@@ -122,6 +150,7 @@ _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
 _CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `drain.yml`, `undrain.yml`"
+_HOOKS, _SERVICE = "`join.yml`, `leave.yml`, and the service of `fleet_events.yml`", "the service of `fleet_events.yml`"
 _INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
 _INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"
 
@@ -130,6 +159,17 @@ def _secret(method: str, why: str, used_by: str, *further: str) -> Right:
     action = "".join(word.capitalize() for word in method.split("_"))
     actions = (f"secretsmanager:{action}", *further)
     return Right("secretsmanager", method, actions, KEY_STORE, _SECRETS, why, used_by)
+
+
+def _scaling(method: str, why: str, used_by: str) -> Right:
+    action = "".join(word.capitalize() for word in method.split("_"))
+    scope = _READ_SCALING if method.startswith("describe_") else _SCALING_GROUP
+    return Right("autoscaling", method, (f"autoscaling:{action}",), SCALING, scope, why, used_by)
+
+
+def _event(method: str, why: str) -> Right:
+    action = "".join(word.capitalize() for word in method.split("_"))
+    return Right("sqs", method, (f"sqs:{action}",), SCALING, _EVENTS, why, _SERVICE)
 
 
 RIGHTS = (
@@ -250,6 +290,42 @@ RIGHTS = (
         _TARGETS,
         "to take a host out of the balancer before its engine is stopped",
         _CHANGES,
+    ),
+    _scaling("describe_auto_scaling_groups", "the instances of the groups, and which wait", _SERVICE),
+    _scaling("describe_auto_scaling_instances", "the group of a host, and whether it waits", _HOOKS),
+    _scaling("describe_lifecycle_hooks", "the hooks, and their timeouts", _HOOKS),
+    _scaling("record_lifecycle_action_heartbeat", "to keep a host waiting while it joins or leaves", _HOOKS),
+    _scaling("complete_lifecycle_action", "to end the wait of a host that has joined, failed or left", _HOOKS),
+    _event("receive_message", "the events that say where to look"),
+    _event("change_message_visibility", "to keep a message while its host joins or leaves"),
+    _event("delete_message", "to remove it afterwards"),
+    _event("get_queue_attributes", "whether the queue has a dead-letter queue"),
+    Right(
+        "ec2",
+        "create_tags",
+        ("ec2:CreateTags",),
+        SCALING,
+        _STATE_TAG,
+        "to take a host that leaves out of the inventory's groups",
+        "`leave.yml`",
+    ),
+    Right(
+        "ec2",
+        "delete_tags",
+        ("ec2:DeleteTags",),
+        SCALING,
+        _STATE_TAG,
+        "to make a host that has joined a member of the fleet",
+        "`join.yml`",
+    ),
+    Right(
+        "ec2",
+        "get_console_output",
+        ("ec2:GetConsoleOutput",),
+        SCALING,
+        _CONSOLE,
+        "the SSH host keys that a new host prints",
+        "`join.yml`",
     ),
     # What the AWS CLI and its session-manager-plugin call, by hand from AWS's user guide of Systems Manager: the pages
     # session-manager-getting-started-enable-ssh-connections, getting-started-restrict-access-quickstart and

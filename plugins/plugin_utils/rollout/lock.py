@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import socket
+import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
@@ -17,6 +18,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import start_ticks
 
 NAME = "lock.json"
+_LOOK_SECONDS = 5.0
+
+
+class LockHeld(FleetError):
+    """Another run has the lock."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,7 @@ def acquire(records: str, wanted: LockHolder, take_over: bool) -> LockHolder | N
         The holder of an abandoned lock that is taken over; None where there was none.
 
     Raises:
-        FleetError: another run holds it.
+        LockHeld: another run holds it.
     """
     os.makedirs(records, mode=0o700, exist_ok=True)
     path = os.path.join(records, NAME)
@@ -77,13 +83,33 @@ def acquire(records: str, wanted: LockHolder, take_over: bool) -> LockHolder | N
             # A run that changes one tier after another takes it for each.
             return None
         if before and before.lives and not take_over:
-            raise FleetError(
+            raise LockHeld(
                 f"{before.who} on {before.machine} has been changing this fleet since {before.since} ({before.verb}, "
                 f"process {before.pid}). Wait until that is done. If you are sure that it is dead: "
-                "-e rollout_take_over=true."
+                "-e rollout_take_over=true.",
+                busy=True,
             )
         write_atomically(path, json.dumps(dataclasses.asdict(wanted)) + "\n", mode=0o600)
         return before
+
+
+def acquire_patiently(
+    records: str,
+    wanted: LockHolder,
+    take_over: bool,
+    seconds: float,
+    pause: t.Callable[[float], None] = time.sleep,
+) -> LockHolder | None:
+    """Take the lock as ``acquire`` does; wait for another run to end, for at most some seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return acquire(records, wanted, take_over)
+        except LockHeld:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            pause(min(_LOOK_SECONDS, left))
 
 
 def release(records: str, holder: LockHolder) -> None:

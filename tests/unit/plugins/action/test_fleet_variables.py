@@ -64,7 +64,7 @@ def test_units_templates_and_names_of_ones_own_are_taken(tmp_path: Path) -> None
     }
     words = ("--check", "-e", "edge_queue_limit=5")
     status, output = play(tmp_path, {"gpu-1": variables}, {}, "site", *words)
-    assert "TASK [Check system, ports and disk]" in output
+    assert "TASK [check_host | Check system, ports and disk]" in output
     assert status != 0  # the host cannot be reached
 
 
@@ -72,7 +72,7 @@ def test_numbers_of_the_edge_are_checked_before_a_host_is_asked(tmp_path: Path) 
     host = {"gpu-1": {"fleet_instance_type": "g6e.xlarge"}}
     _status, output = play(tmp_path, host, {}, "site", "--check", "-e", "edge_queue_limit=0")
     assert "These variables have to be at least 1: edge_queue_limit." in output
-    assert "TASK [Check system, ports and disk]" not in output
+    assert "TASK [check_host | Check system, ports and disk]" not in output
 
 
 def test_a_run_is_not_stopped_by_variables_that_it_does_not_use(tmp_path: Path) -> None:

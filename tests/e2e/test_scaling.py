@@ -1,0 +1,198 @@
+"""A fleet that scales: hosts of an Auto Scaling group join after their gate and leave after their drain, while clients
+that never retry lose nothing. The service and its playbooks are the real ones; the engines are the stand-in, because
+real ones add nothing here and take half a minute to start.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+
+from lab import ec2, settings, state
+from tests.e2e.conftest import Fleet
+from tests.e2e.rollouts import PATIENCE, Playbook, Traffic, nothing_was_lost
+from tests.fakes.standin.lab import StandinLab, inventories
+from tests.project import ROOT
+
+GROUP = "pool"
+PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
+
+
+class Scaled(Fleet):
+    """A fleet with an Auto Scaling group, and the service that lets its hosts join and leave."""
+
+    def __init__(self, environment: dict[str, str], inventory: t.Sequence[str], place: Path) -> None:
+        super().__init__(environment, inventory)
+        self.place = place
+        self.service: subprocess.Popen[bytes] | None = None
+
+    def scale(self, count: int) -> None:
+        done = self.lab("scale", "--name", self.name, GROUP, str(count))
+        assert done.code == 0, done.output
+
+    def states(self) -> dict[str, str]:
+        """The lifecycle states of the group's instances."""
+        scaling = ec2.client(state.require(self.name), "autoscaling")
+        found = scaling.describe_auto_scaling_instances()["AutoScalingInstances"]
+        return {one["InstanceId"]: one["LifecycleState"] for one in found}
+
+    def targets(self) -> dict[str, str]:
+        """The states of the group's instances in the target group."""
+        elb = ec2.client(state.require(self.name), "elbv2")
+        (group,) = elb.describe_target_groups(Names=["fleet"])["TargetGroups"]
+        found = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
+        return {one["Target"]["Id"]: one["TargetHealth"]["State"] for one in found}
+
+    def start_service(self) -> None:
+        lab = state.require(self.name)
+        queue = ec2.client(lab, "sqs").get_queue_url(QueueName=settings.QUEUE)["QueueUrl"]
+        document = {
+            "queue": queue,
+            "region": ec2.REGION,
+            "groups": [GROUP],
+            "hooks": ["join", "leave"],
+            "endpoint": lab.ec2_endpoint,
+            "state": str(self.place),
+            "directory": str(ROOT),
+            "command": ["ansible-playbook", *self.inventory, "-e", "engine=vllm"],
+            "playbooks": {"join": "playbooks/join.yml", "leave": "playbooks/leave.yml"},
+            "parallel": 2,
+            "give_up": 1800,
+            "spot_seconds": 60,
+            "sweep": 10,
+            "wait": 5,
+        }
+        path = self.place / "settings.json"
+        path.write_text(json.dumps(document))
+        with (self.place / "log").open("ab") as log:
+            self.service = subprocess.Popen(
+                [sys.executable, PROGRAM, "--settings", path],
+                env=self.environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def stop_service(self, number: int = signal.SIGTERM) -> None:
+        if self.service is not None and self.service.poll() is None:
+            self.service.send_signal(number)
+            self.service.wait(120)
+
+    def said(self) -> str:
+        """What the service said, and the playbooks that it ran."""
+        logs = sorted((self.place / "runs").glob("*.log")) if (self.place / "runs").exists() else []
+        parts = [path.read_text(errors="replace")[-6000:] for path in logs]
+        return "\n".join([(self.place / "log").read_text(errors="replace"), *parts])
+
+    def wait_until(self, look: t.Callable[[], t.Any]) -> t.Any:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := look()):
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.5)
+        return found
+
+    def in_service(self, count: int) -> list[str]:
+        """Wait until so many hosts of the group, and no others, are in service and healthy; their ids."""
+
+        def look() -> list[str]:
+            states, targets = self.states(), self.targets()
+            ready = [one for one, now in states.items() if now == "InService" and targets.get(one) == "healthy"]
+            return ready if len(ready) == len(states) == count else []
+
+        return list(self.wait_until(look))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Scaled]:
+    with StandinLab("scaling", "10.224.0.0/24", hosts=1, balancer="registration") as lab:
+        made = Scaled(lab.environment, inventories(), tmp_path_factory.mktemp("events"))
+        deployed = lab.site()
+        assert deployed.code == 0, deployed.output
+        made.read_environment()
+        made.scale(1)
+        made.start_service()
+        try:
+            made.in_service(1)
+            yield made
+        finally:
+            made.stop_service()
+
+
+def test_hosts_join_after_their_gate_and_leave_after_their_drain(fleet: Scaled, tmp_path: Path) -> None:
+    """With the host that no group has, the fleet goes from 2 hosts to 3 and back."""
+    before = set(fleet.states())
+    clients = Traffic(fleet.environment, tmp_path / "traffic.json", 4, 5)
+    fleet.scale(2)
+    (new,) = set(fleet.wait_until(lambda: set(fleet.states()) > before and fleet.states())) - before
+    assert fleet.targets().get(new) is None, "nobody may send requests there before the gate"
+    fleet.in_service(2)
+    assert fleet.health(new) == "200"
+    gates = fleet.on(new, "ls /var/lib/inference/gate")
+    assert gates
+    listed = fleet.run("ansible-inventory", *fleet.inventory, "--graph", "inference")
+    assert new in listed.output
+    fleet.scale(1)
+    (stays,) = fleet.in_service(1)
+    report = clients.stop()
+    assert nothing_was_lost(report)
+    (left,) = (before | {new}) - {stays}
+    log = (fleet.place / "runs" / f"{left}.leave.log").read_text()
+    assert "Nothing was in flight." in log
+
+
+def test_a_join_that_is_killed_with_its_service_is_done_by_the_next_one(fleet: Scaled, tmp_path: Path) -> None:
+    count = len(fleet.states())
+    before = set(fleet.states())
+    clients = Traffic(fleet.environment, tmp_path / "traffic.json", 2, 5)
+    fleet.scale(count + 1)
+    (new,) = set(fleet.wait_until(lambda: set(fleet.states()) > before and fleet.states())) - before
+    log = fleet.place / "runs" / f"{new}.join.log"
+    fleet.wait_until(lambda: log.exists() and "TASK [Prepare it]" in log.read_text())
+    fleet.stop_service(signal.SIGKILL)
+    fleet.start_service()
+    fleet.in_service(count + 1)
+    fleet.scale(count)
+    fleet.in_service(count)
+    assert nothing_was_lost(clients.stop())
+
+
+def test_a_host_that_fails_its_gate_is_given_up_and_another_one_joins(fleet: Scaled) -> None:
+    count = len(fleet.states())
+    before = set(fleet.states())
+    # By hand, as its first run, with an engine that answers wrong. The service must not be faster.
+    fleet.stop_service()
+    fleet.scale(count + 1)
+    (new,) = set(fleet.wait_until(lambda: set(fleet.states()) > before and fleet.states())) - before
+    wrong = json.dumps({"fleet_admit": new, "vllm_environment": {"FAKE_ENGINE_WRONG_ANSWER": "1"}})
+    failed = Playbook(
+        fleet.environment, fleet.place, *fleet.inventory, "playbooks/join.yml", "-l", f"*{new}", "-e", wrong
+    ).wait()
+    assert failed.code != 0
+    assert "Its launch hook was abandoned, so the group ends it." in failed.output
+    fleet.wait_until(lambda: new not in fleet.states())
+    assert fleet.targets().get(new) != "healthy"
+    records = state.require(fleet.name).directory / "rollouts" / "scaling.jsonl"
+    (event,) = [one for one in map(json.loads, records.read_text().splitlines()) if one["event"] == "abandoned"]
+    assert event["instance"] == new
+    assert "wrong_answer" in event["reason"] or "answer" in event["reason"]
+    fleet.start_service()
+    fleet.in_service(count + 1)
+    fleet.scale(count)
+    fleet.in_service(count)
+
+
+def test_the_second_run_of_either_playbook_changes_nothing(fleet: Scaled) -> None:
+    (member, *_others) = fleet.in_service(len(fleet.states()))
+    again = fleet.playbook("playbooks/join.yml", "-l", f"*{member}", "-e", f"fleet_admit={member}")
+    assert again.code == 0, again.output
+    assert all(counts["changed"] == 0 for counts in again.recap.values()), again.output
+    refused = fleet.playbook("playbooks/join.yml", "-e", f"fleet_admit={member}")
+    assert refused.code != 0
+    assert "Say which host: -l HOST" in refused.output
