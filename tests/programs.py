@@ -36,5 +36,5 @@ def install(directory: Path, *files: Path) -> None:
 
 def install_edge(directory: Path) -> Path:
     """The edge's programs, in a directory that is made."""
-    install(directory, HAPROXY_SOCKET, EDGE / "edge_servers.py", EDGE / "key_usage.py")
+    install(directory, HAPROXY_SOCKET, EDGE / "edge_servers.py", EDGE / "edge_presence.py", EDGE / "key_usage.py")
     return directory

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
@@ -29,6 +30,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "options": {"type": "dict", "default": {}},
     "step": {"type": "str", "default": ""},
     "skip_unreachable": {"type": "bool", "default": False},
+    "retiring": {"type": "bool", "default": False},
+    "absence_limit": {"type": "float", "default": 900},
     "take_over": {"type": "bool", "default": False},
     "message": {"type": "str", "default": ""},
 }
@@ -91,7 +94,7 @@ class KeyRotation(Run):
         }
         for host, report in reports.items():
             self._append("host", host=host, step=self._arguments["step"], **report.as_event)
-        judgement = key_judgement.judge(reports, self._arguments["skip_unreachable"])
+        judgement = key_judgement.judge(reports, self._arguments["skip_unreachable"], self._too_soon())
         return {"problems": judgement.problems, "left_out": judgement.left_out}
 
     def ended(self) -> Result:
@@ -100,6 +103,18 @@ class KeyRotation(Run):
         if self._arguments["rotation"]:
             self._append("end", outcome="failed" if message else "completed", message=message)
         return {"failed": bool(message), "msg": message or "The keys are rotated."}
+
+    def _too_soon(self) -> dict[str, float]:
+        """The unreachable hosts that a reboot could bring back with retired keys, and until when.
+
+        A host that was away for longer holds its edge when it comes back. It has been away at least since this rotation
+        first found it unreachable.
+        """
+        if not self._arguments["retiring"]:
+            return {}
+        since = key_judgement.lost_since(journal.read(self._journal))
+        until = {host: moment + self._arguments["absence_limit"] for host, moment in since.items()}
+        return {host: moment for host, moment in until.items() if moment > time.time()}
 
     @property
     def _journal(self) -> str:

@@ -23,6 +23,8 @@ description:
   - The host records from which key store, and which generation of it, it last took its keys. It refuses keys of an
     older generation, of another store, and different keys of the same generation. Keys without such a record are
     replaced when the store knows all of them.
+  - Ends the hold of an edge whose host was away, because its keys are those of the store afterwards. Without O(keys)
+    the hold stays.
 attributes:
   check_mode:
     support: full
@@ -78,6 +80,14 @@ options:
     description: On a gateway, the file in which LiteLLM looks its clients up. It is not created where it is missing.
     type: path
     default: /etc/inference/gateway_clients.json
+  hold_map:
+    description: The map that lets HAProxy refuse every request until the keys of a host that was away are confirmed.
+    type: path
+    default: /etc/haproxy/maps/hold.map
+  presence_path:
+    description: The file in which the host records when it ran, and why its edge is held.
+    type: path
+    default: /var/lib/inference/presence.json
 extends_documentation_fragment:
   - inference.fleet.client_limits.hashes
   - inference.fleet.haproxy_sockets
@@ -128,6 +138,10 @@ taken:
       description: By C(keys) and C(upstream), C(generation) and C(digest) of what was taken last.
       type: dict
       returned: always
+held:
+  description: Since when and why the edge is held, C(since) and C(why); none where it is not, or no longer.
+  returned: success
+  type: dict
 unclaimed:
   description: The hashes of keys whose origin the host did not record.
   returned: success
@@ -160,6 +174,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge import hold as edge_hold
 from ansible_collections.inference.fleet.plugins.module_utils.edge.keys_map import KeysMap
 from ansible_collections.inference.fleet.plugins.module_utils.edge.maps import EdgeMap
 from ansible_collections.inference.fleet.plugins.module_utils.engines import key as engine_key
@@ -196,6 +211,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "upstream_key": {"type": "str", "no_log": True},
     "upstream_key_map": {"type": "path", "default": state.UPSTREAM_KEY_MAP_PATH, "no_log": False},
     "gateway_clients": {"type": "path", "default": clients.PATH},
+    "hold_map": {"type": "path", "default": edge_hold.MAP_PATH},
+    "presence_path": {"type": "path", "default": edge_hold.PRESENCE_PATH},
     **haproxy.SOCKET_ARGUMENTS,
 }
 
@@ -227,6 +244,13 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
             edge_map.make(wanted)
         further += _set_engine_key(params, workers, check)
         further += _set_upstream_key(params, workers, check)
+        hold = edge_hold.Hold(params["hold_map"], params["presence_path"], workers)
+        hold.ensure(check)
+        held = hold.held()
+        if given is not None:
+            # Last of all: from here on the host serves.
+            further += hold.release(check)
+            held = held if check else None
         actions += further
     result: dict[str, t.Any] = {
         "changed": changed or bool(further),
@@ -235,6 +259,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         "live": bool(live),
         "outdated": edge_map.file_version < edge_values.VERSION,
         "taken": now_taken.document() if now_taken else None,
+        "held": held._asdict() if held else None,
         "unclaimed": [] if now_taken else unclaimed,
         "actions": actions,
     }

@@ -33,6 +33,10 @@ options:
     description: Where the state of drains and gates lives.
     type: path
     default: /var/lib/inference
+  hold_map:
+    description: The map that lets HAProxy refuse every request until the keys of a host that was away are confirmed.
+    type: path
+    default: /etc/haproxy/maps/hold.map
   first_engine_port:
     description: Instance i listens on the loopback interface at this port + i.
     type: int
@@ -116,6 +120,8 @@ edge:
   description:
     - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) the number of
       responses of each class (C(2xx), C(4xx), C(5xx)) from behind it since its process began.
+    - Under C(held), since when and why (C(since), C(why)) the host serves nobody until a run has confirmed its keys;
+      none where it is not held.
   returned: always
   type: dict
 rollout:
@@ -161,6 +167,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge.hold import MAP_PATH, Hold
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, units
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
@@ -197,7 +204,11 @@ class StatusReader:
                 instance_of(index, release, manifest, units, self._load(index, manifest, statistics), limits)
                 for index, (release, manifest) in found.items()
             ],
-            "edge": {"health": self._health(), "responses": state.responses(statistics) if statistics else None},
+            "edge": {
+                "health": self._health(),
+                "responses": state.responses(statistics) if statistics else None,
+                "held": self._held(),
+            },
             "drain": self._drain(),
             "rollout": self._rollout(),
             "gates": self._gates(),
@@ -275,6 +286,15 @@ class StatusReader:
             self.problems.append(error.message)
             return None
 
+    def _held(self) -> dict[str, str] | None:
+        presence = os.path.join(self._params["state_dir"], "presence.json")
+        try:
+            held = Hold(self._params["hold_map"], presence, []).held()
+        except OSError as error:
+            self.problems.append(f"{self._params['hold_map']} cannot be read: {error.strerror}.")
+            return None
+        return held._asdict() if held else None
+
     def _json(self, path: str) -> t.Any:
         try:
             return read_json(path)
@@ -304,6 +324,7 @@ def main() -> None:
             "host": {"type": "str", "default": ""},
             "engine_root": {"type": "path", "default": ENGINE_ROOT},
             "state_dir": {"type": "path", "default": STATE_DIRECTORY},
+            "hold_map": {"type": "path", "default": MAP_PATH},
             "first_engine_port": {"type": "int", "default": 8100},
             "edge_url": {"type": "str", "default": "http://127.0.0.1:8000"},
             **haproxy.SOCKET_ARGUMENTS,

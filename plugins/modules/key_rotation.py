@@ -65,6 +65,17 @@ options:
     description: With O(state=judged), go on without hosts that do not answer.
     type: bool
     default: false
+  retiring:
+    description:
+      - With O(state=judged), whether keys are dead now. An unreachable host is then left out only after
+        O(absence_limit), since the rotation first found it unreachable. Until then a reboot could bring it back with
+        the dead keys.
+    type: bool
+    default: false
+  absence_limit:
+    description: With O(retiring), the seconds after which a host that comes back waits until its keys are confirmed.
+    type: float
+    default: 900
   take_over:
     description: With O(state=locked), take over the lock of a dead run.
     type: bool

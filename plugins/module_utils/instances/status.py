@@ -139,7 +139,10 @@ def _edge_of(status: dict[str, t.Any], instance: dict[str, t.Any]) -> str:
 
 
 def _edge(status: dict[str, t.Any], server: str = "") -> str:
-    """Whether clients reach the host, and who drained it or the instance."""
+    """Whether clients reach the host, and who drained it or the instance, or since when it is held."""
+    held = status["edge"].get("held")
+    if held:
+        return f"held since {times.minute(held['since'])}"
     drain = status["drain"] or {}
     for mark in (drain, (drain.get("instances") or {}).get(server) or {}):
         if mark.get("state"):

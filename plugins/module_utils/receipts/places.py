@@ -10,6 +10,7 @@ import os
 import typing as t
 
 from ..core.files import read_json
+from ..edge.hold import UNIT as PRESENCE
 from ..instances.releases import CACHE_DIRECTORY
 from ..model.units import RESTORE
 from ..runtimes.runtime import MARKER
@@ -37,7 +38,7 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         for name in ("model_path", "draft_path")
         if manifest.get(name)
     }
-    ours = ("*@*.service*", "haproxy.service*", RESTORE)
+    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE)
     systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
     restore = [RESTORE] if os.path.exists(os.path.join(UNIT_DIRECTORY, RESTORE)) else []
     return Places(
@@ -57,7 +58,7 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
             CACHE_DIRECTORY,
             os.path.join(CACHE_DIRECTORY, "*"),
         ],
-        units=["haproxy.service", *units, *restore],
+        units=["haproxy.service", PRESENCE, *units, *restore],
         maps=sorted(glob.glob(os.path.join(maps, "*.map"))),
         packages=sorted(packages),
     )

@@ -48,6 +48,11 @@ class HostState:
         """Who drained the host, and which of its instances."""
         return (self.status or {}).get("drain") or {}
 
+    @property
+    def held(self) -> t.Mapping[str, str]:
+        """Since when and why its edge is held; empty where it is not."""
+        return ((self.status or {}).get("edge") or {}).get("held") or {}
+
 
 @dataclasses.dataclass(frozen=True)
 class RolloutSettings:
@@ -158,6 +163,10 @@ def unfinished(settings: RolloutSettings, fleet: t.Mapping[str, HostState], now:
 
 def _instances(settings: RolloutSettings, plan: RolloutPlan, host: str, facts: HostState) -> list[dict[str, t.Any]]:
     """The changes on a host; records in the plan why an instance is not changed."""
+    if facts.held:
+        if any(one["pending"] for one in facts.staged):
+            plan.left_out[host] = _held(facts.held)
+        return []
     if facts.mark.get("by") == "operator":
         if any(one["pending"] for one in facts.staged):
             plan.left_out[host] = _drained_by_hand(facts.mark)
@@ -276,6 +285,10 @@ def downtime(plan: RolloutPlan, serving: t.Mapping[str, list[capacity.InstanceLo
 def _drained_by_hand(mark: t.Mapping[str, t.Any]) -> str:
     reason = f" ({mark['reason']})" if mark.get("reason") else ""
     return f"an operator has drained it{reason}; playbooks/undrain.yml puts it back"
+
+
+def _held(held: t.Mapping[str, str]) -> str:
+    return f"its edge is held since {held['since']} ({held['why']}); site.yml or undrain.yml confirms its keys"
 
 
 def _no_release(verb: str, host: str, problem: str) -> str:

@@ -26,6 +26,7 @@ BYTES = {"B": 1, "MiB": 1024**2, "GiB": 1024**3}
 #: The variables that take a time; a plain number is in seconds.
 TIMES = frozenset(
     (
+        "edge_absence_limit",
         "edge_body_timeout",
         "edge_drain_timeout",
         "edge_keep_alive_timeout",
@@ -39,6 +40,7 @@ TIMES = frozenset(
         "gate_deadline",
         "gate_timeout",
         "gpu_driver_timeout",
+        "keys_absence_limit",
         "rollout_pause",
         "rollout_resume_within",
         *(f"{name}_{variable}" for name, engine in KINDS.items() for variable in engine.variables.times),

@@ -101,6 +101,8 @@ class Edge:
             "upstream_key_map": str(self.maps / "upstream_key.map"),
             "gateway_clients": str(self.directory / "gateway_clients.json"),
             "origin_path": str(self.maps / "keys.origin.json"),
+            "hold_map": str(self.maps / "hold.map"),
+            "presence_path": str(self.directory / "presence.json"),
         }
         if self.generations[-1:] != [(hashes, changes.get("upstream_key"))]:
             self.generations.append((hashes, changes.get("upstream_key")))

@@ -199,6 +199,7 @@ def test_a_start_writes_nothing_beside_the_programs(run: Run, path: Path) -> Non
     """What is in HAProxy's directory is compared with what the role has put there."""
     assert run("start").returncode == 0
     assert sorted(file.name for file in path.parent.iterdir()) == [
+        "edge_presence.py",
         "edge_servers.py",
         "haproxy_socket.py",
         "key_usage.py",

@@ -138,6 +138,22 @@ def test_what_speaks_against_going_on(run: Run) -> None:
     assert (run.journal[-1]["outcome"], run.journal[-1]["message"]) == ("failed", "not over")
 
 
+def test_while_keys_are_retired_a_host_is_left_out_once_it_would_come_back_held(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(range(1000, 100000, 100))
+    monkeypatch.setattr("time.time", lambda: float(next(moments)))
+    run("begun")
+    run.lose("inference-1")
+    # Where no key dies, nothing is to be feared of it.
+    assert run("judged", step="test", skip_unreachable=True)["left_out"] == ["inference-1"]
+    retiring: dict[str, t.Any] = {"step": "prove", "skip_unreachable": True, "retiring": True}
+    early = run("judged", **retiring, absence_limit=10000)
+    assert early["left_out"] == []
+    assert early["problems"][0].startswith("inference-1 does not answer. Run the same command again after 1970-")
+    assert run("judged", **retiring, absence_limit=100)["left_out"] == ["inference-1"]
+
+
 def test_a_fleet_that_does_not_answer_at_all_cannot_be_skipped(run: Run) -> None:
     for host in HOSTS:
         run.lose(host)

@@ -41,6 +41,8 @@ def keys(run_module: RunModule, tmp_path: Path, path: Path) -> Keys:
         "upstream_key_map": str(tmp_path / "upstream_key.map"),
         "gateway_clients": str(tmp_path / "gateway_clients.json"),
         "origin_path": str(tmp_path / "keys.origin.json"),
+        "hold_map": str(tmp_path / "hold.map"),
+        "presence_path": str(tmp_path / "state" / "presence.json"),
     }
     generations: list[str] = []
 
@@ -69,6 +71,28 @@ def test_without_haproxy_the_file_is_written(keys: Keys, path: Path) -> None:
     assert path.read_text().splitlines()[1:] == [f"{'a' * 64} v=2|team-a", f"{'b' * 64} v=2|team-b"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert not keys([A, B])["changed"]
+
+
+def test_a_host_that_was_away_serves_once_it_has_the_keys_of_the_store(keys: Keys, tmp_path: Path) -> None:
+    hold = tmp_path / "hold.map"
+    keys([A])
+    assert hold.read_text().count("\n") == 1
+    hold.write_text("# title\nkeys 2026-11-29T10:00:00Z\n")
+    with FakeHaproxy(tmp_path) as haproxy:
+        haproxy.worker.maps[str(hold)] = [("keys", "2026-11-29T10:00:00Z")]
+        # Without keys of the store nothing is confirmed.
+        assert keys(None)["held"] == {"since": "2026-11-29T10:00:00Z", "why": "the reason is not recorded"}
+        assert "has generation 1 of key store" in keys([A], origin=origin(0))["msg"]
+        assert haproxy.worker.maps[str(hold)]
+        planned = keys([A], check=True)
+        assert (planned["changed"], planned["held"] is None) == (True, False)
+        assert haproxy.worker.maps[str(hold)]
+        done = keys([A])
+        assert done["held"] is None
+        assert done["actions"][-1].startswith("end the hold since 2026-11-29T10:00:00Z: the reason is not recorded, ")
+        assert haproxy.worker.maps[str(hold)] == []
+    assert hold.read_text().count("\n") == 1
+    assert not keys([A])["changed"]
 
 
 def test_without_keys_the_file_is_made_and_then_kept(keys: Keys, path: Path) -> None:

@@ -129,6 +129,16 @@ def test_a_host_without_systemd_says_so(status: Status, monkeypatch: pytest.Monk
     assert result["problems"] == ["systemd does not answer (FileNotFoundError)."]
 
 
+def test_an_edge_that_is_held_says_so(status: Status, tmp_path: Path) -> None:
+    hold = tmp_path / "hold.map"
+    hold.write_text("# title\nkeys 2026-11-29T10:00:00Z\n")
+    (tmp_path / "var").mkdir(exist_ok=True)
+    (tmp_path / "var" / "presence.json").write_text(json.dumps({"why": "EC2 had stopped it"}))
+    held = status(hold_map=str(hold))
+    assert held["edge"]["held"] == {"since": "2026-11-29T10:00:00Z", "why": "EC2 had stopped it"}
+    assert held["rows"][0]["edge"] == "held since 2026-11-29 10:00"
+
+
 def test_an_edge_that_is_drained_answers_503(status: Status) -> None:
     with FakeEngine() as edge:
         edge.faults.set("unhealthy")

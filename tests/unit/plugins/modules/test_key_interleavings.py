@@ -55,6 +55,8 @@ class Fleet:
             "engine_key_map": str(place / "engine.map"),
             "upstream_key_map": str(place / "upstream.map"),
             "gateway_clients": str(place / "clients.json"),
+            "hold_map": str(place / "hold.map"),
+            "presence_path": str(place / "presence.json"),
             "socket": str(place / "none.sock"),
             "master_socket": str(place / "none.sock"),
         }

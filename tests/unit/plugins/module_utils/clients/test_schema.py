@@ -139,7 +139,8 @@ def test_one_row_is_all_that_one_more_limit_needs(
     assert f"{NEW.name}=40" in changed["diff"]["after"]
 
     # The edge, the gateways' file, and what a gateway makes of it.
-    places = {name: str(tmp_path / name) for name in ("path", "origin_path", "engine_key_map", "config_path", "socket")}
+    names = ("path", "origin_path", "engine_key_map", "hold_map", "presence_path", "config_path", "socket")
+    places = {name: str(tmp_path / name) for name in names}
     clients_file = tmp_path / "clients.json"
     clients_file.touch()
     taken = run_module(

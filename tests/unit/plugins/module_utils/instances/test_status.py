@@ -142,6 +142,10 @@ def test_a_bare_host_has_a_row() -> None:
     ("changes", "reason"),
     [
         ({"edge": {"health": 503}}, "health 503"),
+        (
+            {"edge": {"health": 503, "held": {"since": "2026-11-29T10:00:59Z", "why": "EC2 had stopped it"}}},
+            "held since 2026-11-29 10:00",
+        ),
         ({"drain": {"state": "drained", "by": "operator"}, "edge": {"health": 503}}, "drained by operator"),
         ({"drain": {"state": "lame_duck", "by": "rollout"}, "edge": {"health": 503}}, "lame_duck by rollout"),
         ({"drain": {"instances": {"engine-0": {"state": "drained", "by": "rollout"}}}}, "none"),

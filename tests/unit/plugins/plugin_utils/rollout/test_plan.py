@@ -47,6 +47,18 @@ def test_the_canary_ring_is_the_first_wave() -> None:
     assert plan(fleet, canary=["c"]).waves == [["c"], ["a"], ["b"]]
 
 
+def test_a_host_whose_keys_are_not_confirmed_is_left_out_and_named() -> None:
+    held = status(0, health=503)
+    held["edge"]["held"] = {"since": "2026-11-29T10:00:00Z", "why": "EC2 had stopped it"}
+    fleet = {"a": facts(staged(), host_status=held), "b": facts(staged()), "c": facts(staged(""), host_status=held)}
+    made = plan(fleet)
+    assert list(made.hosts) == ["b"]
+    assert list(made.left_out) == ["a"]
+    assert made.left_out["a"].startswith(
+        "its edge is held since 2026-11-29T10:00:00Z (EC2 had stopped it); site.yml or "
+    )
+
+
 def test_what_an_operator_drained_is_left_out_and_named() -> None:
     host = {"state": "drained", "by": "operator", "reason": "fan"}
     one = {"instances": {"engine-1": {"state": "drained", "by": "operator", "reason": ""}}}
