@@ -23,7 +23,7 @@ from tests.unit.lab.aws.conftest import REGION
 from tests.unit.plugins.plugin_utils.events.conftest import Scaled
 
 PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 #: The stand-in for ansible-playbook. What it is to do is in a file: "hang", "fail", "gate", "keep" or nothing.
 PLAYBOOK = """\

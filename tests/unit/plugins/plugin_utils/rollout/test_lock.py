@@ -36,6 +36,31 @@ def test_the_second_is_refused_with_the_holders_name(tmp_path: Path, other: subp
     assert acquire(records, me(), True) == theirs
 
 
+def test_a_patient_run_waits_for_the_end_of_the_other(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    records = str(tmp_path)
+    theirs = holder_of(other.pid, "ben", "site", "now")
+    acquire(records, theirs, False)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            release(records, theirs)
+
+    assert lock.acquire_patiently(records, me(), False, 600, pause) is None
+    assert current(records) == me()
+    assert pauses == [5.0, 5.0, 5.0]
+
+
+def test_a_run_whose_patience_ends_is_refused_as_busy(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    records = str(tmp_path)
+    acquire(records, holder_of(other.pid, "ben", "site", "now"), False)
+    for seconds in (0, 0.01):
+        with pytest.raises(lock.LockHeld, match="ben on ") as caught:
+            lock.acquire_patiently(records, me(), False, seconds)
+        assert caught.value.details == {"busy": True}
+
+
 def test_a_run_may_ask_twice(tmp_path: Path) -> None:
     records = str(tmp_path)
     acquire(records, me(), False)
