@@ -13,10 +13,15 @@ from pathlib import Path
 #: This collection.
 COLLECTION = Path(__file__).absolute().parents[3]
 
-# Settings of a run, not of a host.
-_NOT_OF_THE_HOST = ("ansible_", "gate_", "rollout_")
+# Settings of a run, not of a host; and what EC2 says of the instance. What counts of that has a name of its own
+# (fleet_instance_type, …).
+_NOT_OF_THE_HOST = ("ansible_", "aws_", "gate_", "join_", "leave_", "rollout_", "scaling_")
 _MAGIC = frozenset(
     (
+        # A host that joins is as it will be as a member.
+        "fleet_admit",
+        "fleet_state",
+        "fleet_state_tag",
         "group_names",
         "groups",
         "hostvars",

@@ -27,6 +27,18 @@ def test_what_tasks_found_and_what_a_run_needs_is_not_of_the_host() -> None:
     assert own_variables(raw, {"engine_staged"}) == ["mine", "vllm_port"]
 
 
+def test_a_host_that_joins_is_as_it_will_be_as_a_member() -> None:
+    member = {"vllm_port": 1, "aws_ec2_tags": {"Name": "fleet"}, "fleet_state": "running", "fleet_state_tag": ""}
+    joins = {
+        **member,
+        "fleet_admit": "i-0a",
+        "join_host_keys": "known",
+        "scaling_outcome": "/x",
+        "fleet_state_tag": "j",
+    }
+    assert own_variables(joins, {}) == own_variables(member, {}) == ["vllm_port"]
+
+
 @pytest.mark.parametrize("value", ["{{ a }}", "x{% if a %}", ["a", "{{ b }}"], {"a": {"b": "{{ c }}"}}, Path("/x")])
 def test_what_has_to_be_rendered_is_seen(value: object) -> None:
     assert is_template(value)
