@@ -151,6 +151,7 @@ _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
 _CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `drain.yml`, `undrain.yml`"
 _HOOKS, _SERVICE = "`join.yml`, `leave.yml`, and the service of `fleet_events.yml`", "the service of `fleet_events.yml`"
+_SETTINGS = "`balancer.yml`, `site.yml`, `rolling_restart.yml`, `rollback.yml`"
 _INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
 _INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"
 
@@ -170,6 +171,12 @@ def _scaling(method: str, why: str, used_by: str) -> Right:
 def _event(method: str, why: str) -> Right:
     action = "".join(word.capitalize() for word in method.split("_"))
     return Right("sqs", method, (f"sqs:{action}",), SCALING, _EVENTS, why, _SERVICE)
+
+
+def _setting(method: str, what: str) -> Right:
+    action = "".join(word.capitalize() for word in method.split("_"))
+    actions = (f"elasticloadbalancing:{action}",)
+    return Right("elbv2", method, actions, TARGET_GROUPS, _READ_TARGETS, what, _SETTINGS)
 
 
 RIGHTS = (
@@ -192,6 +199,15 @@ RIGHTS = (
         "the regions to look in, unless `regions:` in inventories/aws/aws_ec2.yml names yours",
         _ALL,
         _INVENTORY_BASE,
+    ),
+    Right(
+        "ec2",
+        "describe_instance_status",
+        ("ec2:DescribeInstanceStatus",),
+        CONTROLLER,
+        _HOSTS,
+        "what EC2 has scheduled for hosts: reboots, maintenance, retirement",
+        "`status.yml`",
     ),
     _secret("describe_secret", "which versions of a client's secret are its keys, and its tags", _READ),
     _secret("get_secret_value", "the keys, and the clients' names", _READ),
@@ -326,6 +342,20 @@ RIGHTS = (
         _CONSOLE,
         "the SSH host keys that a new host prints",
         "`join.yml`",
+    ),
+    _setting("describe_target_group_attributes", "deregistration delay, stickiness, slow start, thresholds"),
+    _setting("describe_load_balancers", "the balancers' types and zones"),
+    _setting("describe_load_balancer_attributes", "idle timeout, cross-zone"),
+    _setting("describe_listeners", "which target groups the listeners forward to"),
+    _setting("describe_rules", "likewise, for their rules"),
+    Right(
+        "autoscaling",
+        "describe_auto_scaling_groups",
+        ("autoscaling:DescribeAutoScalingGroups",),
+        TARGET_GROUPS,
+        _READ_SCALING,
+        "whether an Auto Scaling group behind a target group follows the balancer's health",
+        _SETTINGS,
     ),
     # What the AWS CLI and its session-manager-plugin call, by hand from AWS's user guide of Systems Manager: the pages
     # session-manager-getting-started-enable-ssh-connections, getting-started-restrict-access-quickstart and
