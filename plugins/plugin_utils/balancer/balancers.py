@@ -90,8 +90,8 @@ def _is_across_zones(group: GroupReading, balancer: BalancerReading) -> bool:
     own = attribute(group, _CROSS_ZONE, "use_load_balancer_configuration")
     if own in ("true", "false"):
         return own == "true"
-    default = "true" if balancer.described.get("Type") == "application" else "false"
-    return str(balancer.attributes.get(_CROSS_ZONE) or default) == "true"
+    # An ALB cannot turn it off.
+    return balancer.described.get("Type") == "application" or balancer.attributes.get(_CROSS_ZONE) == "true"
 
 
 def forwards(actions: t.Iterable[Described]) -> dict[str, int]:

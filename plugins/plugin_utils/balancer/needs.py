@@ -71,7 +71,8 @@ def find_groups(
         known: all target groups of each region, as DescribeTargetGroups returns them.
     """
     found: dict[tuple[str, WantedGroup], list[BalancedHost]] = {}
-    lost: list[BalancedHost] = []
+    # One host of each region speaks for the others.
+    lost: dict[tuple[str, tuple[WantedGroup, ...]], BalancedHost] = {}
     for host in hosts:
         own = [one for one in host.own if host.ports and one.region in ("", host.region)]
         for wanted in own:
@@ -80,11 +81,12 @@ def find_groups(
                 found.setdefault((str(described["TargetGroupArn"]), wanted), []).append(host)
         missing = tuple(one for one in own if _find(one, known.get(host.region, ())) is None)
         if missing or (host.ports and host.own and not own):
-            lost.append(dataclasses.replace(host, wanted=missing or host.own))
+            kept = missing or host.own
+            lost.setdefault((host.region, kept), dataclasses.replace(host, wanted=kept))
     by_arn = {str(one["TargetGroupArn"]): one for groups in known.values() for one in groups}
     needed = [NeededGroup(wanted, by_arn[arn], members) for (arn, wanted), members in found.items()]
     there = {region: [_group(one, region) for one in groups] for region, groups in known.items()}
-    return needed, [_not_found(problem) for problem in match_hosts(lost, there)[1]]
+    return needed, [_not_found(problem) for problem in match_hosts(lost.values(), there)[1]]
 
 
 def _find(wanted: WantedGroup, known: t.Iterable[Described]) -> Described | None:

@@ -54,6 +54,7 @@ FLEET: dict[str, VariableSpec] = {
     "fleet_model": {"type": "str", "default": DEFAULT_MODEL},
     "fleet_no_log": {"type": "bool"},
     "fleet_vcpus": {"type": "int"},
+    "rollout_accept_balancer_errors": {"type": "bool"},
 }
 
 #: The parts of a spec that describe a value; whether it is required is up to the role.

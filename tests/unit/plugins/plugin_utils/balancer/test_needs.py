@@ -96,7 +96,8 @@ def test_groups_are_found_by_name_or_arn_in_the_region_of_each_host() -> None:
 
 
 def test_a_group_that_is_not_there_is_an_error_and_the_others_are_looked_at() -> None:
-    found, (problem,) = find_groups([host("gpu-1", WantedGroup("flet"), WantedGroup("fleet"))], {REGION: [DESCRIBED]})
+    wanted = (WantedGroup("flet"), WantedGroup("fleet"))
+    found, (problem,) = find_groups([host("gpu-1", *wanted), host("gpu-2", *wanted)], {REGION: [DESCRIBED]})
     assert [one.arn for one in found] == [GROUP]
     assert problem.found.verdict == "error"
     assert problem.said == (
