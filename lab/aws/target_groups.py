@@ -47,6 +47,7 @@ NETWORK_GROUP = {
     "target_health_state.unhealthy.connection_termination.enabled": "true",
     "target_health_state.unhealthy.draining_interval_seconds": "0",
 }
+LONGEST_DELAY = ("deregistration_delay.timeout_seconds", "3600")
 APPLICATION_BALANCER = {
     "client_keep_alive.seconds": "3600",
     "idle_timeout.timeout_seconds": "60",
@@ -223,7 +224,10 @@ def install(groups: LabTargetGroups) -> None:
         for name in attributes:
             if name not in group.attributes:
                 raise ValidationError(f"Target group attribute key '{name}' is not recognized")
-        change_group(self, target_group_arn, attributes)
+        # moto takes less than AWS's maximum only.
+        longest = {name: value for name, value in attributes.items() if (name, value) == LONGEST_DELAY}
+        change_group(self, target_group_arn, {name: attributes[name] for name in attributes if name not in longest})
+        group.attributes.update(longest)
 
     def describe(
         self: models.ELBv2Backend, target_group_arn: str, targets: list[dict[str, t.Any]]

@@ -15,7 +15,7 @@ import pytest
 
 from lab import balancer, ec2, target_groups
 from lab.state import Lab
-from tests.unit.lab.aws.conftest import PATIENCE, Cloud, serve, wait_for
+from tests.unit.lab.aws.conftest import LONGEST_DELAY, PATIENCE, Cloud, serve, wait_for
 from tests.unit.lab.aws.targets import Answering
 
 #: On loopback: a host's address is one that this machine has.
@@ -72,7 +72,7 @@ def balanced(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Balanced]:
         config = place / "haproxy.cfg"
         lab.balancer_socket.parent.mkdir()
         config.write_text(balancer.configuration(lab))
-        with serve(place, "--balancer", str(lab.balancer_socket), "--settle", "80") as cloud:
+        with serve(place, "--balancer", str(lab.balancer_socket), "--settle", "200") as cloud:
             lab.ec2_port = cloud.port
             ec2.register(lab)
             target_groups.ensure(lab)
@@ -133,6 +133,7 @@ def test_registration_decides_who_gets_requests(balanced: Balanced) -> None:
 
 def test_a_deregistered_target_gets_requests_for_a_while_and_finishes_what_it_has(balanced: Balanced) -> None:
     with Answering("127.77.0.11", 8000) as first, Answering("127.77.0.12", 8000) as second:
+        balanced.cloud.delay(balanced.group, LONGEST_DELAY)
         balanced.register("inference-1")
         wait_for(balanced.answering, {first.address})
         held = InFlight(balanced, first)
@@ -149,8 +150,7 @@ def test_a_deregistered_target_gets_requests_for_a_while_and_finishes_what_it_ha
 
 
 def test_the_end_of_the_deregistration_delay_cuts_what_is_in_flight(balanced: Balanced) -> None:
-    delay = {"Key": "deregistration_delay.timeout_seconds", "Value": "100"}
-    balanced.elb.modify_target_group_attributes(TargetGroupArn=balanced.group, Attributes=[delay])
+    balanced.cloud.delay(balanced.group, 100)
     with Answering("127.77.0.11", 8000) as first:
         balanced.register("inference-1")
         wait_for(balanced.answering, {first.address})

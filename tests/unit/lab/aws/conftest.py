@@ -20,6 +20,8 @@ from tests.project import ROOT
 REGION = "us-east-1"
 SPEED = 40
 PATIENCE = 300.0
+#: A minute and a half here: what drains drains as long as a test looks.
+LONGEST_DELAY = 3600
 #: Instances have addresses of loopback, so that a real server can be behind each of them. Groups take the lowest.
 NETWORK = "127.66.0.0/24"
 
@@ -49,7 +51,7 @@ class Cloud:
         )
         return str(made["Instances"][0]["InstanceId"]), address
 
-    def group(self, name: str, port: int, *, listener: int = 0, **settings: t.Any) -> str:
+    def group(self, name: str, port: int, *, listener: int = 0, delay: int = LONGEST_DELAY, **settings: t.Any) -> str:
         """A target group's ARN; with a listener on that port of a balancer of its own."""
         elb = self.client("elbv2")
         wanted: dict[str, t.Any] = {
@@ -63,6 +65,7 @@ class Cloud:
         }
         made = elb.create_target_group(Name=name, Port=port, **{**wanted, **settings})
         arn = str(made["TargetGroups"][0]["TargetGroupArn"])
+        self.delay(arn, delay)
         if listener:
             balancer = elb.create_load_balancer(Name=name, Subnets=[self.subnet])["LoadBalancers"][0]
             action = {"Type": "forward", "TargetGroupArn": arn}
@@ -70,6 +73,11 @@ class Cloud:
                 LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=listener, DefaultActions=[action]
             )
         return arn
+
+    def delay(self, group: str, seconds: int) -> None:
+        """Set a group's deregistration delay."""
+        pair = {"Key": "deregistration_delay.timeout_seconds", "Value": str(seconds)}
+        self.client("elbv2").modify_target_group_attributes(TargetGroupArn=group, Attributes=[pair])
 
     def health(self, group: str, **which: t.Any) -> dict[tuple[str, int], tuple[str, str]]:
         """State and reason of a group's targets."""

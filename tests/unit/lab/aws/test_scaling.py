@@ -131,8 +131,8 @@ def test_a_timeout_has_the_default_result(cloud: Cloud) -> None:
     group = Scaled(cloud)
     group.hook("join", "LAUNCHING", timeout=30, result="CONTINUE")
     group.scale(1)
-    assert group.states() == ["Pending:Wait"]
     wait_for(group.states, ["InService"])
+    assert [one["detail"]["LifecycleHookName"] for one in group.events()] == ["join"]
 
 
 def test_heartbeats_are_for_an_action_that_waits(cloud: Cloud) -> None:
@@ -151,27 +151,30 @@ def test_heartbeats_are_for_an_action_that_waits(cloud: Cloud) -> None:
 
 def test_the_group_registers_who_is_in_service_and_deregisters_before_the_hook(cloud: Cloud) -> None:
     target_group = cloud.group("autoscaled", 8000, listener=80)
-    delay = {"Key": "deregistration_delay.timeout_seconds", "Value": "30"}
-    cloud.client("elbv2").modify_target_group_attributes(TargetGroupArn=target_group, Attributes=[delay])
     group = Scaled(cloud, groups=[target_group])
     group.hook("join", "LAUNCHING")
     group.hook("leave", "TERMINATING", result="CONTINUE")
-    group.scale(1)
-    (instance,) = group.members()
+    group.scale(2)
+    first, second = group.members()
     assert cloud.health(target_group) == {}
-    group.complete(instance, "join")
-    assert list(cloud.health(target_group)) == [(instance, 8000)]
+    group.complete(first, "join")
+    assert list(cloud.health(target_group)) == [(first, 8000)]
+    group.complete(second, "join")
     group.events()
-    group.scale(0)
+    group.scale(1)
     # First the deregistration delay, then the hook.
-    assert group.members() == {instance: "Terminating"}
-    assert cloud.health(target_group)[instance, 8000][0] == "draining"
+    assert group.members() == {first: "Terminating", second: "InService"}
+    assert cloud.health(target_group)[first, 8000][0] == "draining"
     assert group.events() == []
-    wait_for(group.states, ["Terminating:Wait"])
-    assert cloud.health(target_group) == {}
-    assert [one["detail-type"] for one in group.events()] == ["EC2 Instance-terminate Lifecycle Action"]
-    group.complete(instance, "leave")
-    assert group.members() == {}
+    cloud.delay(target_group, 0)
+    group.scale(0)
+    wait_for(lambda: group.members().get(second), "Terminating:Wait")
+    assert (second, 8000) not in cloud.health(target_group)
+    (event,) = group.events()
+    assert event["detail-type"] == "EC2 Instance-terminate Lifecycle Action"
+    assert event["detail"]["EC2InstanceId"] == second
+    group.complete(second, "leave")
+    assert second not in group.members()
 
 
 def test_what_was_deregistered_by_others_is_not_registered_again(cloud: Cloud) -> None:

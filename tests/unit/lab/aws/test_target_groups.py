@@ -48,8 +48,7 @@ def test_a_target_drains_for_the_delay_and_may_come_back_meanwhile(cloud: Cloud)
         elb.deregister_targets(**which)
         elb.register_targets(**which)
         wait_for(lambda: cloud.health(group), {key: HEALTHY})
-        delay = {"Key": "deregistration_delay.timeout_seconds", "Value": "20"}
-        elb.modify_target_group_attributes(TargetGroupArn=group, Attributes=[delay])
+        cloud.delay(group, 20)
         elb.deregister_targets(**which)
         wait_for(lambda: cloud.health(group), {})
         assert cloud.health(group, Targets=[{"Id": instance}]) == {key: UNUSED}
@@ -129,7 +128,7 @@ def test_a_group_that_is_not_there_has_awss_error(cloud: Cloud) -> None:
 
 def test_groups_and_balancers_have_awss_attributes_and_take_no_others(cloud: Cloud) -> None:
     elb = cloud.client("elbv2")
-    group = cloud.group("attributes", 8000, listener=80)
+    group = cloud.group("attributes", 8000, listener=80, delay=300)
     pairs = elb.describe_target_group_attributes(TargetGroupArn=group)["Attributes"]
     found = {pair["Key"]: pair["Value"] for pair in pairs}
     assert found["deregistration_delay.timeout_seconds"] == "300"
