@@ -113,18 +113,19 @@ def start(paths: PresencePaths, limit: float) -> None:
 def watch(paths: PresencePaths) -> None:
     """Say every few seconds that the host runs, for ever."""
     boot = boot_id()
-    asked = False
+    known = False
     while True:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             presence = read(paths.file)
             # Not before start has decided.
             if presence and presence["boot"] == boot:
-                started = "" if presence["started"] or asked else instance_start(paths.metadata, PATIENCE)
-                asked = True
-                if started or presence["stopped"]:
-                    write(paths.file, {**presence, "started": started or presence["started"], "stopped": False})
-                else:
+                if known:
                     os.utime(paths.file)
+                else:
+                    # Only once: stop writes, too, and this must not take it back.
+                    started = presence["started"] or instance_start(paths.metadata, PATIENCE)
+                    write(paths.file, {**presence, "started": started, "stopped": False})
+                    known = True
         time.sleep(PERIOD)
 
 

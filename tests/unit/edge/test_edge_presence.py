@@ -180,7 +180,21 @@ def test_the_host_says_that_it_runs(
         program.watch(paths._replace(metadata=metadata))
     assert all(moment > time.time() - 60 for moment in rounds)
     assert json.loads(Path(paths.file).read_text()) == presence(boot=program.boot_id(), started=LATER)
+    # What stop has written stays.
+    rounds.clear()
+
+    def power_off(_seconds: float) -> None:
+        rounds.append(0)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        ran(paths.file, 0, boot=program.boot_id(), stopped=True)
+
+    monkeypatch.setattr(program.time, "sleep", power_off)
+    with pytest.raises(KeyboardInterrupt):
+        program.watch(paths)
+    assert json.loads(Path(paths.file).read_text())["stopped"] is True
     # Before HAProxy has started in this boot, nothing has been decided yet.
+    monkeypatch.setattr(program.time, "sleep", sleep)
     rounds.clear()
     ran(paths.file, 7200)
     with pytest.raises(KeyboardInterrupt):
