@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import leaving
 from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import contest
 
@@ -54,11 +55,17 @@ def drain_problems(
     return problems
 
 
+def announced(drain: t.Mapping[str, t.Any]) -> str:
+    """What AWS announces for a host that drains itself for it; see announced.yml."""
+    return leaving(drain)
+
+
 class FilterModule:
     """Ansible's view of the filters."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
+            "announced": announced,
             "hosts_beyond": hosts_beyond,
             "drain_problems": drain_problems,
             "release_requests": release_requests,

@@ -18,6 +18,8 @@ description:
   - A drained instance gets no new requests; the host's other instances do.
   - The state survives a reload or restart of HAProxy and a reboot. Where HAProxy does not run it is only recorded.
   - What an operator drained stays drained until an operator undrains it.
+  - Where AWS announces the end or the maintenance of the instance, the host drains itself (RV(announced)). That drain
+    counts more than a rollout's. An operator who undrains the host overrides it; only a further notice drains it again.
 attributes:
   check_mode:
     support: full
@@ -111,13 +113,24 @@ state:
   type: str
   sample: drained
 by:
-  description: Who drained it; empty when it serves.
+  description: Who drained it, V(operator), V(aws) or V(rollout); empty when it serves.
   returned: success
   type: str
 held_by:
-  description: V(operator) where a rollout must not undrain because an operator drained the host or instance; else none.
+  description:
+    - V(operator) where a rollout must not undrain because an operator drained the host or instance, V(aws) where the
+      host drains itself for what AWS announces; else none.
   returned: success
   type: str
+announced:
+  description: What AWS announces, where the host drains itself for it or an operator has overridden that; else empty.
+  returned: success
+  type: str
+  sample: spot, terminates 12:03:10 UTC
+overridden:
+  description: Whether an operator put the host back into service although AWS announces something.
+  returned: success
+  type: bool
 idle:
   description: Whether nothing is in flight, at the edge and in the engines.
   returned: with O(state=drained)
@@ -208,12 +221,14 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
         edge.set(name, edge_state.DRAINED)
     else:
         edge.set(name, edge_state.LAME_DUCK if state == "lame_duck" else None)
-    mark = edge.after.of(name)
+    mark = edge.after.out if name is None else edge.after.of(name)
     result: dict[str, t.Any] = {
         "changed": bool(edge.actions),
         "state": mark.state if mark else edge_state.SERVING,
         "by": mark.by if mark else "",
         "held_by": edge.held_by(name),
+        "announced": edge.after.announced,
+        "overridden": bool(edge.after.aws and edge.after.aws.state == edge_state.OVERRIDDEN),
         "live": edge.live(),
         "actions": edge.actions,
     }

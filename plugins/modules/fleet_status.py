@@ -131,8 +131,10 @@ rollout:
   type: dict
 drain:
   description:
-    - Who drained the host, with C(state), C(by), C(reason) and C(since); and the same under C(instances) for single
-      ones. None while all are in service.
+    - Who drained the host, with C(state), C(by), C(reason) and C(since), and the same under C(instances) for single
+      ones. Where several have drained the host, each is under C(marks), and the first three say what it does.
+    - Under C(aws), what AWS announces for the host, with C(state) (C(overridden) where an operator put the host back
+      all the same), C(reason), C(since) and C(notices). None while all are in service and nothing is announced.
   returned: always
   type: dict
 gates:
@@ -281,7 +283,7 @@ class StatusReader:
     def _drain(self) -> dict[str, t.Any] | None:
         path = os.path.join(self._params["state_dir"], "drain.json")
         try:
-            return state.read_drains(self._json(path), path).document() or None
+            return state.read_drains(self._json(path), path).summary() or None
         except FleetError as error:
             self.problems.append(error.message)
             return None

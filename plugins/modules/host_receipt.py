@@ -160,7 +160,7 @@ def drain(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """What is drained, and who drained it; nothing where it cannot be read, which role edge then reports."""
     path = os.path.join(params["state_dir"], "drain.json")
     with contextlib.suppress(FleetError, OSError):
-        return read_drains(read_json(path), path).document()
+        return read_drains(read_json(path), path).summary()
     return {}
 
 

@@ -174,6 +174,11 @@ hosts:
   returned: with O(state=next)
   type: list
   elements: str
+left_out:
+  description: The hosts of the plan that are not changed because they drain themselves for what AWS announces.
+  returned: with O(state=next)
+  type: list
+  elements: str
 self_test:
   description: The host on which the gate must show that it can fail; empty for none.
   returned: with O(state=next)

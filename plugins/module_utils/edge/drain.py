@@ -31,6 +31,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.net.http import Ht
 _MAP_TITLE = "Whether this host is out of service. Written by module edge_drain."
 _POLL_SECONDS = 0.5
 _METRICS_TIMEOUT = 5.0
+_WAITING = "nothing is announced any more, and no instance answers yet"
 
 
 class Paths(t.NamedTuple):
@@ -73,7 +74,7 @@ class EdgeDrain:
 
     Args:
         paths: the paths on the host.
-        by: who drains, _edge.OPERATOR or _edge.ROLLOUT.
+        by: who drains: OPERATOR, ROLLOUT or AWS.
         reason: why, for the record.
         check: change nothing, return what would change.
     """
@@ -113,8 +114,9 @@ class EdgeDrain:
         """The mark that keeps a rollout from changing the target or the whole host; None where there is none."""
         if self._by != edge_state.ROLLOUT:
             return None
-        marks = (self.after.host, self.after.of(name))
-        return edge_state.OPERATOR if any(mark and mark.by == edge_state.OPERATOR for mark in marks) else None
+        marks = [*self.after.marks, self.after.of(name)]
+        found = {mark.by for mark in marks if mark}
+        return next((by for by in (edge_state.OPERATOR, edge_state.AWS) if by in found), None)
 
     def keep(self) -> None:
         """Make HAProxy and its map match the record."""
@@ -127,7 +129,64 @@ class EdgeDrain:
             drains = self._read()
             wanted = edge_state.Mark(state, self._by, self._reason, times.now()) if state else None
             mark = edge_state.decide(drains.of(name), wanted, self._by)
-            self._apply(drains.with_mark(name, mark))
+            drains = drains.with_mark(name, mark)
+            if name is None and wanted is None and drains.host is None:
+                drains = dataclasses.replace(drains, aws=edge_state.undrain(drains.aws, self._by))
+            self._apply(drains)
+
+    def announce(self, notices: t.Sequence[str], lame_duck_seconds: float) -> None:
+        """Take the next step of the drain for what AWS announces, without waiting. Repeat it until it is drained.
+
+        Each call also makes HAProxy match the record, so that whatever ended the last one changes nothing.
+
+        Args:
+            notices: the identities of what AWS announces; the reason says it for people.
+            lame_duck_seconds: how long the host is a lame duck.
+        """
+        with self._lock():
+            drains = self._read()
+            before = drains.aws
+            is_new = before is None or before.state in (edge_state.OVERRIDDEN, edge_state.ENDING)
+            out = drains.out
+            can_notice = lame_duck_seconds > 0 and not (out and out.state == edge_state.DRAINED)
+            after = edge_state.announce(
+                before,
+                edge_state.NoticeMark(edge_state.LAME_DUCK, self._reason, times.now(), tuple(notices)),
+                can_notice=can_notice and (not is_new or self._last_one(None)),
+                over=before is not None and _age(before.since) >= lame_duck_seconds,
+            )
+            if after.mark:
+                self._apply(dataclasses.replace(drains, aws=after))
+
+    def withdraw(self) -> bool:
+        """End the drain for what AWS announced, once an instance answers; until then the mark says why it stays.
+
+        Returns:
+            Whether it has ended.
+        """
+        with self._lock():
+            drains = self._read()
+            if drains.aws is None:
+                return True
+            if drains.aws.mark and not self._answers():
+                waiting = dataclasses.replace(drains.aws, reason=_WAITING, notices=())
+                self._apply(dataclasses.replace(drains, aws=waiting))
+                return False
+            # In two steps: a record without the mark, and a map with it, would be a host that nothing puts back.
+            self._apply(dataclasses.replace(drains, aws=dataclasses.replace(drains.aws, state=edge_state.ENDING)))
+            self._apply(dataclasses.replace(drains, aws=None))
+            return True
+
+    def forget_notices(self) -> None:
+        """End the drain for what AWS announced: nothing watches any more, so nothing else would end it."""
+        with self._lock():
+            drains = self._read()
+            if drains.aws:
+                self._apply(dataclasses.replace(drains, aws=None))
+
+    def in_flight(self) -> Busy:
+        """What the host still has to finish."""
+        return self._busy(None, self._engines(None))
 
     def lame_duck(self, name: str | None, seconds: float) -> float:
         """Let /health return 503 while requests are served, for as long as a balancer needs to notice.
@@ -138,10 +197,10 @@ class EdgeDrain:
         Returns:
             The seconds that it took.
         """
-        current = self.before.of(name)
+        current, out = self.before.of(name), self.before.out
         if seconds <= 0 or self._check or (current and (current.state == edge_state.DRAINED or self.held_by(name))):
             return 0.0
-        if self.before.host and self.before.host.state == edge_state.DRAINED:
+        if out and out.state == edge_state.DRAINED:
             return 0.0
         if not self._last_one(name):
             return 0.0
@@ -188,7 +247,7 @@ class EdgeDrain:
         self._set_servers(drains)
         entries = drains.map_entries()
         if self._map().differs(entries):
-            self.actions.append(f"set the host to {drains.host.state if drains.host else edge_state.SERVING}")
+            self.actions.append(f"set the host to {drains.out.state if drains.out else edge_state.SERVING}")
             if not self._check:
                 self._map().make(entries)
 
@@ -203,6 +262,12 @@ class EdgeDrain:
                         )
                         if not self._check:
                             worker.set_draining(server, draining)
+
+    def _answers(self) -> bool:
+        """Whether HAProxy has checked an instance of the host and found it up."""
+        own = {instance.name for instance in self._instances()}
+        current = self._workers()[:1]
+        return any(server.up and server.name in own for worker in current for server in worker.servers())
 
     def _last_one(self, name: str | None) -> bool:
         """Whether the host serves now, and would no longer serve without the target."""

@@ -39,6 +39,13 @@ SERVING = "serving"
 
 OPERATOR = "operator"
 ROLLOUT = "rollout"
+#: Drains for what AWS announces; see folder notices.
+AWS = "aws"
+
+#: The states of a notice's mark in which it takes nothing out of service: an operator put the host back although AWS
+#: announces something, and the mark is being removed.
+OVERRIDDEN = "overridden"
+ENDING = "ending"
 
 Entries = list[tuple[str, str]]
 
@@ -61,8 +68,8 @@ class Mark:
 
     Attributes:
         state: LAME_DUCK or DRAINED.
-        by: OPERATOR or ROLLOUT.
-        reason: given by the operator or the rollout.
+        by: OPERATOR, AWS or ROLLOUT.
+        reason: given by the operator or the rollout, or what AWS announces.
         since: when the state was reached, in UTC.
     """
 
@@ -73,15 +80,66 @@ class Mark:
 
 
 @dataclasses.dataclass(frozen=True)
+class NoticeMark:
+    """The host is out of service, or about to be, for what AWS announces. Beside the mark of an operator or a rollout,
+    so that neither changes the other.
+
+    Attributes:
+        state: LAME_DUCK, DRAINED, OVERRIDDEN or ENDING.
+        reason: what AWS announces, for people.
+        since: when the state was reached, in UTC.
+        notices: the identities of what AWS announces; empty where it announces nothing any more.
+    """
+
+    state: str
+    reason: str
+    since: str
+    notices: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> Mark | None:
+        """The mark on the host; None where it takes nothing out of service."""
+        return Mark(self.state, AWS, self.reason, self.since) if self.state in (LAME_DUCK, DRAINED) else None
+
+    def document(self) -> dict[str, t.Any]:
+        return {**dataclasses.asdict(self), "notices": list(self.notices)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Drains:
-    """All the marks of one host."""
+    """All the marks of one host.
+
+    Attributes:
+        host: the operator's or the rollout's mark of the whole host.
+        instances: their marks of single instances.
+        aws: the mark for what AWS announces.
+    """
 
     host: Mark | None = None
     instances: t.Mapping[str, Mark] = dataclasses.field(default_factory=dict)
+    aws: NoticeMark | None = None
 
     def of(self, instance: str | None) -> Mark | None:
-        """The mark of an instance, or of the host where ``instance`` is None."""
+        """The operator's or the rollout's mark of an instance, or of the host where ``instance`` is None."""
         return self.host if instance is None else self.instances.get(instance)
+
+    @property
+    def marks(self) -> list[Mark]:
+        """The marks that take the whole host out of service; an operator's first, a rollout's last."""
+        notice = self.aws.mark if self.aws else None
+        by_hand = self.host is not None and self.host.by == OPERATOR
+        return [mark for mark in ((self.host, notice) if by_hand else (notice, self.host)) if mark]
+
+    @property
+    def out(self) -> Mark | None:
+        """The mark that decides what the whole host does; None where it serves."""
+        marks = self.marks
+        return next((mark for mark in marks if mark.state == DRAINED), marks[0] if marks else None)
+
+    @property
+    def announced(self) -> str:
+        """What AWS announces, for people; empty where it announces nothing that the host is drained for."""
+        return announced(self.document())
 
     def with_mark(self, instance: str | None, mark: Mark | None) -> Drains:
         """A copy with one mark set, or removed where it is None."""
@@ -95,16 +153,25 @@ class Drains:
         document: dict[str, t.Any] = dataclasses.asdict(self.host) if self.host else {}
         if self.instances:
             document["instances"] = {name: dataclasses.asdict(self.instances[name]) for name in sorted(self.instances)}
+        if self.aws:
+            document["aws"] = self.aws.document()
         return document
+
+    def summary(self) -> dict[str, t.Any]:
+        """The document for readers: it begins with the mark that decides what the host does, whoever set it."""
+        out = self.out
+        beside = {name: value for name, value in self.document().items() if name in ("instances", "aws")}
+        marks = {"marks": [dataclasses.asdict(mark) for mark in self.marks]} if out else {}
+        return {**(dataclasses.asdict(out) if out else {}), **marks, **beside}
 
     def map_entries(self) -> Entries:
         """What HAProxy must know of the host; instances are drained by their servers' states."""
-        return [("host", self.host.state)] if self.host else []
+        return [("host", self.out.state)] if self.out else []
 
     def shown(self) -> dict[str, t.Any]:
         """For a diff: the drained targets and their states."""
         return {
-            "host": self.host.state if self.host else SERVING,
+            "host": self.out.state if self.out else SERVING,
             "instances": {name: self.instances[name].state for name in sorted(self.instances)},
         }
 
@@ -119,7 +186,8 @@ def read_drains(document: t.Any, path: str) -> Drains:
         return Drains()
     try:
         host = _mark(document) if "state" in document else None
-        return Drains(host, {name: _mark(item) for name, item in document.get("instances", {}).items()})
+        instances = {name: _mark(item) for name, item in document.get("instances", {}).items()}
+        return Drains(host, instances, _notice(document["aws"]) if document.get("aws") else None)
     except (AttributeError, KeyError, TypeError) as error:
         raise FleetError(
             f"{path} is not a record of drains ({type(error).__name__}: {error}). Restore it, or remove it and drain "
@@ -127,8 +195,31 @@ def read_drains(document: t.Any, path: str) -> Drains:
         ) from error
 
 
+def drained_by(summary: t.Mapping[str, t.Any]) -> set[str]:
+    """Who took a host out of service, from Drains.summary(); for an instance, from its entry there."""
+    marks = summary.get("marks") or ([summary] if summary.get("state") else [])
+    return {str(mark.get("by")) for mark in marks}
+
+
+def leaving(summary: t.Mapping[str, t.Any]) -> str:
+    """What AWS announces for a host that drains itself for it, from Drains.summary(); empty for any other host."""
+    aws = summary.get("aws") or {}
+    return str(aws.get("reason")) if aws.get("state") in (LAME_DUCK, DRAINED) and aws.get("notices") else ""
+
+
+def announced(summary: t.Mapping[str, t.Any]) -> str:
+    """What AWS announces for a host, from Drains.summary(), also where an operator has overridden it."""
+    aws = summary.get("aws") or {}
+    return str(aws.get("reason")) if aws.get("notices") and aws.get("state") != ENDING else ""
+
+
 def _mark(item: t.Mapping[str, t.Any]) -> Mark:
     return Mark(str(item["state"]), str(item["by"]), str(item.get("reason", "")), str(item["since"]))
+
+
+def _notice(item: t.Mapping[str, t.Any]) -> NoticeMark:
+    notices = tuple(str(one) for one in item.get("notices", ()))
+    return NoticeMark(str(item["state"]), str(item.get("reason", "")), str(item["since"]), notices)
 
 
 def decide(current: Mark | None, wanted: Mark | None, by: str) -> Mark | None:
@@ -143,6 +234,35 @@ def decide(current: Mark | None, wanted: Mark | None, by: str) -> Mark | None:
     if current.state == wanted.state:
         return dataclasses.replace(current, by=by, reason=wanted.reason or current.reason)
     return wanted
+
+
+def announce(current: NoticeMark | None, wanted: NoticeMark, can_notice: bool, over: bool) -> NoticeMark:
+    """The mark after one more look at what AWS announces. First the host is a lame duck, then it is drained.
+
+    Args:
+        current: the mark so far.
+        wanted: what AWS announces now; its state counts nothing.
+        can_notice: whether a balancer in front has something to notice: the host serves.
+        over: whether a lame duck has been one for long enough.
+    """
+    if current and current.state == OVERRIDDEN and set(wanted.notices) <= set(current.notices):
+        return current
+    was = current.state if current else SERVING
+    drains = over if was == LAME_DUCK else was == DRAINED or not can_notice
+    state = DRAINED if drains else LAME_DUCK
+    since = current.since if current and state == was else wanted.since
+    return dataclasses.replace(wanted, state=state, since=since)
+
+
+def undrain(aws: NoticeMark | None, by: str) -> NoticeMark | None:
+    """The mark for what AWS announces after somebody put the host back into service.
+
+    An operator may put it back although AWS announces something: then only something new drains it again. A rollout
+    may where AWS announces nothing any more.
+    """
+    if aws is None or (by == ROLLOUT and aws.notices):
+        return aws
+    return dataclasses.replace(aws, state=OVERRIDDEN) if aws.notices else None
 
 
 def parse_instances(config: str) -> list[EdgeServer]:

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import AWS, announced, server_name
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load
 from ansible_collections.inference.fleet.plugins.module_utils.engines.options import request_limit
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
@@ -144,11 +144,15 @@ def _edge(status: dict[str, t.Any], server: str = "") -> str:
     if held:
         return f"held since {times.minute(held['since'])}"
     drain = status["drain"] or {}
+    notice = announced(drain)
     for mark in (drain, (drain.get("instances") or {}).get(server) or {}):
+        if mark.get("by") == AWS:
+            return f"{mark['state']} by aws: {mark.get('reason', '')}"
         if mark.get("state"):
-            return f"{mark['state']} by {mark.get('by', 'somebody')}"
+            return f"{mark['state']} by {mark.get('by', 'somebody')}" + (f" (aws: {notice})" if notice else "")
     health = status["edge"]["health"]
-    return "in service" if health == 200 else f"health {health}" if health else "none"
+    shown = "in service" if health == 200 else f"health {health}" if health else "none"
+    return shown + (f" (overrides aws: {notice})" if notice else "")
 
 
 def _gate(gate: dict[str, t.Any] | None) -> str | None:

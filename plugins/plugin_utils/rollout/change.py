@@ -15,7 +15,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_name
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import AWS, server_name
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.present import instance_now
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 
@@ -94,6 +94,7 @@ class Change:
         subject: the instance as this attempt starts it; empty before it is known, and where there is none.
         subject_release: the release of the subject.
         drafts: whether that has a draft model.
+        held_by: who keeps the host or the instance drained although this change has undrained it; empty for nobody.
         passed: the attempt that passed both gates; 0 for none.
         failure: why the first attempt failed.
         outcome: as a rollout's record has it; empty while it goes on.
@@ -113,6 +114,7 @@ class Change:
     subject: Fields = dataclasses.field(default_factory=dict)
     subject_release: str = ""
     drafts: bool = False
+    held_by: str = ""
     passed: int = 0
     failure: str = ""
     outcome: str = ""
@@ -268,12 +270,19 @@ def undrain(change: Change) -> ChangeStep:
     if change.release:
         yield change.note("undrain")
     given = {"state": "undrained", **change.drained, "by": "rollout"}
-    yield Call("Undrain", "inference.fleet.edge_drain", given)
-    return change if change.release else dataclasses.replace(change, passed=1)
+    undrained = yield Call("Undrain", "inference.fleet.edge_drain", given)
+    if not change.release:
+        return dataclasses.replace(change, passed=1)
+    return dataclasses.replace(change, held_by=str(undrained.get("held_by") or ""))
 
 
 def edge_gate(change: Change) -> ChangeStep:
-    """Role gate runs the gate itself."""
+    """Role gate runs the gate itself, except where somebody keeps the host out of service: no request passes then."""
+    if change.held_by:
+        who = "AWS announces its end or a maintenance" if change.held_by == AWS else "an operator has drained it"
+        text = f"{change.settings.host}: {change.name} passed the gate on its own port and stays drained: {who}."
+        yield JournalEntry("decision", {"text": text})
+        return change
     yield change.note("edge_gate")
     return change
 

@@ -9,7 +9,12 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import server_index
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import (
+    OPERATOR,
+    drained_by,
+    leaving,
+    server_index,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import waves as rollout_waves
@@ -167,14 +172,15 @@ def _instances(settings: RolloutSettings, plan: RolloutPlan, host: str, facts: H
         if any(one["pending"] for one in facts.staged):
             plan.left_out[host] = _held(facts.held)
         return []
-    if facts.mark.get("by") == "operator":
+    reason = _out_of_reach(facts.mark)
+    if reason:
         if any(one["pending"] for one in facts.staged):
-            plan.left_out[host] = _drained_by_hand(facts.mark)
+            plan.left_out[host] = reason
         return []
     drained = {
         server_index(server): mark
         for server, mark in (facts.mark.get("instances") or {}).items()
-        if mark.get("by") == "operator"
+        if OPERATOR in drained_by(mark)
     }
     done = facts.claim.done if facts.claim and plan.id and facts.claim.id == plan.id and settings.verb != SITE else {}
     changing = []
@@ -279,6 +285,23 @@ def downtime(plan: RolloutPlan, serving: t.Mapping[str, list[capacity.InstanceLo
     return (
         f"Nothing else serves while {' and '.join(left.out)} is changed: this means downtime of {how_long}. "
         "Add a host or an instance first, or accept it: -e rollout_accept_downtime=true."
+    )
+
+
+def _out_of_reach(summary: t.Mapping[str, t.Any]) -> str:
+    """Why a host takes no part, whatever differs there; empty where it does."""
+    if OPERATOR in drained_by(summary):
+        marks = summary.get("marks") or [summary]
+        return _drained_by_hand(next(mark for mark in marks if mark.get("by") == OPERATOR))
+    notice = leaving(summary)
+    return announced_there(notice) if notice else ""
+
+
+def announced_there(notice: str) -> str:
+    """Why a host that AWS announces something for takes no part."""
+    return (
+        f"AWS announces: {notice}; the host drains itself, and is back when that is over (playbooks/undrain.yml "
+        "overrides it)"
     )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import AWS, OPERATOR, drained_by, leaving
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, steps
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import announced_there
 
 REFUSE = "refuse"
 SHRINK = "shrink"
@@ -56,6 +58,12 @@ class FleetState:
     def serving(self) -> dict[str, list[capacity.InstanceLoad]]:
         return {host: capacity.serving(status) for host, status in self.status.items()}
 
+    @property
+    def leaving(self) -> dict[str, str]:
+        """The hosts that drain themselves for what AWS announces, and that."""
+        said = {host: leaving((status or {}).get("drain") or {}) for host, status in self.status.items()}
+        return {host: notice for host, notice in said.items() if notice}
+
 
 @dataclasses.dataclass
 class Turn:
@@ -65,6 +73,8 @@ class Turn:
         wave: number of the wave, from 1; 0 when there is none.
         waves: how many there are.
         hosts: to change now.
+        left_out: those of the plan that drain themselves for what AWS announces, and with them those that share an
+            instance.
         self_test: the host on which the gate shows that it can fail; empty when it has, or no host can.
         finished: whether nothing is left to do.
         stop: why the rollout ends here; empty when it does not.
@@ -75,6 +85,7 @@ class Turn:
     wave: int = 0
     waves: int = 0
     hosts: list[str] = dataclasses.field(default_factory=list)
+    left_out: list[str] = dataclasses.field(default_factory=list)
     self_test: str = ""
     finished: bool = False
     stop: str = ""
@@ -111,10 +122,13 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
     planned: list[list[str]] = run[0]["waves"]
     had = outcomes(events)
     turn = Turn(waves=len(planned))
-    gone = _gone(run, fleet, had)
+    leaves = _leaving(run, fleet)
+    turn.news += [news for host in sorted(leaves) for news in _left(run, host, leaves[host])]
+    turn.left_out = sorted(set(leaves) & {host for wave in planned for host in wave} - set(had))
+    gone = {host: why for host, why in _gone(run, fleet, had).items() if host not in leaves}
     turn.news += [("outcome", {"host": host, "outcome": UNREACHABLE, "message": why}) for host, why in gone.items()]
     failed = {host: event["message"] for host, event in had.items() if event["outcome"] != DONE} | gone
-    failed |= _fallen(fleet, had, failed)
+    failed |= _fallen(fleet, had, {*failed, *leaves})
     if len(failed) > policy.max_failures:
         turn.stop = _stopped(failed, planned, had, policy)
         return turn
@@ -126,7 +140,7 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
         )
         return turn
     turn.self_test = _self_test(run, fleet, failed)
-    left = [[host for host in wave if host not in had and host not in failed] for wave in planned]
+    left = [[host for host in wave if host not in {*had, *failed, *turn.left_out}] for wave in planned]
     number = next((number for number, wave in enumerate(left, 1) if wave), 0)
     if not number:
         turn.finished = not turn.self_test
@@ -142,6 +156,27 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
         return turn
     _choose(turn, left[number - 1], run[0]["hosts"], fleet, policy)
     return turn
+
+
+def _leaving(run: Events, fleet: FleetState) -> dict[str, str]:
+    """The run's hosts that AWS announces something for, and why they are left out; they may have ended already."""
+    found = {host: announced_there(notice) for host, notice in fleet.leaving.items() if host in fleet.rollout_hosts}
+    for event in run:
+        host = event.get("leaving")
+        if host and host not in found and (host in fleet.lost or fleet.status.get(host) is None):
+            found[host] = str(event.get("reason"))
+    planned = run[0]["hosts"]
+    for host in list(found):
+        for other in (planned.get(host) or {}).get("together", ()):
+            found.setdefault(other, f"it shares an instance with {host}, and {found[host]}")
+    return found
+
+
+def _left(run: Events, host: str, reason: str) -> list[tuple[str, dict[str, t.Any]]]:
+    """The event for a host that is left out; none where the run has it."""
+    if any(event.get("leaving") == host and event.get("reason") == reason for event in run):
+        return []
+    return [("decision", {"text": f"{host} is left out: {reason}.", "leaving": host, "reason": reason})]
 
 
 def _gone(run: Events, fleet: FleetState, had: t.Mapping[str, t.Any]) -> dict[str, str]:
@@ -163,11 +198,11 @@ def _fallen(fleet: FleetState, had: t.Mapping[str, t.Any], failed: t.Collection[
     """Hosts that were done but no longer serve."""
     serving = fleet.serving
     drains = {host: (status or {}).get("drain") or {} for host, status in fleet.status.items()}
-    by_hand = {host for host, drain in drains.items() if drain.get("by") == "operator"}
+    held = {host for host, drain in drains.items() if drained_by(drain) & {OPERATOR, AWS}}
     return {
         host: f"{host} came through its gate and serves no longer; playbooks/status.yml shows how it does."
         for host, event in had.items()
-        if event["outcome"] == DONE and not serving.get(host) and host not in failed and host not in by_hand
+        if event["outcome"] == DONE and not serving.get(host) and host not in failed and host not in held
         if _has_requests(fleet.status.get(host))
     }
 

@@ -223,3 +223,44 @@ def test_a_record_that_cannot_be_written_drains_nothing(
     monkeypatch.setattr(os, "fsync", full)
     assert "nothing was drained" in drain("drained")["msg"]
     assert host_state(haproxy) == []
+
+
+def test_an_overridden_notice_leaves_haproxy_alone(tmp_path: Path, haproxy: FakeHaproxy, drain: Drain) -> None:
+    """Another run may have made the host a lame duck for the drain of its last instance, which no record has."""
+    (tmp_path / "state").mkdir()
+    mark = {"state": "overridden", "reason": "spot", "since": "2026-11-29T12:00:00Z", "notices": ["spot"]}
+    (tmp_path / "state/drain.json").write_text(json.dumps({"aws": mark}))
+    drain("kept")
+    (path,) = haproxy.worker.maps
+    haproxy.worker.maps[path] = [("host", "lame_duck")]
+    names = ("haproxy.cfg", "maps/drain.map", "state/drain.json", "admin.sock", "master.sock")
+    edge = edge_drain.EdgeDrain(edge_drain.Paths(*(str(tmp_path / name) for name in names)), "aws", "spot", False)
+    edge.announce(["spot"], 15)
+    assert host_state(haproxy) == [("host", "lame_duck")]
+    assert not edge.actions
+    edge.announce(["spot", "asg"], 15)
+    assert edge.after.aws
+    assert edge.after.aws.state == "lame_duck"
+
+
+def test_notices_go_step_by_step(
+    tmp_path: Path, haproxy: FakeHaproxy, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("haproxy.cfg", "maps/drain.map", "state/drain.json", "admin.sock", "master.sock")
+    paths = edge_drain.Paths(*(str(tmp_path / name) for name in names))
+    drain("kept")
+
+    def look(at: float) -> list[tuple[str, str]]:
+        monkeypatch.setattr(edge_drain.times, "now", lambda: edge_drain.times.moment(at))
+        monkeypatch.setattr(edge_drain.time, "time", lambda: at)
+        edge_drain.EdgeDrain(paths, "aws", "spot", False).announce(["spot"], 15)
+        return host_state(haproxy)
+
+    assert look(1000.0) == [("host", "lame_duck")]
+    assert look(1014.0) == [("host", "lame_duck")]
+    assert look(1016.0) == [("host", "drained")]
+    assert look(1018.0) == [("host", "drained")]
+    edge = edge_drain.EdgeDrain(paths, "aws", "", False)
+    assert edge.withdraw()
+    assert host_state(haproxy) == []
+    assert edge.withdraw()

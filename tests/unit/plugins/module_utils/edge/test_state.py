@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import Drains, Mark, decide
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import Drains, Mark, NoticeMark, decide
 
 CONFIG = """\
 global
@@ -143,3 +145,83 @@ def test_the_edge_counts_for_an_instance_that_does_not() -> None:
     assert load is not None
     assert (load.engine, load.running, load.waiting) == ("litellm", 3, 1)
     assert edge_state.load(rows, 1, "litellm") is None
+
+
+def notice(state: str = "drained", since: str = "then", notices: tuple[str, ...] = ("spot",)) -> NoticeMark:
+    return NoticeMark(state, "spot, terminates 12:03:10 UTC", since, notices)
+
+
+@pytest.mark.parametrize(
+    ("host", "aws", "state", "by"),
+    [
+        (None, None, None, None),
+        (None, notice(), "drained", "aws"),
+        (None, notice("lame_duck"), "lame_duck", "aws"),
+        (None, notice("overridden"), None, None),
+        (None, notice("ending"), None, None),
+        # An operator's mark counts first, a rollout's last, and a drain more than a lame duck.
+        (mark(), notice(), "drained", "operator"),
+        (mark("lame_duck"), notice(), "drained", "aws"),
+        (mark(), notice("lame_duck"), "drained", "operator"),
+        (mark(by="rollout"), notice(), "drained", "aws"),
+        (mark(by="rollout"), notice("lame_duck"), "drained", "rollout"),
+        (mark("lame_duck", "rollout"), notice("lame_duck"), "lame_duck", "aws"),
+        (mark(), notice("overridden"), "drained", "operator"),
+    ],
+)
+def test_one_mark_decides_what_the_host_does(
+    host: Mark | None, aws: NoticeMark | None, state: str | None, by: str | None
+) -> None:
+    drains = Drains(host, aws=aws)
+    out = drains.out
+    assert ((out.state, out.by) if out else (None, None)) == (state, by)
+    assert drains.map_entries() == ([("host", state)] if state else [])
+    assert drains.summary().get("by") == by
+
+
+def test_a_notice_survives_its_file_beside_an_operators_mark() -> None:
+    drains = Drains(mark(reason="fan"), {"engine-0": mark()}, notice())
+    assert edge_state.read_drains(json.loads(json.dumps(drains.document())), "drain.json") == drains
+    assert [one["by"] for one in drains.summary()["marks"]] == ["operator", "aws"]
+    assert Drains(aws=notice()).document() == {"aws": notice().document()}
+    assert Drains().summary() == {}
+
+
+@pytest.mark.parametrize(
+    ("current", "can_notice", "over", "expected"),
+    [
+        (None, True, False, notice("lame_duck", "now")),
+        (None, False, False, notice("drained", "now")),
+        (notice("lame_duck"), True, False, notice("lame_duck")),
+        (notice("lame_duck"), False, False, notice("lame_duck")),
+        (notice("lame_duck"), True, True, notice("drained", "now")),
+        (notice("drained"), True, False, notice("drained")),
+        (notice("ending"), True, False, notice("lame_duck", "now")),
+        # What an operator has overridden does nothing, until there is something new.
+        (notice("overridden"), True, False, notice("overridden")),
+        (notice("overridden", notices=("asg", "spot")), True, True, notice("overridden", notices=("asg", "spot"))),
+        (notice("overridden", notices=("asg",)), True, False, notice("lame_duck", "now")),
+        # The drain goes on where what is announced changes.
+        (notice("drained", notices=("asg",)), True, False, notice("drained")),
+    ],
+)
+def test_a_notice_goes_from_lame_duck_to_drained(
+    current: NoticeMark | None, can_notice: bool, over: bool, expected: NoticeMark
+) -> None:
+    assert edge_state.announce(current, notice("lame_duck", "now"), can_notice, over) == expected
+
+
+@pytest.mark.parametrize(
+    ("aws", "by", "expected"),
+    [
+        (None, "operator", None),
+        (notice(), "rollout", notice()),
+        (notice(), "operator", notice("overridden")),
+        (notice(notices=()), "operator", None),
+        (notice(notices=()), "rollout", None),
+    ],
+)
+def test_an_operator_may_override_a_notice_and_a_rollout_may_not(
+    aws: NoticeMark | None, by: str, expected: NoticeMark | None
+) -> None:
+    assert edge_state.undrain(aws, by) == expected

@@ -52,6 +52,12 @@ MANIFEST = {
     "created": "2026-11-22T12:00:00+00:00",
 }
 
+REASON = "spot, terminates 12:03:10 UTC"
+NOTICE: dict[str, t.Any] = {
+    "reason": REASON,
+    "aws": {"state": "drained", "reason": REASON, "since": "then", "notices": ["spot"]},
+}
+
 
 def test_units_are_read_once_and_only_if_they_exist() -> None:
     assert parse_units(SHOWN, monotonic=1600.0, now=1_700_000_600.0) == [
@@ -148,6 +154,18 @@ def test_a_bare_host_has_a_row() -> None:
         ),
         ({"drain": {"state": "drained", "by": "operator"}, "edge": {"health": 503}}, "drained by operator"),
         ({"drain": {"state": "lame_duck", "by": "rollout"}, "edge": {"health": 503}}, "lame_duck by rollout"),
+        (
+            {"drain": {"state": "drained", "by": "aws", **NOTICE}, "edge": {"health": 503}},
+            "drained by aws: spot, terminates 12:03:10 UTC",
+        ),
+        (
+            {"drain": {"state": "drained", "by": "operator", "aws": NOTICE["aws"]}, "edge": {"health": 503}},
+            "drained by operator (aws: spot, terminates 12:03:10 UTC)",
+        ),
+        (
+            {"drain": {"aws": {**NOTICE["aws"], "state": "overridden"}}, "edge": {"health": 200}},
+            "in service (overrides aws: spot, terminates 12:03:10 UTC)",
+        ),
         ({"drain": {"instances": {"engine-0": {"state": "drained", "by": "rollout"}}}}, "none"),
     ],
 )

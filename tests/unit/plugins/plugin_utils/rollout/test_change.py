@@ -47,12 +47,15 @@ FORWARD = {
 class Host:
     """Answers calls by their purpose; those in ``fails`` fail."""
 
-    def __init__(self, fails: t.Collection[str] = (), good: dict[str, t.Any] = GOOD) -> None:
+    def __init__(
+        self, fails: t.Collection[str] = (), good: dict[str, t.Any] = GOOD, held_by: str | None = None
+    ) -> None:
         self.fails = fails
         self.calls: list[Call] = []
         self.events: list[JournalEntry] = []
         self._answers: dict[str, t.Any] = {
             "Drain": DRAINED,
+            "Undrain": {"held_by": held_by},
             "Point to the last good release": {"instances": [good]},
             "See what it runs": {"instances": [{"running": ""}]},
             "See whether requests come to it": STATUS,
@@ -142,6 +145,18 @@ def test_an_instance_is_drained_stopped_and_started_with_its_release() -> None:
     assert host.steps == [(step.name, "vllm-0", 1) for step in steps.STEPS[:-1]]
     assert JournalEntry("drained", {"instance": "vllm-0", **DRAINED}) in host.events
     assert (change.passed, change.attempt, change.outcome, change.drafts) == (1, 1, "", True)
+
+
+@pytest.mark.parametrize(
+    ("held_by", "why"), [("aws", "AWS announces its end or a maintenance"), ("operator", "an operator has drained it")]
+)
+def test_a_host_that_somebody_keeps_out_is_not_gated_through_the_edge(held_by: str, why: str) -> None:
+    host = Host(held_by=held_by)
+    change = host.attempt(begun())
+    assert (change.held_by, change.passed) == (held_by, 1)
+    assert "edge_gate" not in [step for step, _instance, _attempt in host.steps]
+    (decision,) = [event for event in host.events if event.event == "decision"]
+    assert decision.fields["text"] == f"gpu-1: vllm-0 passed the gate on its own port and stays drained: {why}."
 
 
 def test_one_of_several_is_drained_alone_and_the_others_are_named_to_the_key() -> None:

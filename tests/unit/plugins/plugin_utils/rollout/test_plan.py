@@ -77,6 +77,38 @@ def test_what_an_operator_drained_is_left_out_and_named() -> None:
     }
 
 
+def test_what_aws_ends_is_left_out_and_says_why() -> None:
+    notice: dict[str, t.Any] = {
+        "state": "lame_duck",
+        "reason": "spot, terminates 12:03:10 UTC",
+        "since": "then",
+        "notices": ["spot"],
+    }
+    mark: dict[str, t.Any] = {"state": "lame_duck", "by": "aws", "reason": notice["reason"], "since": "then"}
+    made = plan(
+        {
+            "a": facts(staged(), host_status=status(0, drain={**mark, "marks": [mark], "aws": notice})),
+            "b": facts(staged(""), host_status=status(0, drain={**mark, "marks": [mark], "aws": notice})),
+            # Overridden by an operator, and no more announced: both take part.
+            "c": facts(staged(), host_status=status(0, drain={"aws": {**notice, "state": "overridden"}})),
+            "d": facts(
+                staged(), host_status=status(0, drain={**mark, "marks": [mark], "aws": {**notice, "notices": []}})
+            ),
+        }
+    )
+    assert list(made.hosts) == ["c", "d"]
+    assert list(made.left_out) == ["a"]
+    assert made.left_out["a"].startswith("AWS announces: spot, terminates 12:03:10 UTC; the host drains itself")
+
+
+def test_an_operators_drain_beside_that_of_aws_is_the_reason() -> None:
+    aws = {"state": "drained", "by": "aws", "reason": "spot", "since": "then"}
+    operator = {"state": "lame_duck", "by": "operator", "reason": "fan", "since": "then"}
+    drain = {**aws, "marks": [operator, aws], "aws": {**aws, "notices": ["spot"]}}
+    made = plan({"a": facts(staged(), host_status=status(0, drain=drain))})
+    assert made.left_out == {"a": "an operator has drained it (fan); playbooks/undrain.yml puts it back"}
+
+
 def test_what_a_rollout_left_drained_takes_part() -> None:
     mark = {"state": "drained", "by": "rollout", "reason": ""}
     assert list(plan({"a": facts(staged(), host_status=status(0, drain=mark))}).hosts) == ["a"]

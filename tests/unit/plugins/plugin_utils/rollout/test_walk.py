@@ -232,3 +232,46 @@ def test_a_note_on_an_alarm_is_written_once() -> None:
     assert decisions(next_turn(noted, fleet, WalkPolicy())) == []
     warned = [{**begin(["a"], ["b"]), "warnings": ["x has no data."]}, self_tested()]
     assert decisions(next_turn(warned, fleet, WalkPolicy())) == []
+
+
+def leaving(state: str = "drained", health: int = 503, notices: t.Sequence[str] = ("spot",)) -> dict[str, t.Any]:
+    mark = {"state": state, "by": "aws", "reason": "spot, terminates 12:03:10 UTC", "since": "then"}
+    out = state in ("lame_duck", "drained")
+    aws: dict[str, t.Any] = {**mark, "notices": list(notices)}
+    drain = {**(mark if out else {}), "marks": [mark] if out else [], "aws": aws}
+    return status(0, health=health, drain=drain)
+
+
+def test_a_host_that_aws_ends_is_left_out_and_the_others_go_on() -> None:
+    events = [begin(["a"], ["b"]), self_tested()]
+    turn = walk(events, {"a": leaving("lame_duck"), "b": status(0), "c": status(0)})
+    assert (turn.wave, turn.hosts, turn.left_out, turn.stop) == (2, ["b"], ["a"], "")
+    (said,) = decisions(turn)
+    assert said.startswith("a is left out: AWS announces: spot, terminates 12:03:10 UTC; the host drains itself")
+    # It has ended meanwhile, which is no failure of the rollout.
+    events += [{"event": event, **fields} for event, fields in turn.news]
+    last = walk([*events, done("b")], {"a": None, "b": status(0), "c": status(0)}, lost=["a"])
+    assert (last.finished, last.left_out, last.stop) == (True, ["a"], "")
+    assert decisions(last) == []
+
+
+def test_a_host_that_was_done_may_end_when_aws_has_announced_it() -> None:
+    events = [begin(["a"], ["b"]), self_tested(), done("a")]
+    turn = walk(events, {"a": leaving(), "b": status(0), "c": status(0)})
+    assert (turn.hosts, turn.left_out, turn.stop) == (["b"], [], "")
+    events += [{"event": event, **fields} for event, fields in turn.news]
+    assert walk([*events, done("b")], {"a": None, "b": status(0), "c": status(0)}).finished
+
+
+def test_a_host_whose_notice_went_away_or_was_overridden_takes_its_turn() -> None:
+    events = [begin(["a"]), self_tested()]
+    for fine in (status(0), leaving("overridden", 200), leaving("drained", 503, notices=())):
+        assert walk(events, {"a": fine, "b": status(0)}).hosts == ["a"]
+
+
+def test_hosts_that_share_an_instance_with_one_that_aws_ends_are_left_out_too() -> None:
+    together = begin(["a", "b"], ["c"])
+    together["hosts"]["a"]["together"], together["hosts"]["b"]["together"] = ["b"], ["a"]
+    turn = walk([together, self_tested()], {"a": leaving(), "b": status(0), "c": status(0), "d": status(0)})
+    assert (turn.hosts, turn.left_out) == (["c"], ["a", "b"])
+    assert any(said.startswith("b is left out: it shares an instance with a, and AWS") for said in decisions(turn))
