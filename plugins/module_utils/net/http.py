@@ -331,13 +331,25 @@ class HttpClient:
         with self._open("POST", path, document, timeout) as stream:
             return stream.reply()
 
+    def send(self, method: str, path: str, headers: t.Mapping[str, str]) -> Reply:
+        """The answer to a request without a body, with headers of its own; raises like get()."""
+        with self._open(method, path, None, None, headers) as stream:
+            return stream.reply()
+
     def stream(self, path: str, document: t.Any, timeout: float | None = None) -> HttpStream:
         """Like post(), but return as soon as the headers have arrived."""
         return self._open("POST", path, document, timeout)
 
-    def _open(self, method: str, path: str, document: t.Any, timeout: float | None) -> HttpStream:
+    def _open(
+        self,
+        method: str,
+        path: str,
+        document: t.Any,
+        timeout: float | None,
+        further: t.Mapping[str, str] | None = None,
+    ) -> HttpStream:
         limit = self._timeout if timeout is None else min(self._timeout, timeout)
-        headers = {"Accept": "*/*", "Connection": "close"}
+        headers = {"Accept": "*/*", "Connection": "close", **(further or {})}
         body = None
         if document is not None:
             body = json.dumps(document).encode()

@@ -13,6 +13,7 @@ from ..core.files import read_json
 from ..edge.hold import UNIT as PRESENCE
 from ..instances.releases import CACHE_DIRECTORY
 from ..model.units import RESTORE
+from ..notices.unit import UNIT as NOTICES
 from ..runtimes.runtime import MARKER
 from .look import Places
 
@@ -38,9 +39,10 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         for name in ("model_path", "draft_path")
         if manifest.get(name)
     }
-    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE)
+    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, f"{NOTICES}*")
     systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
-    restore = [RESTORE] if os.path.exists(os.path.join(UNIT_DIRECTORY, RESTORE)) else []
+    # Not on every host.
+    further = [name for name in (RESTORE, NOTICES) if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
     return Places(
         contents=[
             *CONFIGURATION,
@@ -58,7 +60,7 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
             CACHE_DIRECTORY,
             os.path.join(CACHE_DIRECTORY, "*"),
         ],
-        units=["haproxy.service", PRESENCE, *units, *restore],
+        units=["haproxy.service", PRESENCE, *units, *further],
         maps=sorted(glob.glob(os.path.join(maps, "*.map"))),
         packages=sorted(packages),
     )

@@ -31,6 +31,7 @@ TIMES = frozenset(
         "edge_drain_timeout",
         "edge_keep_alive_timeout",
         "edge_lame_duck",
+        "edge_maintenance_lead",
         "edge_queue_timeout",
         "edge_retry_after",
         "edge_stream_timeout",

@@ -24,6 +24,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.notices import archive
 from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -133,6 +134,12 @@ class Edge:
             "engines": [f"http://127.0.0.1:{port}" for port in self.instance_ports],
         }
         return key_proof.run({**defaults, **urls, **keys, "model": model, "patience": 0})
+
+    def install_notices(self) -> Path:
+        """The program that module edge_notices installs."""
+        path = self.directory / "notices.pyz"
+        path.write_bytes(archive.build_program())
+        return path
 
     def usage(self) -> dict[str, t.Any]:
         """Run module key_usage."""

@@ -102,7 +102,7 @@ def test_what_aws_ends_is_left_out_and_says_why() -> None:
 
 
 def test_an_operators_drain_beside_that_of_aws_is_the_reason() -> None:
-    aws = {"state": "drained", "by": "aws", "reason": "spot", "since": "then"}
+    aws: dict[str, t.Any] = {"state": "drained", "by": "aws", "reason": "spot", "since": "then"}
     operator = {"state": "lame_duck", "by": "operator", "reason": "fan", "since": "then"}
     drain = {**aws, "marks": [operator, aws], "aws": {**aws, "notices": ["spot"]}}
     made = plan({"a": facts(staged(), host_status=status(0, drain=drain))})

@@ -1,0 +1,94 @@
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to this collection: not part of its public interface.
+"""Installing and removing inference-notices.service on a host."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
+from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.notices.unit import UNIT
+
+_MODE = 0o644
+
+
+class ServiceFiles:
+    """The service's files, and its state in systemd.
+
+    Args:
+        unit_directory: of systemd.
+        program_path: where the program is.
+        check: change nothing, return what would change.
+    """
+
+    def __init__(self, unit_directory: str, program_path: str, check: bool) -> None:
+        self._unit = os.path.join(unit_directory, UNIT)
+        self._link = os.path.join(unit_directory, "multi-user.target.wants", UNIT)
+        self._program = program_path
+        self._check = check
+        self.actions: list[str] = []
+
+    def unit_text(self) -> str:
+        """The installed unit; empty where there is none."""
+        return read_text(self._unit) or ""
+
+    def install(self, program: bytes, unit: str) -> None:
+        """Make the service run with this program and this unit."""
+        changed = [self._write(self._program, program), self._write(self._unit, unit.encode())]
+        if changed[1]:
+            self._systemctl("daemon-reload")
+        if not os.path.lexists(self._link):
+            self.actions.append(f"enable {UNIT}")
+            self._systemctl("enable", "--quiet", UNIT)
+        if any(changed) or not self._runs():
+            self.actions.append(f"start {UNIT}")
+            # Its state is in the record of drains: a restart interrupts nothing.
+            self._systemctl("restart", UNIT)
+
+    def remove(self) -> None:
+        """Stop the service and remove its files."""
+        present = [path for path in (self._unit, self._program) if os.path.lexists(path)]
+        if self._unit in present:
+            self._systemctl("disable", "--quiet", "--now", UNIT)
+        for path in present:
+            self.actions.append(f"remove {path}")
+            if not self._check:
+                os.unlink(path)
+        if self._unit in present:
+            self._systemctl("daemon-reload")
+
+    def _runs(self) -> bool:
+        return unit_state(UNIT).active in ("active", "activating")
+
+    def _write(self, path: str, content: bytes) -> bool:
+        if _content(path) == content and stat.S_IMODE(os.stat(path).st_mode) == _MODE:
+            return False
+        self.actions.append(f"write {path}")
+        if not self._check:
+            make_directories(os.path.dirname(path))
+            write_atomically(path, content, mode=_MODE)
+        return True
+
+    def _systemctl(self, *words: str) -> None:
+        if self._check:
+            return
+        try:
+            done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise FleetError(f"Failed to run systemctl: {error}. Is systemd the init of this host?") from error
+        if done.returncode:
+            raise FleetError(f"Failed to run systemctl {' '.join(words)}: {done.stderr.strip()}")
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
