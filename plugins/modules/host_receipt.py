@@ -112,6 +112,7 @@ from ..module_utils.core.files import read_json, write_atomically
 from ..module_utils.core.modes import make_directories
 from ..module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ..module_utils.edge.haproxy import SOCKET_ARGUMENTS
+from ..module_utils.edge.hold import Hold
 from ..module_utils.edge.state import read_drains
 from ..module_utils.receipts.look import Places, look
 from ..module_utils.receipts.places import places_of
@@ -132,6 +133,9 @@ def compare(params: dict[str, t.Any]) -> tuple[bool, list[str]]:
         if receipt is None:
             return False, [reason]
         found = look(Places(**receipt.places), params["socket"], params["master_socket"])
+        held = Hold(
+            os.path.join(params["maps"], "hold.map"), os.path.join(params["state_dir"], "presence.json"), []
+        ).held()
     except FleetError as error:
         return has_receipt, [error.message]
     except OSError as error:
@@ -139,6 +143,8 @@ def compare(params: dict[str, t.Any]) -> tuple[bool, list[str]]:
     except TypeError:
         return False, [f"{path} is no receipt"]
     changed = [] if receipt.digest == params["digest"] else [CHANGED_INPUTS]
+    if held:
+        changed.append(f"its edge is held since {held.since}: {held.why}, and its keys are not confirmed")
     return True, changed + shortened(differences(receipt.found, found))
 
 

@@ -128,6 +128,19 @@ def test_what_changes_on_the_host_is_found(receipt: Receipt, tmp_path: Path, pat
     assert [reason for reason in reasons if reason.startswith(f"file {tmp_path / path}: ")]
 
 
+@pytest.mark.usefixtures("edge")
+def test_a_host_that_was_away_is_not_converged(receipt: Receipt, tmp_path: Path) -> None:
+    (tmp_path / "maps/hold.map").write_text("# title\n")
+    receipt("recorded")
+    (tmp_path / "maps/hold.map").write_text("# title\nkeys 2026-11-29T10:00:00Z\n")
+    (tmp_path / "var/presence.json").write_text(json.dumps({"why": "EC2 had stopped it"}))
+    result = receipt("looked")
+    assert not result["converged"]
+    assert result["reasons"][0] == (
+        "its edge is held since 2026-11-29T10:00:00Z: EC2 had stopped it, and its keys are not confirmed"
+    )
+
+
 def test_an_edge_that_is_gone_is_found(receipt: Receipt, tmp_path: Path) -> None:
     with FakeHaproxy(tmp_path):
         receipt("recorded")
