@@ -17,6 +17,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health im
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
 
 BALANCER, EVENTS = "balancer", "events"
+_MOST_NOTES = 3
 
 _Cells = dict[str, dict[str, str]]
 
@@ -31,14 +32,22 @@ class ActionModule(ControllerAction):
     def act(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Result:
         fleet = read_fleet(task_vars, self._templar)
         found: _Cells = {}
-        notes: list[str] = []
-        for read in (_read_balancer, _read_events):
-            try:
-                notes += read(fleet, arguments["hosts"], found)
-            except FleetError as error:
-                notes.append(error.message)
+        notes = [
+            *_noting(lambda: _read_balancer(fleet, arguments["hosts"], found), "The state of hosts at the balancer"),
+            *_noting(lambda: _read_events(fleet, arguments["hosts"], found), "The events of EC2"),
+        ]
         columns = [name for name in (BALANCER, EVENTS) if any(name in own for own in found.values())]
-        return {"hosts": found, "columns": columns, "notes": list(dict.fromkeys(notes))}
+        return {"hosts": found, "columns": columns, "notes": notes}
+
+
+def _noting(read: t.Callable[[], list[str]], what: str) -> list[str]:
+    """What cannot be said, as few lines below a table."""
+    try:
+        notes = list(dict.fromkeys(read()))
+    except FleetError as error:
+        return [f"{what} cannot be read: {error.message}"]
+    further = len(notes) - _MOST_NOTES
+    return notes if further <= 0 else [*notes[:_MOST_NOTES], f"{further} more: playbooks/balancer.yml has all."]
 
 
 def _read_balancer(fleet: Fleet, hosts: t.Collection[str], found: _Cells) -> list[str]:
@@ -68,7 +77,7 @@ def _read_events(fleet: Fleet, hosts: t.Iterable[str], found: _Cells) -> list[st
         try:
             events = read_events(open_service("ec2", region, "playbooks/status.yml", endpoint), list(instances))
         except FleetError as error:
-            notes.append(f"The events of EC2 cannot be read: {error.message}")
+            notes.append(f"The events of EC2 in {region} cannot be read: {error.message}")
             continue
         for instance, host in instances.items():
             found.setdefault(host, {})[EVENTS] = events.get(instance, "")
