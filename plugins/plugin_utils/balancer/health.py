@@ -71,6 +71,43 @@ class BalancerLook:
         """Whether clients of each of its groups can reach a host; True for one without groups."""
         return all(self.health_of(one).state == HEALTHY for one in self.of([host]))
 
+    def document(self) -> dict[str, t.Any]:
+        """As JSON, between two tasks."""
+        groups = {one.group.arn: one.group for one in self.memberships}
+        return {
+            "groups": {
+                arn: {**dataclasses.asdict(one), "balancers": list(one.balancers)} for arn, one in groups.items()
+            },
+            "memberships": [
+                {"host": one.host, "group": one.group.arn, **dataclasses.asdict(one.target)} for one in self.memberships
+            ],
+            "health": [
+                {"group": arn, **dataclasses.asdict(target), **dataclasses.asdict(health)}
+                for (arn, target), health in self.health.items()
+            ],
+            "problems": list(self.problems),
+        }
+
+
+def read_look(document: t.Mapping[str, t.Any] | None) -> BalancerLook:
+    """A look from its document; an empty one from nothing."""
+    given = document or {}
+    groups = {
+        arn: TargetGroup(**{**one, "balancers": tuple(one["balancers"])})
+        for arn, one in (given.get("groups") or {}).items()
+    }
+    memberships = tuple(
+        Membership(one["host"], groups[one["group"]], GroupTarget(one["id"], int(one["port"])))
+        for one in given.get("memberships") or ()
+    )
+    health = {
+        (one["group"], GroupTarget(one["id"], int(one["port"]))): TargetHealth(
+            one["state"], one["reason"], one["description"]
+        )
+        for one in given.get("health") or ()
+    }
+    return BalancerLook(memberships, health, tuple(given.get("problems") or ()))
+
 
 def summarize(look: BalancerLook, host: str) -> str:
     """A host's state at the balancers, for a table: ``healthy 2/2``, ``draining``, ``unused: Target.NotInUse``.

@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import lim
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import read_groups
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import DEFAULT_MODEL
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import check_hourly_price
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import check_names
@@ -53,6 +54,7 @@ FLEET: dict[str, VariableSpec] = {
     "fleet_key_overlap": {"type": "str"},
     "fleet_model": {"type": "str", "default": DEFAULT_MODEL},
     "fleet_no_log": {"type": "bool"},
+    "fleet_target_groups": {"type": "raw"},
     "fleet_vcpus": {"type": "int"},
     "rollout_accept_balancer_errors": {"type": "bool"},
 }
@@ -100,6 +102,7 @@ _READERS: dict[str, t.Callable[[str, t.Any], t.Any]] = {
     "fleet_key_max_age": _read_duration,
     "fleet_key_overlap": _read_duration,
     "fleet_model": _read_model,
+    "fleet_target_groups": lambda _name, value: read_groups(value),
     "keys_max_age": _read_duration,
     "keys_overlap": _read_duration,
     "rollout_stop_on_alarms": lambda _name, value: check_names(value),

@@ -26,6 +26,8 @@ BYTES = {"B": 1, "MiB": 1024**2, "GiB": 1024**3}
 #: The variables that take a time; a plain number is in seconds.
 TIMES = frozenset(
     (
+        "balancer_healthy_timeout",
+        "balancer_settle",
         "edge_absence_limit",
         "edge_body_timeout",
         "edge_drain_timeout",
@@ -63,6 +65,7 @@ SIZES = {
 #: Those that may have a fraction.
 FRACTIONS = frozenset(
     (
+        "balancer_settle",
         "engine_min_free_gib",
         "gate_deadline",
         "gate_timeout",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import typing as t
 
 import pytest
@@ -132,3 +133,9 @@ def test_a_host_that_is_registered_with_another_port_is_named() -> None:
     drained = {(one.group.arn, one.target): HEALTHY, (one.group.arn, wrong): DRAINING}
     assert health.strangers(BalancerLook((one,), drained), {"gpu-1": [one.target.id]}) == []
     assert health.strangers(BalancerLook((one,), seen), {"gpu-2": ["i-other"]}) == []
+
+
+def test_a_look_survives_the_way_between_two_tasks() -> None:
+    given = look((member(), HEALTHY), (member("gpu-2", OTHER), None), problems=("It is wrong.",))
+    assert health.read_look(json.loads(json.dumps(given.document()))) == given
+    assert health.read_look(None) == health.read_look({}) == BalancerLook()
