@@ -14,16 +14,16 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
     plain,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.inventory import read_fleet
-from ansible_collections.inference.fleet.plugins.plugin_utils.aws.balancers import read_groups
-from ansible_collections.inference.fleet.plugins.plugin_utils.aws.session import AwsService, open_service
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import table
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import ROLES, VARIABLE
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.needs import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.needs import (
     NeededGroup,
     find_groups,
     name_targets,
     work_out_needs,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.aws.balancers import read_groups
+from ansible_collections.inference.fleet.plugins.plugin_utils.aws.session import AwsService, open_service
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import table
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import ROLES, VARIABLE
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
 
 _ACCEPT = "-e rollout_accept_balancer_errors=true"

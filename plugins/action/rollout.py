@@ -16,19 +16,21 @@ from ansible_collections.inference.fleet.plugins.module_utils.rollout import cla
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
 from ansible_collections.inference.fleet.plugins.plugin_utils.aws import alarms as aws_alarms
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import read_look
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import files
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import (
     alarms,
-    capacity,
     contest,
     lock,
+    reach,
     walk,
     waves,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal as rollout_journal
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import outcome as rollout_outcome
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import plan as rollout_plan
 
-STATES = ("locked", "planned", "contested", "begun", "baked", "next", "ended")
+STATES = ("locked", "known", "planned", "contested", "begun", "baked", "next", "turned", "ended")
 
 _TAKE_OVER = "Wait until it is done. If you are sure that it is dead: -e rollout_take_over=true."
 
@@ -52,6 +54,8 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "plan": {"type": "dict"},
     "looks": {"type": "int", "default": 0},
     "walking": {"type": "bool", "default": False},
+    "balancer": {"type": "dict"},
+    "hosts": {"type": "list", "elements": "str", "default": []},
     "message": {"type": "str", "default": ""},
     "traffic": {"type": "dict"},
 }
@@ -72,10 +76,16 @@ class Rollout(Run):
         self._look_at_alarms(self._arguments["verb"])
         if self._check:
             holder = lock.current(self._records)
-            return {"held_by": dataclasses.asdict(holder) if holder else None}
+            return {"held_by": dataclasses.asdict(holder) if holder else None, "controller": self._controller}
         take_over, wait = self._arguments["take_over"], self._arguments["wait"]
         left_behind = lock.acquire_patiently(self._records, self._holder(), take_over, wait)
-        return {"held_by": None, "left_behind": dataclasses.asdict(left_behind) if left_behind else None}
+        left = dataclasses.asdict(left_behind) if left_behind else None
+        return {"held_by": None, "left_behind": left, "controller": self._controller}
+
+    def known(self) -> Result:
+        """Who changes the fleet from this controller now, if any, and how rollouts name this controller."""
+        holder = lock.current(self._records)
+        return {"held_by": dataclasses.asdict(holder) if holder else None, "controller": self._controller}
 
     def planned(self) -> Result:
         """Compute what the rollout would do."""
@@ -87,10 +97,14 @@ class Rollout(Run):
         canary = self._vars.get("groups", {}).get("ring_canary", [])
         plan = rollout_plan.make(settings, {host: self._facts(host) for host in self._hosts}, canary, now)
         # A resumed rollout has accepted its conditions at its beginning.
-        serving = {host: capacity.serving(status) for host, status in self._status().items()}
-        downtime = "" if settings.accept_downtime else rollout_plan.downtime(plan, serving)
+        fleet = self._fleet_state(self._status())
+        downtime = "" if settings.accept_downtime else rollout_plan.downtime(plan, fleet.reached)
         if downtime:
             plan.refusals.append(downtime)
+        against_groups = reach.refused_by_groups(plan, fleet, settings.accept_downtime or bool(downtime))
+        # The forecast does not register what an earlier run left out.
+        (plan.warnings if self._check else plan.refusals).extend(against_groups)
+        plan.warnings += reach.not_reached(fleet)
         look = self._look_at_alarms(settings.verb) if plan.hosts else alarms.AlarmVerdict()
         plan.warnings += look.notes
         if look.stop:
@@ -181,11 +195,34 @@ class Rollout(Run):
             look = self._look_at_alarms(self._plan["verb"])
         except FleetError as error:
             look = alarms.unreadable(error.message)
-        fleet = walk.FleetState(status, self._lost, self._hosts, self._others(), look)
+        fleet = dataclasses.replace(self._fleet_state(status), others=self._others(), alarms=look)
         turn = walk.next_turn(rollout_journal.read(self._journal), fleet, policy)
         for event, fields in turn.news:
             rollout_journal.append(self._journal, event, **fields)
         return {name: value for name, value in dataclasses.asdict(turn).items() if name != "news"}
+
+    def turned(self) -> Result:
+        """Record how the turn went on each of its hosts."""
+        look = self._arguments["balancer"] or {}
+        registered = read_look(look.get("look"))
+        problem = str(look.get("problem") or "")
+        for host in self._arguments["hosts"]:
+            if host in self._lost:
+                # The next turn says where they were lost.
+                continue
+            change = plain(self._of(host, "engine_change", {}))
+            outcome, message = rollout_outcome.judge(
+                rollout_outcome.HostTurn(
+                    host=host,
+                    outcome=str(change.get("outcome") or ""),
+                    message=str(change.get("message") or ""),
+                    problem=str((look.get("problems") or {}).get(host) or problem),
+                    missing=[one.group.name for one in registered.missing([host])],
+                    held_by=str(change.get("held_by") or ""),
+                )
+            )
+            rollout_journal.append(self._journal, "outcome", host=host, outcome=outcome, message=message)
+        return {}
 
     def ended(self) -> Result:
         """Close the record and release the lock; fail if the rollout failed."""
@@ -228,6 +265,17 @@ class Rollout(Run):
         status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
+
+    def _fleet_state(self, status: dict[str, dict[str, t.Any] | None]) -> walk.FleetState:
+        look = self._arguments["balancer"] or {}
+        return walk.FleetState(
+            status,
+            self._lost,
+            self._hosts,
+            balancer=read_look(look.get("look")),
+            balancer_problem=str(look.get("problem") or ""),
+            instances={host: plain(self._of(host, "rollout_facts", {})).get("instances", []) for host in self._hosts},
+        )
 
     def _look_at_alarms(self, verb: str) -> alarms.AlarmVerdict:
         """What the alarms say now.

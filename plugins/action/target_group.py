@@ -53,8 +53,9 @@ class ActionModule(ControllerAction):
             return {"problem": error.message, "hosts": {}, "problems": {}}
 
     def _act(self, arguments: dict[str, t.Any], fleet: _BalancedFleet, names: list[str]) -> Result:
-        groups = TargetGroups()
-        look = groups.look([fleet.host(name) for name in names])
+        wanted = [fleet.host(name) for name in names]
+        groups = TargetGroups(fleet.endpoint([one.name for one in wanted if one.own]))
+        look = groups.look(wanted)
         state = arguments["state"]
         problems = [*look.problems, *health.not_usable(look, names)]
         if state != REGISTERED:
@@ -143,7 +144,13 @@ class _BalancedFleet:
             raise FleetError(f"hosts names {name}, which the inventory does not have.")
         role = ROLES[1] if name in self._fleet.groups.get(ROLES[1], ()) else ROLES[0]
         own = self._fleet.variables[name]
-        return hosts.balanced_host(name, role, own, lambda: self._facts_of(name), self._own_region)
+        wanted = hosts.groups_to_register(role, own)
+        return hosts.balanced_host(name, role, own, wanted, lambda: self._facts_of(name), self._own_region)
+
+    def endpoint(self, names: t.Sequence[str]) -> str:
+        """The stand-in for AWS that the hosts are in; empty for AWS."""
+        own = (self._fleet.variables[name].get("fleet_aws_endpoint") for name in names)
+        return next((str(one) for one in own if one), "")
 
     def addresses(self, name: str) -> list[str]:
         """The ids by which a group may have a host."""

@@ -28,16 +28,18 @@ options:
   state:
     description:
       - V(locked) locks out every other run on this controller until this one ends, however it ends.
+      - V(known) says who changes the fleet from this controller now, and locks nothing.
       - V(planned) computes waves, reasons, refusals and warnings, and changes nothing.
       - V(contested) checks, once the hosts of the run are claimed and all were looked at, whether the rollout of
         another controller holds any host, so that no two of them count on each other's hosts.
       - V(begun) opens the record, or continues that of an interrupted rollout.
       - V(baked) waits O(pause) seconds if a wave has just ended.
       - V(next) decides from the journal and from the fleet's present load which hosts are changed now, or why none.
+      - V(turned) records how the turn ended on each of O(hosts), from their C(engine_change) and from O(balancer).
       - V(ended) closes the record, writes its page, gives the lock back, and fails if the rollout has.
     type: str
     required: true
-    choices: [locked, planned, contested, begun, baked, next, ended]
+    choices: [locked, known, planned, contested, begun, baked, next, turned, ended]
   records:
     description: The directory of the fleet's rollouts on the controller.
     type: path
@@ -116,6 +118,19 @@ options:
     description: With O(state=contested), whether the rollout has begun to walk.
     type: bool
     default: false
+  balancer:
+    version_added: 0.3.0
+    description:
+      - What M(inference.fleet.target_group) returned. With V(planned) and V(next) the last look at the target groups. A
+        host that is not healthy in all its groups does not count as capacity, and the last healthy host of a group is
+        not taken out. With V(turned) the registration of the turn's hosts.
+    type: dict
+  hosts:
+    version_added: 0.3.0
+    description: With O(state=turned), the hosts of the turn.
+    type: list
+    elements: str
+    default: []
   message:
     description: With O(state=ended), why the rollout was stopped.
     type: str

@@ -7,15 +7,14 @@ from __future__ import annotations
 import functools
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.aws.target_groups import region_of_shell
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import (
     ROLES,
     VARIABLE,
     BalancedHost,
-    WantedGroup,
     read_groups,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.hosts import balanced_host
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
 
 
@@ -31,28 +30,13 @@ def balanced_hosts(fleet: Fleet) -> list[BalancedHost]:
         for name in fleet.groups.get(role, ()):
             wanted = read_groups(fleet.variables[name].get(VARIABLE))
             if any(one.role == role for one in wanted):
-                found.append(_host(fleet, name, role, wanted, own_region))
+                work_out = functools.partial(_facts_of, fleet, name)
+                found.append(balanced_host(name, role, fleet.variables[name], wanted, work_out, own_region))
     return found
 
 
-def _host(
-    fleet: Fleet, name: str, role: str, wanted: tuple[WantedGroup, ...], own_region: t.Callable[[], str]
-) -> BalancedHost:
-    own = fleet.variables[name]
-    facts = fleet.work_out(name)
-    if facts.plan is None or facts.edge_port is None:
-        raise FleetError(f"{name}: {facts.problem}")
-    return BalancedHost(
-        name=name,
-        role=role,
-        wanted=wanted,
-        region=str(own.get("fleet_region") or own_region()),
-        instance_id=str(own.get("aws_instance_id") or ""),
-        address=str(own.get("fleet_address") or own.get("ansible_host") or name),
-        vpc=str(own.get("aws_vpc_id") or ""),
-        port=facts.edge_port,
-        ports=tuple(int(one["port"]) for one in facts.plan.edge_services if one.get("answers", True)),
-    )
+def _facts_of(fleet: Fleet, name: str) -> dict[str, t.Any]:
+    return fleet.work_out(name).as_dict()
 
 
 def endpoint_of(fleet: Fleet, hosts: t.Sequence[BalancedHost]) -> str:

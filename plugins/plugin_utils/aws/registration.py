@@ -20,7 +20,7 @@ PAUSE = 2.0
 SEEN_SECONDS = 60.0
 
 
-class Groups(t.Protocol):
+class RegisteringGroups(t.Protocol):
     """Target groups, as aws/target_groups.py reaches them."""
 
     def look_again(self, before: BalancerLook) -> BalancerLook: ...
@@ -45,7 +45,9 @@ class Registration:
     problems: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def deregister(groups: Groups, look: BalancerLook, out: t.Sequence[Membership], settle: float) -> Registration:
+def deregister(
+    groups: RegisteringGroups, look: BalancerLook, out: t.Sequence[Membership], settle: float
+) -> Registration:
     """Take targets out, wait until each group says that they drain, and then until no request comes to them any more.
 
     If that fails, what was taken out is put back.
@@ -72,7 +74,7 @@ def deregister(groups: Groups, look: BalancerLook, out: t.Sequence[Membership], 
     return Registration(look, tuple(registered))
 
 
-def _await_draining(groups: Groups, look: BalancerLook, out: t.Sequence[Membership]) -> BalancerLook:
+def _await_draining(groups: RegisteringGroups, look: BalancerLook, out: t.Sequence[Membership]) -> BalancerLook:
     until = time.monotonic() + SEEN_SECONDS
     while True:
         look = groups.look_again(look)
@@ -88,7 +90,7 @@ def _await_draining(groups: Groups, look: BalancerLook, out: t.Sequence[Membersh
         time.sleep(PAUSE)
 
 
-def _put_back(groups: Groups, registered: t.Sequence[Membership]) -> str:
+def _put_back(groups: RegisteringGroups, registered: t.Sequence[Membership]) -> str:
     if not registered:
         return ""
     hosts = " and ".join(dict.fromkeys(one.host for one in registered))
@@ -99,7 +101,9 @@ def _put_back(groups: Groups, registered: t.Sequence[Membership]) -> str:
     return f"{hosts} is registered as before."
 
 
-def register(groups: Groups, look: BalancerLook, wanted: t.Sequence[Membership], timeout: float) -> Registration:
+def register(
+    groups: RegisteringGroups, look: BalancerLook, wanted: t.Sequence[Membership], timeout: float
+) -> Registration:
     """Register the targets that are not, and wait until each group calls all of them healthy.
 
     Args:

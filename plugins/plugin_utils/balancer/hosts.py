@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups im
     VARIABLE,
     BalancedHost,
     Membership,
+    WantedGroup,
     choose_mode,
     read_groups,
 )
@@ -22,31 +23,46 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health im
 HostStatus = t.Optional[t.Mapping[str, t.Any]]
 
 
+def groups_to_register(role: str, own: t.Mapping[str, t.Any]) -> tuple[WantedGroup, ...]:
+    """The target groups in which a host is registered by our runs: none where its balancers go by health.
+
+    Args:
+        role: the host's tier.
+        own: its variables.
+
+    Raises:
+        FleetError: a variable is invalid.
+    """
+    wanted = read_groups(own.get(VARIABLE))
+    return () if choose_mode(str(own.get("balancer_mode") or ""), wanted, role) == HEALTH else wanted
+
+
 def balanced_host(
     name: str,
     role: str,
     own: t.Mapping[str, t.Any],
+    wanted: tuple[WantedGroup, ...],
     work_out: t.Callable[[], t.Mapping[str, t.Any]],
     find_region: t.Callable[[], str],
 ) -> BalancedHost:
-    """A host by its variables. One whose balancers go by health is in no target group.
+    """A host by its variables. Of one that is in no target group nothing more is asked.
 
     Args:
         name: the host's.
         role: its tier.
         own: its variables.
+        wanted: its target groups.
         work_out: what it runs, as ``HostFacts.as_dict`` gives it.
         find_region: the region of a host without fleet_region.
 
     Raises:
         FleetError: a variable is invalid.
     """
-    wanted = read_groups(own.get(VARIABLE))
-    if choose_mode(str(own.get("balancer_mode") or ""), wanted, role) == HEALTH:
+    if not any(one.role == role for one in wanted):
         return BalancedHost(name, role, (), "", "", "", "", 0, ())
     facts = work_out()
-    if "edge_services" not in facts:
-        raise FleetError(str(facts.get("problem") or f"What {name} runs is not known."))
+    if "edge_services" not in facts or "edge_port" not in facts:
+        raise FleetError(f"{name}: {facts.get('problem') or 'what it runs is not known.'}")
     return BalancedHost(
         name=name,
         role=role,

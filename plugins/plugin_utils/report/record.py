@@ -502,11 +502,13 @@ def ends(instance: str, step: str, other: str, other_step: str) -> bool:
     """Whether an instance's step ends with that of another one on its host.
 
     It does when the turn passes to the other one, and when both are in the same place, before and after a change of
-    engine.
+    engine. A step of the whole host ends with any other, and any other with one of those.
     """
+    if steps.is_of_balancer(step) or steps.is_of_balancer(other_step):
+        return True
     index = instance.rpartition("-")[2]
     same_place = instance != other and index.isdecimal() and index == other.rpartition("-")[2]
-    return same_place or (other_step == steps.STEPS[0].name and steps.follows_change(step))
+    return same_place or (other_step == steps.of_instances()[0].name and steps.follows_change(step))
 
 
 def covered(spans: t.Iterable[tuple[float, float]]) -> float:

@@ -18,6 +18,7 @@ OUTCOMES = {
     "drained": "left drained",
     "failed": "failed",
     "unrecorded": "serves, not recorded",
+    "unregistered": "serves, not in its target groups",
     "unreachable": "unreachable",
 }
 

@@ -97,11 +97,21 @@ def room(fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collec
 
 
 def fitting(
-    fleet: t.Mapping[str, list[InstanceLoad]], out: t.Mapping[str, t.Collection[int]], max_share: float
+    fleet: t.Mapping[str, list[InstanceLoad]],
+    out: t.Mapping[str, t.Collection[int]],
+    max_share: float,
+    allows: t.Callable[[t.Mapping[str, t.Collection[int]]], bool] = lambda _out: True,
 ) -> list[str]:
-    """As many of the hosts in ``out``, in their order, as can be out together; possibly none."""
+    """As many of the hosts in ``out``, in their order, as can be out together; possibly none.
+
+    Args:
+        fleet: as for room.
+        out: as for room.
+        max_share: as for room.
+        allows: what else must hold for the hosts that are out.
+    """
     chosen: dict[str, t.Collection[int]] = {}
     for host, indexes in out.items():
-        if room(fleet, {**chosen, host: indexes}, max_share).enough:
+        if room(fleet, {**chosen, host: indexes}, max_share).enough and allows({**chosen, host: indexes}):
             chosen[host] = indexes
     return list(chosen)

@@ -272,15 +272,11 @@ def downtime(plan: RolloutPlan, serving: t.Mapping[str, list[capacity.InstanceLo
         plan: the plan.
         serving: the whole fleet's instances that serve, by host.
     """
-    if not plan.waves:
-        return ""
-    # When a later one is out, the first one serves, even if it does not yet.
-    wave = plan.waves[0]
-    out = {host: [one["index"] for one in plan.hosts[host]["instances"]] for host in wave}
+    out = first_out(plan)
     left = capacity.room(serving, out, 1.0)
     if not left.is_downtime:
         return ""
-    seconds = [plan.hosts[host]["expected_seconds"] for host in wave if plan.hosts[host]["expected_seconds"]]
+    seconds = [plan.hosts[host]["expected_seconds"] for host in out if plan.hosts[host]["expected_seconds"]]
     how_long = f"about {max(seconds):.0f} seconds" if seconds else "as long as an engine takes to start"
     return (
         f"Nothing else serves while {' and '.join(left.out)} is changed: this means downtime of {how_long}. "
@@ -303,6 +299,11 @@ def announced_there(notice: str) -> str:
         f"AWS announces: {notice}; the host drains itself, and is back when that is over (playbooks/undrain.yml "
         "overrides it)"
     )
+
+
+def first_out(plan: RolloutPlan) -> dict[str, list[int]]:
+    """The instances that the first wave takes out: when a later one is out, the first one serves."""
+    return {host: [one["index"] for one in plan.hosts[host]["instances"]] for host in (plan.waves or [[]])[0]}
 
 
 def _drained_by_hand(mark: t.Mapping[str, t.Any]) -> str:

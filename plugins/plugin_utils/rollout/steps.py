@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The steps of an instance in a rollout: the only list, for journal, record, page, terminal and tests. Pure.
+"""The steps of a rollout: the only list, for journal, record, page, terminal and tests. Pure.
 
 A new step needs a new line in STEPS, and its implementation.
 """
@@ -23,6 +23,7 @@ class Step(t.NamedTuple):
         dark: of its bar on a dark page.
         out: whether the instance cannot serve in it.
         reports: whether an engine reports progress meanwhile, so that silence means something.
+        balancer: whether it is one of the whole host at its target groups, which only hosts with such groups take.
     """
 
     name: str
@@ -31,10 +32,12 @@ class Step(t.NamedTuple):
     dark: str
     out: bool = False
     reports: bool = False
+    balancer: bool = False
 
 
 #: In their order.
 STEPS: tuple[Step, ...] = (
+    Step("deregister", "deregister", "#a8542a", "#e08a5c", balancer=True),
     Step("drain", "drain", "#b26a00", "#e0a040"),
     Step("stop", "stop", "#68727e", "#8e99a5", out=True),
     Step("start", "start", "#2767c9", "#6aa5fb", out=True, reports=True),
@@ -42,7 +45,13 @@ STEPS: tuple[Step, ...] = (
     Step("undrain", "undrain", "#0c7f86", "#45bfc5"),
     Step("edge_gate", "edge gate", "#b0358a", "#e583c2"),
     Step("confirm", "confirm", "#2f7d32", "#6cc672"),
+    Step("register", "register", "#1f6f54", "#52b894", balancer=True),
 )
+
+
+def of_instances() -> list[Step]:
+    """The steps that every instance takes."""
+    return [step for step in STEPS if not step.balancer]
 
 
 def find(name: str) -> Step | None:
@@ -70,6 +79,12 @@ def is_out(name: str) -> bool:
     """Whether the instance cannot serve in a step."""
     step = find(name)
     return bool(step and step.out)
+
+
+def is_of_balancer(name: str) -> bool:
+    """Whether a step is one of the whole host at its target groups."""
+    step = find(name)
+    return bool(step and step.balancer)
 
 
 def follows_change(name: str) -> bool:

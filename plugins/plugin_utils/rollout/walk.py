@@ -10,6 +10,9 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import AWS, OPERATOR, drained_by, leaving
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.claim import Claim
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import health
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import hosts as balancer_hosts
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import BalancerLook
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, steps
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import announced_there
@@ -21,6 +24,12 @@ WHEN_SHORT = (REFUSE, SHRINK, FORCE)
 
 DONE = "done"
 UNREACHABLE = "unreachable"
+
+#: What to do where a target group would lose its last healthy target.
+LAST_ADVICE = (
+    "Clients would get 503 from the balancer. Wait until another host is healthy there, take smaller waves "
+    "(rollout_waves, or -e rollout_when_short=shrink), or accept the downtime: -e rollout_accept_downtime=true."
+)
 
 Events = list[dict[str, t.Any]]
 
@@ -46,6 +55,9 @@ class FleetState:
         rollout_hosts: those of the run, which may run the gate's self-test.
         others: the claims of other rollouts, by host.
         alarms: what CloudWatch's alarms say, where they may stop the rollout.
+        balancer: what the target groups say of the hosts.
+        balancer_problem: why they could not be read; empty where they could.
+        instances: those of each host, with index and port.
     """
 
     status: t.Mapping[str, dict[str, t.Any] | None]
@@ -53,9 +65,13 @@ class FleetState:
     rollout_hosts: t.Collection[str]
     others: t.Mapping[str, Claim] = dataclasses.field(default_factory=dict)
     alarms: AlarmVerdict = dataclasses.field(default_factory=AlarmVerdict)
+    balancer: BalancerLook = dataclasses.field(default_factory=BalancerLook)
+    balancer_problem: str = ""
+    instances: t.Mapping[str, t.Sequence[t.Mapping[str, t.Any]]] = dataclasses.field(default_factory=dict)
 
     @property
     def serving(self) -> dict[str, list[capacity.InstanceLoad]]:
+        """The instances that serve at their edges."""
         return {host: capacity.serving(status) for host, status in self.status.items()}
 
     @property
@@ -63,6 +79,22 @@ class FleetState:
         """The hosts that drain themselves for what AWS announces, and that."""
         said = {host: leaving((status or {}).get("drain") or {}) for host, status in self.status.items()}
         return {host: notice for host, notice in said.items() if notice}
+
+    @property
+    def reached(self) -> dict[str, list[capacity.InstanceLoad]]:
+        """Those that clients reach: of a host that is not healthy in all its target groups, none."""
+        return {host: loads if self.balancer.is_reachable(host) else [] for host, loads in self.serving.items()}
+
+    def last_ones(self, out: t.Mapping[str, t.Collection[int]]) -> list[str]:
+        """What taking these instances out would leave without a healthy target, as sentences."""
+        gone = [
+            one
+            for host, indexes in out.items()
+            for one in balancer_hosts.leaving(
+                self.balancer, host, self.status.get(host), self.instances.get(host, ()), indexes
+            )
+        ]
+        return health.last_ones(self.balancer, gone)
 
 
 @dataclasses.dataclass
@@ -75,6 +107,7 @@ class Turn:
         hosts: to change now.
         left_out: those of the plan that drain themselves for what AWS announces, and with them those that share an
             instance.
+        instances: for each of them, the indexes of the instances that are changed.
         self_test: the host on which the gate shows that it can fail; empty when it has, or no host can.
         finished: whether nothing is left to do.
         stop: why the rollout ends here; empty when it does not.
@@ -86,6 +119,7 @@ class Turn:
     waves: int = 0
     hosts: list[str] = dataclasses.field(default_factory=list)
     left_out: list[str] = dataclasses.field(default_factory=list)
+    instances: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     self_test: str = ""
     finished: bool = False
     stop: str = ""
@@ -154,6 +188,13 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
             f"was touched, and the fleet keeps serving. {fleet.alarms.stop} The same command goes on from here."
         )
         return turn
+    if fleet.balancer_problem:
+        turn.stop = (
+            f"The rollout stops before wave {number} of {turn.waves} ({', '.join(left[number - 1])}); nothing of it "
+            f"was touched, and the fleet keeps serving. The target groups cannot be read: {fleet.balancer_problem} The "
+            "same command goes on from here."
+        )
+        return turn
     _choose(turn, left[number - 1], run[0]["hosts"], fleet, policy)
     return turn
 
@@ -204,6 +245,12 @@ def _fallen(fleet: FleetState, had: t.Mapping[str, t.Any], failed: t.Collection[
         for host, event in had.items()
         if event["outcome"] == DONE and not serving.get(host) and host not in failed and host not in held
         if _has_requests(fleet.status.get(host))
+    } | {
+        host: f"{host} came through its gate and is no longer healthy in its target groups "
+        f"({health.summarize(fleet.balancer, host)}), so clients do not reach it."
+        for host, event in had.items()
+        if event["outcome"] == DONE and serving.get(host) and host not in failed and host not in held
+        if not fleet.balancer_problem and not fleet.balancer.is_reachable(host)
     }
 
 
@@ -239,23 +286,32 @@ def _choose(
 ) -> None:
     """The hosts of the turn: the wave's, or as many of them as the rest of the fleet can spare."""
     out = {host: [one["index"] for one in hosts[host]["instances"]] for host in candidates}
-    serving = fleet.serving
+    serving = fleet.reached
     room = capacity.room(serving, out, policy.max_load)
+    last = fleet.last_ones(out)
     chosen = candidates
-    if room.enough:
+    if room.enough and not last:
         pass
-    elif room.is_downtime and policy.accept_downtime:
-        turn.news.append(_decision(f"Downtime was accepted: nothing else serves than {' and '.join(room.out)}."))
-    elif policy.when_short == FORCE:
+    elif (room.is_downtime or (room.enough and last)) and policy.accept_downtime:
+        said = f"nothing else serves than {' and '.join(room.out)}." if room.is_downtime else " ".join(last)
+        turn.news.append(_decision(f"Downtime was accepted: {said}"))
+    elif policy.when_short == FORCE and not last:
         turn.news.append(_decision(f"{_short(room, policy)} It goes on: rollout_when_short is force."))
     else:
-        chosen = capacity.fitting(serving, out, policy.max_load) if policy.when_short == SHRINK else []
+        chosen = []
+        if policy.when_short == SHRINK:
+            chosen = capacity.fitting(serving, out, policy.max_load, lambda part: not fleet.last_ones(part))
         # Of hosts that share an instance, all or none.
         chosen = [h for h in chosen if not set(hosts[h].get("together", ())) & (set(candidates) - set(chosen))]
         if not chosen:
-            turn.stop = (
+            before = (
                 f"The rollout stops before wave {turn.wave} of {turn.waves} ({', '.join(candidates)}); nothing of it "
-                f"was touched. {_short(room, policy)} Wait for a quieter hour, add hosts, take smaller waves "
+                "was touched."
+            )
+            turn.stop = (
+                f"{before} {' '.join(last)} {LAST_ADVICE}"
+                if last
+                else f"{before} {_short(room, policy)} Wait for a quieter hour, add hosts, take smaller waves "
                 "(rollout_waves, or -e rollout_when_short=shrink), or go on all the same: -e rollout_when_short=force."
             )
             return
@@ -263,6 +319,7 @@ def _choose(
         text = f"{len(chosen)} of {len(candidates)} hosts of wave {turn.wave} go first: the load lets no more be out."
         turn.news.append(_decision(text))
     turn.hosts = chosen
+    turn.instances = {host: out[host] for host in chosen}
     turn.load = {**load_of(fleet.status), "limit": room.limit, "left": room.left}
     turn.news.append(("turn", {"wave": turn.wave, "waves": turn.waves, "hosts": chosen, "load": turn.load}))
 

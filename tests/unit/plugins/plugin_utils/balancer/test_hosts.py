@@ -6,7 +6,12 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import Membership, WantedGroup
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import BalancerLook
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.hosts import balanced_host, leaving, proven
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.hosts import (
+    balanced_host,
+    groups_to_register,
+    leaving,
+    proven,
+)
 
 from tests.unit.plugins.plugin_utils.balancer.fleet import group, host, member
 
@@ -26,7 +31,8 @@ FACTS: dict[str, t.Any] = {
 
 
 def find(own: dict[str, t.Any], facts: dict[str, t.Any] | None = None, role: str = "inference") -> t.Any:
-    return balanced_host("gpu-1", role, own, lambda: FACTS if facts is None else facts, lambda: "eu-west-1")
+    wanted = groups_to_register(role, own)
+    return balanced_host("gpu-1", role, own, wanted, lambda: FACTS if facts is None else facts, lambda: "eu-west-1")
 
 
 def test_a_host_is_what_the_inventory_says() -> None:
@@ -49,9 +55,9 @@ def test_nothing_more_is_asked_of_a_host_without_groups() -> None:
 
     without: list[dict[str, t.Any]] = [{}, {"fleet_target_groups": []}, {**OWN, "balancer_mode": "health"}]
     for own in without:
-        assert balanced_host("gpu-1", "inference", own, fail, fail).own == ()
-    only_gateways = {**OWN, "fleet_target_groups": GROUPS[1:]}
-    assert balanced_host("gpu-1", "inference", only_gateways, fail, fail).own == ()
+        assert balanced_host("gpu-1", "inference", own, groups_to_register("inference", own), fail, fail).own == ()
+    only_gateways = (WantedGroup("gw", "gateway"),)
+    assert balanced_host("gpu-1", "inference", OWN, only_gateways, fail, fail).own == ()
 
 
 def test_a_host_whose_variables_are_wrong_says_why() -> None:

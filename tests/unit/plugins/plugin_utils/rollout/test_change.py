@@ -142,7 +142,7 @@ def test_an_instance_is_drained_stopped_and_started_with_its_release() -> None:
         ("Undrain", "edge_drain", {"state": "undrained", "by": "rollout"}),
     ]
     # All steps but the last, which comes after the proof.
-    assert host.steps == [(step.name, "vllm-0", 1) for step in steps.STEPS[:-1]]
+    assert host.steps == [(step.name, "vllm-0", 1) for step in steps.of_instances()[:-1]]
     assert JournalEntry("drained", {"instance": "vllm-0", **DRAINED}) in host.events
     assert (change.passed, change.attempt, change.outcome, change.drafts) == (1, 1, "", True)
 

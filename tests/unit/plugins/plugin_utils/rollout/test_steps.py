@@ -58,7 +58,7 @@ def test_an_event_may_name_it() -> None:
 
 @pytest.mark.parametrize("name", ["warm_up", "", None])
 def test_what_is_no_step_is_refused_with_those_that_there_are(name: str | None) -> None:
-    with pytest.raises(FleetError, match=r"is no step of a rollout; valid are drain, stop, .*, confirm\."):
+    with pytest.raises(FleetError, match=r"is no step of a rollout; valid are deregister, drain, .*, register\."):
         steps.check(name)
 
 
@@ -68,6 +68,34 @@ def test_a_step_of_another_version_is_shown_by_its_name() -> None:
     record = fold(journal().events)
     assert record["hosts"]["inference-1"]["instances"]["vllm-0"]["steps"][2]["step"] == "warm_up"
     assert 'class="step s-other"' in render_page(record)
+
+
+def test_a_hosts_steps_at_its_target_groups_are_before_and_after_those_of_its_instances() -> None:
+    names = [step.name for step in steps.STEPS]
+    assert names == ["deregister", *(step.name for step in steps.of_instances()), "register"]
+    assert not steps.follows_change("deregister")
+    assert steps.follows_change("register")
+    assert not steps.is_out("deregister")
+    assert not steps.is_of_balancer("warm_up")
+
+
+def test_they_end_with_whatever_comes_next_on_the_host() -> None:
+    made = Journal().begin([["inference-1"]]).turn(1, 1, ["inference-1"])
+    made.step("inference-1", "deregister", 12, "").step("inference-1", "drain", 3)
+    made.step("inference-1", "confirm", 1).step("inference-1", "register", 8, "")
+    record = fold(made.outcome("inference-1").end().events)
+    taken = record["hosts"]["inference-1"]["instances"]["vllm-0"]["steps"]
+    assert [(step["step"], step["seconds"]) for step in taken] == [
+        ("deregister", pytest.approx(12)),
+        ("drain", pytest.approx(3)),
+        ("confirm", pytest.approx(1)),
+        ("register", pytest.approx(8)),
+    ]
+    reporter = lines.Reporter()
+    written = [line.text for event in made.events for line in reporter.take(event, event["at"])]
+    assert any(text.endswith("inference-1  deregister") for text in written)
+    # None of them is reported as going on once the host is done.
+    assert reporter.quiet(made.events[-1]["at"] + 3600) == []
 
 
 def test_names_and_colours_are_used_once() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import GroupTarget, Membership
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import BalancerLook, TargetHealth
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk import (
     FleetState,
@@ -11,6 +13,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk impor
     wave_to_bake,
 )
 
+from tests.unit.plugins.plugin_utils.balancer.fleet import group
 from tests.unit.plugins.plugin_utils.rollout.rollouts import begin, done, self_tested, status
 
 Events = list[dict[str, t.Any]]
@@ -275,3 +278,97 @@ def test_hosts_that_share_an_instance_with_one_that_aws_ends_are_left_out_too() 
     turn = walk([together, self_tested()], {"a": leaving(), "b": status(0), "c": status(0), "d": status(0)})
     assert (turn.hosts, turn.left_out) == (["c"], ["a", "b"])
     assert any(said.startswith("b is left out: it shares an instance with a, and AWS") for said in decisions(turn))
+
+
+INSTANCES = [{"index": 0, "name": "vllm-0", "port": 8000}]
+FLEET = group()
+
+
+def balanced(**states: str) -> BalancerLook:
+    """Hosts in one target group; a host without a state is not registered."""
+    members = {host: Membership(host, FLEET, GroupTarget(f"i-{host}", 8000)) for host in states}
+    seen = {(FLEET.arn, members[host].target): TargetHealth(state) for host, state in states.items() if state}
+    return BalancerLook(tuple(members.values()), seen)
+
+
+def walk_balanced(events: Events, look: BalancerLook, problem: str = "", **policy: t.Any) -> Turn:
+    hosts = [one.host for one in look.memberships]
+    fleet = FleetState(
+        well("".join(hosts)),
+        (),
+        hosts,
+        balancer=look,
+        balancer_problem=problem,
+        instances=dict.fromkeys(hosts, INSTANCES),
+    )
+    return next_turn(events, fleet, WalkPolicy(**policy))
+
+
+def test_a_host_that_clients_do_not_reach_is_no_capacity() -> None:
+    look = balanced(a="healthy", b="unhealthy", c="healthy")
+    turn = walk_balanced([begin(["a"], ["b", "c"]), self_tested()], look)
+    assert (turn.hosts, turn.load["limit"], turn.load["left"]) == (["a"], 20, 10)
+    assert turn.instances == {"a": [0]}
+
+
+def test_the_last_healthy_target_of_a_group_is_not_taken_out() -> None:
+    look = balanced(a="healthy", b="unhealthy")
+    turn = walk_balanced([begin(["a"], ["b"]), self_tested()], look)
+    assert turn.hosts == []
+    assert (
+        "The rollout stops before wave 1 of 2 (a); nothing of it was touched. Target group fleet in us-east-1 would "
+        "have no healthy target without a: none of its 1 other targets is healthy. Clients would get 503" in turn.stop
+    )
+    assert "-e rollout_accept_downtime=true" in turn.stop
+    # Force is about the load.
+    assert walk_balanced([begin(["a"], ["b"]), self_tested()], look, when_short="force").hosts == []
+    accepted = walk_balanced([begin(["a"], ["b"]), self_tested()], look, accept_downtime=True)
+    assert accepted.hosts == ["a"]
+    assert decisions(accepted) == ["Downtime was accepted: nothing else serves than vllm-0 of a."]
+
+
+def test_a_wave_shrinks_until_a_target_is_left() -> None:
+    look = balanced(a="healthy", b="healthy")
+    turn = walk_balanced([begin(["a", "b"]), self_tested()], look, when_short="shrink")
+    assert turn.hosts == ["a"]
+    assert turn.instances == {"a": [0]}
+    assert (
+        "would have no healthy target without a and b" in walk_balanced([begin(["a", "b"]), self_tested()], look).stop
+    )
+
+
+def test_an_unhealthy_host_may_be_changed_because_nothing_is_lost() -> None:
+    look = balanced(a="unhealthy", b="healthy")
+    assert walk_balanced([begin(["a"]), self_tested()], look).hosts == ["a"]
+
+
+def test_one_of_several_instances_of_a_port_leaves_its_group_alone() -> None:
+    look = balanced(a="healthy")
+    two = [{"index": 0, "port": 8000}, {"index": 1, "port": 8000}]
+    fleet = FleetState({"a": status(0, 0)}, (), ["a"], balancer=look, instances={"a": two})
+    assert next_turn([begin(["a"]), self_tested()], fleet, WalkPolicy()).hosts == ["a"]
+
+
+def test_groups_that_cannot_be_read_stop_it_before_the_next_turn() -> None:
+    look, why = balanced(a="healthy", b="healthy"), "The credentials have expired. Log in again."
+    events = [begin(["a"], ["b"]), self_tested()]
+    turn = walk_balanced([*events, done("a")], look, why)
+    assert turn.stop == (
+        "The rollout stops before wave 2 of 2 (b); nothing of it was touched, and the fleet keeps serving. The target "
+        f"groups cannot be read: {why} The same command goes on from here."
+    )
+    # After the last turn nothing more has to be read.
+    assert walk_balanced([*events, done("a"), done("b")], look, why).finished
+
+
+def test_a_host_that_was_done_has_to_stay_healthy_in_its_groups() -> None:
+    look = balanced(a="unhealthy", b="healthy", c="healthy")
+    turn = walk_balanced([begin(["a"], ["b"]), self_tested(), done("a")], look)
+    assert "a came through its gate and is no longer healthy in its target groups (unhealthy)" in turn.stop
+    assert walk_balanced([begin(["a"], ["b"]), self_tested(), done("a")], look, max_failures=1).hosts == ["b"]
+
+
+def test_a_host_that_is_not_in_its_groups_after_its_turn_stops_it() -> None:
+    look = balanced(a="", b="healthy", c="healthy")
+    events = [begin(["a"], ["b"]), self_tested(), outcome("a", "unregistered", "a is not registered.")]
+    assert "1 of its hosts failed: a is not registered." in walk_balanced(events, look).stop

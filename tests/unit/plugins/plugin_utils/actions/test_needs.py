@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import (
-    HEALTH,
-    REGISTRATION,
-    BalancedHost,
-    WantedGroup,
-)
-from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.needs import (
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.needs import (
     DEFAULTS,
     NeededGroup,
     find_groups,
     name_targets,
     work_out_needs,
+)
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import (
+    HEALTH,
+    REGISTRATION,
+    BalancedHost,
+    WantedGroup,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.readings import BalancerNeeds, TargetHost
 
