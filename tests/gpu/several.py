@@ -2,10 +2,11 @@
 
 usage: python3 -m tests.gpu.several STEP... --bundles DIRECTORY --out DIRECTORY --site ENGINE=DIRECTORY...
 
-STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs) or span:ENGINE (two hosts, with a GPU each or, where
-the machine has one, sharing it). Run it as root on a machine whose GPUs are idle, with its own Python,
-which has PyTorch. tests/gpu/render.yml makes the bundles, docs/testing.md has the rest. Each result is a line of
-results.jsonl in the output directory as soon as it is known, beside the journals of the units.
+STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs, an engine on each, behind the edge), two (two GPUs, a
+vLLM on each) or span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it). Run it as root on a
+machine whose GPUs are idle, with its own Python, which has PyTorch. tests/gpu/render.yml makes the bundles,
+docs/testing.md has the rest. Each result is a line of results.jsonl in the output directory as soon as it is known,
+beside the journals of the units.
 """
 
 from __future__ import annotations
@@ -16,25 +17,28 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import typing as t
 import urllib.error
-import urllib.request
 from pathlib import Path
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import load
-
 from tests.gpu import spaces, units
+from tests.gpu.client import IDS, Client, Streams, Workload
+from tests.gpu.edge import RealEdge
 from tests.gpu.hosts import CommandError, Host
-from tests.project import open_directly
+from tests.gpu.topology import links
 
 MODEL = Path("/opt/models/random-8b")
 GPUS_KNOWN = Path("/var/lib/inference/gpus.json")
 START_LIMIT = 300
+#: As the machine's own setting may have it, for all processes.
+REORDERED = {"CUDA_VISIBLE_DEVICES": "1,0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+#: Whether a GPU that this host has can be used, and how many PyTorch sees.
+USED = "import torch; print(torch.cuda.device_count(), torch.ones(2, device='cuda').sum().item())"
 SEEN = ("--query-gpu=index,uuid", "--format=csv,noheader")
 Instance = t.Mapping[str, t.Any]
 
@@ -108,7 +112,7 @@ def gpus(run: Run) -> None:
         "smi-L": ["-L"],
     }.items():
         (run.out / f"{name}.txt").write_text(smi(*words), encoding="utf-8")
-    print((run.out / "smi-topo.txt").read_text())
+    run.note("links", links=links((run.out / "smi-topo.txt").read_text(encoding="utf-8")))
     count = len(rows("--query-gpu=uuid"))
     if count > 1:
         code = "import torch; print([torch.cuda.can_device_access_peer(*pair) for pair in ((0, 1), (1, 0))])"
@@ -132,11 +136,13 @@ def gpus(run: Run) -> None:
     (run.out / "gpu_info.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     look("as an instance type with eight", instance_type="p5en.48xlarge")
     look("as an instance type with four L40S", instance_type="g6e.12xlarge")
+    look_before(run, host)
     with contextlib.ExitStack() as stack:
         try:
             space = stack.enter_context(spaces.Space("hidden", hide_gpus=[0]))
             print(space.command("nvidia-smi", *SEEN))
             look("one hidden", Host(run_bundle(run, "vllm-pair"), run.sites, space.prefix), **all_of_them)
+            run.note("one hidden: PyTorch", sees=space.command(sys.executable, "-c", USED).strip())
         except (CommandError, spaces.SpaceError) as error:
             run.note("gpu_info: one hidden", error=str(error))
     for gpu in range(count):
@@ -145,6 +151,19 @@ def gpus(run: Run) -> None:
         look(f"an orphan on GPU {gpu}", **all_of_them, allowed_units=[])
         holder.kill()
         holder.wait()
+
+
+def look_before(run: Run, host: Host) -> None:
+    """What host_preflight says of the machine, and of one whose port and programs are not as they should be."""
+    arguments = json.loads(host.bundle.read_text(encoding="utf-8"))["preflight"]
+    result = host.module("host_preflight", **arguments)
+    run.note("host_preflight", system=result.get("system"), problems=result.get("problems", result.get("msg")))
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", host.instances[0]["engine_port"]))
+        stranger.listen()
+        large = [{**disk, "free_gib": 1e6, "unless": ""} for disk in arguments["disks"]]
+        result = host.module("host_preflight", **{**arguments, "disks": large, "systems": {"debian": ["12"]}})
+    run.note("host_preflight: port taken, disk too small, another system", problems=result.get("problems"))
 
 
 def run_bundle(run: Run, name: str) -> Path:
@@ -161,94 +180,46 @@ def wait_ready(run: Run, what: str, host: Host, instance: Instance, limit: float
 
 
 def gate(run: Run, what: str, host: Host, instance: Instance) -> bool:
+    """The gate of an instance on its own port."""
+    own = {"instances": [dict(instance)], "api_key_file": "/etc/inference/engine_key.env"}
+    return ask_gate(run, what, host, model=instance["served_name"], checks=host.checks, **own)
+
+
+def ask_gate(run: Run, what: str, host: Host, **whom: t.Any) -> bool:
     """The gate, but for what a model with random weights cannot know: any answer is right."""
     began = time.time()
     result = host.module(
         "chat_smoke",
-        model=instance["served_name"],
-        instances=[dict(instance)],
-        api_key_file="/etc/inference/engine_key.env",
-        checks=host.checks,
         expect_text=[],
         expect_text_regex=r"\S",
         expect_image={"red": [], "blue": []},
         record_dir="/var/lib/inference/gate",
+        **whom,
     )
-    targets = result.get("targets") or [{}]
-    run.note(
-        what,
-        passed=not result.get("failed"),
-        seconds=round(time.time() - began, 1),
-        figures=targets[0].get("figures"),
-        checks={check["name"]: check.get("reason") or "passed" for check in targets[0].get("checks", [])},
-        **({"msg": result["msg"][:2500]} if result.get("failed") else {}),
-    )
+    for target in result.get("targets") or [{}]:
+        run.note(
+            what,
+            target=target.get("name"),
+            passed=not result.get("failed"),
+            seconds=round(time.time() - began, 1),
+            figures=target.get("figures"),
+            checks={check["name"]: check.get("reason") or "passed" for check in target.get("checks", [])},
+            **({"msg": result["msg"][:2500]} if result.get("failed") else {}),
+        )
     return not result.get("failed")
 
 
-class Client:
-    """Sends requests to an instance's own port.
-
-    Args:
-        host: where it runs.
-        instance: the instance.
-    """
-
-    def __init__(self, host: Host, instance: Instance) -> None:
-        self._host = host
-        self._port = instance["engine_port"]
-        self._model = instance["served_name"]
-        self._headers = {"Authorization": f"Bearer {host.key()}", "Content-Type": "application/json"}
-
-    def open(self, path: str, document: t.Any = None, timeout: float = 300) -> t.Any:
-        body = None if document is None else json.dumps({"model": self._model, **document}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self._port}{path}", body, self._headers)
-        return open_directly(request, timeout=timeout)
-
-    def complete(self, tokens: list[int], answer: int, timeout: float = 300) -> dict[str, t.Any]:
-        document = {"prompt": tokens, "max_tokens": answer, "temperature": 0, "ignore_eos": True}
-        with self.open("/v1/completions", document, timeout) as response:
-            result: dict[str, t.Any] = json.load(response)
-            return result
-
-    def stream(self, tokens: int) -> tuple[int, bool]:
-        """Chunks of a streamed answer, and whether it came to its end."""
-        messages = [{"role": "user", "content": f"Count without end, from {random.random()}."}]  # noqa: S311
-        document = {"messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-        chunks, ended = 0, False
-        with (
-            contextlib.suppress(OSError, urllib.error.URLError),
-            self.open("/v1/chat/completions", document) as response,
-        ):
-            for line in response:
-                chunks += line.startswith(b"data: {")
-                ended = ended or line.startswith(b"data: [DONE]")
-        return chunks, ended
-
-    def running(self) -> int | None:
-        with self.open("/metrics") as response:
-            found = load(response.read().decode())
-        return found.running + found.waiting if found else None
-
-    def health(self) -> int | None:
-        try:
-            with self.open("/health", timeout=5) as response:
-                return int(response.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return None
+def client_of(host: Host, instance: Instance) -> Client:
+    """A client of an instance's own port."""
+    return Client(instance["engine_port"], instance["served_name"], host.key())
 
 
 def drain_by_counters(run: Run, what: str, client: Client, streams: int = 8, tokens: int = 400) -> None:
     """The engine's counters while requests run: a drain waits until they are zero."""
-    ends: list[tuple[int, bool]] = []
-    threads = [threading.Thread(target=lambda: ends.append(client.stream(tokens))) for _ in range(streams)]
-    for thread in threads:
-        thread.start()
+    running = Streams(client, streams, tokens)
     seen: list[int | None] = []
     began = time.time()
-    while any(thread.is_alive() for thread in threads) and time.time() - began < 60:
+    while running.run() and time.time() - began < 60:
         seen.append(client.running())
         time.sleep(0.1)
     after = None
@@ -261,10 +232,8 @@ def drain_by_counters(run: Run, what: str, client: Client, streams: int = 8, tok
         what,
         most=max((count for count in seen if count is not None), default=None),
         after=after,
-        complete=sum(ended for _chunks, ended in ends),
-        streams=streams,
-        chunks=sum(chunks for chunks, _ended in ends),
         seconds=round(time.time() - began, 1),
+        **running.figures(),
     )
 
 
@@ -318,7 +287,7 @@ def compare_memory(run: Run, what: str, host: Host, instance: Instance, engine: 
 
 def long_request(run: Run, what: str, client: Client, length: int) -> None:
     """One request of nearly the whole context."""
-    tokens = random.Random(5).choices(range(2000, 150000), k=length)  # noqa: S311
+    tokens = random.Random(5).choices(IDS, k=length)  # noqa: S311
     began = time.time()
     try:
         answer = client.complete(tokens, 16)
@@ -359,13 +328,33 @@ def wait_back(run: Run, what: str, host: Host, instance: Instance, client: Clien
     return False
 
 
-def stop(run: Run, what: str, host: Host, instance: Instance) -> None:
+def stop(run: Run, what: str, host: Host, instance: Instance, client: Client | None = None) -> None:
+    """Stop it as systemd does; with a client while streams run."""
+    streams = Streams(client, 4, 1500) if client else None
+    time.sleep(2 if streams else 0)
     began = time.time()
     host.stop(instance)
     took = round(time.time() - began, 2)
     tail = [line for line in host.journal(instance).splitlines() if line.startswith("systemd:")][-2:]
     time.sleep(1)
-    run.note(what, seconds=took, journal=tail, holders_left=len(holders()), used=rows("--query-gpu=index,memory.used"))
+    run.note(
+        what,
+        seconds=took,
+        journal=tail,
+        holders_left=len(holders()),
+        used=rows("--query-gpu=index,memory.used"),
+        **(streams.figures() if streams else {}),
+    )
+
+
+def load(run: Run, what: str, clients: t.Sequence[Client], gpus_each: int) -> None:
+    """Many requests and few, as many for each GPU."""
+    if not run.does("load"):
+        return
+    for seed, (name, requests, at_once) in enumerate((("few", 64, 8), ("many", 256, 64))):
+        wanted = Workload(requests * gpus_each, at_once * gpus_each)
+        # Another seed for each use, so that no prompt is in a cache.
+        run.note(f"{what}, {name}", **wanted.send(clients, seed + int(time.time()) * 10))
 
 
 def one(run: Run, engine: str) -> None:
@@ -386,66 +375,178 @@ def try_instance(run: Run, engine: str, kind: str, name: str) -> None:
         host.start(instance)
         if not wait_ready(run, f"{name}: start", host, instance):
             return
-        client = Client(host, instance)
+        client = client_of(host, instance)
         gate(run, f"{name}: gate", host, instance)
         compare_memory(run, f"{name}: memory", host, instance, engine, len(instance["gpus"]))
         drain_by_counters(run, f"{name}: counters", client)
         if run.does("long"):
             long_request(run, f"{name}: 256K of context", client, 262144 - 128)
-        ranks = {gpu: pid for pid, gpu in sorted(holders().items())}
-        victim = ranks[sorted(ranks)[-1]] if ranks else None
-        if victim is not None:
-            run.note(
-                f"{name}: SIGKILL",
-                pid=victim,
-                command=Path(f"/proc/{victim}/cmdline").read_bytes()[:200].decode(errors="replace"),
-            )
-            os.kill(victim, signal.SIGKILL)
-            if watch_end(run, f"{name}: a rank killed", host, instance, client) and run.does("back"):
-                wait_back(run, f"{name}: back", host, instance, client)
-                gate(run, f"{name}: gate after it came back", host, instance)
-        stop(run, f"{name}: stop", host, instance)
+        load(run, f"{name}: load", [client], len(instance["gpus"]))
+        if run.does("rank"):
+            lose_rank(run, name, host, instance, client)
+        stop(run, f"{name}: stop with streams", host, instance, client)
+        if run.does("again"):
+            host.start(instance)
+            wait_ready(run, f"{name}: start after a stop", host, instance)
+            stop(run, f"{name}: stop", host, instance)
     finally:
         host.stop(instance)
-        run.keep_journals(kind, host)
+        run.keep_journals(f"{kind}-{engine}", host)
+
+
+def lose_rank(run: Run, name: str, host: Host, instance: Instance, client: Client) -> None:
+    """SIGKILL of a process that holds a GPU, while streams run."""
+    ranks = {gpu: pid for pid, gpu in sorted(holders().items())}
+    if not ranks:
+        return
+    victim = ranks[sorted(ranks)[-1]]
+    streams = Streams(client, 4, 1500)
+    time.sleep(2)
+    command = Path(f"/proc/{victim}/cmdline").read_bytes()[:200].decode(errors="replace").strip("\0")
+    run.note(f"{name}: SIGKILL", pid=victim, command=command)
+    os.kill(victim, signal.SIGKILL)
+    ended = watch_end(run, f"{name}: a rank killed", host, instance, client)
+    run.note(f"{name}: streams of the killed rank", **streams.figures(5))
+    if ended and run.does("back"):
+        wait_back(run, f"{name}: back", host, instance, client)
+        gate(run, f"{name}: gate after it came back", host, instance)
 
 
 def both(run: Run) -> None:
-    """An instance for each GPU, one of each engine, after a reboot that numbered the GPUs the other way."""
+    """An instance for each GPU, one of each engine, after a reboot that numbered the GPUs the other way.
+
+    They start first with an order of GPUs in the environment of all processes, then without one.
+    """
     now = {row[0]: row[1] for row in rows("--query-gpu=index,uuid")}
     GPUS_KNOWN.parent.mkdir(parents=True, exist_ok=True)
     GPUS_KNOWN.write_text(json.dumps({"0": now["1"], "1": now["0"]}), encoding="utf-8")
     host = run.host("both", checked=False)
     try:
-        for instance in host.instances:
-            host.start(instance)
-        served = [wait_ready(run, f"both: start of {each['name']}", host, each) for each in host.instances]
-        for instance in (each for each, ready in zip(host.instances, served) if ready):
+        with set_environment(REORDERED):
+            start_behind_orphan(run, host, host.instances[1], "0")
+            host.start(host.instances[0])
+        serving = [each for each in host.instances if wait_ready(run, f"both: start of {each['name']}", host, each)]
+        for instance in serving:
             gate(run, f"both: gate of {instance['name']}", host, instance)
-            pids = units.descendants(units.state_of(instance["unit"])["supervisor"])
-            held = {gpu for pid, gpu in holders().items() if pid in pids}
-            wanted = json.loads(GPUS_KNOWN.read_text())[str(instance["gpus"][0])]
-            environment = (
-                Path(f"/proc/{host.state(instance)['MainPID']}/environ").read_text(errors="replace").split("\0")
-            )
-            run.note(
-                f"both: GPU of {instance['name']}",
-                right=held == {wanted},
-                held=sorted(held),
-                wanted=wanted,
-                numbered=[index for index, uuid in now.items() if uuid == wanted],
-                visible=[line for line in environment if line.startswith("CUDA_VISIBLE")],
-            )
-            drain_by_counters(run, f"both: counters of {instance['name']}", Client(host, instance))
-        info = host.module("gpu_info", expected_count=len(rows("--query-gpu=uuid")))
+            look_at_gpu(run, f"both: GPU of {instance['name']}", host, instance, now)
+        info = host.module("gpu_info", expected_count=len(now))
         run.note("both: gpu_info", verdict=info.get("verdict"), report=info.get("report"))
+        if RealEdge.exists():
+            with RealEdge(host, run.out / "edge.log") as edge:
+                ask_edge(run, host, edge)
+        else:
+            for instance in serving:
+                drain_by_counters(run, f"both: counters of {instance['name']}", client_of(host, instance))
         for instance in host.instances:
             stop(run, f"both: stop of {instance['name']}", host, instance)
+        if run.does("again"):
+            for instance in host.instances:
+                host.start(instance)
+            for instance in host.instances:
+                if wait_ready(run, f"both: start of {instance['name']} without an order", host, instance):
+                    look_at_gpu(run, f"both: GPU of {instance['name']} without an order", host, instance, now)
+                    client = client_of(host, instance)
+                    stop(run, f"both: stop of {instance['name']} with streams", host, instance, client)
     finally:
         for instance in host.instances:
             host.stop(instance)
         run.keep_journals("both", host)
         GPUS_KNOWN.unlink()
+
+
+@contextlib.contextmanager
+def set_environment(values: t.Mapping[str, str]) -> t.Iterator[None]:
+    """Set variables for the processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def start_behind_orphan(run: Run, host: Host, instance: Instance, gpu: str) -> None:
+    """Start an instance whose GPU a process holds that belongs to no unit; the start goes on once that has ended."""
+    order = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu}
+    holder = subprocess.Popen([sys.executable, "tests/gpu/hold_memory.py", "4096", "60", "0"], env=order)
+    try:
+        time.sleep(5)
+        host.start(instance)
+        time.sleep(5)
+        waits = [line for line in host.journal(instance).splitlines() if "the start waits" in line]
+        run.note("an orphan on the GPU of an instance", waits=waits, state=host.state(instance)["SubState"])
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def look_at_gpu(run: Run, what: str, host: Host, instance: Instance, now: t.Mapping[str, str]) -> None:
+    """On which GPU an instance's processes are, and which they can see."""
+    pids = units.descendants(units.state_of(instance["unit"])["supervisor"])
+    held = {gpu for pid, gpu in holders().items() if pid in pids}
+    wanted = json.loads(GPUS_KNOWN.read_text())[str(instance["gpus"][0])]
+    environment = Path(f"/proc/{host.state(instance)['MainPID']}/environ").read_text(errors="replace").split("\0")
+    run.note(
+        what,
+        right=held == {wanted},
+        held=sorted(held),
+        wanted=wanted,
+        numbered=[index for index, uuid in now.items() if uuid == wanted],
+        visible=[line for line in environment if line.startswith("CUDA_VISIBLE")],
+    )
+
+
+def ask_edge(run: Run, host: Host, edge: RealEdge) -> None:
+    """Each engine by its own name at its own port of the edge, both at the same time."""
+    run.note("both: edge", serves=edge.serve())
+    whom = {"targets": edge.targets, "model": edge.targets[0]["model"], "api_key": edge.key, "checks": edge.checks}
+    ask_gate(run, "both: gate through the edge", host, **whom)
+    for target, other in zip(edge.targets, reversed(edge.targets)):
+        client = edge.client(target)
+        run.note(
+            f"both: names at {target['name']}",
+            models=client.models(),
+            own=client.refusal({}),
+            of_the_other=client.refusal({"model": other["model"]}),
+        )
+    before = len(edge.instances_of())
+    streams = [Streams(edge.client(target), 8, 400) for target in edge.targets]
+    counters = [client_of(host, instance) for instance in host.instances]
+    most = [0 for _client in counters]
+    while any(each.run() for each in streams):
+        most = [max(seen, client.running() or 0) for seen, client in zip(most, counters)]
+        time.sleep(0.1)
+    figures = [each.figures() for each in streams]
+    answered = edge.instances_of(before)
+    run.note(
+        "both: streams through the edge at the same time",
+        most=most,
+        figures=figures,
+        answered={name: answered.count(name) for name in sorted(set(answered))},
+    )
+
+
+def two(run: Run) -> None:
+    """A vLLM on each GPU, for what they do in a second beside one on both."""
+    host = run.host("vllm-two", checked=False)
+    try:
+        for instance in host.instances:
+            host.start(instance)
+        ready = [wait_ready(run, f"two: start of {each['name']}", host, each) for each in host.instances]
+        if not all(ready):
+            return
+        load(run, "two: load", [client_of(host, instance) for instance in host.instances], 1)
+        if RealEdge.exists():
+            with RealEdge(host, run.out / "edge-two.log") as edge:
+                edge.serve()
+                load(run, "two: load through the edge", [edge.client(edge.targets[0])], 2)
+        for instance in host.instances:
+            stop(run, f"two: stop of {instance['name']}", host, instance)
+    finally:
+        for instance in host.instances:
+            host.stop(instance)
+        run.keep_journals("two", host)
 
 
 def span(run: Run, engine: str) -> None:
@@ -492,7 +593,7 @@ def ask_span(first: Path, second: Path, second_pid: str, out: Path, title: str) 
     host = Host(first, {})
     other = Host(second, {}, spaces.prefix_of(second_pid))
     instance, further = host.instances[0], other.instances[0]
-    client = Client(host, instance)
+    client = client_of(host, instance)
     gate(run, f"{title}: gate", host, instance)
     drain_by_counters(run, f"{title}: counters", client)
     run.note(
@@ -509,7 +610,14 @@ def ask_span(first: Path, second: Path, second_pid: str, out: Path, title: str) 
         gate(run, f"{title}: gate after it came back", host, instance)
 
 
-STEPS: dict[str, t.Callable[..., None]] = {"gpus": gpus, "one": one, "pair": pair, "both": both, "span": span}
+STEPS: dict[str, t.Callable[..., None]] = {
+    "gpus": gpus,
+    "one": one,
+    "pair": pair,
+    "both": both,
+    "two": two,
+    "span": span,
+}
 
 
 def main(words: list[str]) -> int:
@@ -523,7 +631,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--site", action="append", default=[])
     parser.add_argument("--without", action="append", default=[], help="ENGINE:OPTION that the brought version lacks")
     parser.add_argument("--unchecked", action="store_true", help="the brought version's parser is another one")
-    parser.add_argument("--skip", action="append", default=[], choices=["long", "back"], help="to save time")
+    parser.add_argument(
+        "--skip", action="append", default=[], choices=["long", "back", "load", "rank", "again"], help="to save time"
+    )
     run = Run(parser.parse_args(words))
     failed = 0
     for step in parser.parse_args(words).steps:

@@ -17,7 +17,7 @@ class SpaceError(Exception):
 
 def prefix_of(pid: str) -> list[str]:
     """The words before a command that shall run in a process's namespaces."""
-    return ["nsenter", "--target", pid, "--mount", "--uts", "--net", "--"]
+    return ["nsenter", "--target", pid, "--mount", "--uts", "--net", "--ipc", "--"]
 
 
 class Space:
@@ -41,8 +41,11 @@ class Space:
         return prefix_of(self.pid)
 
     def __enter__(self) -> Space:
-        words = ["unshare", "--mount", "--uts", *(["--net"] if self._own else [])]
-        self._process = subprocess.Popen([*words, "sh", "-c", "echo there; exec sleep 3600"], stdout=subprocess.PIPE)
+        words = ["unshare", "--mount", "--uts", *(["--net", "--ipc"] if self._own else [])]
+        # A session of its own, so that an interrupted step can still stop the units in it.
+        self._process = subprocess.Popen(
+            [*words, "sh", "-c", "echo there; exec sleep 3600"], stdout=subprocess.PIPE, start_new_session=True
+        )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"there\n":
             raise SpaceError(f"{' '.join(words)} failed")
@@ -52,6 +55,8 @@ class Space:
             lines += [f"mkdir -p {path}; mount -t tmpfs -o mode=755 own {path}" for path in OWN]
             lines += ["ip link set lo up"]
         lines += self._devices() if self._hidden else []
+        # Else engines find each other in it, and take two hosts for one.
+        lines += ["mount -t tmpfs -o mode=1777 shm /dev/shm"] if self._own else []
         self.command("sh", "-c", "\n".join(lines))
         return self
 

@@ -33,8 +33,9 @@ UNITS = Path("/etc/systemd/system")
 STATE = Path("/run/gpu-units")
 CGROUP = Path("/sys/fs/cgroup/system.slice")
 
-#: What a unit's processes get from the machine's own environment: NVLink's multicast off, and the driver's libraries.
-MACHINE = ("NCCL_NVLS", "NVSHMEM_", "TORCH_SYMM", "LD_LIBRARY_PATH")
+#: What a unit's processes get from the machine's own environment: NVLink's multicast off, the driver's libraries, and
+#: an order of GPUs as in DefaultEnvironment= of systemd, over which the unit's own takes precedence.
+MACHINE = ("NCCL_NVLS", "NVSHMEM_", "TORCH_SYMM", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 _SUBREAPER = 36
 

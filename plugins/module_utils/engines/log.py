@@ -114,11 +114,26 @@ _LIBRARIES = (
         "Choose another engine version or model.",
     ),
     Cause(
+        "lost_node",
+        r"(?P<what>\S+) is gone; the instance ends on all of its nodes",
+        "The node {what} of the instance was lost.",
+        "Look whether that host is up, and what the journal of the same unit says there.",
+    ),
+    Cause(
         "engine_error",
-        # In backticks it is quoted: vLLM warns at each start where its limit of open files is low.
-        r"(?<!`)(?P<what>(?:ValueError|RuntimeError|AssertionError|OSError|ImportError): (?!Engine core)[^\n]+)",
+        # In backticks it is quoted: vLLM warns at each start where its limit of open files is low. What follows from a
+        # process that was lost is no reason.
+        r"(?<!`)(?P<what>(?:ValueError|RuntimeError|AssertionError|OSError|ImportError): "
+        r"(?!Engine core|Executor failed|\[\S*gloo/transport/)[^\n]+)",
         "{what}",
         "The lines before it in the journal say more.",
+    ),
+    Cause(
+        "lost_process",
+        r"(?:Worker proc \S+ died unexpectedly|"
+        r"gloo/transport/tcp/pair\.cc:\d+\] (?:Connection closed by peer|Read error \S+: Connection reset by peer))",
+        "One of its processes was lost: something ended it, or its GPU failed.",
+        "`journalctl -k` on the host and playbooks/verify_gpu.yml say more.",
     ),
     Cause(
         "engine_error",

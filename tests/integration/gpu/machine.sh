@@ -2,14 +2,15 @@
 # Runs a command on this machine as one with two GPUs, as tests/gpu/several.py needs; only that command sees the
 # changes.
 #
-#   unshare --mount machine.sh DIRECTORY COMMAND...
+#   unshare --mount --net machine.sh DIRECTORY COMMAND...
 #
-# DIRECTORY keeps the changes, and has the stand-in for nvidia-smi in bin.
+# Its ports are its own. DIRECTORY keeps the changes, and has the stand-in for nvidia-smi in bin.
 set -eu
 
 place=$1
 shift
 mount --make-rprivate /
+ip link set lo up
 mount -t tmpfs changes "$place/changes"
 for directory in /etc /usr/local/bin /opt /run /var/lib /var/cache; do
     upper="$place/changes/$(echo "$directory" | tr / _)"

@@ -20,7 +20,7 @@ from tests.project import ROOT
 ENGINES = ("vllm", "sglang")
 #: One that the engines' user may run.
 PYTHON = "/usr/bin/python3"
-SCENARIO = "two"
+SCENARIO = "two_h200"
 UUIDS = [f"GPU-b0000000-0000-4000-8000-00000000000{index}" for index in range(2)]
 
 Note = dict[str, t.Any]
@@ -40,9 +40,6 @@ def make_nvidia_smi(directory: Path) -> None:
     program = directory / "nvidia-smi"
     shutil.copy(ROOT / "tests/fakes/nvidia_smi", program)
     shutil.copytree(ROOT / "tests/unit/fixtures/nvidia", directory / "fixtures")
-    scenarios = directory / "fixtures/scenarios.json"
-    known = json.loads(scenarios.read_text())
-    scenarios.write_text(json.dumps({**known, SCENARIO: {"what": "two H200", "like": "h200", "count": 2}}))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +50,10 @@ def notes() -> t.Iterator[dict[str, Note]]:
         place = Path(name)
         place.chmod(0o755)
         found = [json.loads(line) for line in run_steps(place).splitlines()]
-        yield {note.pop("what"): note for note in found}
+        yield {
+            note.pop("what") + (f" ({note['target']})" if "edge" in str(note.get("target")) else ""): note
+            for note in found
+        }
 
 
 def run_steps(place: Path) -> str:
@@ -68,12 +68,23 @@ def run_steps(place: Path) -> str:
     program = place / "bin/nvidia-smi"
     program.write_text(f'#!/bin/sh\nNVIDIA_SMI_SCENARIO={SCENARIO} exec {PYTHON} {place}/smi/nvidia-smi "$@"\n')
     program.chmod(0o755)
-    machine = ["unshare", "--mount", str(ROOT / "tests/integration/gpu/machine.sh"), str(place)]
+    machine = ["unshare", "--mount", "--net", str(ROOT / "tests/integration/gpu/machine.sh"), str(place)]
     sites = [f"--site={engine}={place / engine}" for engine in ENGINES]
     options = ["--skip=long", f"--bundles={place / 'bundles'}", f"--out={place / 'out'}", *sites]
     paths = [ROOT, ROOT / "collections", Path(ansible.__file__).parents[1]]
     done = subprocess.run(
-        [*machine, PYTHON, "-m", "tests.gpu.several", "one:vllm", "both", "span:sglang", *options],
+        [
+            *machine,
+            PYTHON,
+            "-m",
+            "tests.gpu.several",
+            "one:vllm",
+            "both",
+            "span:sglang",
+            "--skip=again",
+            "--skip=load",
+            *options,
+        ],
         env={**os.environ, "PYTHONPATH": ":".join(map(str, paths)), "PATH": f"/usr/local/bin:{os.environ['PATH']}"},
         cwd=ROOT,
         capture_output=True,
@@ -90,6 +101,8 @@ def run_steps(place: Path) -> str:
         "vllm on one GPU: gate",
         "both: gate of vllm-0",
         "both: gate of sglang-1",
+        "both: gate through the edge (edge)",
+        "both: gate through the edge (edge-8001)",
         "sglang on two hosts: gate",
         "sglang on two hosts: gate after it came back",
     ],
@@ -101,6 +114,15 @@ def test_an_instance_passes_the_gate(notes: dict[str, Note], what: str) -> None:
 def test_the_counters_follow_the_streams(notes: dict[str, Note]) -> None:
     note = notes["vllm on one GPU: counters"]
     assert (note["most"], note["after"], note["complete"]) == (8, 0, 8)
+
+
+def test_each_engine_answers_at_its_own_port_of_the_edge(notes: dict[str, Note]) -> None:
+    assert notes["both: edge"]["serves"]
+    assert notes["both: names at edge"]["models"] == ["Qwen/Qwen3-VL-8B-Instruct"]
+    assert notes["both: names at edge-8001"]["models"] == ["sglang-8b"]
+    streams = notes["both: streams through the edge at the same time"]
+    assert streams["most"] == [8, 8]
+    assert [each["complete"] for each in streams["figures"]] == [8, 8]
 
 
 def test_an_instance_keeps_its_gpu_when_the_host_numbers_them_the_other_way(notes: dict[str, Note]) -> None:

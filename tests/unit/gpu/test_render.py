@@ -73,3 +73,22 @@ def test_the_gate_asks_all_that_it_asks_of_an_instance(bundles: Bundles) -> None
     assert {tuple(bundle["checks"]) for bundle in bundles.values()} == {
         (*defaults["gate_checks"], *defaults["gate_capabilities"])
     }
+
+
+def test_the_edge_has_a_port_and_a_name_for_each_engine(bundles: Bundles) -> None:
+    edge = bundles["both"]["edge"]
+    assert [(target["url"].rpartition(":")[2], target["model"]) for target in edge["targets"]] == [
+        ("8000", "Qwen/Qwen3-VL-8B-Instruct"),
+        ("8001", "sglang-8b"),
+    ]
+    assert [line.split()[1:] for line in edge["config"].splitlines() if line.startswith("    server engine-")][::2] == [
+        ["engine-0", "127.0.0.1:8100"],
+        ["engine-1", "127.0.0.1:8101"],
+    ]
+    assert "@STAMP@" not in edge["config"]
+
+
+def test_the_preflight_has_every_argument_that_the_role_gives(bundles: Bundles) -> None:
+    tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/host.yml").read_text())
+    given = next(task["inference.fleet.host_preflight"] for task in tasks if "inference.fleet.host_preflight" in task)
+    assert {frozenset(bundle["preflight"]) for bundle in bundles.values()} == {frozenset(given)}

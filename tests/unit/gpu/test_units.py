@@ -94,6 +94,17 @@ def test_files_take_precedence_and_the_start_s_own_comes_last(place: Path) -> No
     assert units.state_of("fake@3.service")["ActiveState"] == "active"
 
 
+def test_the_unit_takes_precedence_over_the_machine_s_order_of_gpus(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    (place / "release").write_text("ONE=release\nCUDA_VISIBLE_DEVICES=GPU-of-the-unit\n")
+    start(place)
+    seen(place, 1)
+    environment = Path(f"/proc/{units.state_of('fake@3.service')['MainPID']}/environ").read_text().split("\0")
+    assert [line for line in environment if line.startswith("CUDA")] == ["CUDA_VISIBLE_DEVICES=GPU-of-the-unit"]
+
+
 def test_it_starts_again_and_leaves_nothing_of_the_old_process(place: Path) -> None:
     start(place)
     old = int(seen(place, 1)[0][-1])

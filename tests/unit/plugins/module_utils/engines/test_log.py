@@ -83,3 +83,26 @@ def test_a_program_that_is_missing_is_named() -> None:
     assert why is not None
     assert why.kind == "missing_program"
     assert "the program ninja" in why.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "kind", "word"),
+    [
+        ("vllm-0.26-lost-rank.log", "vllm", "lost_process", "One of its processes was lost"),
+        ("sglang-0.5.17-lost-rank.log", "sglang", "lost_process", "One of its processes was lost"),
+        ("sglang-0.5.17-two-hosts.log", "sglang", "lost_node", "The node sglang-second"),
+    ],
+)
+def test_what_was_lost_is_named_and_not_what_followed(name: str, engine: str, kind: str, word: str) -> None:
+    # Of each, SIGKILL ended a process that held a GPU.
+    why = explain((RECORDED / name).read_text().splitlines(), ENGINES[engine])
+    assert why is not None
+    assert why.kind == kind
+    assert word in why.reason
+
+
+def test_a_process_that_ends_by_its_own_error_is_not_lost() -> None:
+    lines = ["RuntimeError: CUDA error: an illegal memory access", "Worker proc VllmWorker-0 died unexpectedly"]
+    why = explain([*lines, "RuntimeError: Executor failed."], ENGINES["vllm"])
+    assert why is not None
+    assert "illegal memory access" in why.reason

@@ -133,3 +133,10 @@ def test_of_two_gpus_the_one_with_less_cache_counts() -> None:
     assert engine_memory(recorded.read_text().splitlines(), ENGINES["vllm"]) == EngineMemory(
         model_gib=8.63, kv_cache_gib=119.09, kv_cache_tokens=1734336, graphs_gib=0.63, max_length=262144
     )
+
+
+def test_of_sglang_on_two_gpus_the_cache_of_each_is_read() -> None:
+    recorded = Path(__file__).parents[3] / "fixtures/engines/sglang-0.5.17-two-gpus.log"
+    assert engine_memory(recorded.read_text().splitlines(), ENGINES["sglang"]) == EngineMemory(
+        model_gib=8.3, kv_cache_gib=106.2, kv_cache_tokens=1546564, max_length=262144
+    )

@@ -296,9 +296,24 @@ def test_no_text_repeats_a_key() -> None:
         assert key not in found.text
 
 
-def test_a_start_on_two_gpus_goes_through_the_phases_in_order() -> None:
-    recorded = Path(__file__).parents[3] / "fixtures/engines/vllm-0.26-two-gpus.log"
+@pytest.mark.parametrize(
+    ("name", "engine", "wanted"),
+    [
+        (
+            "vllm-0.26-two-gpus.log",
+            "vllm",
+            ["importing", "loading", "compiling", "profiling", "capturing", "warming_up", "serving"],
+        ),
+        (
+            "sglang-0.5.17-two-gpus.log",
+            "sglang",
+            ["importing", "loading", "profiling", "capturing", "warming_up", "serving"],
+        ),
+    ],
+)
+def test_a_start_on_two_gpus_goes_through_the_phases_in_order(name: str, engine: str, wanted: list[str]) -> None:
+    recorded = Path(__file__).parents[3] / "fixtures/engines" / name
     lines = recorded.read_text().splitlines()
-    seen = [progress(lines[:end], ENGINES["vllm"]) for end in range(1, len(lines) + 1)]
+    seen = [progress(lines[:end], ENGINES[engine]) for end in range(1, len(lines) + 1)]
     phases = list(dict.fromkeys(each.phase for each in seen if each))
-    assert phases == ["importing", "loading", "compiling", "profiling", "capturing", "warming_up", "serving"]
+    assert phases == wanted

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 import typing as t
 from pathlib import Path
 
@@ -29,6 +32,13 @@ def fake_host(root: Path, scenario: str) -> Path:
     """Write the files of a host in ``scenario`` below ``root``, and say where."""
     assert _fake().main(["--fake-root", str(root), scenario]) == 0
     return root / scenario
+
+
+def fake_nvidia_smi(scenario: str, *words: str) -> str:
+    """What nvidia-smi prints in ``scenario``."""
+    environment = {**os.environ, "NVIDIA_SMI_SCENARIO": scenario}
+    command = [sys.executable, str(FAKE), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def sources(root: Path, timeout: float = 20.0) -> Sources:

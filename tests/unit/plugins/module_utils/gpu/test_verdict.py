@@ -65,6 +65,16 @@ CASES: dict[str, tuple[str, str, list[tuple[str, str, int | None, str]]]] = {
         "failed",
         [("failed", "gpu_count", None, "found 1 GPU; wanted 8 GPUs (p5en.48xlarge)")],
     ),
+    "two_h200": (
+        "p5en.48xlarge",
+        "failed",
+        [("failed", "gpu_count", None, "found 2 GPUs; wanted 8 GPUs (p5en.48xlarge)")],
+    ),
+    "two_h200_as_one": (
+        "p5en.48xlarge",
+        "failed",
+        [("failed", "gpu_count", None, "found 2 GPUs; wanted 8 GPUs (p5en.48xlarge)")],
+    ),
     "missing_gpu": (
         "g6e.12xlarge",
         "failed",
