@@ -35,6 +35,7 @@ ORDER = (
     "test_kills",
     "test_gateway_faults",
     "test_scaling",
+    "test_notices",
 )
 SUBNET = "10.217.0.0/24"
 

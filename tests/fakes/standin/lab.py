@@ -57,14 +57,16 @@ class StandinLab:
         subnet: the lab's.
         hosts: how many inference hosts; the first is the canary.
         balancer: what decides who gets requests: ``health``, or ``registration`` in target groups.
+        metadata: whether each host has EC2's instance metadata.
 
     Attributes:
         environment: what Ansible and the lab's command are started with.
     """
 
-    def __init__(self, name: str, subnet: str, hosts: int, balancer: str = "health") -> None:
+    def __init__(self, name: str, subnet: str, hosts: int, balancer: str = "health", metadata: bool = False) -> None:
         self.name = name
         self._balancer = balancer
+        self._metadata = ["--metadata"] if metadata else []
         self._subnet = subnet
         self._hosts = hosts
         self.environment = {
@@ -90,7 +92,8 @@ class StandinLab:
     def up(self, hosts: int) -> None:
         """Have so many hosts."""
         self._hosts = hosts
-        self._checked("up", "--subnet", self._subnet, "--hosts", str(hosts), "--balancer", self._balancer)
+        words = ["--subnet", self._subnet, "--hosts", str(hosts), "--balancer", self._balancer, *self._metadata]
+        self._checked("up", *words)
         prepare(self.name)
         self.environment["LAB_EC2_ENDPOINT"] = state.require(self.name).ec2_endpoint
 
