@@ -265,9 +265,9 @@ class EdgeDrain:
 
     def _answers(self) -> bool:
         """Whether HAProxy has checked an instance of the host and found it up."""
-        own = {instance.name for instance in self._instances()}
+        own = {(instance.backend, instance.name) for instance in self._instances()}
         current = self._workers()[:1]
-        return any(server.up and server.name in own for worker in current for server in worker.servers())
+        return any(server.up and (server.backend, server.name) in own for one in current for server in one.servers())
 
     def _last_one(self, name: str | None) -> bool:
         """Whether the host serves now, and would no longer serve without the target."""

@@ -264,3 +264,21 @@ def test_notices_go_step_by_step(
     assert edge.withdraw()
     assert host_state(haproxy) == []
     assert edge.withdraw()
+
+
+def test_a_notices_drain_ends_when_an_instance_answers(tmp_path: Path, haproxy: FakeHaproxy, drain: Drain) -> None:
+    names = ("haproxy.cfg", "maps/drain.map", "state/drain.json", "admin.sock", "master.sock")
+    paths = edge_drain.Paths(*(str(tmp_path / name) for name in names))
+    drain("kept")
+    edge_drain.EdgeDrain(paths, "aws", "spot", False).announce(["spot"], 0)
+    for server in haproxy.worker.servers.values():
+        server["up"] = 0
+    waiting = edge_drain.EdgeDrain(paths, "aws", "", False)
+    assert not waiting.withdraw()
+    assert host_state(haproxy) == [("host", "drained")]
+    assert waiting.after.announced == ""
+    # Nothing is announced, so a rollout that has gated the instance may put the host back.
+    assert drain("undrained", check=True, by="rollout")["state"] == "serving"
+    haproxy.worker.servers["engine-1"]["up"] = 2
+    assert edge_drain.EdgeDrain(paths, "aws", "", False).withdraw()
+    assert host_state(haproxy) == []
