@@ -29,13 +29,16 @@ options:
       - V(done) records that O(instance) is done.
       - V(released) lets other rollouts in again. With O(finished=true) the rollout is finished, and there is nothing to
         resume.
+      - V(looked) returns the claim. V(protected) records O(group), whichever rollout has the claim.
     type: str
     required: true
-    choices: [claimed, done, released]
+    choices: [claimed, done, looked, protected, released]
   id:
-    description: The rollout's id. A state V(done) or V(released) of another one changes nothing.
+    description:
+      - The rollout's id, with V(claimed), V(done) and V(released). The last two change nothing in the claim of another
+        one.
     type: str
-    required: true
+    default: ""
   verb:
     description: What the rollout does.
     type: str
@@ -69,6 +72,13 @@ options:
     description: With O(state=done), how long its change took.
     type: float
     default: 0
+  group:
+    version_added: 0.3.0
+    description:
+      - With O(state=protected), the Auto Scaling group in which the host is protected from scale-in for the rollout;
+        empty when it is so no longer.
+    type: str
+    default: ""
   finished:
     description: With O(state=released), whether the rollout has finished.
     type: bool
@@ -125,6 +135,10 @@ def decide(before: Claim | None, params: dict[str, t.Any]) -> tuple[Claim | None
         wanted = Claim(**{name: params[name] for name in names})
         after, refused = rollout_claim.claimed(before, wanted, params["take_over"])
         return after or before, refused
+    if params["state"] == "looked":
+        return before, None
+    if params["state"] == "protected":
+        return (dataclasses.replace(before, protected=params["group"]) if before else None), None
     if before is None or before.id != params["id"] or params["controller"] not in ("", before.controller):
         return before, None
     if params["state"] == "released":
@@ -169,8 +183,12 @@ def _write(path: str, claim: Claim) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "required": True, "choices": ["claimed", "done", "released"]},
-            "id": {"type": "str", "required": True},
+            "state": {
+                "type": "str",
+                "required": True,
+                "choices": ["claimed", "done", "looked", "protected", "released"],
+            },
+            "id": {"type": "str", "default": ""},
             "verb": {"type": "str", "default": "site"},
             "who": {"type": "str", "default": ""},
             "controller": {"type": "str", "default": ""},
@@ -179,9 +197,11 @@ def main() -> None:
             "take_over": {"type": "bool", "default": False},
             "instance": {"type": "str"},
             "seconds": {"type": "float", "default": 0},
+            "group": {"type": "str", "default": ""},
             "finished": {"type": "bool", "default": False},
             "path": {"type": "path", "default": rollout_claim.PATH},
         },
+        required_if=[("state", state, ("id",)) for state in ("claimed", "done", "released")],
         supports_check_mode=True,
     )
     finish(module, lambda: run(module.params, module.check_mode))

@@ -29,6 +29,8 @@ class Claim:
         targets: the release that each instance gets.
         done: when each instance was done, UTC.
         seconds: how long the last change of each instance took, in any rollout.
+        protected: the Auto Scaling group in which the host was protected from scale-in for a rollout, and still is;
+            empty for none.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Claim:
     targets: dict[str, str] = dataclasses.field(default_factory=dict)
     done: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    protected: str = ""
 
     @property
     def said(self) -> str:
@@ -82,9 +85,10 @@ def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim
     if before.held and before.controller != wanted.controller and not take_over:
         return None, before
     if before.id != wanted.id:
-        return dataclasses.replace(wanted, seconds=before.seconds), None
+        return dataclasses.replace(wanted, seconds=before.seconds, protected=before.protected), None
     kept = dataclasses.replace(wanted, since=before.since, done=before.done, seconds=before.seconds)
-    return dataclasses.replace(kept, targets={**wanted.targets, **before.targets}), None
+    targets = {**wanted.targets, **before.targets}
+    return dataclasses.replace(kept, targets=targets, protected=before.protected), None
 
 
 def with_done(before: Claim, instance: str, at: str, seconds: float) -> Claim:

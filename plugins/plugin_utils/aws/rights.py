@@ -134,6 +134,9 @@ _STATE_TAG = Scope(
     },
 )
 _CONSOLE = Scope("ReadConsoles", _INSTANCES, {"StringEquals": {"aws:ResourceTag/inference:role": "inference"}})
+_PROTECTED = Scope(
+    "ProtectHosts", ("arn:aws:autoscaling:REGION:ACCOUNT:autoScalingGroup:*:autoScalingGroupName/SCALING_GROUP",)
+)
 # Without this condition a session that names no document gets the default one, which is a shell without SSH's keys.
 _NAMED_DOCUMENT = {"BoolIfExists": {"ssm:SessionDocumentAccessCheck": "true"}}
 _SESSION_HOSTS = Scope(
@@ -151,6 +154,7 @@ _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
 _CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `drain.yml`, `undrain.yml`"
 _HOOKS, _SERVICE = "`join.yml`, `leave.yml`, and the service of `fleet_events.yml`", "the service of `fleet_events.yml`"
+_ROLLOUTS = "`site.yml`, `rolling_restart.yml`, `rollback.yml`"
 _SETTINGS = "`balancer.yml`, `site.yml`, `rolling_restart.yml`, `rollback.yml`"
 _INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
 _INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"
@@ -356,6 +360,24 @@ RIGHTS = (
         _READ_SCALING,
         "whether an Auto Scaling group behind a target group follows the balancer's health",
         _SETTINGS,
+    ),
+    Right(
+        "autoscaling",
+        "describe_auto_scaling_instances",
+        ("autoscaling:DescribeAutoScalingInstances",),
+        TARGET_GROUPS,
+        _READ_SCALING,
+        "whether a host of an Auto Scaling group is protected from scale-in",
+        _ROLLOUTS,
+    ),
+    Right(
+        "autoscaling",
+        "set_instance_protection",
+        ("autoscaling:SetInstanceProtection",),
+        TARGET_GROUPS,
+        _PROTECTED,
+        "to keep an Auto Scaling group from ending a host of a rollout, and to take that back",
+        _ROLLOUTS,
     ),
     # What the AWS CLI and its session-manager-plugin call, by hand from AWS's user guide of Systems Manager: the pages
     # session-manager-getting-started-enable-ssh-connections, getting-started-restrict-access-quickstart and

@@ -72,3 +72,18 @@ def test_done_needs_an_instance(tmp_path: Path, run_module: RunModule) -> None:
     host = Host(tmp_path / "rollout.json", run_module)
     host.note("claimed")
     assert host.note("done")["failed"]
+
+
+def test_what_a_rollout_protected_is_kept_until_it_is_taken_back(tmp_path: Path, run_module: RunModule) -> None:
+    host = Host(tmp_path / "rollout.json", run_module)
+    assert host.note("looked", id="")["claim"] is None
+    assert host.note("protected", group="fleet")["claim"] is None
+    host.note("claimed")
+    host.note("protected", group="fleet")
+    # The run was killed: the next one, of any rollout and controller, finds it.
+    host.note("claimed")
+    host.note("claimed", id="r2", controller="desk:/r", take_over=True)
+    host.note("released", id="r2", controller="desk:/r", finished=True)
+    assert host.note("looked", id="")["claim"]["protected"] == "fleet"
+    host.note("protected", id="", controller="", group="")
+    assert host.file["protected"] == ""
