@@ -111,7 +111,7 @@ class ServiceMemory:
         kept: instances that a person wants to look at (``join_keep_failed``).
         beaten: when the last heartbeat of an instance was sent.
         seen: when an instance was first seen waiting.
-        told: Spot notices that a playbook answered.
+        told: instances that a playbook took out of the fleet before they waited at a hook.
     """
 
     running: dict[str, EventTask] = dataclasses.field(default_factory=dict)
@@ -121,13 +121,13 @@ class ServiceMemory:
     seen: dict[str, float] = dataclasses.field(default_factory=dict)
     told: set[str] = dataclasses.field(default_factory=set)
 
-    def forget(self, members: t.Collection[str]) -> None:
-        """Forget the instances that are gone, or wait no more."""
+    def forget(self, waiting: t.Collection[str], present: t.Collection[str]) -> None:
+        """Forget the instances that wait no more, or are gone."""
         for known in (self.trouble, self.beaten, self.seen):
-            for instance in [one for one in known if one not in members and one not in self.running]:
+            for instance in [one for one in known if one not in waiting and one not in self.running]:
                 del known[instance]
-        self.kept &= set(members)
-        self.told &= set(members) | set(self.running)
+        self.kept &= set(waiting)
+        self.told &= set(present) | set(self.running)
 
 
 def next_tasks(
@@ -155,8 +155,14 @@ def next_tasks(
             continue
         if member.verb:
             wanted.append(EventTask(member.verb, member.id, member.group))
-        elif member.id in notices and member.id not in memory.told and member.state == IN_SERVICE:
+        elif member.id in memory.told:
+            continue
+        elif member.id in notices and member.state == IN_SERVICE:
             wanted.append(EventTask(LEAVE, member.id, member.group, policy.spot_seconds))
+        elif member.state == TERMINATING:
+            # The group has deregistered it and waits for the deregistration delay. Until then it would look like a
+            # member, and a rollout could count on it, or register it again.
+            wanted.append(EventTask(LEAVE, member.id, member.group))
     wanted.sort(key=lambda task: (task.verb != LEAVE, memory.seen.get(task.instance, now), task.instance))
     return wanted[: max(0, policy.parallel - len(memory.running))]
 

@@ -192,7 +192,8 @@ class EventService:
         self._looked = now
         self._swept = now if sweep else self._swept
         waiting = {member.id for member in members if member.verb}
-        self._memory.forget(waiting | {held.hint.instance for held in self._held.values()})
+        asked = {held.hint.instance for held in self._held.values()}
+        self._memory.forget(waiting | asked | set(self._memory.trouble) & set(self._members), set(self._members))
         for instance in waiting:
             self._memory.seen.setdefault(instance, now)
         return True

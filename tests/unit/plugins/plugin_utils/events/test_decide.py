@@ -35,7 +35,8 @@ def next_of(*members: GroupMember, memory: ServiceMemory | None = None, notices:
         ("Pending:Proceed", []),
         ("InService", []),
         ("Standby", []),
-        ("Terminating", []),
+        # Its group waits for the deregistration delay.
+        ("Terminating", [f"leave {A}"]),
         ("Terminating:Proceed", []),
         ("Terminated", []),
         # A state that AWS may add.
@@ -82,6 +83,14 @@ def test_a_spot_notice_lets_a_host_leave_in_the_time_that_is_left() -> None:
     assert next_of(member(A, "InService"), notices=(A,), memory=ServiceMemory(told={A})) == []
     # One that is at a hook already is not in a hurry of two minutes: the hook decides.
     assert next_of(member(A, ENDS), notices=(A,)) == [f"leave {A}"]
+
+
+def test_a_host_that_its_group_deregisters_leaves_once_and_again_at_the_hook() -> None:
+    memory = ServiceMemory(told={A})
+    assert next_of(member(A, "Terminating"), memory=memory) == []
+    memory.forget([], [A])
+    assert next_of(member(A, "Terminating"), memory=memory) == []
+    assert next_of(member(A, ENDS), memory=memory) == [f"leave {A}"]
 
 
 def test_heartbeats_come_every_third_of_the_timeout_whatever_the_instance_waits_for() -> None:
@@ -193,7 +202,7 @@ def test_what_is_gone_is_forgotten() -> None:
         seen={A: 1, B: 1, C: 1},
         told={A, B},
     )
-    memory.forget([C])
+    memory.forget([C], [C])
     assert (set(memory.trouble), memory.kept, set(memory.beaten), set(memory.seen), memory.told) == (
         {B},
         {C},
