@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.balanced import balanced_hosts, endpoint_of
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import (
     ControllerAction,
@@ -26,7 +25,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import ta
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.groups import ROLES, VARIABLE
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
 
-_ACCEPT = "-e rollout_accept_balancer_errors=true"
+_REFUSED = "Nothing was touched. These settings of the balancer lose requests in a rollout:"
+_ADVICE = "The whole table: playbooks/balancer.yml. If it cannot wait: -e rollout_accept_balancer_errors=true."
 
 
 class ActionModule(ControllerAction):
@@ -46,21 +46,14 @@ class ActionModule(ControllerAction):
         errors, warnings = table.errors(findings), table.warnings(findings)
         if before and (arguments["accept_errors"] or self._task.check_mode):
             errors, warnings = [], [*errors, *warnings]
-        result: Result = {
+        return {
             "rows": [one.as_row() for one in findings],
             "errors": errors,
             "warnings_found": warnings,
             "repairs": table.repairs(findings),
             "groups": list(dict.fromkeys(one.group for one in findings)),
+            "refusal": "\n".join([_REFUSED, *errors, _ADVICE]) if before and errors else "",
         }
-        if before and errors:
-            raise FleetError(
-                "Nothing was touched. These settings of the balancer lose requests in a rollout:\n"
-                + "\n".join(errors)
-                + f"\nThe whole table: playbooks/balancer.yml. If it cannot wait: {_ACCEPT}.",
-                **result,
-            )
-        return result
 
 
 def _look(fleet: Fleet, roles: t.Sequence[str], before_rollout: bool) -> list[table.SettingFinding]:

@@ -27,11 +27,11 @@ options:
     description:
       - Whether a rollout begins after this. Then only the target groups of the tiers of the play are looked at, and a
         host that is not registered is no error, because the rollout registers it.
-      - An error fails the task, unless RV(errors) are accepted or the run is in check mode.
+      - RV(refusal) says whether and why it must not begin.
     type: bool
     default: false
   accept_errors:
-    description: With O(before_rollout), report errors as warnings.
+    description: With O(before_rollout), report errors as warnings. In check mode they always are.
     type: bool
     default: false
 seealso:
@@ -100,6 +100,10 @@ repairs:
     - >-
       aws elbv2 modify-target-group --region us-east-1 --target-group-arn
       arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/fleet/73e2d6bc24d8a067 --health-check-path /health
+refusal:
+  description: With O(before_rollout), why the rollout must not begin; empty for nothing.
+  returned: always
+  type: str
 groups:
   description: The target groups that were looked at, by their names.
   returned: always

@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.readings 
     Described,
     GroupReading,
     ListenerReading,
+    TargetHost,
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.verdicts import (
     ERROR,
@@ -92,6 +93,37 @@ def _is_across_zones(group: GroupReading, balancer: BalancerReading) -> bool:
         return own == "true"
     # An ALB cannot turn it off.
     return balancer.described.get("Type") == "application" or balancer.attributes.get(_CROSS_ZONE) == "true"
+
+
+def zones_missing(group: GroupReading, hosts: t.Iterable[TargetHost]) -> dict[str, list[str]]:
+    """The zones of hosts in which a balancer of the group takes no requests, with the hosts' names."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        if host.zone and any(balancer.zones and host.zone not in balancer.zones for balancer in group.balancers):
+            found.setdefault(host.zone, []).append(host.name)
+    return found
+
+
+def _zones(group: GroupReading, needs: BalancerNeeds) -> Verdicts:
+    missing = zones_missing(group, needs.hosts)
+    for balancer in group.balancers:
+        own = ", ".join(balancer.zones)
+        lost = {zone: hosts for zone, hosts in missing.items() if zone not in balancer.zones}
+        if balancer.zones and not lost:
+            yield SettingVerdict(own, "those of the hosts")
+        for zone, hosts in lost.items() if balancer.zones else ():
+            many = len(hosts) > 1
+            why = (
+                f"{', '.join(hosts)} {'are' if many else 'is'} in {zone}, in which {balancer.name} takes no requests, "
+                f"so no client can reach {'them' if many else 'it'}"
+            )
+            subnets = [str(one["SubnetId"]) for one in balancer.described["AvailabilityZones"] if one.get("SubnetId")]
+            repair = aws(
+                group.region,
+                *("elbv2", "set-subnets", "--load-balancer-arn", balancer.arn),
+                *("--subnets", *subnets, f"SUBNET_IN_{zone}"),
+            )
+            yield SettingVerdict(own, f"{zone}, too", ERROR, why, repair)
 
 
 def forwards(actions: t.Iterable[Described]) -> dict[str, int]:
@@ -204,6 +236,15 @@ SETTINGS = (
         "connection first, and a request that arrives at that moment ends as 502",
         "`modify-load-balancer-attributes`",
         _idle,
+    ),
+    BalancerSetting(
+        "zones",
+        "DescribeLoadBalancers",
+        "those of the hosts",
+        ERROR,
+        "no client can reach hosts in other zones (`Target.NotInUse`)",
+        "`set-subnets`",
+        _zones,
     ),
     BalancerSetting(
         "cross-zone",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.balancers import zones_missing
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import (
     DRAINING,
     HEALTHY,
@@ -51,12 +52,11 @@ def state_of(health: t.Iterable[Described], target: str, port: int) -> tuple[str
 def _hosts(group: GroupReading, needs: BalancerNeeds) -> Verdicts:
     found = {host.name: (host, *state_of(group.health, host.target, host.port)) for host in needs.hosts}
     healthy = sum(state == HEALTHY for _host, state, _reason in found.values())
-    if found:
+    verdicts = [_state(group, needs, host, state, reason) for host, state, reason in found.values()]
+    wrong = [verdict for verdict in verdicts if verdict.verdict != OK]
+    if found and not wrong:
         yield SettingVerdict(f"{healthy} of {len(found)} healthy", "all")
-    for host, state, reason in found.values():
-        verdict = _state(group, needs, host, state, reason)
-        if verdict.verdict != OK:
-            yield verdict
+    yield from wrong
 
 
 def _state(group: GroupReading, needs: BalancerNeeds, host: TargetHost, state: str, reason: str) -> SettingVerdict:
@@ -68,8 +68,9 @@ def _state(group: GroupReading, needs: BalancerNeeds, host: TargetHost, state: s
             return SettingVerdict(own, _WANTED)
         why = f"{host.name} is not in target group {group.name} ({state}, {reason}), so no client can reach it"
         return SettingVerdict(own, _WANTED, WARNING if needs.rollout else ERROR, why, _register(group, needs, host))
-    if reason == NOT_IN_USE:
-        return _not_in_use(group, host, own)
+    if reason == NOT_IN_USE and (not group.balancers or host.zone in zones_missing(group, [host])):
+        # Listener and zones have rows of their own.
+        return SettingVerdict(own, _WANTED)
     if state == UNUSED:
         why = f"{said}, so no client can reach it"
         return SettingVerdict(own, _WANTED, ERROR, why, f"ansible-playbook playbooks/status.yml -l {host.name}")
@@ -85,25 +86,6 @@ def _register(group: GroupReading, needs: BalancerNeeds, host: TargetHost) -> st
     if needs.registers:
         return f"ansible-playbook playbooks/undrain.yml -l {host.name}"
     return command(group, "register-targets", "--targets", f"Id={host.target},Port={host.port}")
-
-
-def _not_in_use(group: GroupReading, host: TargetHost, own: str) -> SettingVerdict:
-    """A group without a listener has a row of its own, so this is about the host's zone."""
-    balancer = next(iter(group.balancers), None)
-    if balancer is None:
-        return SettingVerdict(own, _WANTED)
-    zone = host.zone or "its zone"
-    why = (
-        f"{host.name} is in {zone}, in which {balancer.name} takes no requests (it does in "
-        f"{', '.join(balancer.zones) or 'none'}), so no client can reach it"
-    )
-    subnets = [str(one["SubnetId"]) for one in balancer.described.get("AvailabilityZones", ()) if one.get("SubnetId")]
-    repair = aws(
-        group.region,
-        *("elbv2", "set-subnets", "--load-balancer-arn", balancer.arn),
-        *("--subnets", *subnets, f"SUBNET_IN_{zone.replace(' ', '_')}"),
-    )
-    return SettingVerdict(own, _WANTED, ERROR, why, repair)
 
 
 def _further(group: GroupReading, needs: BalancerNeeds) -> Verdicts:
@@ -125,7 +107,7 @@ def _further(group: GroupReading, needs: BalancerNeeds) -> Verdicts:
             why = f"{said} is registered: it gets requests as soon as it runs, before its gate"
             yield SettingVerdict(f"{target}: {state}", "hosts of the fleet that run", WARNING, why, repair)
         else:
-            why = f"{target} is registered, and the inventory does not have it: it gets a share of the requests"
+            why = f"{target} is registered, and the inventory does not have it: it gets requests while it is healthy"
             yield SettingVerdict(f"{target}: {state}", "hosts of the fleet that run", WARNING, why, repair)
 
 
@@ -156,7 +138,7 @@ SETTINGS = (
         "error for `unused`, else warning. Not registered: no error before a rollout in mode `registration`, which "
         "registers it",
         "no client can reach it",
-        "`playbooks/undrain.yml`; `register-targets` in mode `health`; `set-subnets` for a zone that is not enabled",
+        "`playbooks/undrain.yml`; `register-targets` in mode `health`",
         _hosts,
     ),
     BalancerSetting(

@@ -67,29 +67,31 @@ def test_before_a_rollout_an_error_refuses_it(fleet: BalancedFleet) -> None:
     fleet.set_attribute(DELAY, "300")
     fleet.set_attribute("stickiness.enabled", "true")
     result = fleet.ask(ActionModule, before_rollout=True)
-    assert result["failed"]
-    assert result["msg"].startswith("Nothing was touched. These settings of the balancer lose requests in a rollout:\n")
-    assert "streams longer than 300 s would be cut" in result["msg"]
-    assert result["msg"].endswith(
+    assert not result.get("failed")
+    assert result["refusal"].startswith(
+        "Nothing was touched. These settings of the balancer lose requests in a rollout:\n"
+    )
+    assert "streams longer than 300 s would be cut" in result["refusal"]
+    assert result["refusal"].endswith(
         "The whole table: playbooks/balancer.yml. If it cannot wait: -e rollout_accept_balancer_errors=true."
     )
     assert len(result["errors"]) == len(result["warnings_found"]) == 1
     for given in ({"accept_errors": True}, {"check": True}):
         accepted = fleet.ask(ActionModule, before_rollout=True, **given)  # type: ignore[arg-type]
-        assert not accepted.get("failed")
+        assert accepted["refusal"] == ""
         assert (accepted["errors"], len(accepted["warnings_found"])) == ([], 2)
 
 
 def test_before_a_rollout_only_the_tiers_of_the_play_count(fleet: BalancedFleet) -> None:
     fleet.set_attribute(DELAY, "300")
     result = fleet.ask(ActionModule, ["gw-1"], before_rollout=True)
-    assert (result["rows"], result.get("failed")) == ([], None)
+    assert (result["rows"], result["refusal"]) == ([], "")
 
 
 def test_a_rollout_registers_what_is_not_registered(fleet: BalancedFleet) -> None:
     targets = [{"Id": fleet.hosts["gpu-1"]["aws_instance_id"], "Port": 8000}]
     fleet.elbv2.deregister_targets(TargetGroupArn=fleet.made.group, Targets=targets)
-    assert not fleet.ask(ActionModule, before_rollout=True).get("failed")
+    assert fleet.ask(ActionModule, before_rollout=True)["refusal"] == ""
     (said,) = fleet.ask(ActionModule)["errors"]
     assert "gpu-1 is not in target group fleet (unused, Target.NotRegistered), so no client can reach it" in said
 

@@ -123,6 +123,27 @@ def test_cross_zone_with_one_host_in_a_zone(attributes: str, hosts: t.Any, verdi
     assert one.repair == (repair if verdict == "error" else "")
 
 
+def test_a_zone_of_hosts_that_is_not_enabled() -> None:
+    (one,) = [one.found for one in findings(group(), needs(), "zones")]
+    assert (one.verdict, one.value, one.wanted) == ("ok", "us-east-1a, us-east-1b", "those of the hosts")
+    moved = [dataclasses.replace(host, zone="us-east-1c") for host in HOSTS[2:]]
+    (one,) = [one.found for one in findings(group(), needs(hosts=(*HOSTS[:2], *moved)), "zones")]
+    assert (one.verdict, one.value, one.wanted) == ("error", "us-east-1a, us-east-1b", "us-east-1c, too")
+    assert one.why == ("gpu-3, gpu-4 are in us-east-1c, in which fleet takes no requests, so no client can reach them")
+    assert one.repair == (
+        f"aws elbv2 set-subnets --region {REGION} --load-balancer-arn {BALANCER} --subnets subnet-a subnet-b "
+        "SUBNET_IN_us-east-1c"
+    )
+
+
+def test_zones_that_are_not_known_are_no_finding() -> None:
+    unknown = [dataclasses.replace(host, zone="") for host in HOSTS]
+    (one,) = findings(group(), needs(hosts=unknown), "zones")
+    assert one.found.verdict == "ok"
+    quiet = group(balancers=(balancer(described={**ALB, "AvailabilityZones": []}),))
+    assert findings(quiet, needs(), "zones") == []
+
+
 def test_cross_zone_is_off_for_an_nlb_that_says_nothing() -> None:
     quiet = dataclasses.replace(nlb(), balancers=(balancer(described={**ALB, "Type": "network"}, attributes={}),))
     (one,) = findings(quiet, needs(hosts=ALONE), "cross-zone")
