@@ -81,7 +81,7 @@ def test_the_defaults_are_those_of_the_roles() -> None:
     defaults: dict[str, t.Any] = {}
     for path in ROOT.glob("roles/*/defaults/main.yml"):
         defaults.update(yaml.safe_load(path.read_text()) or {})
-    assert {name: defaults.get(name, DEFAULTS[name]) for name in DEFAULTS} == DEFAULTS
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
 
 
 def test_groups_are_found_by_name_or_arn_in_the_region_of_each_host() -> None:
