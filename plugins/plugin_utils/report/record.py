@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report.values impo
 )
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import Event
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.outcome import UNREGISTERED
 
 #: What fold() makes.
 RolloutRecord = dict[str, t.Any]
@@ -171,6 +172,8 @@ class _Folder:
                 # It was done, but the previous run was killed before it could record that.
                 host.update(outcome="done", message="The run that took over found it done.")
                 host["ended"] = host["ended"] if host["ended"] is not None else at
+            elif host["outcome"] == UNREGISTERED:
+                host.update(outcome="done", message="The run that took over put it back into its target groups.")
 
     def _on_turn(self, event: Event, at: float) -> None:
         self._close_batch(at)

@@ -53,6 +53,19 @@ def steps(record: dict[str, t.Any], host: str, instance: str = "vllm-0") -> list
     return [(step["step"], step["attempt"], round(step["seconds"], 3)) for step in found]
 
 
+def test_a_host_that_a_later_run_registers_is_done() -> None:
+    journal = Journal().begin([["inference-1"]]).turn(1, 1, ["inference-1"]).step("inference-1", "register", 3, "")
+    journal.outcome("inference-1", "unregistered", "No client reaches it.").end("stopped", "It stops here.")
+    assert folded(journal)["hosts"]["inference-1"]["outcome"] == "unregistered"
+    journal.tick(60).begin([], event="resume", done=["inference-1"], hosts={}).end()
+    host = folded(journal)["hosts"]["inference-1"]
+    assert (host["outcome"], host["message"]) == (
+        "done",
+        "The run that took over put it back into its target groups.",
+    )
+    assert folded(journal)["totals"]["done"] == 1
+
+
 def test_a_good_run() -> None:
     record = folded(good_run())
     assert (record["outcome"], record["message"], record["verb"]) == ("finished", "", "site")
