@@ -100,9 +100,10 @@ class Rollout(Run):
         fleet = self._fleet_state(self._status())
         downtime = "" if settings.accept_downtime else rollout_plan.downtime(plan, fleet.reached)
         if downtime:
-            plan.refusals.append(downtime)
+            # The forecast does not register what an earlier run left out, which may be all that is missing.
+            forecast = self._check and not rollout_plan.downtime(plan, fleet.serving)
+            (plan.warnings if forecast else plan.refusals).append(downtime)
         against_groups = reach.refused_by_groups(plan, fleet, settings.accept_downtime or bool(downtime))
-        # The forecast does not register what an earlier run left out.
         (plan.warnings if self._check else plan.refusals).extend(against_groups)
         plan.warnings += reach.not_reached(fleet)
         look = self._look_at_alarms(settings.verb) if plan.hosts else alarms.AlarmVerdict()

@@ -369,3 +369,17 @@ def _done(name: str) -> Result:
 def _write(begun: Result, *events: Result) -> None:
     with Path(begun["journal"]).open("a") as file:
         file.writelines(json.dumps({"at": 1, **event}) + "\n" for event in events)
+
+
+def test_a_forecast_does_not_refuse_what_the_run_would_register_first(run: Run) -> None:
+    group = {"name": "fleet", "region": "r", "vpc": "", "kind": "instance", "port": 8000, "balancers": ["b"]}
+    members = [{"host": name, "group": "arn", "id": f"i-{name}", "port": 8000} for name in "abc"]
+    healthy = {"group": "arn", "id": "i-a", "port": 8000, "state": "healthy", "reason": "", "description": ""}
+    look = {"groups": {"arn": {"arn": "arn", **group}}, "memberships": members, "health": [healthy], "problems": []}
+    for name in "abc":
+        run.hosts[name]["rollout_facts"]["instances"] = [{"index": 0, "name": "vllm-0", "port": 8000}]
+    (refusal,) = run.ask("planned", balancer={"look": look})["plan"]["refusals"]
+    assert "Nothing else serves" in refusal
+    forecast = run.ask("planned", balancer={"look": look}, check=True)["plan"]
+    assert forecast["refusals"] == []
+    assert any("Nothing else serves" in warning for warning in forecast["warnings"])
