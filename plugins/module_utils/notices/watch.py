@@ -70,7 +70,7 @@ class Watcher:
         try:
             self._act(verdict, now)
         except (FleetError, OSError) as error:
-            self._say("edge", f"The edge cannot be changed; it is tried again every {INTERVAL:.0f} s. {error}")
+            self._say("edge", f"The edge cannot be changed; it is tried again with the next look. {error}")
         else:
             self._said.pop("edge", None)
 
@@ -148,6 +148,7 @@ def parse(arguments: t.Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--on-rebalance", choices=decision.ON_REBALANCE, default=decision.NOTE)
     parser.add_argument("--maintenance-lead", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("--lame-duck", type=float, default=15.0, metavar="SECONDS")
+    parser.add_argument("--interval", type=float, default=INTERVAL, metavar="SECONDS")
     parser.add_argument("--metadata", default=ENDPOINT, metavar="URL")
     parser.add_argument("--config", default=edge_state.CONFIG_PATH, metavar="FILE")
     parser.add_argument("--map", default=edge_state.DRAIN_MAP_PATH, metavar="FILE")
@@ -166,13 +167,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: ended.set())
     watcher = Watcher(Metadata(options.metadata), settings, options.lame_duck, paths, _print)
     _print(
-        f"Watching {options.metadata} every {INTERVAL:.0f} s: rebalance {settings.on_rebalance}, maintenance "
+        f"Watching {options.metadata} every {options.interval:g} s: rebalance {settings.on_rebalance}, maintenance "
         f"{settings.maintenance_lead:.0f} s before."
     )
     while not ended.is_set():
         began = time.monotonic()
         watcher.tick()
-        ended.wait(max(0.0, began + INTERVAL - time.monotonic()))
+        ended.wait(max(0.0, began + options.interval - time.monotonic()))
 
 
 def _print(text: str) -> None:

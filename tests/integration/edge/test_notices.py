@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import threading
 import time
 import typing as t
+from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 
 from tests.fakes.metadata import FakeMetadata
-from tests.integration.edge.conftest import KEY, Edge
+from tests.integration.edge.conftest import HAPROXY, KEY, Edge, free_port, two_engines, unstarted_edge
 from tests.integration.edge.conftest import eventually as eventually_within
 from tests.integration.edge.engine import Recorder
 from tests.integration.edge.traffic import Stream, Traffic
@@ -23,7 +26,7 @@ REBALANCE = "events/recommendations/rebalance"
 
 
 def eventually(condition: t.Callable[[], t.Any]) -> None:
-    """A look is every two seconds, and a busy machine takes longer."""
+    """A busy machine takes longer."""
     eventually_within(condition, seconds=30)
 
 
@@ -40,7 +43,7 @@ class Notices:
 
     def start(self, **options: t.Any) -> Notices:
         """Start it, as systemd does; options replace those of the last start."""
-        given = {"lame_duck": 1, **options}
+        given = {"lame_duck": 1, "interval": 0.5, **options}
         if options or not self._arguments:
             self._arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         places = {
@@ -118,7 +121,6 @@ def test_a_spot_notice_makes_the_host_a_lame_duck_and_then_drains_it(notices: No
         moment = notices.metadata.announce_spot(120)
         began = time.monotonic()
         eventually(lambda: not edge.healthy())
-        # A look is every two seconds.
         assert time.monotonic() - began < 8
         # A lame duck serves on.
         assert edge.status("/v1/models", KEY) == 200
@@ -187,11 +189,11 @@ def test_a_rebalance_recommendation_drains_where_that_is_wanted_and_its_end_undr
 
 def test_a_maintenance_drains_in_time_and_its_end_undrains(notices: Notices, edge: Edge) -> None:
     notices.start(maintenance_lead=60, lame_duck=0)
-    notices.metadata.announce_maintenance(66)
+    notices.metadata.announce_maintenance(72)
     eventually(lambda: notices.said("The host is drained 60 s before.") == 1)
     assert edge.healthy()
     eventually(lambda: edge.status("/v1/models", KEY) == 503)
-    notices.metadata.announce_maintenance(66, State="completed")
+    notices.metadata.announce_maintenance(72, State="completed")
     eventually(edge.healthy)
     assert edge.status("/v1/models", KEY) == 200
 
@@ -216,7 +218,7 @@ def test_metadata_out_of_reach_changes_nothing_and_is_said_once(notices: Notices
     notices.wait_for_looks(1)
     break_it(True)
     eventually(lambda: notices.said("Not everything that AWS announces can be read") == 1)
-    time.sleep(5)
+    time.sleep(3)
     assert edge.healthy()
     break_it(False)
     eventually(lambda: notices.said("What AWS announces can be read again.") == 1)
@@ -419,3 +421,82 @@ def test_it_ends_at_once_when_it_is_stopped(notices: Notices) -> None:
     began = time.monotonic()
     assert notices.stop() == 0
     assert time.monotonic() - began < 2
+
+
+BALANCER = """\
+global
+  stats socket {socket} mode 600 level admin
+defaults
+  mode http
+  # Like an ALB: it repeats no request, and keeps no idle connection to a host.
+  retries 0
+  no option redispatch
+  http-reuse never
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend balancer
+  bind 127.0.0.1:{port}
+  default_backend fleet
+backend fleet
+  balance roundrobin
+  option httpchk
+  http-check send meth GET uri /health ver HTTP/1.1 hdr host balancer
+  http-check expect status 200
+  default-server check inter 5s fall 2 rise 1
+{servers}
+"""
+
+
+class Balancer:
+    """An ALB's stand-in, with the shortest check that an ALB has: every five seconds, twice."""
+
+    def __init__(self, directory: Path, edges: t.Sequence[Edge]) -> None:
+        self.port = free_port()
+        self._socket = str(directory / "balancer.sock")
+        servers = "".join(f"  server host-{number} 127.0.0.1:{edge.port}\n" for number, edge in enumerate(edges))
+        config = directory / "balancer.cfg"
+        config.write_text(BALANCER.format(socket=self._socket, port=self.port, servers=servers))
+        self._process = subprocess.Popen([HAPROXY, "-db", "-f", str(config)])
+
+    def up(self) -> dict[str, bool]:
+        """Which hosts get requests; empty before it runs."""
+        workers = haproxy.workers(self._socket, "/nowhere")
+        return {server.name: server.up for worker in workers for server in worker.servers()}
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+
+def test_a_spot_notice_under_load_on_one_of_two_hosts_costs_no_request(tmp_path: Path, metadata: FakeMetadata) -> None:
+    with contextlib.ExitStack() as stack:
+        edges = []
+        for name in ("leaves", "stays"):
+            (tmp_path / name).mkdir()
+            engines = stack.enter_context(two_engines())
+            edges.append(stack.enter_context(unstarted_edge(tmp_path / name, engines)).start_and_wait())
+        balancer = Balancer(tmp_path, edges)
+        stack.callback(balancer.stop)
+        eventually(lambda: balancer.up() == {"host-0": True, "host-1": True})
+        notices = Notices(edges[0], metadata).start(lame_duck=15, interval=2)
+        stack.callback(notices.kill)
+        with Traffic(balancer, [KEY] * 4) as traffic:
+            streams = [Stream(balancer, KEY, 20) for _ in range(4)]
+            notices.wait_for_looks(1)
+            metadata.announce_spot(120)
+            announced = time.monotonic()
+            eventually(lambda: balancer.up() == {"host-0": False, "host-1": True})
+            out_after = time.monotonic() - announced
+            eventually(lambda: notices.state() == "drained")
+            # It refuses by now, and nothing comes any more.
+            had = len(edges[0].access_log())
+            time.sleep(3)
+        assert all(stream.finished_whole() for stream in streams)
+        assert set(traffic.answers) == {"200"}
+        assert traffic.answers["200"] > 100
+        assert out_after < 15
+        drained = edges[0].access_log()
+        assert not [line for line in drained if " status=503 " in line]
+        assert not [line for line in drained[had:] if "/v1/models" in line]
+        eventually(lambda: notices.said("Nothing is in flight.") == 1)

@@ -8,13 +8,17 @@ import threading
 import time
 import typing as t
 
-from tests.integration.edge.conftest import Edge
+
+class Served(t.Protocol):
+    """An edge, or what is in front of some."""
+
+    port: int
 
 
 class Traffic:
     """While it is open, send requests in some threads; then return the number of each answer."""
 
-    def __init__(self, edge: Edge, keys: t.Sequence[str], pause: float = 0.005) -> None:
+    def __init__(self, edge: Served, keys: t.Sequence[str], pause: float = 0.005) -> None:
         self._port = edge.port
         self._pause = pause
         self._ended = threading.Event()
@@ -49,7 +53,7 @@ class Traffic:
 class Stream:
     """One streamed answer, read to its end in the background."""
 
-    def __init__(self, edge: Edge, key: str, seconds: float) -> None:
+    def __init__(self, edge: Served, key: str, seconds: float) -> None:
         self._edge = edge
         self._answer: tuple[int, bytes] = (0, b"")
         self._began = threading.Event()
