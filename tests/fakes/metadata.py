@@ -10,6 +10,11 @@ import time
 import typing as t
 
 
+class _MetadataServer(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: t.Any, client_address: t.Any) -> None:
+        """A client that has waited for long enough, or was killed."""
+
+
 class FakeMetadata:
     """The metadata of one instance. Use it as a context manager.
 
@@ -41,7 +46,7 @@ class FakeMetadata:
             def do_GET(self) -> None:
                 fake._ask(self)
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Request)
+        self._server = _MetadataServer(("127.0.0.1", 0), Request)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> FakeMetadata:
