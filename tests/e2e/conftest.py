@@ -36,6 +36,7 @@ ORDER = (
     "test_gateway_faults",
     "test_scaling",
     "test_notices",
+    "test_registration",
 )
 SUBNET = "10.217.0.0/24"
 
