@@ -100,8 +100,7 @@ def test_the_unit_takes_precedence_over_the_machine_s_order_of_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     (place / "release").write_text("ONE=release\nCUDA_VISIBLE_DEVICES=GPU-of-the-unit\n")
     start(place)
-    seen(place, 1)
-    environment = Path(f"/proc/{units.state_of('fake@3.service')['MainPID']}/environ").read_text().split("\0")
+    environment = Path(f"/proc/{seen(place, 1)[0][-1]}/environ").read_text().split("\0")
     assert [line for line in environment if line.startswith("CUDA")] == ["CUDA_VISIBLE_DEVICES=GPU-of-the-unit"]
 
 
