@@ -17,7 +17,7 @@ HEALTH_CHECK = {
 }
 IDLE_TIMEOUT = 600
 TARGET_GROUP = {
-    # Not shorter than edge_drain_timeout. Nobody waits for it.
+    # Not shorter than edge_drain_timeout. No run waits for it.
     "deregistration_delay.timeout_seconds": "600",
     "load_balancing.algorithm.type": "round_robin",
 }

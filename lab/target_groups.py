@@ -13,7 +13,7 @@ PORTS = {"inference": balancer.EDGE_PORT, "gateway": balancer.GATEWAY_PORT}
 
 
 def ensure(lab: Lab) -> list[str]:
-    """Create what is missing, and set everything as wanted; return the changes. Nobody is registered here."""
+    """Create what is missing, and set everything as wanted; return the changes. It registers no target."""
     elb = ec2.client(lab, "elbv2")
     subnet = ec2.ensure_subnet(lab)
     vpc = ec2.client(lab).describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
@@ -70,7 +70,7 @@ def states(lab: Lab) -> t.Iterator[str]:
     for group in elb.describe_target_groups(Names=[name for name, _ in _wanted()])["TargetGroups"]:
         found = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
         if not found:
-            yield f"target group {group['TargetGroupName']}: nobody is registered"
+            yield f"target group {group['TargetGroupName']}: no target is registered"
         for one in found:
             ident, health = one["Target"]["Id"], one["TargetHealth"]
             host = names.get(hosts.get(ident, ""), ident)

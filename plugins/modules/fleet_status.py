@@ -120,8 +120,8 @@ edge:
   description:
     - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) the number of
       responses of each class (C(2xx), C(4xx), C(5xx)) from behind it since its process began.
-    - Under C(held), since when and why (C(since), C(why)) the host serves nobody until a run has confirmed its keys;
-      none where it is not held.
+    - Under C(held), since when and why (C(since), C(why)) the host serves no request until a run has confirmed its
+      keys; none where it is not held.
   returned: always
   type: dict
 rollout:

@@ -1,5 +1,7 @@
-"""Rollouts on a fleet whose target groups decide who gets requests: clients that never retry lose nothing, and whoever
-serves is registered. With the stand-in for the engines: a real one adds nothing here, and takes half a minute to start.
+"""Rollouts on a fleet whose target groups decide who gets requests.
+
+Clients that never retry lose nothing, and each host that serves is registered. With the stand-in for the engines: a
+real one adds nothing here, and takes half a minute to start.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Registered(Fleet):
         return {names[one["Target"]["Id"]]: one["TargetHealth"]["State"] for one in found}
 
     def deregister(self, host: str) -> None:
-        """What nobody but a person, or another program, does."""
+        """What only a person or another program does."""
         lab = state.require(self.name)
         elb = ec2.client(lab, "elbv2")
         (group,) = elb.describe_target_groups(Names=["fleet"])["TargetGroups"]
@@ -141,7 +143,7 @@ def test_an_operators_drain_takes_the_host_out_and_undrain_brings_it_back(fleet:
     assert nothing_was_lost(clients.stop())
 
 
-def test_a_host_that_serves_and_is_held_by_nobody_is_registered_by_the_next_run(fleet: Registered) -> None:
+def test_a_host_that_serves_and_is_not_held_is_registered_by_the_next_run(fleet: Registered) -> None:
     fleet.deregister("inference-2")
     assert fleet.targets()["inference-2"] == "draining"
     done = fleet.playbook("site.yml", "-e", "engine=vllm")
@@ -150,7 +152,7 @@ def test_a_host_that_serves_and_is_held_by_nobody_is_registered_by_the_next_run(
 
 
 @pytest.mark.long
-def test_a_controller_that_is_killed_at_any_step_leaves_nobody_out(
+def test_a_controller_that_is_killed_at_any_step_leaves_no_host_out(
     fleet: Registered, clients: Traffic, tmp_path: Path
 ) -> None:
     for step in STEPS:

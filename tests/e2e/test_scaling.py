@@ -131,7 +131,7 @@ def test_hosts_join_after_their_gate_and_leave_after_their_drain(fleet: Scaled, 
     clients = Traffic(fleet.environment, tmp_path / "traffic.json", 4, 5)
     fleet.scale(2)
     (new,) = set(fleet.wait_until(lambda: set(fleet.states()) > before and fleet.states())) - before
-    assert fleet.targets().get(new) is None, "nobody may send requests there before the gate"
+    assert fleet.targets().get(new) is None, "no requests may come before the gate"
     fleet.in_service(2)
     assert fleet.health(new) == "200"
     gates = fleet.on(new, "ls /var/lib/inference/gate")

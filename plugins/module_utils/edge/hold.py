@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The hold of an edge whose host was away: it serves nobody until its keys are confirmed.
+"""The hold of an edge whose host was away: it serves no request until its keys are confirmed.
 
 roles/edge/files/edge_presence.py decides at boot and writes both files; role edge makes them first.
 """

@@ -158,7 +158,7 @@ class Drains:
         return document
 
     def summary(self) -> dict[str, t.Any]:
-        """The document for readers: it begins with the mark that decides what the host does, whoever set it."""
+        """The document for readers: it begins with the mark that decides what the host does, with any owner."""
         out = self.out
         beside = {name: value for name, value in self.document().items() if name in ("instances", "aws")}
         marks = {"marks": [dataclasses.asdict(mark) for mark in self.marks]} if out else {}

@@ -63,6 +63,6 @@ def _imported(source: str, name: str) -> list[str]:
 
 
 def _is_module(name: str) -> bool:
-    # Whoever imports them is imported, so they are, too. A folder has no source.
+    # An import of a module imports its packages, too. A folder has no source.
     module = sys.modules.get(name)
     return module is not None and not hasattr(module, "__path__")

@@ -111,7 +111,7 @@ class ServiceMemory:
         kept: instances that a person wants to look at (``join_keep_failed``).
         beaten: when the last heartbeat of an instance was sent.
         seen: when an instance was first seen waiting.
-        told: instances that a playbook took out of the fleet before they waited at a hook.
+        taken_out: instances that a playbook took out of the fleet before they waited at a hook.
     """
 
     running: dict[str, EventTask] = dataclasses.field(default_factory=dict)
@@ -119,7 +119,7 @@ class ServiceMemory:
     kept: set[str] = dataclasses.field(default_factory=set)
     beaten: dict[str, float] = dataclasses.field(default_factory=dict)
     seen: dict[str, float] = dataclasses.field(default_factory=dict)
-    told: set[str] = dataclasses.field(default_factory=set)
+    taken_out: set[str] = dataclasses.field(default_factory=set)
 
     def forget(self, waiting: t.Collection[str], present: t.Collection[str]) -> None:
         """Forget the instances that wait no more, or are gone."""
@@ -127,7 +127,7 @@ class ServiceMemory:
             for instance in [one for one in known if one not in waiting and one not in self.running]:
                 del known[instance]
         self.kept &= set(waiting)
-        self.told &= set(present) | set(self.running)
+        self.taken_out &= set(present) | set(self.running)
 
 
 def next_tasks(
@@ -155,7 +155,7 @@ def next_tasks(
             continue
         if member.verb:
             wanted.append(EventTask(member.verb, member.id, member.group))
-        elif member.id in memory.told:
+        elif member.id in memory.taken_out:
             continue
         elif member.id in notices and member.state == IN_SERVICE:
             wanted.append(EventTask(LEAVE, member.id, member.group, policy.spot_seconds))
@@ -196,7 +196,7 @@ def after(task: EventTask, outcome: RunEnd, memory: ServiceMemory, policy: Event
     if outcome.well:
         memory.trouble.pop(task.instance, None)
         if task.verb == LEAVE:
-            memory.told.add(task.instance)
+            memory.taken_out.add(task.instance)
         return ""
     if outcome.verdict == "kept":
         memory.kept.add(task.instance)
@@ -236,7 +236,7 @@ def is_done(
         # Of another group, gone, or left to a person.
         return True
     if hint.kind == hints.SPOT:
-        return member.state != IN_SERVICE or hint.instance in memory.told
+        return member.state != IN_SERVICE or hint.instance in memory.taken_out
     if _SOON.get(member.state) == hint.kind:
         return age > patience
     return member.verb != {hints.LAUNCH: JOIN, hints.TERMINATE: LEAVE}[hint.kind]

@@ -94,7 +94,7 @@ class Change:
         subject: the instance as this attempt starts it; empty before it is known, and where there is none.
         subject_release: the release of the subject.
         drafts: whether that has a draft model.
-        held_by: who keeps the host or the instance drained although this change has undrained it; empty for nobody.
+        held_by: who keeps the host or the instance drained although this change has undrained it; empty for none.
         passed: the attempt that passed both gates; 0 for none.
         failure: why the first attempt failed.
         outcome: as a rollout's record has it; empty while it goes on.

@@ -118,7 +118,7 @@ class InFlight:
 
 def test_registration_decides_who_gets_requests(balanced: Balanced) -> None:
     with Answering("127.77.0.11", 8000) as first, Answering("127.77.0.12", 8000) as second:
-        # Both serve, and nobody is registered.
+        # Both serve, and no target is registered.
         assert balanced.answering() == {"503"}
         balanced.register("inference-1")
         wait_for(balanced.answering, {first.address})

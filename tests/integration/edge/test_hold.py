@@ -1,4 +1,4 @@
-"""A host that was away serves nobody until its keys are confirmed."""
+"""A host that was away serves no request until its keys are confirmed."""
 
 from __future__ import annotations
 

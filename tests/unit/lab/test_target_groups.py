@@ -27,11 +27,11 @@ def test_the_labs_target_groups_are_made_once_and_are_set_as_wanted(cloud: Cloud
     assert all(one["LoadBalancerArns"] and one["HealthCheckPath"] == "/health" for one in groups)
     attributes = elb.describe_target_group_attributes(TargetGroupArn=groups[0]["TargetGroupArn"])["Attributes"]
     assert settings.TARGET_GROUP.items() <= {one["Key"]: one["Value"] for one in attributes}.items()
-    # Instances and groups are in one VPC, and nobody is registered but by who knows that the host serves.
+    # Instances and groups are in one VPC, and only what knows that the host serves registers it.
     hosts = cloud.client("ec2").describe_instances(Filters=[{"Name": "tag:Name", "Values": ["inference-1"]}])
     assert hosts["Reservations"][0]["Instances"][0]["VpcId"] == groups[0]["VpcId"]
     assert cloud.health(groups[0]["TargetGroupArn"]) == {}
-    assert list(target_groups.states(lab)) == [f"target group {name}: nobody is registered" for name in names]
+    assert list(target_groups.states(lab)) == [f"target group {name}: no target is registered" for name in names]
     elb.register_targets(
         TargetGroupArn=groups[0]["TargetGroupArn"], Targets=[{"Id": ec2.find_instance(lab, lab.host("inference-1"))}]
     )

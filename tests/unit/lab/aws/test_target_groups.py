@@ -56,7 +56,7 @@ def test_a_target_drains_for_the_delay_and_may_come_back_meanwhile(cloud: Cloud)
         elb.deregister_targets(**which)
 
 
-def test_a_group_without_a_listener_is_not_in_use_and_checks_nobody(cloud: Cloud) -> None:
+def test_a_group_without_a_listener_is_not_in_use_and_checks_no_target(cloud: Cloud) -> None:
     instance, address = cloud.instance()
     with Answering(address) as target:
         group = cloud.group("alone", target.port)

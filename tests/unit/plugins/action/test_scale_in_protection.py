@@ -119,8 +119,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 def test_a_refusal_fails_or_is_reported(scaled: Scaled, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(monkeypatch, "AccessDenied")
     assert scaled.ask("protected")["failed"]
-    told = scaled.ask("protected", report=True)
-    assert (told.get("failed"), told["problem"]) == (None, "set_instance_protection failed (AccessDenied).")
+    answer = scaled.ask("protected", report=True)
+    assert (answer.get("failed"), answer["problem"]) == (None, "set_instance_protection failed (AccessDenied).")
 
 
 def test_an_instance_that_left_its_group_needs_no_protection(scaled: Scaled, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,16 +96,16 @@ def test_hosts_are_registered_once_and_deregistered_in_one_turn(fleet: Fleet) ->
 
 
 def test_check_mode_says_what_would_move_and_moves_nothing(fleet: Fleet) -> None:
-    told = fleet.ask("registered", "gpu-1", check=True, journal=str(fleet.journal))
-    assert told["changed"]
-    assert told["diff"]["before"].endswith("unused: Target.NotRegistered\n")
-    assert told["diff"]["after"].endswith("healthy\n")
+    answer = fleet.ask("registered", "gpu-1", check=True, journal=str(fleet.journal))
+    assert answer["changed"]
+    assert answer["diff"]["before"].endswith("unused: Target.NotRegistered\n")
+    assert answer["diff"]["after"].endswith("healthy\n")
     assert (fleet.registered(), fleet.steps()) == (set(), [])
     fleet.ask("registered", "gpu-1", "gpu-2")
-    told = fleet.ask("deregistered", "gpu-1", check=True)
-    assert told["changed"]
-    assert told["hosts"]["gpu-1"]["out"]
-    assert told["diff"]["after"].endswith("draining\n")
+    answer = fleet.ask("deregistered", "gpu-1", check=True)
+    assert answer["changed"]
+    assert answer["hosts"]["gpu-1"]["out"]
+    assert answer["diff"]["after"].endswith("draining\n")
     assert fleet.registered() == {"gpu-1", "gpu-2"}
 
 

@@ -80,13 +80,13 @@ def test_a_spot_notice_lets_a_host_leave_in_the_time_that_is_left() -> None:
     (task,) = decide.next_tasks([member(A, "InService")], [A], ServiceMemory(), POLICY, 0)
     assert task == EventTask(LEAVE, A, "fleet", 90)
     assert next_of(member(A, "InService"), notices=(B,)) == []
-    assert next_of(member(A, "InService"), notices=(A,), memory=ServiceMemory(told={A})) == []
+    assert next_of(member(A, "InService"), notices=(A,), memory=ServiceMemory(taken_out={A})) == []
     # One that is at a hook already is not in a hurry of two minutes: the hook decides.
     assert next_of(member(A, ENDS), notices=(A,)) == [f"leave {A}"]
 
 
 def test_a_host_that_its_group_deregisters_leaves_once_and_again_at_the_hook() -> None:
-    memory = ServiceMemory(told={A})
+    memory = ServiceMemory(taken_out={A})
     assert next_of(member(A, "Terminating"), memory=memory) == []
     memory.forget([], [A])
     assert next_of(member(A, "Terminating"), memory=memory) == []
@@ -189,7 +189,7 @@ def test_a_message_stays_while_its_playbook_runs() -> None:
 
 def test_a_message_does_not_wait_for_ever() -> None:
     assert done(LAUNCH, member(A, "Pending"), age=121), "the sweep finds it"
-    assert done(SPOT, member(A, "InService"), memory=ServiceMemory(told={A}))
+    assert done(SPOT, member(A, "InService"), memory=ServiceMemory(taken_out={A}))
     assert done(LAUNCH, member(A), memory=ServiceMemory(kept={A})), "a person has it"
 
 
@@ -200,10 +200,10 @@ def test_what_is_gone_is_forgotten() -> None:
         kept={A, C},
         beaten={A: 1, C: 1},
         seen={A: 1, B: 1, C: 1},
-        told={A, B},
+        taken_out={A, B},
     )
     memory.forget([C], [C])
-    assert (set(memory.trouble), memory.kept, set(memory.beaten), set(memory.seen), memory.told) == (
+    assert (set(memory.trouble), memory.kept, set(memory.beaten), set(memory.seen), memory.taken_out) == (
         {B},
         {C},
         {C},
