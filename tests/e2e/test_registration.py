@@ -20,6 +20,8 @@ from tests.e2e.rollouts import PATIENCE, Rollout, Traffic, nothing_was_lost
 from tests.e2e.test_rollouts import RESTART
 from tests.fakes.standin.lab import StandinLab, inventories
 
+pytestmark = pytest.mark.long
+
 HOSTS = ("inference-1", "inference-2")
 REGISTERED = dict.fromkeys(HOSTS, "healthy")
 # The last one of an instance only records the result: too short to be hit.
@@ -151,7 +153,6 @@ def test_a_host_that_serves_and_is_not_held_is_registered_by_the_next_run(fleet:
     fleet.wait_for(REGISTERED)
 
 
-@pytest.mark.long
 def test_a_controller_that_is_killed_at_any_step_leaves_no_host_out(
     fleet: Registered, clients: Traffic, tmp_path: Path
 ) -> None:

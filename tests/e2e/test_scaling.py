@@ -21,6 +21,8 @@ from tests.e2e.rollouts import PATIENCE, Playbook, Traffic, nothing_was_lost
 from tests.fakes.standin.lab import StandinLab, inventories
 from tests.project import ROOT
 
+pytestmark = pytest.mark.long
+
 GROUP = "pool"
 PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
 
