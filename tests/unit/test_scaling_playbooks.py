@@ -7,8 +7,8 @@ import json
 import typing as t
 from pathlib import Path
 
+from tests.integration.aws.conftest import Scaled, scaled, scaling_cloud
 from tests.inventory.conftest import Answer, run
-from tests.unit.plugins.plugin_utils.events.conftest import Scaled, scaled, scaling_cloud
 
 __all__ = ["scaled", "scaling_cloud"]
 

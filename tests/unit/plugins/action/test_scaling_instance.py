@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 from ansible_collections.inference.fleet.plugins.action.scaling_instance import JOURNAL, ActionModule
 
+from tests.integration.aws.conftest import Scaled, make_scaled, scaled, scaling_cloud
 from tests.unit.lab.aws.conftest import REGION, wait_for
-from tests.unit.plugins.plugin_utils.events.conftest import Scaled, make_scaled, scaled, scaling_cloud
 
 __all__ = ["make_scaled", "scaled", "scaling_cloud"]
 

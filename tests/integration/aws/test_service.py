@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.aws.conftest import Scaled
 from tests.project import ROOT
 from tests.unit.lab.aws.conftest import REGION
-from tests.unit.plugins.plugin_utils.events.conftest import Scaled
 
 PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
 PATIENCE = 600.0
