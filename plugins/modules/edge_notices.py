@@ -180,7 +180,14 @@ def _wanted(params: dict[str, t.Any], installed: bool) -> tuple[bool, str, list[
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    finish(module, lambda: run(module.params, module.check_mode, module._diff))
+
+    def act() -> dict[str, t.Any]:
+        result = run(module.params, module.check_mode, module._diff)
+        for warning in result.pop("warnings"):
+            module.warn(warning)
+        return result
+
+    finish(module, act)
 
 
 if __name__ == "__main__":
