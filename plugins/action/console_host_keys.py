@@ -11,17 +11,16 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import locked, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.ec2_instance import INSTANCE_ARGUMENTS
 from ansible_collections.inference.fleet.plugins.plugin_utils.aws.console import read_console
 from ansible_collections.inference.fleet.plugins.plugin_utils.inventory import host_keys
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "instance": {"type": "str", "required": True},
-    "region": {"type": "str", "required": True},
+    **INSTANCE_ARGUMENTS,
     "address": {"type": "str", "required": True},
     "port": {"type": "int", "default": 22},
     "path": {"type": "path", "default": "~/.ssh/known_hosts"},
     "timeout": {"type": "float", "default": 600},
-    "endpoint": {"type": "str", "default": ""},
 }
 
 _INTERVAL = 5.0

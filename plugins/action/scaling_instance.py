@@ -11,6 +11,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import write_atomically
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
+from ansible_collections.inference.fleet.plugins.plugin_utils.actions.ec2_instance import INSTANCE_ARGUMENTS
 from ansible_collections.inference.fleet.plugins.plugin_utils.aws.lifecycle import ABANDON, CONTINUE, ScalingGroups
 from ansible_collections.inference.fleet.plugins.plugin_utils.aws.members import JOIN, LEAVE, GroupMember
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
@@ -21,15 +22,13 @@ STATES = ("looked", "joined", "abandoned", "kept", "leaving", "left")
 JOURNAL = "scaling.jsonl"
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    **INSTANCE_ARGUMENTS,
     "state": {"type": "str", "required": True, "choices": list(STATES)},
-    "instance": {"type": "str", "required": True},
-    "region": {"type": "str", "required": True},
     "tag": {"type": "str", "default": ""},
     "hooks": {"type": "list", "elements": "str", "default": ["join", "leave"]},
     "reason": {"type": "str", "default": ""},
     "records": {"type": "path", "required": True},
     "outcome": {"type": "path", "default": ""},
-    "endpoint": {"type": "str", "default": ""},
 }
 
 

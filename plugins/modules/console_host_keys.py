@@ -25,14 +25,6 @@ attributes:
     support: none
     description: Returns the fingerprints.
 options:
-  instance:
-    description: EC2's id of the instance.
-    type: str
-    required: true
-  region:
-    description: Its region.
-    type: str
-    required: true
   address:
     description: What SSH connects to, an address or a name.
     type: str
@@ -49,10 +41,7 @@ options:
     description: Seconds to wait for the keys.
     type: float
     default: 600
-  endpoint:
-    description: The URL of a stand-in for AWS; empty for AWS.
-    type: str
-    default: ""
+extends_documentation_fragment: inference.fleet.ec2_instance
 """
 
 EXAMPLES = r"""

@@ -34,14 +34,6 @@ options:
     type: str
     required: true
     choices: [looked, joined, abandoned, kept, leaving, left]
-  instance:
-    description: EC2's id of the instance.
-    type: str
-    required: true
-  region:
-    description: Its region.
-    type: str
-    required: true
   tag:
     description: The value of its tag C(inference:state), as the inventory read it; empty for none.
     type: str
@@ -63,10 +55,7 @@ options:
     description: A file for the service that started the playbook; empty for none.
     type: path
     default: ""
-  endpoint:
-    description: The URL of a stand-in for AWS; empty for AWS.
-    type: str
-    default: ""
+extends_documentation_fragment: inference.fleet.ec2_instance
 """
 
 EXAMPLES = r"""

@@ -185,7 +185,7 @@ def gate(run: Run, what: str, host: Host, instance: Instance) -> bool:
     return ask_gate(run, what, host, model=instance["served_name"], checks=host.checks, **own)
 
 
-def ask_gate(run: Run, what: str, host: Host, **whom: t.Any) -> bool:
+def ask_gate(run: Run, what: str, host: Host, **asked: t.Any) -> bool:
     """The gate, but for what a model with random weights cannot know: any answer is right."""
     began = time.time()
     result = host.module(
@@ -194,7 +194,7 @@ def ask_gate(run: Run, what: str, host: Host, **whom: t.Any) -> bool:
         expect_text_regex=r"\S",
         expect_image={"red": [], "blue": []},
         record_dir="/var/lib/inference/gate",
-        **whom,
+        **asked,
     )
     for target in result.get("targets") or [{}]:
         run.note(
@@ -500,8 +500,8 @@ def look_at_gpu(run: Run, what: str, host: Host, instance: Instance, now: t.Mapp
 def ask_edge(run: Run, host: Host, edge: RealEdge) -> None:
     """Each engine by its own name at its own port of the edge, both at the same time."""
     run.note("both: edge", serves=edge.serve())
-    whom = {"targets": edge.targets, "model": edge.targets[0]["model"], "api_key": edge.key, "checks": edge.checks}
-    ask_gate(run, "both: gate through the edge", host, **whom)
+    asked = {"targets": edge.targets, "model": edge.targets[0]["model"], "api_key": edge.key, "checks": edge.checks}
+    ask_gate(run, "both: gate through the edge", host, **asked)
     for target, other in zip(edge.targets, reversed(edge.targets)):
         client = edge.client(target)
         run.note(

@@ -20,7 +20,7 @@ LIMIT = 900.0
 EARLIER = "i-01 2026-11-01T10:00:00Z"
 LATER = "i-01 2026-11-29T10:00:00Z"
 OTHER = "i-02 2026-11-29T10:00:00Z"
-NOBODY = "http://127.0.0.1:9"
+CLOSED_PORT = "http://127.0.0.1:9"
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def presence(**changes: t.Any) -> dict[str, t.Any]:
         (presence(), 120, "", ""),
         (presence(), LIMIT, "", ""),
         (presence(started=EARLIER), 120, EARLIER, ""),
-        # EC2 may press the power button for a reboot; that it did not start the instance anew is certain.
+        # EC2 may press the power button for a reboot; but it did not start the instance again.
         (presence(started=EARLIER, stopped=True), 120, EARLIER, ""),
         # A stop and start, however short; also from an image of the host.
         (presence(started=EARLIER), 120, LATER, "EC2 had stopped it"),
@@ -65,7 +65,7 @@ def test_who_serves_by_itself(
 
 @pytest.fixture
 def paths(program: types.ModuleType, tmp_path: Path) -> t.Any:
-    return program.PresencePaths(str(tmp_path / "presence.json"), str(tmp_path / "hold.map"), NOBODY)
+    return program.PresencePaths(str(tmp_path / "presence.json"), str(tmp_path / "hold.map"), CLOSED_PORT)
 
 
 def ran(path: str, seconds_ago: float, **changes: t.Any) -> None:
