@@ -8,6 +8,7 @@ import typing as t
 from unittest import mock
 
 import pytest
+from ansible.module_utils import _internal
 from ansible.module_utils.common import warnings
 from ansible.module_utils.testing import patch_module_args
 
@@ -29,6 +30,8 @@ def run_module(capfd: pytest.CaptureFixture[str]) -> RunModule:
             # A module has a process of its own, in which no other module has warned.
             mock.patch.object(warnings, "_global_warnings", {}),
             mock.patch.object(warnings, "_global_deprecations", {}),
+            # The controller's plugins, which other tests import, would display the warnings of a module.
+            mock.patch.object(_internal, "is_controller", False),
             patch_module_args({**args, "_ansible_check_mode": check, "_ansible_diff": diff}),
             pytest.raises(SystemExit),
         ):
