@@ -48,10 +48,11 @@ def announce(lab: Lab, host: Host, notice: str, seconds: float | None) -> str:
     ahead = AHEAD[notice] if seconds is None else seconds
     when = datetime.datetime.now(tz=datetime.UTC) + datetime.timedelta(seconds=ahead)
     _say(lab, host, {} if notice == NOTHING else metadata.announcement(notice, when))
-    instance = ec2.find_instance(lab, host)
-    ec2.schedule(lab, instance, [_event(when)] if notice == "maintenance" else [])
-    if notice in EVENTS:
-        ec2.put_event(lab, EVENTS[notice], {"instance-id": instance, **DETAILS.get(notice, {})})
+    instance = _instance_id(lab, host)
+    if host.role:
+        ec2.schedule(lab, instance, [_event(when)] if notice == "maintenance" else [])
+        if notice in EVENTS:
+            ec2.put_event(lab, EVENTS[notice], {"instance-id": instance, **DETAILS.get(notice, {})})
     return f"{host.name} ({instance}): {notice}" + ("" if notice == NOTHING else f", {when:%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -63,12 +64,17 @@ def mark_leaving(lab: Lab, host: Host) -> None:
         files.write_changed(path, json.dumps({**said, metadata.TARGET_STATE: "Terminated"}, indent=2) + "\n")
 
 
+def _instance_id(lab: Lab, host: Host) -> str:
+    """The id of the host's instance; a made up one for a scratch host, which the EC2 API does not know."""
+    return ec2.find_instance(lab, host) if host.role else f"i-{host.number:017x}"
+
+
 def _say(lab: Lab, host: Host, announced: dict[str, str]) -> None:
     """Write what the service says: what it always knows, and what is announced."""
     place = lab.host_directory(host) / "metadata"
     place.mkdir(parents=True, exist_ok=True)
     always = {
-        "instance-id": ec2.find_instance(lab, host),
+        "instance-id": _instance_id(lab, host),
         "instance-type": host.instance_type,
         "instance-life-cycle": "on-demand",
         "local-ipv4": lab.address(host),

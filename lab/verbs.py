@@ -254,8 +254,6 @@ def announce(lab_name: str, name: str, notice: str, seconds: float | None) -> No
     with _held(lab_name) as lock:
         lab = state.require(lab_name)
         host = lab.host(name)
-        if not host.role:
-            raise LabError(f"{name} is a scratch host: it has no EC2 instance for which something could be announced.")
         notices.ensure(lab, host, lock)
         print(notices.announce(lab, host, notice, seconds))
 

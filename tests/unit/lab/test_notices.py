@@ -67,3 +67,14 @@ def test_a_host_that_its_group_ends_says_so_beside_what_it_says_already(lab: Lab
     notices.mark_leaving(lab, host)
     assert said(lab, host)["autoscaling/target-lifecycle-state"] == "Terminated"
     assert "events/recommendations/rebalance" in said(lab, host)
+
+
+def test_a_scratch_host_has_notices_too_and_no_instance_in_the_api(
+    cloud: Cloud, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.ec2_port = cloud.port
+    monkeypatch.setattr(ec2, "client", pytest.fail)
+    scratch = lab.host("scratch-1")
+    notices.announce(lab, scratch, "spot", None)
+    assert json.loads(said(lab, scratch)["spot/instance-action"])["action"] == "terminate"
+    assert said(lab, scratch)["instance-id"].startswith("i-0")
