@@ -121,7 +121,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
-from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import wait_a_slice
+from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import port_to_check, wait_a_slice
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "instances": {"type": "list", "elements": "dict", "required": True},
@@ -138,17 +138,13 @@ def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Wait as the parameters say; return the module's result."""
     if check:
         return {"changed": False, "ready": True, "seconds": {}}
-    ports = {instance["unit"]: _port(instance) for instance in params["instances"]}
+    ports = {instance["unit"]: port_to_check(instance) for instance in params["instances"]}
     restarts = {unit: int(count) for unit, count in (params["restarts"] or {}).items()}
     seen = wait_a_slice(ports, params["timeout"], params["slice"] or math.inf, params["since"], restarts)
     result = {"changed": False, "ready": len(seen.seconds) == len(ports), "seconds": _rounded(seen.seconds)}
     if not params["slice"]:
         return result
     return {**result, "progress": seen.progress, "since": seen.since, "restarts": seen.restarts}
-
-
-def _port(instance: dict[str, t.Any]) -> int:
-    return int(instance["engine_port"]) if instance.get("serves", True) else 0
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:

@@ -50,6 +50,12 @@ options:
     type: list
     elements: str
     default: []
+  instances:
+    description:
+      - The engine instances of which RV(serving) tells, as module M(inference.fleet.fleet_facts) returns them.
+    type: list
+    elements: dict
+    default: []
   root:
     description: Where the engines are.
     type: path
@@ -93,6 +99,10 @@ reasons:
   type: list
   elements: str
   sample: ["file /etc/haproxy/haproxy.cfg: sha256:9f86d081884c, was sha256:2c26b46b68ff"]
+serving:
+  description: Whether each of O(instances) is up and healthy at this moment. False without any.
+  returned: with O(state=looked)
+  type: bool
 drain:
   description: What is drained, and who drained it, as module M(inference.fleet.fleet_status) returns it.
   returned: always
@@ -114,6 +124,7 @@ from ..module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ..module_utils.edge.haproxy import SOCKET_ARGUMENTS
 from ..module_utils.edge.hold import Hold
 from ..module_utils.edge.state import read_drains
+from ..module_utils.instances.ready import all_serve
 from ..module_utils.receipts.look import Places, look
 from ..module_utils.receipts.places import places_of
 from ..module_utils.receipts.receipt import Receipt, differences, parse, shortened
@@ -162,6 +173,13 @@ def receipt_path(params: dict[str, t.Any]) -> str:
     return os.path.join(params["state_dir"], "receipt.json")
 
 
+def serving(params: dict[str, t.Any]) -> bool:
+    """Whether all instances serve; also False where systemd does not answer, which whoever waits for them reports."""
+    with contextlib.suppress(FleetError):
+        return all_serve(params["instances"])
+    return False
+
+
 def drain(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """What is drained, and who drained it; nothing where it cannot be read, which role edge then reports."""
     path = os.path.join(params["state_dir"], "drain.json")
@@ -177,6 +195,7 @@ def main() -> None:
             "digest": {"type": "str", "default": ""},
             "further": {"type": "dict", "default": {}},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "instances": {"type": "list", "elements": "dict", "default": []},
             "root": {"type": "path", "default": ENGINE_ROOT},
             "state_dir": {"type": "path", "default": STATE_DIRECTORY},
             "maps": {"type": "path", "default": "/etc/haproxy/maps"},
@@ -185,8 +204,10 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    found: dict[str, t.Any] = {}
     if params["state"] == "looked":
         recorded, reasons = compare(params)
+        found["serving"] = serving(params)
     else:
         recorded, reasons = False, []
         try:
@@ -195,7 +216,7 @@ def main() -> None:
                 recorded = True
         except (FleetError, OSError) as error:
             module.warn(f"The host has no new receipt ({error}). It serves; the next run looks at everything again.")
-    module.exit_json(changed=False, recorded=recorded, converged=not reasons, reasons=reasons, drain=drain(params))
+    module.exit_json(changed=False, recorded=recorded, converged=not reasons, reasons=reasons, drain=drain(params), **found)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,28 @@ def waiting_of_unit(unit: str, state: UnitState) -> Waiting | None:
         ) from error
 
 
+def port_to_check(instance: t.Mapping[str, t.Any]) -> int:
+    """The port of an instance's health check; 0 where it serves no requests, and only its running can be checked."""
+    return int(instance["engine_port"]) if instance.get("serves", True) else 0
+
+
+def all_serve(
+    instances: t.Sequence[t.Mapping[str, t.Any]],
+    state_of: t.Callable[[str], UnitState] = unit_state,
+    health_of: t.Callable[[int, str], int | None] = health_status,
+) -> bool:
+    """Whether every instance serves at this moment; False without any.
+
+    Args:
+        instances: unit, engine_port and serves of each.
+
+    Raises:
+        FleetError: systemd does not answer.
+    """
+    ports = {str(one["unit"]): port_to_check(one) for one in instances}
+    return bool(ports) and all(_serves(unit, state_of(unit), port, health_of) for unit, port in ports.items())
+
+
 @dataclasses.dataclass(frozen=True)
 class Slice:
     """The progress of some units at the end of a slice.

@@ -6,6 +6,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.receipts import places
 from ansible_collections.inference.fleet.plugins.modules import host_receipt
 
@@ -38,7 +39,7 @@ def receipt(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "etc/haproxy.cfg").write_text("global\n")
     (tmp_path / "maps/keys.map").write_text("aa team-a\n")
 
-    def run(state: str, digest: str = "one", check: bool = False) -> Result:
+    def run(state: str, digest: str = "one", check: bool = False, **further: t.Any) -> Result:
         arguments: dict[str, t.Any] = {
             "state": state,
             "digest": digest,
@@ -47,6 +48,7 @@ def receipt(run_module: RunModule, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "maps": str(tmp_path / "maps"),
             "socket": str(tmp_path / "admin.sock"),
             "master_socket": str(tmp_path / "master.sock"),
+            **further,
         }
         return run_module("host_receipt", arguments, check=check)
 
@@ -203,3 +205,24 @@ def test_a_damaged_note_of_drains_is_found_and_no_failure(receipt: Receipt, tmp_
     assert not result.get("failed")
     assert result["drain"] == {}
     assert [reason for reason in result["reasons"] if "drain.json: new" in reason]
+
+
+def test_it_says_whether_all_instances_serve(
+    receipt: Receipt, edge: FakeHaproxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[t.Any]] = []
+
+    def serve(instances: list[t.Any]) -> bool:
+        asked.append(instances)
+        return True
+
+    monkeypatch.setattr(host_receipt, "all_serve", serve)
+    instances = [{"unit": "vllm@0.service", "engine_port": 8100}]
+    assert receipt("looked", instances=instances)["serving"] is True
+    assert asked == [instances]
+
+    def fail(_instances: list[t.Any]) -> bool:
+        raise FleetError("systemctl does not answer")
+
+    monkeypatch.setattr(host_receipt, "all_serve", fail)
+    assert receipt("looked", instances=instances)["serving"] is False

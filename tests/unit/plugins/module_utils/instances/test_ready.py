@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import UnitState
 from ansible_collections.inference.fleet.plugins.module_utils.instances import ready, waiting
-from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import Slice, wait_a_slice
+from ansible_collections.inference.fleet.plugins.module_utils.instances.ready import Slice, all_serve, wait_a_slice
 from ansible_collections.inference.fleet.plugins.module_utils.instances.waiting import Waiting
 
 UP = UnitState("loaded", "active", "running", "success", 0, 7, "a", "0")
@@ -83,6 +83,30 @@ def test_another_process_on_the_port_does_not_count() -> None:
     starting = dataclasses.replace(UP, active="activating")
     with pytest.raises(FleetError, match="has not served within 5 s"):
         Host([starting], [200]).run(timeout=5)
+
+
+TWO = [{"unit": "vllm@0.service", "engine_port": 8100}, {"unit": "vllm@1.service", "engine_port": 8101}]
+RESTARTING = dataclasses.replace(UP, has_job=True)
+
+
+@pytest.mark.parametrize(
+    ("instances", "second", "health", "served"),
+    [
+        (TWO, UP, 200, True),
+        (TWO, UP, 503, False),
+        (TWO, UP, None, False),
+        (TWO, RESTARTING, 200, False),
+        (TWO, dataclasses.replace(UP, active="failed", sub="failed"), 200, False),
+        # Its requests come to another host, so its own health says nothing.
+        ([TWO[0], {**TWO[1], "serves": False}], UP, None, True),
+        ([], UP, 200, False),
+    ],
+)
+def test_all_serve_only_when_each_is_up_and_healthy(
+    instances: list[dict[str, t.Any]], second: UnitState, health: int | None, served: bool
+) -> None:
+    states, answers = {"vllm@0.service": UP, "vllm@1.service": second}, {8100: 200, 8101: health}
+    assert all_serve(instances, states.__getitem__, lambda port, _path: answers[port]) is served
 
 
 BEFORE = dataclasses.replace(UP, active="activating", sub="start-pre", pid=0, has_job=True)
