@@ -216,7 +216,9 @@ def main() -> None:
                 recorded = True
         except (FleetError, OSError) as error:
             module.warn(f"The host has no new receipt ({error}). It serves; the next run looks at everything again.")
-    module.exit_json(changed=False, recorded=recorded, converged=not reasons, reasons=reasons, drain=drain(params), **found)
+    module.exit_json(
+        changed=False, recorded=recorded, converged=not reasons, reasons=reasons, drain=drain(params), **found
+    )
 
 
 if __name__ == "__main__":
