@@ -20,6 +20,7 @@ INSTANCE_STORE = "/opt/dlami/nvme"
 UV_CACHE = "/var/cache/uv-shared"
 WHEELHOUSE = "/srv/wheelhouse"
 MODEL = "/srv/model"
+BOOTS_AT_ONCE = 8
 BOOT_SECONDS = 90.0
 # nspawn exits with 133 when the machine wants a reboot, and leaves the restart to its keeper.
 KEEPER = """
@@ -249,7 +250,7 @@ def discard(lab: Lab, host: Host) -> None:
 
 
 def bring_up(lab: Lab, wanted: t.Sequence[Host], base: t.Callable[[], Path], lock: int) -> None:
-    """Boot all stopped hosts of ``wanted``, in parallel."""
+    """Boot all stopped hosts of ``wanted``, some in parallel."""
     ensure_key(lab)
     down = [host for host in wanted if not running(lab, host)]
     if down:
@@ -261,10 +262,18 @@ def bring_up(lab: Lab, wanted: t.Sequence[Host], base: t.Callable[[], Path], loc
     write_known_hosts(lab)
     for host in wanted:
         network.ensure_host(lab, host)
-    for host in down:
-        boot(lab, host, lock)
-    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
-        for done in [pool.submit(wait, lab, host) for host in wanted]:
+    _wait_for_all(lab, [host for host in wanted if host not in down])
+    # More at once would all take longer than one may.
+    for first in range(0, len(down), BOOTS_AT_ONCE):
+        booting = down[first : first + BOOTS_AT_ONCE]
+        for host in booting:
+            boot(lab, host, lock)
+        _wait_for_all(lab, booting)
+
+
+def _wait_for_all(lab: Lab, booting: t.Sequence[Host]) -> None:
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(booting))) as pool:
+        for done in [pool.submit(wait, lab, host) for host in booting]:
             done.result()
 
 

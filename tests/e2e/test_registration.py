@@ -60,7 +60,7 @@ class Registered(Fleet):
 
 @pytest.fixture(scope="module")
 def fleet() -> t.Iterator[Registered]:
-    with StandinLab("registration", "10.222.0.0/24", hosts=2, balancer="registration") as lab:
+    with StandinLab("registration", "10.226.0.0/24", hosts=2, balancer="registration") as lab:
         made = Registered(lab.environment, inventories())
         assert made.targets() == {}
         deployed = lab.site()

@@ -52,6 +52,13 @@ class Scaled(Fleet):
         found = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
         return {one["Target"]["Id"]: one["TargetHealth"]["State"] for one in found}
 
+    def shorten_deregistration(self, seconds: int) -> None:
+        """Have a target that leaves drain for less than the group's five minutes: requests here are short."""
+        elb = ec2.client(state.require(self.name), "elbv2")
+        (group,) = elb.describe_target_groups(Names=["fleet"])["TargetGroups"]
+        delay = {"Key": "deregistration_delay.timeout_seconds", "Value": str(seconds)}
+        elb.modify_target_group_attributes(TargetGroupArn=group["TargetGroupArn"], Attributes=[delay])
+
     def start_service(self) -> None:
         lab = state.require(self.name)
         queue = ec2.client(lab, "sqs").get_queue_url(QueueName=settings.QUEUE)["QueueUrl"]
@@ -118,6 +125,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Scaled]:
         deployed = lab.site()
         assert deployed.code == 0, deployed.output
         made.read_environment()
+        made.shorten_deregistration(20)
         made.scale(1)
         made.start_service()
         try:

@@ -16,6 +16,7 @@ It was last modified when the host was last known to run. module edge_keys ends 
 start decides, before HAProxy starts; watch says that the host runs; stop says that it is being powered off.
 
 Usage: edge_presence.py start|watch|stop [--limit SECONDS] [--file FILE] [--hold FILE] [--metadata URL]
+                        [--decided FILE]
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class PresencePaths(typing.NamedTuple):
     file: str
     hold: str
     metadata: str
+    decided: str
 
 
 def reason(before: Presence | None, seen: float, now: float, started: str, limit: float) -> str:
@@ -92,6 +94,7 @@ def start(paths: PresencePaths, limit: float) -> None:
     try:
         before = read(paths.file)
         if before and before["boot"] == boot:
+            mark_decided(paths, boot)
             return
         started = instance_start(paths.metadata, STARTING if before and before["started"] else PATIENCE)
         seen = os.stat(paths.file).st_mtime if before else 0.0
@@ -106,19 +109,18 @@ def start(paths: PresencePaths, limit: float) -> None:
         why = before["why"]
     try:
         write(paths.file, {"boot": boot, "started": started, "stopped": False, "why": why})
+        mark_decided(paths, boot)
     except OSError as error:
         print(f"{paths.file} cannot be written: {error}", file=sys.stderr)
 
 
 def watch(paths: PresencePaths) -> None:
     """Say every few seconds that the host runs, for ever."""
-    boot = boot_id()
     known = False
     while True:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             presence = read(paths.file)
-            # Not before start has decided.
-            if presence and presence["boot"] == boot:
+            if presence and is_decided(paths, presence):
                 if known:
                     os.utime(paths.file)
                 else:
@@ -134,8 +136,25 @@ def stop(paths: PresencePaths) -> None:
     command = ["systemctl", "list-jobs", "--no-legend", "--no-pager", "--plain", "--full"]
     jobs = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
     presence = read(paths.file)
-    if presence and presence["boot"] == boot_id() and POWER_OFF.search(jobs):
+    if presence and is_decided(paths, presence) and POWER_OFF.search(jobs):
         write(paths.file, {**presence, "stopped": True})
+
+
+def mark_decided(paths: PresencePaths, boot: str) -> None:
+    """Say in /run, which no boot keeps, that start has decided in this boot.
+
+    Watch and stop cannot ask the kernel: in a container systemd's sandbox shows them another boot than start sees.
+    """
+    replace(paths.decided, f"{boot}\n", 0o644)
+
+
+def is_decided(paths: PresencePaths, presence: Presence) -> bool:
+    """Whether the record is what start has decided in this boot."""
+    try:
+        with open(paths.decided, encoding="utf-8") as file:
+            return file.read().strip() == presence["boot"]
+    except FileNotFoundError:
+        return False
 
 
 def instance_start(metadata: str, seconds: float) -> str:
@@ -219,8 +238,9 @@ def main() -> None:
     parser.add_argument("--file", default="/var/lib/inference/presence.json")
     parser.add_argument("--hold", default="/etc/haproxy/maps/hold.map")
     parser.add_argument("--metadata", default="http://169.254.169.254")
+    parser.add_argument("--decided", default="/run/inference-presence-decided")
     arguments = parser.parse_args()
-    paths = PresencePaths(arguments.file, arguments.hold, arguments.metadata)
+    paths = PresencePaths(arguments.file, arguments.hold, arguments.metadata, arguments.decided)
     if arguments.event == "start":
         start(paths, arguments.limit)
     elif arguments.event == "watch":

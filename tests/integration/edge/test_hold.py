@@ -23,6 +23,7 @@ def come_back(edge: Edge, away: float) -> None:
     os.utime(presence, (moment, moment))
     program = [sys.executable, "-I", str(edge.programs / "edge_presence.py"), "start", "--limit", "900"]
     places = ["--file", str(presence), "--hold", str(edge.maps / "hold.map"), "--metadata", "http://127.0.0.1:9"]
+    places += ["--decided", str(presence.parent / "decided")]
     subprocess.run([*program, *places], check=True)
     edge.start_and_wait()
 

@@ -21,7 +21,8 @@ def hold(directory: Path) -> Hold:
 
 
 def test_what_the_program_at_boot_writes_is_read_and_ended(program: types.ModuleType, tmp_path: Path) -> None:
-    paths = program.PresencePaths(str(tmp_path / "presence.json"), str(tmp_path / "hold.map"), "http://127.0.0.1:9")
+    files = [str(tmp_path / name) for name in ("presence.json", "hold.map", "decided")]
+    paths = program.PresencePaths(*files[:2], "http://127.0.0.1:9", files[2])
     program.start(paths, 900.0)
     held = hold(tmp_path).held()
     assert held is not None
@@ -45,7 +46,8 @@ def test_a_new_host_serves_once_it_has_its_keys(program: types.ModuleType, tmp_p
     hold(tmp_path).ensure(check=False)
     assert (tmp_path / "hold.map").exists()
     assert hold(tmp_path).release(check=False) == []
-    paths = program.PresencePaths(str(tmp_path / "presence.json"), str(tmp_path / "hold.map"), "http://127.0.0.1:9")
+    files = [str(tmp_path / name) for name in ("presence.json", "hold.map", "decided")]
+    paths = program.PresencePaths(*files[:2], "http://127.0.0.1:9", files[2])
     program.start(paths, 900.0)
     assert hold(tmp_path).held() is None
 
