@@ -13,7 +13,10 @@ PORTS = {"inference": balancer.EDGE_PORT, "gateway": balancer.GATEWAY_PORT}
 
 
 def ensure(lab: Lab) -> list[str]:
-    """Create what is missing, and set everything as wanted; return the changes. It registers no target."""
+    """Create what is missing; return the changes. It registers no target.
+
+    What a person or a test has set of a group since then stays.
+    """
     elb = ec2.client(lab, "elbv2")
     subnet = ec2.ensure_subnet(lab)
     vpc = ec2.client(lab).describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
@@ -32,8 +35,9 @@ def ensure(lab: Lab) -> list[str]:
                 **settings.HEALTH_CHECK,
             )
             present[name] = made["TargetGroups"][0]["TargetGroupArn"]
+            pairs = _pairs(settings.TARGET_GROUP)
+            elb.modify_target_group_attributes(TargetGroupArn=present[name], Attributes=pairs)
             changed.append(f"created target group {name}")
-        elb.modify_target_group_attributes(TargetGroupArn=present[name], Attributes=_pairs(settings.TARGET_GROUP))
     changed += _ensure_balancer(elb, subnet, present)
     return changed
 

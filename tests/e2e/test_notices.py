@@ -118,7 +118,7 @@ def test_an_operator_may_override_the_notice(fleet: Fleet) -> None:
 
 def test_a_host_comes_back_by_itself_after_its_maintenance(fleet: Fleet, tmp_path: Path) -> None:
     announce(fleet, LEAVES, "nothing")
-    eventually(lambda: fleet.on(LEAVES, "ls /var/lib/inference/drain.json || true") == "", 10)
+    eventually(lambda: fleet.on(LEAVES, "test -e /var/lib/inference/drain.json || echo gone") == "gone", 10)
     clients = Traffic(fleet.environment, tmp_path / "traffic.json", 2, 5)
     done = fleet.lab("announce", "--name", fleet.name, LEAVES, "maintenance", "--in", "300")
     assert done.code == 0, done.output
