@@ -89,21 +89,18 @@ def register(lab: Lab) -> list[str]:
     ec2 = client(lab)
     found = {}
     changed = []
+    # By address, because a test may have given two of them one name.
+    hosts = {lab.address(host): host for host in lab.hosts.values() if host.role}
     for instance in _instances(ec2):
         if group_of(instance):
             continue
-        name = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "Name"), "")
-        host = lab.hosts.get(name)
-        if (
-            host is None
-            or not host.role
-            or instance["PrivateIpAddress"] != lab.address(host)
-            or instance["InstanceType"] != host.instance_type
-        ):
+        host = hosts.get(instance["PrivateIpAddress"])
+        if host is None or instance["InstanceType"] != host.instance_type:
+            name = next((tag["Value"] for tag in instance.get("Tags", []) if tag["Key"] == "Name"), "")
             ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
             changed.append(f"terminated {name or instance['InstanceId']}")
         else:
-            found[name] = instance
+            found[host.name] = instance
     for host in [host for host in lab.fleet() if not host.group]:
         if host.name not in found:
             found[host.name] = _launch(ec2, lab, host)
