@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--engine")
     verb.add_argument("--instance-type")
     verb.add_argument("--fresh", action="store_true", help="from the root file system, if it is there already")
+    verb.add_argument("--image", metavar="HOST", help="a new host with a copy of this one's disk")
     verb.add_argument("--subnet", help="make the lab first, bare and of this network, if there is none")
 
     verb = actions.add_parser("remove", parents=[which], help="remove a host")
@@ -107,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
             {key: value for key, value in given.items() if value},
             fresh=options.fresh,
             subnet=options.subnet,
+            image=options.image,
         )
     elif options.verb == "remove":
         verbs.remove(options.lab, options.host, last=options.last)

@@ -101,6 +101,14 @@ def prepare(lab: Lab, host: Host, base: Path) -> None:
         model.symlink_to("/srv/lab-model/tiny")
 
 
+def copy_disk(lab: Lab, source: Host, host: Host) -> None:
+    """Give a host that has never run what another one has on its disk and its instance store."""
+    for name in ("upper", "instance-store"):
+        target = directory(lab, host) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shell.run(["cp", "--archive", "--reflink=auto", str(directory(lab, source) / name), str(target)])
+
+
 def _own_files(lab: Lab, host: Host) -> t.Iterator[tuple[str, str, int]]:
     place = directory(lab, host)
     given = controller.inherited(lab.gateway, lab.subnet)

@@ -170,16 +170,22 @@ def _forget(lab: Lab, host: Host) -> None:
     lab.save()
 
 
-def add(lab_name: str, name: str, changes: dict[str, str], *, fresh: bool, subnet: str | None) -> None:
+def add(
+    lab_name: str, name: str, changes: dict[str, str], *, fresh: bool, subnet: str | None, image: str | None = None
+) -> None:
     """Add a host; without a role it is scratch. An existing one is started, with ``changes``.
 
-    With ``subnet`` the lab is created first, bare, if there is none.
+    With ``subnet`` the lab is created first, bare, if there is none. With ``image`` a new host begins with a copy of
+    that host's disk and instance store.
     """
     shell.require(PROGRAMS)
     with _held(lab_name) as lock:
         lab = _open(lab_name, subnet, bare=True) if subnet else state.require(lab_name)
         if changes.get("role") and lab.bare:
             raise LabError(f"Lab {lab_name} is bare: it has no EC2 API that could know a host with a role.")
+        source = lab.host(image) if image else None
+        if source and name in lab.hosts:
+            raise LabError(f"{name} is there already: only a new host begins with another one's disk.")
         host = lab.hosts.get(name) or lab.new_host(name)
         for key, value in changes.items():
             setattr(host, key, value)
@@ -188,6 +194,8 @@ def add(lab_name: str, name: str, changes: dict[str, str], *, fresh: bool, subne
         if fresh:
             hosts.halt(lab, host)
             hosts.discard(lab, host)
+        if source:
+            hosts.copy_disk(lab, source, host)
         host.stopped = False
         lab.save()
         _converge(lab, [host], lock)

@@ -97,6 +97,13 @@ class StandinLab:
         prepare(self.name)
         self.environment["LAB_EC2_ENDPOINT"] = state.require(self.name).ec2_endpoint
 
+    def multiply(self, hosts: int) -> None:
+        """Have so many hosts; the further ones have a copy of the last one's disk."""
+        image = self.hosts[-1]
+        self._hosts, first = hosts, self._hosts + 1
+        for number in range(first, hosts + 1):
+            self._checked("add", f"inference-{number}", "--role", "inference", "--image", image)
+
     def run(self, *command: str, timeout: float = 1200) -> Run:
         return run(*command, environment=self.environment, timeout=timeout)
 
