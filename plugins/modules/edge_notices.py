@@ -110,7 +110,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.notices import arc
 from ansible_collections.inference.fleet.plugins.module_utils.notices.install import ServiceFiles
 from ansible_collections.inference.fleet.plugins.module_utils.notices.metadata import ENDPOINT, Metadata
 
-AUTO, ALWAYS, NEVER = "auto", "true", "false"
+AUTO = "auto"
+ALWAYS = "true"
+NEVER = "false"
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "watch": {"type": "str", "choices": [AUTO, ALWAYS, NEVER], "default": AUTO},

@@ -83,6 +83,8 @@ class Workers:
 class _Worker:
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._tasks = t.cast("t.IO[str]", self._process.stdin)
+        self._messages = t.cast("t.IO[str]", self._process.stdout)
         self._lock = threading.Lock()
         self._answers: dict[int, queue.SimpleQueue[WorkerLine]] = {}
         self.is_alive = True
@@ -100,8 +102,7 @@ class _Worker:
             if not self.is_alive:
                 answers.put(self._lost())
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps({**task, "number": number}) + "\n")
+            self._tasks.write(json.dumps({**task, "number": number}) + "\n")
         return answers
 
     def forget(self, number: int) -> None:
@@ -109,8 +110,7 @@ class _Worker:
             self._answers.pop(number, None)
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._messages:
             message = json.loads(line)
             with self._lock:
                 answers = self._answers.get(message.get("number"))
@@ -127,8 +127,7 @@ class _Worker:
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+            self._tasks.close()
         try:
             self._process.wait(LAST_WORDS)
         except subprocess.TimeoutExpired:

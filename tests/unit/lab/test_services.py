@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from lab import balancer, ec2, settings, verbs
+from lab import balancer, ec2, hosts, settings, verbs
 from lab.state import Lab
 
 
@@ -103,3 +103,19 @@ def test_env_prints_the_clients_key_when_the_store_has_one(lab: Lab, capsys: pyt
     lab.save()
     verbs.env("trial", "demo")
     assert f"export AWS_ENDPOINT_URL={lab.ec2_endpoint}" in capsys.readouterr().out.splitlines()
+
+
+def test_a_host_begins_with_a_copy_of_another_ones_disk(lab: Lab) -> None:
+    source, host = lab.host("inference-1"), lab.new_host("inference-9")
+    for name in ("upper", "instance-store"):
+        place = hosts.directory(lab, source) / name / "opt"
+        place.mkdir(parents=True)
+        (place / "runtime").symlink_to("engine")
+        (place / "file").write_text(name)
+        (place / "file").chmod(0o640)
+    hosts.copy_disk(lab, source, host)
+    for name in ("upper", "instance-store"):
+        copy = hosts.directory(lab, host) / name / "opt"
+        assert (copy / "file").read_text() == name
+        assert (copy / "file").stat().st_mode & 0o777 == 0o640
+        assert (copy / "runtime").is_symlink()
