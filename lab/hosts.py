@@ -21,6 +21,9 @@ UV_CACHE = "/var/cache/uv-shared"
 WHEELHOUSE = "/srv/wheelhouse"
 MODEL = "/srv/model"
 BOOTS_AT_ONCE = 8
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+#: Of one host, with room for the machine's own.
+INOTIFY_INSTANCES = 10
 BOOT_SECONDS = 90.0
 # nspawn exits with 133 when the machine wants a reboot, and leaves the restart to its keeper.
 KEEPER = """
@@ -271,12 +274,20 @@ def bring_up(lab: Lab, wanted: t.Sequence[Host], base: t.Callable[[], Path], loc
     for host in wanted:
         network.ensure_host(lab, host)
     _wait_for_all(lab, [host for host in wanted if host not in down])
+    _allow_inotify(len(lab.hosts))
     # More at once would all take longer than one may.
     for first in range(0, len(down), BOOTS_AT_ONCE):
         booting = down[first : first + BOOTS_AT_ONCE]
         for host in booting:
             boot(lab, host, lock)
         _wait_for_all(lab, booting)
+
+
+def _allow_inotify(count: int) -> None:
+    """Raise the machine's limit of inotify instances for so many hosts: with 128, systemd ends in the 24th."""
+    needed = INOTIFY_INSTANCES * count
+    if int(INOTIFY_LIMIT.read_text(encoding="ascii")) < needed:
+        INOTIFY_LIMIT.write_text(f"{needed}\n", encoding="ascii")
 
 
 def _wait_for_all(lab: Lab, booting: t.Sequence[Host]) -> None:
