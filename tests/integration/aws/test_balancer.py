@@ -60,7 +60,9 @@ class Balanced:
 
 
 @pytest.fixture
-def balanced(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Balanced]:
+def balanced(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> t.Iterator[Balanced]:
+    """The parameter is for how many of AWS's seconds a deregistered target still gets requests."""
+    settle = str(getattr(request, "param", 200))
     # A socket's path may have 107 characters, which pytest's own directories exceed.
     with tempfile.TemporaryDirectory(prefix="fl") as name:
         place = Path(name)
@@ -75,7 +77,7 @@ def balanced(monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Balanced]:
         config = place / "haproxy.cfg"
         lab.balancer_socket.parent.mkdir()
         config.write_text(balancer.configuration(lab))
-        with serve(place, "--balancer", str(lab.balancer_socket), "--settle", "200") as cloud:
+        with serve(place, "--balancer", str(lab.balancer_socket), "--settle", settle) as cloud:
             lab.ec2_port = cloud.port
             ec2.register(lab)
             target_groups.ensure(lab)
@@ -134,6 +136,8 @@ def test_registration_decides_who_gets_requests(balanced: Balanced) -> None:
         wait_for(balanced.answering, {"500", "501"})
 
 
+# Long enough for a busy machine to ask meanwhile.
+@pytest.mark.parametrize("balanced", [1000], indirect=True)
 def test_a_deregistered_target_gets_requests_for_a_while_and_finishes_what_it_has(balanced: Balanced) -> None:
     with Answering("127.77.0.11", 8000) as first, Answering("127.77.0.12", 8000) as second:
         balanced.cloud.delay(balanced.group, LONGEST_DELAY)
