@@ -21,9 +21,6 @@ from tests.unit.lab.aws.targets import Answering
 #: On loopback: a host's address is one that this machine has.
 SUBNET = "127.77.0.0/24"
 
-# The targets have addresses of their own on port 8000, which two tests at once cannot share.
-pytestmark = pytest.mark.xdist_group("targets")
-
 
 class Balanced:
     """A lab without hosts whose balancer follows the target groups; a test serves in place of the hosts."""
