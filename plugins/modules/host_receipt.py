@@ -174,7 +174,7 @@ def receipt_path(params: dict[str, t.Any]) -> str:
 
 
 def serving(params: dict[str, t.Any]) -> bool:
-    """Whether all instances serve; also False where systemd does not answer, which whoever waits for them reports."""
+    """Whether all instances serve. False where systemd does not answer; engine_ready reports that."""
     with contextlib.suppress(FleetError):
         return all_serve(params["instances"])
     return False
