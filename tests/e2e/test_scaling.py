@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab import ec2, settings, state
+from tests import fleet_events
 from tests.e2e.conftest import Fleet
 from tests.e2e.rollouts import PATIENCE, Playbook, Traffic, nothing_was_lost
 from tests.fakes.standin.lab import StandinLab, inventories
@@ -24,7 +25,6 @@ from tests.project import ROOT
 pytestmark = pytest.mark.long
 
 GROUP = "pool"
-PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
 
 
 class Scaled(Fleet):
@@ -62,27 +62,22 @@ class Scaled(Fleet):
     def start_service(self) -> None:
         lab = state.require(self.name)
         queue = ec2.client(lab, "sqs").get_queue_url(QueueName=settings.QUEUE)["QueueUrl"]
-        document = {
+        own = {
             "queue": queue,
             "region": ec2.REGION,
             "groups": [GROUP],
-            "hooks": ["join", "leave"],
             "endpoint": lab.ec2_endpoint,
             "state": str(self.place),
             "directory": str(ROOT),
             "command": ["ansible-playbook", *self.inventory, "-e", "engine=vllm"],
             "playbooks": {"join": "playbooks/join.yml", "leave": "playbooks/leave.yml"},
-            "parallel": 2,
-            "give_up": 1800,
-            "spot_seconds": 60,
             "sweep": 10,
             "wait": 5,
         }
-        path = self.place / "settings.json"
-        path.write_text(json.dumps(document))
+        path = fleet_events.write_settings(self.place, own)
         with (self.place / "log").open("ab") as log:
             self.service = subprocess.Popen(
-                [sys.executable, PROGRAM, "--settings", path],
+                [sys.executable, fleet_events.PROGRAM, "--settings", path],
                 env=self.environment,
                 cwd=ROOT,
                 stdout=log,

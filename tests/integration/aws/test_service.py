@@ -18,11 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import fleet_events
 from tests.integration.aws.conftest import Scaled
-from tests.project import ROOT
 from tests.unit.lab.aws.conftest import REGION
 
-PROGRAM = ROOT / "collections/ansible_collections/inference/fleet/roles/fleet_events/files/fleet_events.py"
 PATIENCE = 600.0
 
 #: The stand-in for ansible-playbook. What it is to do is in a file: "hang", "fail", "gate", "keep" or nothing.
@@ -77,31 +76,24 @@ class Service:
 
     def settings(self, **further: t.Any) -> Path:
         (self.place / "playbook.py").write_text(PLAYBOOK)
-        document = {
+        own = {
             "queue": self.scaled.queue,
             "region": REGION,
             "groups": [self.scaled.name],
-            "hooks": ["join", "leave"],
             "endpoint": self.scaled.cloud.url,
             "state": str(self.place / "state"),
             "directory": str(self.place),
             "command": [sys.executable, "playbook.py"],
             "playbooks": {"join": "join", "leave": "leave"},
-            "parallel": 4,
-            "give_up": 3600,
-            "spot_seconds": 90,
             "sweep": 2,
             "wait": 1,
-            **further,
         }
-        path = self.place / "settings.json"
-        path.write_text(json.dumps(document))
-        return path
+        return fleet_events.write_settings(self.place, {**own, **further})
 
     def start(self, **further: t.Any) -> None:
         with (self.place / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, PROGRAM, "--settings", self.settings(**further)],
+                [sys.executable, fleet_events.PROGRAM, "--settings", self.settings(**further)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "STAND_IN": self.scaled.cloud.url, "AWS_EC2_METADATA_DISABLED": "true"},
@@ -109,7 +101,7 @@ class Service:
 
     def check(self, **further: t.Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, PROGRAM, "--settings", self.settings(**further), "--check"],
+            [sys.executable, fleet_events.PROGRAM, "--settings", self.settings(**further), "--check"],
             capture_output=True,
             text=True,
             check=False,
@@ -246,13 +238,18 @@ def test_a_playbook_that_could_not_begin_is_repeated_and_given_up_when_its_time_
     wait_until(lambda: first not in scaled.states(), service)
 
 
-def test_a_service_that_is_killed_in_a_join_goes_on_at_its_next_start(service: Service) -> None:
-    scaled = service.scaled
+def kill_in_a_join(service: Service) -> str:
+    """Kill the service while its playbook lets an instance join, which lives on; the instance's id."""
     service.wish("join", "hang")
     service.start()
-    instance = scaled.start_one()
+    instance = service.scaled.start_one()
     wait_until(lambda: service.runs() == [f"join {instance}"], service)
     service.kill()
+    return instance
+
+
+def test_a_service_that_is_killed_in_a_join_goes_on_at_its_next_start(service: Service) -> None:
+    scaled, instance = service.scaled, kill_in_a_join(service)
     # The playbook lives on, as it does not under systemd. A second one beside it would be two changes of one host.
     service.start()
     wait_until(lambda: service.events("trouble"), service)
@@ -265,12 +262,7 @@ def test_a_service_that_is_killed_in_a_join_goes_on_at_its_next_start(service: S
 
 
 def test_a_service_that_is_killed_together_with_its_playbook_runs_it_again(service: Service) -> None:
-    scaled = service.scaled
-    service.wish("join", "hang")
-    service.start()
-    instance = scaled.start_one()
-    wait_until(lambda: service.runs() == [f"join {instance}"], service)
-    service.kill()
+    scaled, instance = service.scaled, kill_in_a_join(service)
     os.kill(int((service.place / f"pid-{instance}").read_text()), signal.SIGKILL)
     service.wish("join", "")
     service.start()
@@ -380,13 +372,21 @@ def test_settings_of_another_version_are_refused(service: Service) -> None:
     path = service.settings()
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
     done = subprocess.run(
-        [sys.executable, PROGRAM, "--settings", path], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, fleet_events.PROGRAM, "--settings", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 2
     assert "of another version: colour differ" in done.stderr
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     done = subprocess.run(
-        [sys.executable, PROGRAM, "--settings", path], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, fleet_events.PROGRAM, "--settings", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert "cannot be read: No such file or directory. Run playbooks/fleet_events.yml." in done.stderr
