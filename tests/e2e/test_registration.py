@@ -6,9 +6,14 @@ real one adds nothing here, and takes half a minute to start.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import http.server
 import json
+import threading
 import time
 import typing as t
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -26,6 +31,8 @@ HOSTS = ("inference-1", "inference-2")
 REGISTERED = dict.fromkeys(HOSTS, "healthy")
 # The last one of an instance only records the result: too short to be hit.
 STEPS = [step.name for step in steps.STEPS if step.name != "confirm"]
+EXPIRED = b"""<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredToken</Code>
+<Message>The security token included in the request is expired</Message></Error></ErrorResponse>"""
 
 
 class Registered(Fleet):
@@ -151,6 +158,71 @@ def test_a_host_that_serves_and_is_not_held_is_registered_by_the_next_run(fleet:
     done = fleet.playbook("site.yml", "-e", "engine=vllm")
     assert done.code == 0, done.output
     fleet.wait_for(REGISTERED)
+
+
+class Relay:
+    """Brings requests to the lab's AWS, until the credentials expire."""
+
+    def __init__(self, endpoint: str) -> None:
+        relay, parts = self, urllib.parse.urlsplit(endpoint)
+        self.has_expired = False
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if relay.has_expired:
+                    self._answer(403, EXPIRED)
+                    return
+                connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+                with contextlib.closing(connection):
+                    connection.request("POST", self.path, body, dict(self.headers.items()))
+                    answer = connection.getresponse()
+                    self._answer(answer.status, answer.read())
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "text/xml")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> t.Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_credentials_that_expire_in_a_turn_stop_the_rollout_and_the_same_command_goes_on(
+    fleet: Registered, clients: Traffic, tmp_path: Path
+) -> None:
+    with Relay(state.require(fleet.name).ec2_endpoint) as relay:
+        command = [RESTART, "-e", f"fleet_aws_endpoint={relay.url}"]
+        first, second = processes(fleet)
+        stopped = fleet.rollout(tmp_path, *command)
+        stopped.wait_for("step", host="inference-1", step="stop")
+        relay.has_expired = True
+        done = stopped.wait()
+        assert done.code != 0
+        assert "expired" in done.text
+        # The host of the turn serves, but is not registered. The other one is untouched.
+        assert fleet.health("inference-1") == "200"
+        assert fleet.process("inference-2") == second
+        assert fleet.targets()["inference-2"] == "healthy"
+        relay.has_expired = False
+        again = fleet.rollout(tmp_path, *command).wait()
+    assert again.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert all(old != new for old, new in zip((first, second), processes(fleet), strict=True))
+    assert fleet.targets() == REGISTERED
 
 
 def test_a_controller_that_is_killed_at_any_step_leaves_no_host_out(

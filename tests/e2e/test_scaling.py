@@ -18,7 +18,8 @@ import pytest
 from lab import ec2, settings, state
 from tests import fleet_events
 from tests.e2e.conftest import Fleet
-from tests.e2e.rollouts import PATIENCE, Playbook, Traffic, nothing_was_lost
+from tests.e2e.rollouts import PATIENCE, Playbook, Rollout, Traffic, nothing_was_lost
+from tests.e2e.test_rollouts import RESTART
 from tests.fakes.standin.lab import StandinLab, inventories
 from tests.project import ROOT
 
@@ -51,6 +52,12 @@ class Scaled(Fleet):
         (group,) = elb.describe_target_groups(Names=["fleet"])["TargetGroups"]
         found = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
         return {one["Target"]["Id"]: one["TargetHealth"]["State"] for one in found}
+
+    def is_protected(self, instance: str) -> bool:
+        """Whether the group may not end it when it scales in."""
+        scaling = ec2.client(state.require(self.name), "autoscaling")
+        (found,) = scaling.describe_auto_scaling_instances(InstanceIds=[instance])["AutoScalingInstances"]
+        return bool(found["ProtectedFromScaleIn"])
 
     def shorten_deregistration(self, seconds: int) -> None:
         """Have a target that leaves drain for less than the group's five minutes: requests here are short."""
@@ -192,6 +199,27 @@ def test_a_host_that_fails_its_gate_is_given_up_and_another_one_joins(fleet: Sca
     fleet.in_service(count + 1)
     fleet.scale(count)
     fleet.in_service(count)
+
+
+def test_a_rollout_protects_its_hosts_from_scale_in_and_any_later_run_takes_that_back(
+    fleet: Scaled, tmp_path: Path
+) -> None:
+    (member, *_others) = fleet.in_service(len(fleet.states()))
+    words = [*fleet.inventory, RESTART, "-l", f"*{member}"]
+    whole = Rollout(fleet.environment, tmp_path, *words)
+    whole.wait_for("step", host=f"{GROUP}_{member}", step="stop")
+    assert fleet.is_protected(member)
+    done = whole.wait()
+    assert done.code == 0
+    assert not fleet.is_protected(member)
+    killed = Rollout(fleet.environment, tmp_path, *words)
+    killed.wait_for("step", host=f"{GROUP}_{member}", step="stop")
+    killed.kill()
+    assert fleet.is_protected(member)
+    later = fleet.playbook("site.yml", "-e", "engine=vllm")
+    assert later.code == 0, later.output
+    assert not fleet.is_protected(member)
+    fleet.in_service(len(fleet.states()))
 
 
 def test_the_second_run_of_either_playbook_changes_nothing(fleet: Scaled) -> None:
