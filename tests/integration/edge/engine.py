@@ -102,9 +102,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self._send(200, json.dumps({"length": len(body)}).encode())
 
     def _body(self) -> bytes | None:
-        """The body, unless the request was broken off in it."""
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        """The body, unless the request was broken off in it: HAProxy closes the connection then, or resets it."""
+        try:
+            return self._chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else self._bytes()
+        except ConnectionResetError:
+            return None
+
+    def _bytes(self) -> bytes | None:
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        return body if len(body) == size else None
+
+    def _chunks(self) -> bytes | None:
         body = b""
         while size := int(self.rfile.readline() or b"0", 16):
             body += self.rfile.read(size)
