@@ -106,9 +106,10 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.modules impor
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
 from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import EdgeDrain, Paths
-from ansible_collections.inference.fleet.plugins.module_utils.notices import archive, decision, unit
-from ansible_collections.inference.fleet.plugins.module_utils.notices.install import ServiceFiles
+from ansible_collections.inference.fleet.plugins.module_utils.notices import decision, unit, watch
 from ansible_collections.inference.fleet.plugins.module_utils.notices.metadata import ENDPOINT, Metadata
+from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
+from ansible_collections.inference.fleet.plugins.module_utils.services.install import ServiceFiles
 
 AUTO = "auto"
 ALWAYS = "true"
@@ -134,7 +135,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     paths = Paths(
         params["config_path"], params["map_path"], params["record_path"], params["socket"], params["master_socket"]
     )
-    files = ServiceFiles(params["unit_directory"], params["program_path"], check)
+    files = ServiceFiles(unit.UNIT, params["unit_directory"], params["program_path"], check)
     before = files.unit_text()
     watching, reason, warnings = _wanted(params, installed=bool(before))
     after = ""
@@ -148,7 +149,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
                 paths,
             )
         )
-        files.install(archive.build_program(), after)
+        files.install(build_program(watch), after)
     else:
         files.remove()
         edge = EdgeDrain(paths, edge_state.AWS, "", check)

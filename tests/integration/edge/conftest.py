@@ -24,7 +24,8 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
-from ansible_collections.inference.fleet.plugins.module_utils.notices import archive
+from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
+from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
 from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -138,7 +139,7 @@ class Edge:
     def install_notices(self) -> Path:
         """The program that module edge_notices installs."""
         path = self.directory / "notices.pyz"
-        path.write_bytes(archive.build_program())
+        path.write_bytes(build_program(watch))
         return path
 
     def usage(self) -> dict[str, t.Any]:

@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.notices import archive
+from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
+from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
 
 from tests.fakes.metadata import FakeMetadata
 from tests.unit.conftest import Result, RunModule
@@ -158,8 +159,8 @@ def test_check_mode_says_and_does_nothing(
 
 def test_the_program_needs_nothing_but_its_archive(tmp_path: Path) -> None:
     program = tmp_path / "notices.pyz"
-    program.write_bytes(archive.build_program())
-    assert archive.build_program() == program.read_bytes()
+    program.write_bytes(build_program(watch))
+    assert build_program(watch) == program.read_bytes()
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(program), "--help"], cwd="/", capture_output=True, text=True, check=False
     )

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The program of inference-notices.service with everything that it imports, in one archive."""
+"""A service's program with everything of ours that it imports, in one archive that Python runs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import inspect
 import io
 import os
 import sys
+import types
 import zipfile
-
-from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
 
 _OURS = "ansible_collections.inference.fleet.plugins.module_utils."
 # A zip has no older moment. One moment for all, so that the same sources are the same bytes.
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
-def build_program() -> bytes:
-    """The program as one archive that Python runs; equal sources make equal bytes."""
-    sources = _closure(watch.__name__)
+def build_program(module: types.ModuleType) -> bytes:
+    """The archive that runs the module's ``main()``; equal sources make equal bytes."""
+    sources = _closure(module.__name__)
     files = {f"{name.replace('.', '/')}.py": text for name, text in sources.items()}
     for path in list(files):
         parent = os.path.dirname(path)
         while parent:
             files.setdefault(f"{parent}/__init__.py", "")
             parent = os.path.dirname(parent)
-    files["__main__.py"] = f"from {watch.__name__} import main\n\nmain()\n"
+    files["__main__.py"] = f"from {module.__name__} import main\n\nmain()\n"
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in sorted(files):

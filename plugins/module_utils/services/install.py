@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Installing and removing inference-notices.service on a host."""
+"""Installing and removing a service of ours on a host: its program, its units, and whether they run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
-from ansible_collections.inference.fleet.plugins.module_utils.notices.unit import UNIT
 
 _MODE = 0o644
 
@@ -22,14 +21,16 @@ class ServiceFiles:
     """The service's files, and its state in systemd.
 
     Args:
+        unit: the name of its unit.
         unit_directory: of systemd.
         program_path: where the program is.
         check: change nothing, return what would change.
     """
 
-    def __init__(self, unit_directory: str, program_path: str, check: bool) -> None:
-        self._unit = os.path.join(unit_directory, UNIT)
-        self._link = os.path.join(unit_directory, "multi-user.target.wants", UNIT)
+    def __init__(self, unit: str, unit_directory: str, program_path: str, check: bool) -> None:
+        self._name = unit
+        self._unit = os.path.join(unit_directory, unit)
+        self._link = os.path.join(unit_directory, "multi-user.target.wants", unit)
         self._program = program_path
         self._check = check
         self.actions: list[str] = []
@@ -44,18 +45,18 @@ class ServiceFiles:
         if changed[1]:
             self._systemctl("daemon-reload")
         if not os.path.lexists(self._link):
-            self.actions.append(f"enable {UNIT}")
-            self._systemctl("enable", "--quiet", UNIT)
+            self.actions.append(f"enable {self._name}")
+            self._systemctl("enable", "--quiet", self._name)
         if any(changed) or not self._runs():
-            self.actions.append(f"start {UNIT}")
-            # Its state is in the record of drains: a restart interrupts nothing.
-            self._systemctl("restart", UNIT)
+            self.actions.append(f"start {self._name}")
+            # A service keeps its state in files: a restart interrupts nothing.
+            self._systemctl("restart", self._name)
 
     def remove(self) -> None:
         """Stop the service and remove its files."""
         present = [path for path in (self._unit, self._program) if os.path.lexists(path)]
         if self._unit in present:
-            self._systemctl("disable", "--quiet", "--now", UNIT)
+            self._systemctl("disable", "--quiet", "--now", self._name)
         for path in present:
             self.actions.append(f"remove {path}")
             if not self._check:
@@ -64,7 +65,7 @@ class ServiceFiles:
             self._systemctl("daemon-reload")
 
     def _runs(self) -> bool:
-        return unit_state(UNIT).active in ("active", "activating")
+        return unit_state(self._name).active in ("active", "activating")
 
     def _write(self, path: str, content: bytes) -> bool:
         if _content(path) == content and stat.S_IMODE(os.stat(path).st_mode) == _MODE:
