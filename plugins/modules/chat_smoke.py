@@ -440,108 +440,13 @@ figures:
   type: dict
 """
 
-import json
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
-from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import CHECKS, DEFAULT_CHECKS, Gate, GatePlan
-from ansible_collections.inference.fleet.plugins.module_utils.gate.record import (
-    checked_key,
-    good_figures,
-    key_in,
-    record_of,
-)
-from ansible_collections.inference.fleet.plugins.module_utils.gate.replay import Replaying
-from ansible_collections.inference.fleet.plugins.module_utils.gate.targets import answers_of, shortcoming, targets_of
-from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, Reply
-
-
-def key_of(options: dict[str, t.Any]) -> str | None:
-    """The key for a target.
-
-    Raises:
-        FleetError: it is configured but missing.
-    """
-    if options["api_key"] is not None and options["api_key_file"] is not None:
-        raise FleetError(f"{options['name']} has both api_key and api_key_file. Give one of them.")
-    if options["api_key"] is not None:
-        return checked_key(options["api_key"], "api_key")
-    path = options["api_key_file"]
-    if path is None:
-        return None
-    try:
-        text = read_text(path)
-    except OSError as error:
-        raise FleetError(f"api_key_file is {path}, which cannot be read: {error.strerror}. Use become.") from error
-    if text is None:
-        raise FleetError(f"api_key_file is {path}, which does not exist. Run site.yml on this host first: it makes it.")
-    return key_in(text, path)
-
-
-def plan_of(options: dict[str, t.Any], key: str | None) -> GatePlan:
-    """The gate of one target.
-
-    Raises:
-        FleetError: an option or the baseline is invalid.
-    """
-    baseline = options["baseline"]
-    if baseline is None:
-        document = last_record(options["record"])[0]
-    else:
-        document = read_json(baseline) if isinstance(baseline, str) else baseline
-    same = {name: options[name] for name in GatePlan.__dataclass_fields__ if name in options}
-    same.update(
-        key=key,
-        good=good_figures(document, options["model"]),
-        checks=tuple(options["checks"]),
-        judge_speed=bool(options["judge_speed"]),
-        health_path=options.get("health_path"),
-        expect_text=tuple(options["expect_text"]),
-        expect_image=answers_of(options["expect_image"]),
-    )
-    plan = GatePlan(**same)
-    plan.check()
-    return plan
-
-
-def gate(options: dict[str, t.Any], plan: GatePlan, check_mode: bool) -> dict[str, t.Any]:
-    """Gate one target and record it; a record that cannot be written is a warning, apart from the target."""
-
-    replies: dict[str, Reply] = {}
-
-    def client_for(key: str | None) -> HttpClient:
-        connection = (plan.url, key, plan.timeout, options["ca_path"], options["validate_certs"])
-        return Replaying(replies, *connection) if options.get("replay") else HttpClient(*connection)
-
-    result = Gate(plan, client_for).run()
-    warnings = [last_record(options["record"])[1]] if options["baseline"] is None else []
-    if options["record"] and not check_mode and not options["expect_failure"]:
-        warnings.append(write_record(options["record"], result))
-    return {**result, "record_problems": [warning for warning in warnings if warning]}
-
-
-def last_record(path: str | None) -> tuple[t.Any, str]:
-    """The record of the last gate, None where there is none; and its error."""
-    try:
-        return (read_json(path) if path else None), ""
-    except FleetError as error:
-        return None, f"{error.message} Nothing is compared with it."
-
-
-def write_record(path: str, result: dict[str, t.Any]) -> str:
-    """Replace the record of the last gate; return the error where it cannot be written, else nothing."""
-    try:
-        make_directories(os.path.dirname(path))
-        content = json.dumps(record_of(result, last_record(path)[0], times.now()), indent=1) + "\n"
-        write_atomically(path, content)
-    except OSError as error:
-        return f"Failed to write the record {path}: {error.strerror}. Make room or correct record."
-    return ""
+from ansible_collections.inference.fleet.plugins.module_utils.gate.conduct import gate, key_of, plan_of
+from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import CHECKS, DEFAULT_CHECKS
+from ansible_collections.inference.fleet.plugins.module_utils.gate.targets import shortcoming, targets_of
 
 
 def run(module: AnsibleModule) -> t.NoReturn:

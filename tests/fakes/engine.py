@@ -66,6 +66,8 @@ FAULTS = {
     "status_times": "how often 'status' is answered before all is well",
     "retry_after": "the Retry-After header of 'status'",
     "hang": "never answer, until it is stopped",
+    "freeze": "the core stops: nothing is answered, and the metrics stand as they were",
+    "mute": "the HTTP server takes requests and answers none, /health and /metrics neither",
     "stall": "stream one piece, then nothing more",
     "cut": "reset the connection in the middle of a stream",
     "truncate": "end a stream without finish reason, usage and [DONE]",
@@ -206,6 +208,9 @@ class FakeEngine:
         self.running = 0
         self.waiting = 0
         self.rejected = 0
+        self.prompted = 0
+        self.generated = 0
+        self.finished = 0
         self.starting = False
         self.draining = False
         self.dead = False
@@ -213,6 +218,7 @@ class FakeEngine:
         self.closing = threading.Event()
         self.ended = threading.Event()
         self._freed = threading.Condition(self.lock)
+        self._reported = (0, 0)
         self._death: threading.Timer | None = None
         # As the engines do: the port is taken at once, and answers when all is loaded.
         self._server = _Server((host, port), _Handler, bind_and_activate=False)
@@ -335,8 +341,26 @@ class FakeEngine:
             finally:
                 self.waiting -= 1
 
+    def work(self, prompted: int = 0, generated: int = 0, finished: int = 0) -> bool:
+        """Count what the core has done, once it is not frozen; False where the process ends before."""
+        while self.faults.get("freeze") and not self.closing.wait(LOOK):
+            pass
+        with self.lock:
+            self.prompted += prompted
+            self.generated += generated
+            self.finished += finished
+        return not self.closing.is_set()
+
+    def _counted(self) -> tuple[float, ...]:
+        """The requests running and waiting, the tokens and the requests so far. The core reports the first two with its
+        steps, so that those of a core that stands still are old."""
+        if not self.faults.get("freeze"):
+            self._reported = (self.running, self.waiting)
+        return tuple(map(float, (*self._reported, self.prompted, self.generated, self.finished)))
+
     def metrics(self) -> str:
-        usage = min(1.0, self.running / (self.max_running or 8))
+        running, waiting, prompted, generated, finished = self._counted()
+        usage = min(1.0, running / (self.max_running or 8))
         if self.engine == "vllm":
             labels = f'{{engine="0",model_name="{self.model}"}}'
             names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
@@ -346,12 +370,29 @@ class FakeEngine:
         else:
             labels = f'{{engine_type="unified",model_name="{self.model}",moe_ep_rank="0",pp_rank="0",tp_rank="0"}}'
             names = ("sglang:num_running_reqs", "sglang:num_queue_reqs", "sglang:token_usage")
-        values = (float(self.running), float(self.waiting), usage)
+        values = (running, waiting, usage)
         lines = [f"# HELP {n} x\n# TYPE {n} gauge\n{n}{labels} {v}\n" for n, v in zip(names, values)]
         if self.engine == "vllm":
             name = "vllm:admission_rejections_total"
             labels = f'{{model_name="{self.model}",reason="max_num_queued_reqs"}}'
             lines.append(f"# HELP {name} x\n# TYPE {name} counter\n{name}{labels} {float(self.rejected)}\n")
+        counted = {
+            "vllm": {
+                "vllm:prompt_tokens_total": prompted,
+                "vllm:generation_tokens_total": generated,
+                "vllm:request_success_total": finished,
+            },
+            "sglang": {
+                # These two only when a request ends; what moves with each step is realtime_tokens_total.
+                "sglang:prompt_tokens_total": finished,
+                "sglang:generation_tokens_total": finished,
+                "sglang:realtime_tokens_total": prompted + generated,
+                "sglang:num_requests_total": finished,
+            },
+        }.get(self.engine, {})
+        for name, value in counted.items():
+            labels = f'{{model_name="{self.model}"}}'
+            lines.append(f"# HELP {name} x\n# TYPE {name} counter\n{name}{labels} {value}\n")
         return "".join(lines) + self._draft_metrics()
 
     def _draft_metrics(self) -> str:
@@ -402,6 +443,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._seen(None)
+        self._wait_while_mute()
         path = self.path.partition("?")[0]
         if path == ("/alive" if self.fake.engine == "toy" else "/health"):
             leaving = self.fake.draining and self.fake.engine == "sglang"
@@ -428,7 +470,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._seen(body)
         if self.path == "/fake/faults":
             self._set_faults(body)
-        elif self.path not in ("/v1/chat/completions", "/v1/completions"):
+            return
+        self._wait_while_mute()
+        if self.path not in ("/v1/chat/completions", "/v1/completions"):
             self._not_found(self.path)
         elif self._authorised() and not self._stopping() and not self._broken():
             with self.fake.slot(self._gone) as runs:
@@ -441,6 +485,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._error(500, DEAD, "InternalServerError")
                 else:
                     self._complete(body)
+
+    def _wait_while_mute(self) -> None:
+        while self.fake.faults.get("mute") and not self.fake.closing.wait(LOOK):
+            pass
 
     def _not_found(self, path: str) -> None:
         # Both engines look at the key before they look for the route.
@@ -556,12 +604,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         finish = str(self.fake.faults.get("finish_reason", finish))
         usage = {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": max(1, len(pieces))}
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        self.fake.work(prompted=usage["prompt_tokens"])
         wants_stream = bool(body.get("stream")) and not self.fake.faults.get("not_streaming")
         if wants_stream:
             counted = bool((body.get("stream_options") or {}).get("include_usage"))
             self._stream(model, pieces, finish, usage if counted else None)
         else:
             self._whole(model, pieces, finish, usage, body, uses)
+        self.fake.work(finished=1)
 
     def _answer(self, prompt: str, image: bytes | None, schema: t.Any) -> str:
         faults = self.fake.faults
@@ -598,6 +648,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if self.fake.closing.wait(min(LOOK, max(0.0, end - time.monotonic()))):
                 pieces, finish = [], "abort"
                 break
+            self.fake.work(generated=1)
         if self.path == "/v1/completions":
             kind, choice = "text_completion", _completion_of(asked, pieces, uses)
         else:
@@ -624,7 +675,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
         self._event(choice({"role": "assistant", "content": ""}))
         for number, piece in enumerate(pieces):
-            if number and self.fake.closing.wait(token):
+            if (number and self.fake.closing.wait(token)) or not self.fake.work(generated=1):
                 finish = "abort"
                 break
             self._event(choice({"content": piece}))

@@ -27,6 +27,8 @@ class FakeWorker:
         self.clients: dict[str, str] = {}
         self.commands: list[str] = []
         self.refuse = ""
+        #: What ``show stat`` answers.
+        self.statistics = ""
         self._prepared: dict[int, list[tuple[str, str]]] = {}
 
     def answer(self, command: str) -> str:
@@ -45,6 +47,8 @@ class FakeWorker:
             (r"set server (\S+)/(\S+) state (\w+)", self._set_server),
             (r"show table inflight data\.conn_cur gt 0", self._show_table),
             (r"show sess", self._show_sessions),
+            (r"show stat", lambda: f"{self.statistics}\n"),
+            (r"set server \S+ agent up", lambda: "\n"),
         ):
             match = re.fullmatch(pattern, line)
             if match:

@@ -71,6 +71,7 @@ def converged_roles() -> set[str]:
     """The roles that a molecule scenario includes: by itself, by its playbooks, or by a role that includes another."""
     texts = [path.read_text() for path in ROOT.glob("molecule/*/converge.yml")]
     if any("site.yml" in text for text in texts):
+        texts += [path.read_text() for path in (ROOT / "playbooks").glob("tasks/*.yml")]
         texts.append((ROOT / "playbooks" / "site.yml").read_text())
     found: set[str] = set()
     while texts:

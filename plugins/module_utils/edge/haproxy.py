@@ -150,6 +150,10 @@ class Worker:
         state = "drain" if draining else "ready"
         self._execute(f"set server {server.backend}/{server.name} state {state}", needless=_ENDING)
 
+    def end_agent_down(self, backend: str, server: str) -> None:
+        """Put a server back that an agent took out of service, where no agent does it any more."""
+        self._execute(f"set server {backend}/{server} agent up", needless=_ENDING)
+
     def requests(self, backend_prefix: str, rounds_prefix: str, table: str) -> list[EdgeRequest]:
         """The requests in flight, queued ones included.
 

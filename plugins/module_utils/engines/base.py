@@ -153,6 +153,26 @@ class Counters:
     taken_share: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Vitals:
+    """How a hang of an engine's core shows while its HTTP server still answers, and how to end such a core.
+
+    Attributes:
+        progress: metrics that only the core changes, and that change in every step, also within a long prefill. Metrics
+            that the HTTP server counts do not belong here.
+        finished: the metric that counts finished requests.
+        core: pattern of the command line of the core's process, whose end ends the engine with an error for every
+            client.
+        asks_when_idle: whether to ask a question of one token while nothing else does, which finds a core that hangs
+            before a client meets it.
+    """
+
+    progress: tuple[str, ...]
+    finished: str
+    core: str
+    asks_when_idle: bool = True
+
+
 class Cause(t.NamedTuple):
     """A line by which an engine reports why it exited.
 
@@ -300,6 +320,7 @@ class Engine:
         options: those that the collection deals with.
         journal: what it writes.
         counters: its metrics; None where it has none, and the edge counts its requests.
+        vitals: how a hang shows; None where that is unknown, so that no watchdog restarts it.
         variables: those of its role that take units.
         memory: how it uses a GPU's memory; None where that is unknown, so that nothing is refused.
         profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
@@ -314,6 +335,7 @@ class Engine:
     options: OptionTable = OptionTable()
     journal: Journal = Journal()
     counters: Counters | None = None
+    vitals: Vitals | None = None
     variables: RoleVariables = RoleVariables()
     memory: MemoryModel | None = None
     profiles: t.Mapping[str, tuple[Setting, ...]] = dataclasses.field(default_factory=dict)

@@ -41,6 +41,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Program,
     RoleVariables,
     Setting,
+    Vitals,
     first,
     largest,
     smallest,
@@ -425,6 +426,18 @@ ENGINE = Engine(
         waiting="sglang:num_queue_reqs",
         kv_usage="sglang:token_usage",
         taken_share="sglang:spec_accept_rate",
+    ),
+    # generation_tokens_total and prompt_tokens_total move when a request ends, not with a step.
+    vitals=Vitals(
+        progress=(
+            "sglang:realtime_tokens_total",
+            "sglang:inter_token_latency_seconds_count",
+            "sglang:num_used_tokens",
+            "sglang:num_running_reqs",
+            "sglang:num_queue_reqs",
+        ),
+        finished="sglang:num_requests_total",
+        core=r"^sglang::scheduler",
     ),
     variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),
     memory=_SglangMemory(),

@@ -38,6 +38,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Phase,
     RoleVariables,
     Setting,
+    Vitals,
     largest,
     last,
     smallest,
@@ -522,6 +523,20 @@ ENGINE = Engine(
         kv_usage="vllm:kv_cache_usage_perc",
         proposed="vllm:spec_decode_num_draft_tokens_total",
         taken="vllm:spec_decode_num_accepted_tokens_total",
+    ),
+    # Of a prompt that is computed in pieces, the counters of tokens move with the last piece only.
+    vitals=Vitals(
+        progress=(
+            "vllm:generation_tokens_total",
+            "vllm:prompt_tokens_total",
+            "vllm:prefix_cache_queries_total",
+            "vllm:kv_cache_usage_perc",
+            "vllm:num_preemptions_total",
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+        ),
+        finished="vllm:request_success_total",
+        core=r"^VLLM::EngineCore",
     ),
     variables=RoleVariables(
         times=("http_keep_alive", "shutdown_timeout", "sse_keep_alive_interval"),

@@ -118,7 +118,7 @@ def observe(sources: Sources, orphan_mib: int) -> Observation:
         driver.loaded = True
         driver.version = next((gpu["driver_version"] for gpu in gpus if gpu["driver_version"]), None)
         driver.cuda_library, driver.cuda_version = _cuda(sources, driver.cuda_library)
-    return Observation(driver, gpus, processes, holders, _xids(sources))
+    return Observation(driver, gpus, processes, holders, read_xids(sources))
 
 
 def run(argv: t.Sequence[str], timeout: float) -> ProgramOutput:
@@ -258,7 +258,7 @@ def _holders(sources: Sources) -> list[dict[str, t.Any]]:
     return holders
 
 
-def _xids(sources: Sources) -> list[kernel.XidEvent] | None:
+def read_xids(sources: Sources) -> list[kernel.XidEvent] | None:
     """The XIDs of this boot. The journal has all of it, dmesg only its ring buffer."""
     if sources.kernel_log:
         text = _read(sources.kernel_log)

@@ -15,6 +15,7 @@ from ..instances.releases import CACHE_DIRECTORY
 from ..model.units import RESTORE
 from ..notices.unit import UNIT as NOTICES
 from ..runtimes.runtime import MARKER
+from ..watchdog.unit import UNIT as WATCHDOG
 from .look import Places
 
 UNIT_DIRECTORY = "/etc/systemd/system"
@@ -39,10 +40,10 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         for name in ("model_path", "draft_path")
         if manifest.get(name)
     }
-    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, f"{NOTICES}*")
+    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, f"{NOTICES}*", f"{WATCHDOG}*")
     systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
     # Not on every host.
-    further = [name for name in (RESTORE, NOTICES) if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
+    further = [name for name in (RESTORE, NOTICES, WATCHDOG) if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
     return Places(
         contents=[
             *CONFIGURATION,

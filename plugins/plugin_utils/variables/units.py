@@ -46,6 +46,11 @@ TIMES = frozenset(
         "keys_absence_limit",
         "rollout_pause",
         "rollout_resume_within",
+        "watchdog_confirm",
+        "watchdog_idle",
+        "watchdog_pause",
+        "watchdog_quiet",
+        "watchdog_window",
         *(f"{name}_{variable}" for name, engine in KINDS.items() for variable in engine.variables.times),
     )
 )

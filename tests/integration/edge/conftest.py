@@ -26,6 +26,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
 from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
+from ansible_collections.inference.fleet.plugins.module_utils.watchdog import watch as watchdog
 from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
@@ -140,6 +141,12 @@ class Edge:
         """The program that module edge_notices installs."""
         path = self.directory / "notices.pyz"
         path.write_bytes(build_program(watch))
+        return path
+
+    def install_watchdog(self) -> Path:
+        """The program that module engine_watchdog installs."""
+        path = self.directory / "watchdog.pyz"
+        path.write_bytes(build_program(watchdog))
         return path
 
     def usage(self) -> dict[str, t.Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.keys import fingerprint
+from ansible_collections.inference.fleet.plugins.module_utils.gate import conduct
 from ansible_collections.inference.fleet.plugins.module_utils.gate.gate import Gate
 from ansible_collections.inference.fleet.plugins.module_utils.gate.machine import Machine
-from ansible_collections.inference.fleet.plugins.modules import chat_smoke
 
 from tests.fakes.cache import FakeCache
 from tests.fakes.engine import MODEL, FakeEngine
@@ -53,7 +53,7 @@ def machine() -> QuietMachine:
 def waits(monkeypatch: pytest.MonkeyPatch, machine: QuietMachine) -> list[float]:
     """The gate's waits between attempts, without real time."""
     waited: list[float] = []
-    monkeypatch.setattr(chat_smoke, "Gate", functools.partial(Gate, machine=machine, sleep=waited.append))
+    monkeypatch.setattr(conduct, "Gate", functools.partial(Gate, machine=machine, sleep=waited.append))
     return waited
 
 
@@ -771,7 +771,7 @@ def test_a_file_with_a_key_that_root_alone_reads_needs_become(
     def denied(path: str) -> str:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("ansible_collections.inference.fleet.plugins.modules.chat_smoke.read_text", denied)
+    monkeypatch.setattr("ansible_collections.inference.fleet.plugins.module_utils.gate.conduct.read_text", denied)
     result = smoke(api_key=None, api_key_file=str(tmp_path / "key"))
     assert "cannot be read: Permission denied. Use become." in result["msg"]
 

@@ -118,16 +118,16 @@ def test_the_kernel_log_is_the_journal_else_dmesg_else_unknown(monkeypatch: pyte
         return answers[argv[0]]
 
     monkeypatch.setattr(host, "run", fake)
-    assert [(event.xid, event.first) for event in host._xids(Sources()) or []] == [(79, "2026-11-21T17:42:10+0000")]
+    assert [(event.xid, event.first) for event in host.read_xids(Sources()) or []] == [(79, "2026-11-21T17:42:10+0000")]
     # A journal without the kernel's messages, as in a container, says nothing.
     answers["journalctl"], answers["dmesg"] = ProgramOutput(0, ""), ProgramOutput(0, f"[ 12.500000] {line}\n")
-    assert [event.first for event in host._xids(Sources()) or []] == ["12.500000 s after boot"]
+    assert [event.first for event in host.read_xids(Sources()) or []] == ["12.500000 s after boot"]
     answers["dmesg"] = ProgramOutput(1, "dmesg: read kernel buffer failed: Operation not permitted")
-    assert host._xids(Sources()) is None
+    assert host.read_xids(Sources()) is None
 
 
 def test_a_kernel_log_that_is_not_there_is_unknown(tmp_path: Path) -> None:
-    assert host._xids(Sources(kernel_log=str(tmp_path / "none"))) is None
+    assert host.read_xids(Sources(kernel_log=str(tmp_path / "none"))) is None
 
 
 def test_libraries_are_found_through_the_linker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
