@@ -143,6 +143,9 @@ class Counters:
         kv_usage: the share of its KV cache in use, from 0 to 1.
         proposed, taken: counters of tokens that a draft proposed and the model took; empty for none.
         taken_share: without these counters, the share of its last steps.
+        output_tokens: a counter of the tokens of answers that moves while they are streamed, as PromQL selects it.
+        ttft, itl: histograms of the seconds until a stream's first token, and between its tokens, without the suffixes
+            of their series; empty for none.
     """
 
     running: str
@@ -151,6 +154,9 @@ class Counters:
     proposed: str = ""
     taken: str = ""
     taken_share: str = ""
+    output_tokens: str = ""
+    ttft: str = ""
+    itl: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,8 +31,8 @@ class Load(t.NamedTuple):
     kv_usage: float | None
 
 
-# Ranks that work on the same requests: with tensor or pipeline parallelism each may report them again.
-_SHARED_RANKS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
+#: Ranks that work on the same requests: with tensor or pipeline parallelism each may report them again.
+SHARED_RANKS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
 
 _LINE = re.compile(
     r"""^(?P<name>[A-Za-z_:][\w:]*)
@@ -103,7 +103,7 @@ def _total(samples: list[Sample], name: str) -> float | None:
         # One engine repeats the total, which has an empty priority, for each priority.
         if sample.name != name or not _finite(sample) or sample.labels.get("priority"):
             continue
-        key = frozenset((label, value) for label, value in sample.labels.items() if label not in _SHARED_RANKS)
+        key = frozenset((label, value) for label, value in sample.labels.items() if label not in SHARED_RANKS)
         independent[key] = max(independent.get(key, 0.0), sample.value)
     return sum(independent.values()) if independent else None
 

@@ -426,6 +426,10 @@ ENGINE = Engine(
         waiting="sglang:num_queue_reqs",
         kv_usage="sglang:token_usage",
         taken_share="sglang:spec_accept_rate",
+        # Its generation_tokens_total moves only when a request ends.
+        output_tokens='sglang:realtime_tokens_total{mode="decode"}',
+        ttft="sglang:time_to_first_token_seconds",
+        itl="sglang:inter_token_latency_seconds",
     ),
     # generation_tokens_total and prompt_tokens_total move when a request ends, not with a step.
     vitals=Vitals(

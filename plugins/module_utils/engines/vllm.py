@@ -523,6 +523,9 @@ ENGINE = Engine(
         kv_usage="vllm:kv_cache_usage_perc",
         proposed="vllm:spec_decode_num_draft_tokens_total",
         taken="vllm:spec_decode_num_accepted_tokens_total",
+        output_tokens="vllm:generation_tokens_total",
+        ttft="vllm:time_to_first_token_seconds",
+        itl="vllm:inter_token_latency_seconds",
     ),
     # Of a prompt that is computed in pieces, the counters of tokens move with the last piece only.
     vitals=Vitals(
