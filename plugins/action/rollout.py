@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report import file
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import (
     alarms,
     contest,
+    evidence,
     lock,
     reach,
     walk,
@@ -30,7 +31,22 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import jou
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import outcome as rollout_outcome
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import plan as rollout_plan
 
-STATES = ("locked", "known", "planned", "contested", "begun", "baked", "next", "turned", "ended")
+STATES = (
+    "locked",
+    "known",
+    "planned",
+    "contested",
+    "begun",
+    "watched",
+    "baked",
+    "compared",
+    "next",
+    "turned",
+    "ended",
+)
+
+#: What two readings of module serving_counters are compared by.
+_COUNTED = ("at", "edge", "instances")
 
 _TAKE_OVER = "Wait until it is done. If you are sure that it is dead: -e rollout_take_over=true."
 
@@ -50,6 +66,9 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "when_short": {"type": "str", "default": walk.REFUSE, "choices": list(walk.WHEN_SHORT)},
     "pause": {"type": "float", "default": 0},
     "stop_on_alarms": {"type": "raw"},
+    "max_regression": {"type": "raw"},
+    "wave": {"type": "int", "default": 0},
+    "counters": {"type": "dict"},
     "fleet": {"type": "list", "elements": "str", "default": []},
     "plan": {"type": "dict"},
     "looks": {"type": "int", "default": 0},
@@ -72,6 +91,7 @@ class Rollout(Run):
     def locked(self) -> Result:
         """Lock out every other run on this controller; validate the settings first."""
         waves.check_waves(self._arguments["waves"])
+        evidence.check_limit(self._arguments["max_regression"])
         # An alarm that cannot be read ends the run here, and not after an hour of preparation.
         self._look_at_alarms(self._arguments["verb"])
         if self._check:
@@ -167,7 +187,7 @@ class Rollout(Run):
         shared = {"who": self._who, "controller": self._controller, "pid": self._pid}
         shared |= {name: plan[name] for name in ("waves", "hosts", "left_out", "warnings")}
         limits = ("max_failures", "when_short", "max_load", "stop_on_alarms")
-        settings = ("waves", *limits, "pause", "accept_downtime", "take_over")
+        settings = ("waves", *limits, "pause", "max_regression", "accept_downtime", "take_over")
         if offset:
             rollout_journal.append(journal, "resume", done=plan["done"], **shared)
         else:
@@ -176,15 +196,44 @@ class Rollout(Run):
             rollout_journal.append(journal, "begin", **fields, **shared)
         return {"journal": journal, "journal_offset": offset, "pid": self._pid}
 
+    def watched(self) -> Result:
+        """Whether there is a wave to compare: one that has just ended, and is followed by others."""
+        events = rollout_journal.read(self._journal)
+        wave = walk.wave_to_bake(events) if self._arguments["pause"] > 0 else 0
+        limit = evidence.check_limit(self._arguments["max_regression"])
+        # A rollback is the way out of a release that is worse.
+        compares = limit is not None and self._plan["verb"] != rollout_plan.ROLLBACK
+        return {"wave": wave if wave and compares and walk.wave_hosts(events, wave) else 0}
+
     def baked(self) -> Result:
         """Watch a wave that has just ended, for the configured pause."""
+        counters = self._counters()
         events = rollout_journal.read(self._journal)
         seconds = self._arguments["pause"]
         wave = walk.wave_to_bake(events) if seconds > 0 else 0
         if wave:
             rollout_journal.append(self._journal, "pause", wave=wave, seconds=seconds)
             time.sleep(seconds)
-        return {"wave": wave}
+        return {"wave": wave, "counters": counters}
+
+    def compared(self) -> Result:
+        """Compare the wave that was watched with the untouched hosts, and record it."""
+        events, wave = rollout_journal.read(self._journal), self._arguments["wave"]
+        limit = evidence.check_limit(self._arguments["max_regression"])
+        if not wave or limit is None:
+            return {"verdict": "", "text": ""}
+        before, after, status = self._arguments["counters"] or {}, self._counters(), self._status()
+
+        def read(hosts: t.Iterable[str]) -> list[evidence.HostCounters]:
+            return [
+                evidence.HostCounters(host, self._kind(host, status[host]), before.get(host), after.get(host))
+                for host in hosts
+            ]
+
+        serving = [host for host, loads in self._fleet_state(status).serving.items() if loads]
+        found = evidence.compare(read(walk.wave_hosts(events, wave)), read(walk.untouched(events, serving)), limit)
+        rollout_journal.append(self._journal, "evidence", wave=wave, limit=limit, **found)
+        return {"verdict": found["verdict"], "text": found["text"]}
 
     def next(self) -> Result:
         """Decide which hosts are changed now."""
@@ -266,6 +315,26 @@ class Rollout(Run):
         status = {host: self._answered(plain(self._of(host, "rollout_status"))) for host in self._hosts}
         beyond = plain(self._vars.get("rollout_status_beyond") or {}).get("results", [])
         return {**{one["__rollout_host"]: self._answered(one) for one in beyond}, **status}
+
+    def _counters(self) -> dict[str, dict[str, t.Any]]:
+        """The last reading of what each host has counted."""
+        found = {host: plain(self._of(host, "rollout_counters", {})) for host in self._hosts}
+        beyond = plain(self._vars.get("rollout_counters_beyond") or {}).get("results", [])
+        read = {**{one["__rollout_host"]: one for one in beyond}, **found}
+        return {
+            host: {name: one[name] for name in _COUNTED}
+            for host, one in read.items()
+            # Of a host that was lost, it is an earlier reading.
+            if "edge" in one and host not in self._lost
+        }
+
+    def _kind(self, host: str, status: dict[str, t.Any] | None) -> str:
+        """What a host has in common with those that it is compared with."""
+        instances = (status or {}).get("instances", [])
+        # Not the served name: clients' name for it stays when the model changes.
+        models = sorted({str(one.get("model") or "") for one in instances})
+        hardware = str(self._of(host, "fleet_instance_type", "") or "")
+        return " on ".join(filter(None, (", ".join(models), hardware)))
 
     def _fleet_state(self, status: dict[str, dict[str, t.Any] | None]) -> walk.FleetState:
         look = self._arguments["balancer"] or {}

@@ -33,13 +33,16 @@ options:
       - V(contested) checks, once the hosts of the run are claimed and all were looked at, whether the rollout of
         another controller holds any host, so that no two of them count on each other's hosts.
       - V(begun) opens the record, or continues that of an interrupted rollout.
+      - V(watched) says which wave has just ended and is to be compared with untouched hosts.
       - V(baked) waits O(pause) seconds if a wave has just ended.
+      - V(compared) compares what the hosts of O(wave) and those that the rollout has not touched counted between
+        O(counters) and their C(rollout_counters), and records it. If they are worse, V(next) stops.
       - V(next) decides from the journal and from the fleet's present load which hosts are changed now, or why none.
       - V(turned) records how the turn ended on each of O(hosts), from their C(engine_change) and from O(balancer).
       - V(ended) closes the record, writes its page, gives the lock back, and fails if the rollout has.
     type: str
     required: true
-    choices: [locked, known, planned, contested, begun, baked, next, turned, ended]
+    choices: [locked, known, planned, contested, begun, watched, baked, compared, next, turned, ended]
   records:
     description: The directory of the fleet's rollouts on the controller.
     type: path
@@ -94,6 +97,22 @@ options:
     description: Seconds to watch each wave before the next.
     type: float
     default: 0
+  max_regression:
+    version_added: 0.3.0
+    description:
+      - How many times as bad as the untouched hosts those of a wave may be, by what M(inference.fleet.serving_counters)
+        reads - share of errors, median time between tokens, and share of first tokens after one second.
+      - 0 or empty compares nothing, and a rollback is never compared.
+    type: raw
+  wave:
+    version_added: 0.3.0
+    description: With V(compared), the wave that was watched.
+    type: int
+    default: 0
+  counters:
+    version_added: 0.3.0
+    description: With V(compared), what V(baked) returned.
+    type: dict
   stop_on_alarms:
     version_added: 0.3.0
     description:
@@ -182,8 +201,20 @@ journal_offset:
   type: int
 wave:
   description: The number of the wave that comes now, or that was watched.
-  returned: with O(state=next) and O(state=baked)
+  returned: with O(state=next), O(state=watched) and O(state=baked)
   type: int
+counters:
+  description: What each host had counted before the pause.
+  returned: with O(state=baked)
+  type: dict
+verdict:
+  description: V(worse), V(fine) or V(inconclusive); empty where nothing was compared.
+  returned: with O(state=compared)
+  type: str
+text:
+  description: The comparison in a sentence, with its figures.
+  returned: with O(state=compared)
+  type: str
 hosts:
   description: The hosts to change now.
   returned: with O(state=next)

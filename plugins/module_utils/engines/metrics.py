@@ -13,6 +13,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.registry i
 
 METRICS_PATH = "/metrics"
 
+#: A histogram: the number of values up to each bound, the last of which is infinite.
+Buckets = dict[float, float]
+
 
 class Sample(t.NamedTuple):
     """One line of an exposition."""
@@ -110,3 +113,36 @@ def _total(samples: list[Sample], name: str) -> float | None:
 
 def _finite(sample: Sample) -> bool:
     return math.isfinite(sample.value)
+
+
+def latencies(text: str) -> tuple[Buckets, Buckets] | None:
+    """The histograms of the seconds until the first token and between tokens of the engine with this exposition.
+
+    Returns:
+        Both, empty where it has none; None for an exposition that has neither.
+    """
+    samples = parse(text)
+    for names in (engine.counters for engine in ENGINES.values() if engine.counters):
+        found = _buckets(samples, names.ttft), _buckets(samples, names.itl)
+        if any(found):
+            return found
+    return None
+
+
+def _buckets(samples: list[Sample], name: str) -> Buckets:
+    """A histogram over all label sets: how many values were at most each bound."""
+    if not name:
+        return {}
+    series = f"{name}_bucket"
+    bounds = {label for sample in samples if sample.name == series for label in [sample.labels.get("le", "")]}
+    found: Buckets = {}
+    for label in bounds:
+        own = [sample for sample in samples if sample.name == series and sample.labels.get("le") == label]
+        count = _total(own, series)
+        try:
+            bound = float(label)
+        except ValueError:
+            continue
+        if count is not None and not math.isnan(bound):
+            found[bound] = count
+    return found

@@ -12,6 +12,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report import host
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import ends
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_list, as_number
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.evidence import FINE, WORSE
 
 #: The kinds of lines, with the names of Ansible's colours.
 PLAIN = ""
@@ -230,6 +231,10 @@ class Reporter:
     def _on_pause(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
         seconds = words.duration(as_number(event.get("seconds")))
         return [ReportLine(f"watching wave {event.get('wave')} for {seconds} before the next", DETAIL)]
+
+    def _on_evidence(self, event: dict[str, t.Any], at: float, now: float) -> list[ReportLine]:
+        kind = {WORSE: BAD, FINE: GOOD}.get(_text(event, "verdict"), WARNING)
+        return [ReportLine(f"wave {event.get('wave')}: {words.line(event.get('text'), _LONGEST)}", kind)]
 
     def _over(self, host: str) -> None:
         for key in [key for key in self._going if key[0] == host]:

@@ -11,7 +11,9 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report import host
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.template import render
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.timeline import draw_timeline
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_list
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.evidence import FINE
 
 
 def render_page(record: RolloutRecord) -> str:
@@ -40,6 +42,7 @@ def render_page(record: RolloutRecord) -> str:
             for of in traffic.list_reports(record)
         ],
         speed=hosts.measure_speed(shown),
+        evidence=list_evidence(record),
         compare_figures=hosts.compare_figures,
         list_checks=hosts.list_checks,
         plan=hosts.list_plan(shown),
@@ -58,6 +61,22 @@ def count_changes(record: RolloutRecord) -> list[str]:
                     text += f", {hosts.describe_release(instance['from'], instance['to'])}"
                 counted[text] = counted.get(text, 0) + 1
     return [f"{text} ({words.count(count, 'instance')})" for text, count in counted.items()]
+
+
+def list_evidence(record: RolloutRecord) -> list[list[t.Any]]:
+    """The comparisons of waves with untouched hosts: a row for each figure, or for why there is none."""
+    rows: list[list[t.Any]] = []
+    for seen in record["evidence"]:
+        wave = words.NOTHING if seen["wave"] is None else str(seen["wave"])
+        for one in seen["comparisons"]:
+            who = words.named([words.line(name) for name in as_list(one.get("hosts"))]) or words.NOTHING
+            figures = as_dicts(one.get("figures"))
+            for figure in figures:
+                cells = [words.line(figure.get(name, "")) for name in ("name", "wave", "untouched", "allowed")]
+                rows.append([wave, who, *cells, figure.get("verdict") == FINE])
+            if not figures:
+                rows.append([wave, who, words.line(one.get("text", "")), *[words.NOTHING] * 4])
+    return rows
 
 
 def _same(instance: dict[str, t.Any]) -> bool:

@@ -64,6 +64,8 @@ def fold(events: t.Iterable[Event], alive: bool = True) -> RolloutRecord:
             decisions     [{at, text}]
             self_test     {at, host, passed, message} | None
             pauses        [{wave, began, seconds, ended|None}]
+            evidence      [{at, wave, verdict, text, comparisons[{kind, hosts, untouched, verdict, text, requests,
+                            figures[{name, wave, untouched, allowed, verdict}]}]}]     a wave against untouched hosts
             traffic       the traffic driver's last report | None
             traffic_before   [those of the runs before]
             totals        {seconds, working_seconds, interrupted_seconds, hosts, done, failed, open, out_seconds,
@@ -107,6 +109,7 @@ class _Folder:
         self._decisions: list[dict[str, t.Any]] = []
         self._self_test: dict[str, t.Any] | None = None
         self._pauses: list[dict[str, t.Any]] = []
+        self._evidence: list[dict[str, t.Any]] = []
         self._traffic: list[dict[str, t.Any]] = []
 
     def take(self, event: Event) -> None:
@@ -147,6 +150,7 @@ class _Folder:
             "decisions": self._decisions,
             "self_test": self._self_test,
             "pauses": self._pauses,
+            "evidence": self._evidence,
             "traffic": self._traffic[-1] if self._traffic else None,
             "traffic_before": self._traffic[:-1],
             "totals": self._totals(),
@@ -293,6 +297,18 @@ class _Folder:
         self._close_batch(at)
         seconds = max(as_number(event.get("seconds")) or 0.0, 0.0)
         self._pauses.append({"wave": as_integer(event.get("wave")), "began": at, "seconds": seconds, "ended": None})
+
+    def _on_evidence(self, event: Event, at: float) -> None:
+        self._close_batch(at)
+        self._evidence.append(
+            {
+                "at": at,
+                "wave": as_integer(event.get("wave")),
+                "verdict": as_text(event.get("verdict")),
+                "text": as_text(event.get("text")),
+                "comparisons": as_dicts(event.get("comparisons")),
+            }
+        )
 
     def _on_traffic(self, event: Event, at: float) -> None:
         report = as_dict(event.get("report"))

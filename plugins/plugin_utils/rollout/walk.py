@@ -15,6 +15,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.balancer import ho
 from ansible_collections.inference.fleet.plugins.plugin_utils.balancer.health import BalancerLook
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import capacity, contest, steps
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.alarms import AlarmVerdict
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.evidence import WORSE
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.plan import announced_there
 
 REFUSE = "refuse"
@@ -195,8 +196,29 @@ def next_turn(events: Events, fleet: FleetState, policy: WalkPolicy) -> Turn:
             "same command goes on from here."
         )
         return turn
+    worse = next((event for event in run if event["event"] == "evidence" and event.get("verdict") == WORSE), None)
+    if worse:
+        turn.stop = (
+            f"The rollout stops before wave {number} of {turn.waves} ({', '.join(left[number - 1])}); nothing of it "
+            f"was touched, and the fleet keeps serving. {worse['text']} Find the cause, or go back with "
+            "playbooks/rollback.yml; if the difference is expected, the same command goes on from here."
+        )
+        return turn
     _choose(turn, left[number - 1], run[0]["hosts"], fleet, policy)
     return turn
+
+
+def untouched(events: Events, hosts: t.Iterable[str]) -> list[str]:
+    """Those of ``hosts`` that no run of the rollout has changed or begun to change."""
+    touched = {host for event in events if event["event"] == "turn" for host in event["hosts"]}
+    touched |= {host for event in events if event["event"] == "resume" for host in event.get("done", ())}
+    return [host for host in hosts if host not in touched]
+
+
+def wave_hosts(events: Events, wave: int) -> list[str]:
+    """The hosts of a wave that were changed in this run."""
+    had = outcomes(events)
+    return [host for host in this_run(events)[0]["waves"][wave - 1] if had.get(host, {}).get("outcome") == DONE]
 
 
 def _leaving(run: Events, fleet: FleetState) -> dict[str, str]:

@@ -27,7 +27,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge import haprox
 from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
 from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog import watch as watchdog
-from ansible_collections.inference.fleet.plugins.modules import edge_drain, edge_keys, key_proof, key_usage
+from ansible_collections.inference.fleet.plugins.modules import (
+    edge_drain,
+    edge_keys,
+    key_proof,
+    key_usage,
+    serving_counters,
+)
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
 from tests.integration.edge.engine import Recorder
@@ -158,6 +164,12 @@ class Edge:
             "origin_path": str(self.maps / "keys.origin.json"),
         }
         return key_usage.run({**places, **self._sockets()})
+
+    def count(self) -> dict[str, t.Any]:
+        """Run module serving_counters."""
+        return serving_counters.look(
+            {**self._sockets(), "timeout": 3, "first_engine_port": self.instance_ports[0]},
+        )
 
     def _sockets(self) -> dict[str, str]:
         return {"socket": self.socket, "master_socket": self.master_socket}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 import time
 import typing as t
-import urllib.request
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import history
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.prometheus import History, read_history
 
@@ -114,9 +113,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
 
 
 def is_ready(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=2) as answer:
-        return bool(answer.status == 200)
-    return False
+    try:
+        return HttpClient(url, timeout=2).get("/-/ready").status == 200
+    except HttpFailure:
+        return False
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,111 @@ def test_a_wave_is_watched_for_the_pause(run: Run, monkeypatch: pytest.MonkeyPat
     assert slept == [7]
 
 
+def reading(answers: int, errors: int = 0) -> Result:
+    """What module serving_counters returns."""
+    return {"changed": False, "at": 1.0, "edge": {"answers": answers, "errors": errors}, "instances": {}}
+
+
+class Compared:
+    """A rollout of a, then b and d, whose first wave was changed; c runs what it should."""
+
+    def __init__(self, run: Run, monkeypatch: pytest.MonkeyPatch, **planned: t.Any) -> None:
+        monkeypatch.setattr("time.sleep", lambda _seconds: None)
+        run.hosts["d"] = host()
+        self.run = run
+        self.plan, self.begun = run.begin(**planned)
+        run.ask("next", plan=self.plan)
+        self.write(event="outcome", host="a", outcome="done", message="")
+
+    def write(self, **event: t.Any) -> None:
+        with Path(self.begun["journal"]).open("a") as file:
+            file.write(json.dumps({"at": 1, **event}) + "\n")
+
+    def watch(self, after: dict[str, Result], before: int = 1000, **arguments: t.Any) -> Result:
+        """The pause: the result of state compared."""
+        given = {"plan": self.plan, "pause": 60, "max_regression": 1.3, **arguments}
+        wave = self.run.ask("watched", **given)["wave"]
+        for name in self.run.hosts:
+            self.run.hosts[name]["rollout_counters"] = reading(before, 10)
+        baked = self.run.ask("baked", **given)
+        for name, read in after.items():
+            self.run.hosts[name]["rollout_counters"] = read
+        return self.run.ask("compared", wave=wave, counters=baked["counters"], **given)
+
+
+def test_a_wave_that_serves_worse_stops_before_the_next(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    well = reading(1200, 10)
+    found = rollout.watch({"a": reading(1100, 60), "b": well, "c": well, "d": well})
+    assert found["verdict"] == "worse"
+    turn = run.ask("next", plan=rollout.plan)
+    assert turn["hosts"] == []
+    assert "The rollout stops before wave 2 of 2 (b, d); nothing of it was touched" in turn["stop"]
+    assert "share of errors 50 % of 100 against 0 % of 600" in turn["stop"]
+    (event,) = [one for one in run.journal(rollout.begun) if one["event"] == "evidence"]
+    assert (event["wave"], event["limit"], event["verdict"]) == (1, 1.3, "worse")
+    # c runs what it should already, and was not touched either.
+    assert event["comparisons"][0]["untouched"] == ["b", "c", "d"]
+
+
+def test_a_wave_that_serves_as_well_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    assert rollout.watch({name: reading(1200, 11) for name in "abcd"})["verdict"] == "fine"
+    assert run.ask("next", plan=rollout.plan)["hosts"] == ["b", "d"]
+
+
+def test_too_few_requests_are_recorded_and_stop_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    found = rollout.watch({"a": reading(1040, 50), "b": reading(1200, 10)})
+    assert found["verdict"] == "inconclusive"
+    assert "40 requests there and 200 on 3 untouched, and each side needs 50" in found["text"]
+    assert run.ask("next", plan=rollout.plan)["hosts"] == ["b", "d"]
+
+
+def test_a_host_that_vanished_in_the_pause_is_not_compared(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    run.lost = {"d"}
+    found = rollout.watch({"a": reading(1100, 10), "b": reading(1200, 10), "c": {"unreachable": True}})
+    assert found["text"].endswith("Not read: c, d.")
+
+
+def test_drained_hosts_and_other_models_are_no_measure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    for name, model in {"a": "qwen", "b": "qwen", "c": "gemma", "d": "qwen"}.items():
+        run.hosts[name]["rollout_status"]["instances"][0]["model"] = model
+        run.hosts[name]["fleet_instance_type"] = "g6e.xlarge"
+    run.hosts["d"]["rollout_status"]["edge"]["health"] = 503
+    rollout.watch({name: reading(1200, 10) for name in "abcd"})
+    (event,) = [one for one in run.journal(rollout.begun) if one["event"] == "evidence"]
+    (one,) = event["comparisons"]
+    assert (one["kind"], one["untouched"]) == ("qwen on g6e.xlarge", ["b"])
+
+
+@pytest.mark.parametrize("arguments", [{"max_regression": 0}, {"max_regression": ""}, {"pause": 0}])
+def test_it_can_be_turned_off(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, t.Any]) -> None:
+    rollout = Compared(run, monkeypatch)
+    assert rollout.watch({"a": reading(1100, 110)}, **arguments)["verdict"] == ""
+    assert [one for one in run.journal(rollout.begun) if one["event"] == "evidence"] == []
+
+
+def test_a_wave_is_compared_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    rollout.watch({})
+    assert run.ask("watched", plan=rollout.plan, pause=60, max_regression=1.3)["wave"] == 0
+
+
+def test_a_rollback_is_never_held_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollout = Compared(run, monkeypatch)
+    rollout.plan["verb"] = "rollback"
+    assert rollout.watch({"a": reading(1100, 110)})["verdict"] == ""
+
+
+def test_a_limit_that_is_none_ends_the_run_at_its_beginning(run: Run) -> None:
+    refused = run.ask("locked", max_regression="much")
+    assert refused["failed"]
+    assert "rollout_max_regression is 'much'" in refused["msg"]
+
+
 def test_hosts_go_in_the_order_of_their_names(run: Run) -> None:
     run.hosts = {name: host() for name in ("gpu-10", "gpu-9", "a-1", "gpu-1")}
     assert run.ask("planned", waves=[1, 1, 1, "100%"])["plan"]["waves"] == [["a-1"], ["gpu-1"], ["gpu-9"], ["gpu-10"]]

@@ -86,6 +86,14 @@ def test_exclusions_warnings_decisions_and_self_tests_are_printed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "kind"), [("worse", lines.BAD), ("fine", lines.GOOD), ("inconclusive", lines.WARNING)]
+)
+def test_a_wave_that_was_compared_is_a_line_with_its_figures(verdict: str, kind: str) -> None:
+    journal = Journal().begin([["inference-1"]]).add("evidence", wave=1, verdict=verdict, text="errors 9 % against 0 %")
+    assert kinds(journal)["wave 1: errors 9 % against 0 %"] == kind
+
+
 def test_a_run_that_goes_on_counts_its_own_time() -> None:
     journal = Journal().begin([["inference-1"], ["inference-2"]]).tick(9000)
     journal.begin([["inference-2"]], event="resume", done=["inference-1"]).tick(5).turn(1, 1, ["inference-2"])

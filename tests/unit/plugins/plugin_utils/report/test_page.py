@@ -87,6 +87,32 @@ def check_page(text: str) -> Reader:
     return reader
 
 
+FIGURE = {"name": "share of errors", "wave": "50 % of 100", "untouched": "0 % of 600", "allowed": "2 %"}
+
+
+def evidence(verdict: str, *verdicts: str) -> dict[str, t.Any]:
+    """The event of a wave that was compared."""
+    figures = [{**FIGURE, "verdict": one} for one in verdicts]
+    one = {"hosts": ["inference-1"], "untouched": ["inference-2"], "verdict": verdict, "figures": figures}
+    return {"wave": 1, "verdict": verdict, "text": "the text", "comparisons": [{**one, "text": "too few requests."}]}
+
+
+def test_a_wave_that_was_compared_has_its_figures() -> None:
+    page = read(good_run().add("evidence", **evidence("worse", "worse", "fine")))
+    assert "Each wave against the untouched hosts, over its pause" in page.text
+    assert page.text.count("1 inference-1 share of errors 50 % of 100 0 % of 600 2 %") == 2
+    assert "over its pause" not in read(good_run()).text
+
+
+def test_a_wave_that_could_not_be_compared_says_why() -> None:
+    assert "1 inference-1 too few requests." in read(good_run().add("evidence", **evidence("inconclusive"))).text
+
+
+def test_evidence_in_another_form_is_shown_as_far_as_it_goes() -> None:
+    for given in ({}, {"comparisons": "x"}, {"comparisons": [{"figures": [{}], "hosts": HOSTILE}], "wave": HOSTILE}):
+        read(good_run().add("evidence", **given))
+
+
 def hosts(number: int, wave: int, instances: int = 1) -> Journal:
     """A rollout of many hosts, a wave of them at a time."""
     names = [f"inference-{index}" for index in range(1, number + 1)]

@@ -128,6 +128,16 @@ def test_what_was_in_flight_is_kept_when_the_second_drain_has_nothing() -> None:
     assert fold(events)["totals"]["cut"] == 1
 
 
+def test_a_wave_that_was_compared_is_kept_with_its_figures() -> None:
+    figures = [{"name": "share of errors", "wave": "9 %", "untouched": "0 %", "allowed": "2 %", "verdict": "worse"}]
+    said = {"verdict": "worse", "text": "worse", "comparisons": [{"figures": figures}]}
+    record = folded(good_run().add("evidence", wave=1, limit=1.3, **said))
+    (seen,) = record["evidence"]
+    assert {name: seen[name] for name in said} == said
+    assert seen["wave"] == 1
+    assert folded(good_run())["evidence"] == []
+
+
 def test_a_host_that_goes_away() -> None:
     record = folded(unreachable(), alive=False)
     assert record["outcome"] == "broken off"

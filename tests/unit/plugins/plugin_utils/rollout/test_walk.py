@@ -10,6 +10,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.walk impor
     Turn,
     WalkPolicy,
     next_turn,
+    untouched,
+    wave_hosts,
     wave_to_bake,
 )
 
@@ -372,3 +374,44 @@ def test_a_host_that_is_not_in_its_groups_after_its_turn_stops_it() -> None:
     look = balanced(a="", b="healthy", c="healthy")
     events = [begin(["a"], ["b"]), self_tested(), outcome("a", "unregistered", "a is not registered.")]
     assert "1 of its hosts failed: a is not registered." in walk_balanced(events, look).stop
+
+
+def compared(verdict: str, wave: int = 1) -> dict[str, t.Any]:
+    return {"event": "evidence", "wave": wave, "verdict": verdict, "text": "a: errors 9 % against 0 %."}
+
+
+def test_a_wave_that_serves_worse_stops_it_before_the_next() -> None:
+    events = [begin(["a"], ["b", "c"]), self_tested(), turn_of(1, "a"), done("a")]
+    turn = walk([*events, compared("worse")], well("abc"))
+    assert turn.hosts == []
+    assert turn.stop == (
+        "The rollout stops before wave 2 of 2 (b, c); nothing of it was touched, and the fleet keeps serving. a: "
+        "errors 9 % against 0 %. Find the cause, or go back with playbooks/rollback.yml; if the difference is "
+        "expected, the same command goes on from here."
+    )
+    for verdict in ("fine", "inconclusive"):
+        assert walk([*events, compared(verdict)], well("abc")).hosts == ["b", "c"]
+
+
+def test_the_same_command_goes_on_after_it() -> None:
+    resumed = {**begin(["b", "c"]), "event": "resume", "done": ["a"]}
+    events = [begin(["a"], ["b", "c"]), self_tested(), turn_of(1, "a"), done("a"), compared("worse"), resumed]
+    assert walk(events, well("abc")).hosts == ["b", "c"]
+
+
+def test_after_the_last_wave_nothing_is_left_to_stop() -> None:
+    events = [begin(["a"]), self_tested(), turn_of(1, "a"), done("a"), compared("worse")]
+    assert walk(events, well("ab")).finished
+
+
+def test_untouched_are_those_that_no_run_has_begun_to_change() -> None:
+    resumed = {**begin(["c"], ["d"]), "event": "resume", "done": ["a", "x"]}
+    events = [begin(["a"], ["b"]), turn_of(1, "a"), done("a"), turn_of(2, "b"), resumed]
+    assert untouched(events, ["a", "b", "c", "d", "e", "x"]) == ["c", "d", "e"]
+    assert untouched([*events, turn_of(1, "c")], ["c", "d"]) == ["d"]
+
+
+def test_of_a_wave_those_are_compared_that_came_through() -> None:
+    events = [begin(["a", "b"], ["c"]), turn_of(1, "a", "b"), done("a"), outcome("b", "rolled_back")]
+    assert wave_hosts(events, 1) == ["a"]
+    assert wave_hosts(events, 2) == []
