@@ -11,9 +11,9 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report import host
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import RolloutRecord
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.template import render
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.timeline import draw_timeline
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_list
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dicts, as_text
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
-from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.evidence import FINE
+from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.evidence import FINE, WORSE
 
 
 def render_page(record: RolloutRecord) -> str:
@@ -63,20 +63,31 @@ def count_changes(record: RolloutRecord) -> list[str]:
     return [f"{text} ({words.count(count, 'instance')})" for text, count in counted.items()]
 
 
-def list_evidence(record: RolloutRecord) -> list[list[t.Any]]:
-    """The comparisons of waves with untouched hosts: a row for each figure, or for why there is none."""
-    rows: list[list[t.Any]] = []
+class WaveEvidence(t.NamedTuple):
+    """A wave's hosts against untouched ones: a verdict's class, the wave, a sentence, and rows of figures."""
+
+    kind: str
+    wave: str
+    text: str
+    figures: list[list[t.Any]]
+
+
+def list_evidence(record: RolloutRecord) -> list[WaveEvidence]:
+    """The comparisons of waves with untouched hosts."""
+    found = []
     for seen in record["evidence"]:
         wave = words.NOTHING if seen["wave"] is None else str(seen["wave"])
         for one in seen["comparisons"]:
-            who = words.named([words.line(name) for name in as_list(one.get("hosts"))]) or words.NOTHING
-            figures = as_dicts(one.get("figures"))
-            for figure in figures:
-                cells = [words.line(figure.get(name, "")) for name in ("name", "wave", "untouched", "allowed")]
-                rows.append([wave, who, *cells, figure.get("verdict") == FINE])
-            if not figures:
-                rows.append([wave, who, words.line(one.get("text", "")), *[words.NOTHING] * 4])
-    return rows
+            rows = [
+                [
+                    *(words.line(figure.get(name, "")) for name in ("name", "wave", "untouched", "allowed")),
+                    figure.get("verdict") == FINE,
+                ]
+                for figure in as_dicts(one.get("figures"))
+            ]
+            kind = {FINE: "ok", WORSE: "bad"}.get(as_text(one.get("verdict")), "muted")
+            found.append(WaveEvidence(kind, wave, words.line(one.get("text", ""), 1000), rows))
+    return found
 
 
 def _same(instance: dict[str, t.Any]) -> bool:

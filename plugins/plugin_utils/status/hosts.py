@@ -354,6 +354,9 @@ def _judge_gpu(gpu: dict[str, t.Any] | None) -> tuple[str, str, list[str]]:
         return "not read", WARN, [words.line(gpu.get("msg") or "module gpu_info gave no verdict", 400)]
     report = [words.line(text, 600) for text in as_list(gpu.get("report"))]
     kind = {"ok": OK, "degraded": WARN}.get(verdict, BAD)
+    if kind == OK and not gpu.get("gpus"):
+        # A host of the accelerator cpu.
+        kind = MUTED
     summary = words.line(gpu.get("gpu_summary") or "", 80)
     return f"{verdict}, {summary}" if summary else verdict, kind, report
 

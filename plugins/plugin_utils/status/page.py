@@ -106,5 +106,5 @@ def _count_states(shown: list[hosts.StatusHost]) -> list[str]:
 
 def _count_gpus(shown: list[hosts.StatusHost]) -> dict[str, int]:
     """The hosts whose GPUs were judged, by the kind of the verdict."""
-    judged = [host.gpu_kind for host in shown if host.gpu]
+    judged = [host.gpu_kind for host in shown if host.gpu_kind != hosts.MUTED]
     return {kind: judged.count(kind) for kind in (hosts.OK, hosts.WARN, hosts.BAD)} if judged else {}

@@ -100,12 +100,13 @@ def evidence(verdict: str, *verdicts: str) -> dict[str, t.Any]:
 def test_a_wave_that_was_compared_has_its_figures() -> None:
     page = read(good_run().add("evidence", **evidence("worse", "worse", "fine")))
     assert "Each wave against the untouched hosts, over its pause" in page.text
-    assert page.text.count("1 inference-1 share of errors 50 % of 100 0 % of 600 2 %") == 2
+    assert page.text.count("share of errors 50 % of 100 0 % of 600 2 %") == 2
+    assert "✕ Wave 1 too few requests." in page.text
     assert "over its pause" not in read(good_run()).text
 
 
 def test_a_wave_that_could_not_be_compared_says_why() -> None:
-    assert "1 inference-1 too few requests." in read(good_run().add("evidence", **evidence("inconclusive"))).text
+    assert "· Wave 1 too few requests." in read(good_run().add("evidence", **evidence("inconclusive"))).text
 
 
 def test_evidence_in_another_form_is_shown_as_far_as_it_goes() -> None:

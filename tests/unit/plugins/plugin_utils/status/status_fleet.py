@@ -84,7 +84,13 @@ def lost(
 
 
 def gpu(verdict: str = "ok", *report: str) -> dict[str, t.Any]:
-    return {"verdict": verdict, "gpu_summary": "1 x NVIDIA L40S", "report": list(report), "gravest": (*report, "")[0]}
+    return {
+        "verdict": verdict,
+        "gpus": [{"index": 0}],
+        "gpu_summary": "1 x NVIDIA L40S",
+        "report": list(report),
+        "gravest": (*report, "")[0],
+    }
 
 
 def client(name: str, **changes: t.Any) -> dict[str, t.Any]:

@@ -131,6 +131,11 @@ def test_the_verdict_on_gpus_counts(read: dict[str, t.Any], kind: str, said: str
     assert (host.kind, host.trouble) == (kind, [said])
 
 
+def test_a_host_that_needs_no_gpu_is_not_judged() -> None:
+    host = show(status(), gpu={"verdict": "ok", "gpu_summary": "not needed (cpu)", "report": []})
+    assert (host.kind, host.gpu, host.gpu_kind) == ("ok", "ok, not needed (cpu)", "muted")
+
+
 def test_a_claim_is_shown_until_its_rollout_has_finished() -> None:
     assert (
         "site 20260921T130000Z-site of anna since 2026-09-21 13:00, 0 instances of 1"
