@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import typing as t
 from pathlib import Path
@@ -44,6 +45,39 @@ def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
     while {host: fleet.health(host) for host in health} != dict(health):
         assert time.monotonic() < deadline, f"/health never became {health}"
         time.sleep(0.5)
+
+
+def stop_core(fleet: Fleet, host: str, unit: str, core: str) -> None:
+    """Stop the process that computes: what its HTTP server, another process, sees of an engine that hangs."""
+    fleet.on(host, f"kill -STOP $(pgrep --parent {fleet.process(host, unit)} --full '{core}')")
+
+
+def restarts(fleet: Fleet, host: str) -> int:
+    """How often the watchdog has restarted the first instance."""
+    shown = fleet.on(host, "cat /var/lib/inference/metrics/watchdog.prom")
+    found = re.search(r'^fleet_watchdog_restarts_total\{instance="0"\} (\d+)$', shown, re.MULTILINE)
+    assert found, shown
+    return int(found[1])
+
+
+class Stuck(threading.Thread):
+    """A client whose request is at an engine that hangs; it waits far longer than the watchdog does."""
+
+    def __init__(self, client: openai.OpenAI) -> None:
+        super().__init__(daemon=True)
+        self._client = client.with_options(timeout=300)
+        self._problem: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            ask(self._client)
+        except openai.APIError as error:
+            self._problem = error
+
+    def failed_within_its_timeout(self) -> bool:
+        self.join(300)
+        return self._problem is not None and not isinstance(self._problem, openai.APITimeoutError)
 
 
 def test_sglang_takes_over_nothing_is_lost_and_a_second_rollout_is_refused(
@@ -120,16 +154,24 @@ def test_an_option_of_vllm_is_refused_for_sglang_before_anything_stops(fleet: Fl
     assert [fleet.process(host, SGLANG) for host in HOSTS] == before
 
 
-def test_sglangs_killed_processes_come_back_by_themselves(fleet: Fleet) -> None:
+def test_sglangs_killed_and_hanging_processes_come_back_by_themselves(fleet: Fleet) -> None:
+    """The scheduler is a child, holds the model, and is killed by the watchdog: nothing else would end the hang."""
     before = {host: fleet.process(host, SGLANG) for host in HOSTS}
     fleet.on("inference-1", f"kill -9 {before['inference-1']}")
-    # Its scheduler is a child, and holds the model.
-    fleet.on("inference-2", f"kill -9 $(pgrep --parent {before['inference-2']} --full 'sglang::scheduler')")
+    stop_core(fleet, "inference-2", SGLANG, "sglang::scheduler")
+    assert fleet.health("inference-2") == "200"
+    stuck = Stuck(at(fleet, "inference-2"))
     become(fleet, dict.fromkeys(HOSTS, "503"))
     become(fleet, dict.fromkeys(HOSTS, "200"))
     for host in HOSTS:
         assert fleet.process(host, SGLANG) not in (before[host], "0")
         assert ask(at(fleet, host)) == "Paris"
+    assert stuck.failed_within_its_timeout()
+    assert restarts(fleet, "inference-2") == 1
+    stacks = fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/stack-*.txt")
+    assert "sglang::scheduler" in stacks
+    assert "event_loop" in stacks
+    assert '"client": "demo"' in fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/requests.json")
 
 
 def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
@@ -180,6 +222,36 @@ def test_no_request_makes_an_engine_open_anything(fleet: Fleet, host: str, place
         with pytest.raises(openai.BadRequestError) as refused:
             ask(at(fleet, host), parts)
         assert refused.value.code == "media_not_allowed"
+
+
+@pytest.mark.long
+def test_a_vllm_core_that_hangs_in_a_stream_and_in_its_first_request_is_restarted(demo: Run, fleet: Fleet) -> None:
+    words = ("site.yml", "-l", "inference-1", "-e", "engine=vllm")
+    often = fleet.playbook(*words, "-e", "watchdog_pause=0")
+    assert often.code == 0, often.output[-6000:]
+    before = restarts(fleet, "inference-1")
+    client = at(fleet, "inference-1")
+    question: list[t.Any] = [{"role": "user", "content": "Count without end."}]
+    with (
+        pytest.raises(openai.APIError) as failed,
+        client.chat.completions.create(model=MODEL, messages=question, stream=True, max_tokens=4000) as stream,
+    ):
+        for number, _event in enumerate(stream):
+            if number == 5:
+                stop_core(fleet, "inference-1", "vllm@0.service", "VLLM::EngineCore")
+    assert not isinstance(failed.value, openai.APITimeoutError)
+    become(fleet, {"inference-1": "503"})
+    become(fleet, {"inference-1": "200"})
+    assert restarts(fleet, "inference-1") == before + 1
+    assert ask(client) == "Paris"
+    # Nothing asks: the watchdog's own question finds it.
+    stop_core(fleet, "inference-1", "vllm@0.service", "VLLM::EngineCore")
+    become(fleet, {"inference-1": "503"})
+    become(fleet, {"inference-1": "200"})
+    assert restarts(fleet, "inference-1") == before + 2
+    assert ask(client) == "Paris"
+    assert "VLLM::EngineCore" in fleet.on("inference-1", "cat /var/lib/inference/hangs/*-engine-0/stack-*.txt")
+    assert fleet.playbook(*words).code == 0
 
 
 @pytest.mark.long
