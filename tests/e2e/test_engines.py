@@ -224,6 +224,15 @@ def test_no_request_makes_an_engine_open_anything(fleet: Fleet, host: str, place
         assert refused.value.code == "media_not_allowed"
 
 
+def stream_and_stop(fleet: Fleet, client: openai.OpenAI) -> None:
+    """Stop the core of inference-1's vLLM in the middle of an answer, and read on."""
+    question: list[t.Any] = [{"role": "user", "content": "Count without end."}]
+    with client.chat.completions.create(model=MODEL, messages=question, stream=True, max_tokens=4000) as stream:
+        for number, _event in enumerate(stream):
+            if number == 5:
+                stop_core(fleet, "inference-1", "vllm@0.service", "VLLM::EngineCore")
+
+
 @pytest.mark.long
 def test_a_vllm_core_that_hangs_in_a_stream_and_in_its_first_request_is_restarted(demo: Run, fleet: Fleet) -> None:
     words = ("site.yml", "-l", "inference-1", "-e", "engine=vllm")
@@ -231,14 +240,8 @@ def test_a_vllm_core_that_hangs_in_a_stream_and_in_its_first_request_is_restarte
     assert often.code == 0, often.output[-6000:]
     before = restarts(fleet, "inference-1")
     client = at(fleet, "inference-1")
-    question: list[t.Any] = [{"role": "user", "content": "Count without end."}]
-    with (
-        pytest.raises(openai.APIError) as failed,
-        client.chat.completions.create(model=MODEL, messages=question, stream=True, max_tokens=4000) as stream,
-    ):
-        for number, _event in enumerate(stream):
-            if number == 5:
-                stop_core(fleet, "inference-1", "vllm@0.service", "VLLM::EngineCore")
+    with pytest.raises(openai.APIError) as failed:
+        stream_and_stop(fleet, client)
     assert not isinstance(failed.value, openai.APITimeoutError)
     become(fleet, {"inference-1": "503"})
     become(fleet, {"inference-1": "200"})
