@@ -389,6 +389,7 @@ class FakeEngine:
                 "sglang:realtime_tokens_total": prompted + generated,
                 "sglang:num_requests_total": finished,
             },
+            "toy": {"toy_tokens_total": prompted + generated, "toy_requests_total": finished},
         }.get(self.engine, {})
         for name, value in counted.items():
             labels = f'{{model_name="{self.model}"}}'

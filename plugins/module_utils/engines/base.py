@@ -168,14 +168,14 @@ class Vitals:
             that the HTTP server counts do not belong here.
         finished: the metric that counts finished requests.
         core: pattern of the command line of the core's process, whose end ends the engine with an error for every
-            client.
+            client; empty where the core is no process of its own.
         asks_when_idle: whether to ask a question of one token while nothing else does, which finds a core that hangs
             before a client meets it.
     """
 
     progress: tuple[str, ...]
     finished: str
-    core: str
+    core: str = ""
     asks_when_idle: bool = True
 
 

@@ -129,7 +129,7 @@ class Actions:
             What still runs.
         """
         vitals = ENGINES[instance.engine].vitals
-        cores = processes.cores(found, vitals.core) if vitals and what == CORE else []
+        cores = processes.cores(found, vitals.core) if vitals and vitals.core and what == CORE else []
         left = list(found)
         if cores:
             # Its clients get a proper error at once, where a killed server would only close their connections.

@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Program,
     RoleVariables,
     Setting,
+    Vitals,
     last,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.memory.base import (
@@ -128,6 +129,8 @@ ENGINE = Engine(
         figures=(Figure(("kv_cache_tokens", "max_length"), r"toy: room for (\d+) tokens, (\d+) each", last),),
     ),
     counters=Counters(running="toy_requests_active", waiting="toy_requests_queued", kv_usage="toy_cache_ratio"),
+    # One process, without a core of its own.
+    vitals=Vitals(progress=("toy_tokens_total", "toy_requests_active"), finished="toy_requests_total"),
     variables=RoleVariables(times=("patience",)),
     memory=_Memory(),
     profiles={
