@@ -9,10 +9,10 @@ import sys
 import time
 import types
 
-from tests.bench import gateway, keys, noop, rollout, s3
+from tests.bench import gateway, keys, noop, rollout, s3, seeing
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3", "seeing")
 CONVERGED = 3
 PAIRS = 200
 
@@ -84,6 +84,12 @@ def weights(fleet: Fleet) -> None:
         s3.ranges(report_past)
 
 
+def sight(fleet: Fleet) -> None:
+    del fleet
+    with contextlib.redirect_stdout(io.StringIO()):
+        seeing.seeing(report_past)
+
+
 def report_past(part: str, text: str) -> None:
     with contextlib.redirect_stdout(sys.__stdout__):
         report(part, text)
@@ -97,7 +103,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     measures = {"memory": memory, "converge": converge, "noop": noops, "edge": edge}
-    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights}
+    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights, "seeing": sight}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)
