@@ -31,6 +31,8 @@ class Recorder:
         #: Whether a request ends the process: its port closes, and the connection without an answer.
         self.dies = False
         self.health_takes = 0.0
+        #: Its metrics, where it has any.
+        self.metrics = b""
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.recorder = self
         self.port = int(self._server.server_address[1])
@@ -78,6 +80,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             recorder.broken_off += 1
             self.close_connection = True
             return None
+        if recorder.metrics and self.path.startswith("/metrics"):
+            recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
+            return self._send(200, recorder.metrics, "text/plain; version=0.0.4")
         if not self.path.startswith("/v1/"):
             return self._send(404, b"{}")
         recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
