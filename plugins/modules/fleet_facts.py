@@ -64,6 +64,11 @@ hosts:
       returned: always
       type: str
       sample: inference
+    ring:
+      description: Its ring in rollouts, V(canary) for a host of the group C(ring_canary). Empty for none.
+      returned: always
+      type: str
+      sample: canary
     is_gateway:
       description: Whether the host is a gateway.
       returned: always

@@ -169,6 +169,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy, state
+from ansible_collections.inference.fleet.plugins.module_utils.edge import load as edge_load
 from ansible_collections.inference.fleet.plugins.module_utils.edge.hold import MAP_PATH, Hold
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import METRICS_PATH, Load, load
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, units
@@ -242,7 +243,7 @@ class StatusReader:
 
     def _load(self, index: int, manifest: dict[str, t.Any], statistics: list[dict[str, str]]) -> Load | None:
         if manifest.get("engine") == GATEWAY:
-            return state.load(statistics, index, GATEWAY)
+            return edge_load.load(statistics, index, GATEWAY)
         try:
             reply = self._client(f"http://127.0.0.1:{self._params['first_engine_port'] + index}").get(METRICS_PATH)
         except HttpFailure:

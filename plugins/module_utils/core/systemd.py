@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""State and journal of a unit, from systemd."""
+"""State and journal of a unit, from systemd, and its commands."""
 
 from __future__ import annotations
 
@@ -74,6 +74,20 @@ def unit_state(unit: str) -> UnitState:
         status=values.get("ExecMainStatus", ""),
         has_job=bool(int(values.get("Job") or 0)),
     )
+
+
+def systemctl(*words: str) -> None:
+    """Have systemd do something.
+
+    Raises:
+        FleetError: it was not done.
+    """
+    try:
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise FleetError(f"Failed to run systemctl: {error}. Is systemd the init of this host?") from error
+    if done.returncode:
+        raise FleetError(f"Failed to run systemctl {' '.join(words)}: {done.stderr.strip()}")
 
 
 def journal(unit: str, since: float | None = None, lines: int = 400) -> list[str]:

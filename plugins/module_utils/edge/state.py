@@ -11,7 +11,6 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
-from ansible_collections.inference.fleet.plugins.module_utils.engines import metrics
 
 CONFIG_PATH = "/etc/haproxy/haproxy.cfg"
 KEYS_MAP_PATH = "/etc/haproxy/maps/keys.map"
@@ -322,14 +321,6 @@ def responses(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:
     """
     backends = [row for row in rows if row.get("svname") == "BACKEND" and row["pxname"].startswith(BACKEND_PREFIX)]
     return {name: sum(int(row.get(f"hrsp_{name}") or 0) for row in backends) for name in _CLASSES}
-
-
-def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> metrics.Load | None:
-    """The requests of an instance without counters of its own; None where the edge does not know it."""
-    for row in rows:
-        if row["pxname"].startswith(BACKEND_PREFIX) and row.get("svname") == server_name(index):
-            return metrics.Load(engine, int(row.get("scur") or 0), int(row.get("qcur") or 0), None)
-    return None
 
 
 def request_limits(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int]:

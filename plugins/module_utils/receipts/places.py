@@ -11,6 +11,10 @@ import typing as t
 
 from ..core.files import read_json
 from ..edge.hold import UNIT as PRESENCE
+from ..facts.exporter import SETTINGS as EXPORTER_SETTINGS
+from ..facts.exporter import UNIT as EXPORTER
+from ..facts.unit import SERVICE as FACTS
+from ..facts.unit import TIMER as FACTS_TIMER
 from ..instances.releases import CACHE_DIRECTORY
 from ..model.units import RESTORE
 from ..notices.unit import UNIT as NOTICES
@@ -20,6 +24,7 @@ from .look import Places
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 CONFIGURATION = ["/etc/haproxy", "/etc/inference"]
+JOURNAL_LIMIT = "/etc/systemd/journald.conf.d/inference.conf"
 
 
 def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
@@ -40,10 +45,15 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         for name in ("model_path", "draft_path")
         if manifest.get(name)
     }
-    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, f"{NOTICES}*", f"{WATCHDOG}*")
+    watching = (f"{unit}*" for unit in (NOTICES, WATCHDOG, FACTS, FACTS_TIMER))
+    ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, *watching)
     systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
-    # Not on every host.
-    further = [name for name in (RESTORE, NOTICES, WATCHDOG) if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
+    # Not on every host. Of the facts only the timer: the service runs for a moment, again and again.
+    optional = (RESTORE, NOTICES, WATCHDOG, FACTS_TIMER)
+    further = [name for name in optional if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
+    # One that somebody else runs does not count.
+    if os.path.exists(os.path.join(UNIT_DIRECTORY, EXPORTER_SETTINGS)):
+        further.append(EXPORTER)
     return Places(
         contents=[
             *CONFIGURATION,
@@ -51,6 +61,8 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
             os.path.join(root, "runtimes", "*", MARKER),
             *(os.path.join(state, name) for name in ("drain.json", "rollout.json")),
             *systemd,
+            os.path.join(UNIT_DIRECTORY, EXPORTER_SETTINGS),
+            JOURNAL_LIMIT,
         ],
         sizes=sorted(models),
         modes=[

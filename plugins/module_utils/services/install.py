@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import systemctl, unit_state
 
 _MODE = 0o644
 
@@ -21,28 +19,33 @@ class ServiceFiles:
     """The service's files, and its state in systemd.
 
     Args:
-        unit: the name of its unit.
+        unit: the name of the unit that is enabled and started: a service, or the timer of one.
         unit_directory: of systemd.
         program_path: where the program is.
         check: change nothing, return what would change.
+        timed: the name of the unit that the timer starts; empty where the unit is a service.
     """
 
-    def __init__(self, unit: str, unit_directory: str, program_path: str, check: bool) -> None:
+    def __init__(self, unit: str, unit_directory: str, program_path: str, check: bool, timed: str = "") -> None:
         self._name = unit
         self._unit = os.path.join(unit_directory, unit)
-        self._link = os.path.join(unit_directory, "multi-user.target.wants", unit)
+        self._timed = os.path.join(unit_directory, timed) if timed else ""
+        target = "timers" if timed else "multi-user"
+        self._link = os.path.join(unit_directory, f"{target}.target.wants", unit)
         self._program = program_path
         self._check = check
         self.actions: list[str] = []
 
     def unit_text(self) -> str:
-        """The installed unit; empty where there is none."""
-        return read_text(self._unit) or ""
+        """The installed unit, or that which the timer starts; empty where there is none."""
+        return read_text(self._timed or self._unit) or ""
 
-    def install(self, program: bytes, unit: str) -> None:
-        """Make the service run with this program and this unit."""
+    def install(self, program: bytes, unit: str, timed: str = "") -> None:
+        """Make the service run with this program and this unit; ``timed`` is the unit that a timer starts."""
         changed = [self._write(self._program, program), self._write(self._unit, unit.encode())]
-        if changed[1]:
+        if self._timed:
+            changed.append(self._write(self._timed, timed.encode()))
+        if any(changed[1:]):
             self._systemctl("daemon-reload")
         if not os.path.lexists(self._link):
             self.actions.append(f"enable {self._name}")
@@ -54,7 +57,7 @@ class ServiceFiles:
 
     def remove(self) -> None:
         """Stop the service and remove its files."""
-        present = [path for path in (self._unit, self._program) if os.path.lexists(path)]
+        present = [path for path in (self._unit, self._timed, self._program) if path and os.path.lexists(path)]
         if self._unit in present:
             self._systemctl("disable", "--quiet", "--now", self._name)
         for path in present:
@@ -77,14 +80,8 @@ class ServiceFiles:
         return True
 
     def _systemctl(self, *words: str) -> None:
-        if self._check:
-            return
-        try:
-            done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise FleetError(f"Failed to run systemctl: {error}. Is systemd the init of this host?") from error
-        if done.returncode:
-            raise FleetError(f"Failed to run systemctl {' '.join(words)}: {done.stderr.strip()}")
+        if not self._check:
+            systemctl(*words)
 
 
 def _content(path: str) -> bytes | None:

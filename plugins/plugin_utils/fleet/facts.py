@@ -30,6 +30,9 @@ DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 DEFAULT_EDGE_PORT = 8000
 DEFAULT_GATEWAY_PORT = 4000
 
+# What the names of the rings' groups begin with.
+_RING = "ring_"
+
 #: A host's variables, without those that are not set.
 Variables = t.Mapping[str, t.Any]
 _T = t.TypeVar("_T")
@@ -70,6 +73,7 @@ class HostFacts:
 
     Attributes:
         tier: ``inference`` or ``gateway``; the hosts of one are changed together.
+        ring: its ring in rollouts, ``canary`` for a host of the group ``ring_canary``; empty for none.
         is_gateway: whether it is a gateway.
         engine: what its instances run unless one names its own.
         edge_port: the port of its edge.
@@ -80,6 +84,7 @@ class HostFacts:
     """
 
     tier: str
+    ring: str
     is_gateway: bool
     engine: str | None
     edge_port: int | None
@@ -122,6 +127,7 @@ class Fleet:
 
         return HostFacts(
             tier="gateway" if is_gateway else "inference",
+            ring=self._ring(host),
             is_gateway=is_gateway,
             engine=GATEWAY if is_gateway else attempt(lambda: choose_engine(own)),
             edge_port=attempt(lambda: _port(own, is_gateway)),
@@ -130,6 +136,10 @@ class Fleet:
             plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
             problem=" ".join(dict.fromkeys(problems)),
         )
+
+    def _ring(self, host: str) -> str:
+        rings = sorted(name for name, hosts in self.groups.items() if name.startswith(_RING) and host in hosts)
+        return rings[0][len(_RING) :] if rings else ""
 
     def _plan_inference(self, host: str) -> HostPlan:
         own = self.variables[host]

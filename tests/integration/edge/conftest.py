@@ -24,6 +24,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.facts import look
 from ansible_collections.inference.fleet.plugins.module_utils.notices import watch
 from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog import watch as watchdog
@@ -153,6 +154,12 @@ class Edge:
         """The program that module engine_watchdog installs."""
         path = self.directory / "watchdog.pyz"
         path.write_bytes(build_program(watchdog))
+        return path
+
+    def install_facts(self) -> Path:
+        """The program that module edge_facts installs."""
+        path = self.directory / "facts.pyz"
+        path.write_bytes(build_program(look))
         return path
 
     def usage(self) -> dict[str, t.Any]:

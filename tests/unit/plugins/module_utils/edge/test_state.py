@@ -136,17 +136,6 @@ backend instances_4000_local
     assert [(one.backend, one.name) for one in edge_state.parse_instances(config)] == [("instances_4000", "engine-0")]
 
 
-def test_the_edge_counts_for_an_instance_that_does_not() -> None:
-    rows = [
-        {"pxname": "pool_qwen", "svname": "engine-0", "scur": "9", "qcur": "9"},
-        {"pxname": "instances_4000", "svname": "engine-0", "scur": "3", "qcur": "1"},
-    ]
-    load = edge_state.load(rows, 0, "litellm")
-    assert load is not None
-    assert (load.engine, load.running, load.waiting) == ("litellm", 3, 1)
-    assert edge_state.load(rows, 1, "litellm") is None
-
-
 def notice(state: str = "drained", since: str = "then", notices: tuple[str, ...] = ("spot",)) -> NoticeMark:
     return NoticeMark(state, "spot, terminates 12:03:10 UTC", since, notices)
 
