@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 import typing as t
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,9 @@ class HostJournal:
                 f"_BOOT_ID={boot.replace('-', '')}\n_HOSTNAME=h\n{of}\nMESSAGE={message}\n"
             )
         path = self.directory / f"{self._file}.journal"
-        subprocess.run([REMOTE, "-o", path, "-"], input="\n".join([*entries, ""]), text=True, check=True, capture_output=True)
+        subprocess.run(
+            [REMOTE, "-o", path, "-"], input="\n".join([*entries, ""]), text=True, check=True, capture_output=True
+        )
 
     def rotate(self) -> None:
         """Write the next entries into another file."""
@@ -281,9 +282,15 @@ def exporter(tmp_path: Path) -> t.Iterator[tuple[int, Path]]:
 
 
 def scrape(port: int) -> dict[str, float]:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        return {sample.name: sample.value for sample in parse(answer.read().decode())}
-    return {}
+    """What a node exporter says; nothing while it does not answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        return {sample.name: sample.value for sample in parse(connection.getresponse().read().decode())}
+    except OSError:
+        return {}
+    finally:
+        connection.close()
 
 
 def test_a_scraper_reads_the_host_through_its_edge_at_every_moment(
