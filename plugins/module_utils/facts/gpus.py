@@ -56,9 +56,14 @@ class XidLog:
         return cls({(str(bus), int(xid)): float(when) for bus, xid, when in document})
 
 
-def parse(answer: str) -> list[smi.GpuReading]:
-    """The GPUs in nvidia-smi's answer. Other lines are about GPUs that do not answer."""
-    gpus, _notices = smi.parse_gpus(answer, FIELDS)
+def known_fields(unknown: t.Collection[str]) -> list[smi.Field]:
+    """What to ask an nvidia-smi that does not know some fields."""
+    return [field for field in FIELDS if field.query not in unknown]
+
+
+def parse(answer: str, fields: t.Sequence[smi.Field]) -> list[smi.GpuReading]:
+    """The GPUs in nvidia-smi's answer about these fields. Other lines are about GPUs that do not answer."""
+    gpus, _notices = smi.parse_gpus(answer, fields)
     return gpus
 
 

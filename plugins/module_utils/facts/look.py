@@ -81,28 +81,34 @@ class LookMemory:
     """What lasts from one look to the next.
 
     Attributes:
+        boot: the boot in which it was written.
         place: in the journal.
         requests: counted so far.
         xids: of this boot.
         gpus: the index of each GPU that was ever seen, by its PCI address.
         smi: the process of an nvidia-smi that did not end; 0 for none.
+        unknown: fields that this host's nvidia-smi does not know. A newer one is asked for them after the next boot.
     """
 
+    boot: str = ""
     place: JournalPlace = dataclasses.field(default_factory=JournalPlace)
     requests: AccessCounters = dataclasses.field(default_factory=AccessCounters)
     xids: gpus.XidLog = dataclasses.field(default_factory=gpus.XidLog)
     gpus: dict[str, str] = dataclasses.field(default_factory=dict)
     smi: int = 0
+    unknown: list[str] = dataclasses.field(default_factory=list)
 
     def document(self) -> dict[str, t.Any]:
         """All of it, for a file."""
         return {
             "version": _VERSION,
+            "boot": self.boot,
             "place": self.place.document(),
             "requests": self.requests.document(),
             "xids": self.xids.document(),
             "gpus": self.gpus,
             "smi": self.smi,
+            "unknown": self.unknown,
         }
 
     @classmethod
@@ -111,11 +117,13 @@ class LookMemory:
         if document is None or document["version"] != _VERSION:
             return cls()
         return cls(
+            str(document["boot"]),
             JournalPlace.read(document["place"]),
             AccessCounters.read(document["requests"]),
             gpus.XidLog.read(document["xids"]),
             {str(bus): str(index) for bus, index in document["gpus"].items()},
             int(document["smi"]),
+            [str(query) for query in document["unknown"]],
         )
 
 
@@ -208,7 +216,7 @@ class HostLook:
             return None
         self._series.append(Series("fleet_gpu_expected", {}, self._places.gpus))
         try:
-            found = gpus.parse(_ask_smi(self._places.nvidia_smi, memory))
+            found = _ask_gpus(self._places.nvidia_smi, memory)
         except _BROKEN as error:
             self._problem("gpus", error)
             return None
@@ -219,10 +227,7 @@ class HostLook:
         """Count what the journal has got since the last look, and keep the counts before anybody sees them."""
 
         def read() -> list[Series]:
-            boot = (read_text(_BOOT_ID) or "").strip()
-            if boot != memory.place.boot:
-                memory.xids = gpus.XidLog()
-            reader = JournalReader(_EDGE_UNIT, boot, memory.xids.add, memory.requests.add, self._places.journal)
+            reader = JournalReader(_EDGE_UNIT, memory.boot, memory.xids.add, memory.requests.add, self._places.journal)
             try:
                 memory.place, missing = reader.go_on(memory.place)
                 if missing:
@@ -236,10 +241,14 @@ class HostLook:
 
     def _remember(self) -> LookMemory:
         try:
-            return LookMemory.read(read_json(self._places.memory))
+            memory = LookMemory.read(read_json(self._places.memory))
         except _BROKEN as error:
             self._problem("log", f"{self._places.memory} is not what a look wrote ({error}). Counters begin at 0.")
-            return LookMemory()
+            memory = LookMemory()
+        boot = (read_text(_BOOT_ID) or "").strip()
+        if boot != memory.boot:
+            memory.boot, memory.xids, memory.unknown = boot, gpus.XidLog(), []
+        return memory
 
 
 def _gate(name: str, path: str) -> list[Series]:
@@ -266,7 +275,18 @@ def _release(index: str, current: str, manifest: dict[str, t.Any]) -> list[Serie
     return series.of_release(index, os.path.basename(os.readlink(current)), manifest)
 
 
-def _ask_smi(program: str, memory: LookMemory) -> str:
+def _ask_gpus(program: str, memory: LookMemory) -> list[smi.GpuReading]:
+    """The GPUs, with the fields that nvidia-smi knows."""
+    while True:
+        fields = gpus.known_fields(memory.unknown)
+        answer = _ask_smi(program, fields, memory)
+        unknown = smi.unknown_field(answer)
+        if unknown is None or unknown in memory.unknown:
+            return gpus.parse(answer, fields)
+        memory.unknown.append(unknown)
+
+
+def _ask_smi(program: str, fields: t.Sequence[smi.Field], memory: LookMemory) -> str:
     """What nvidia-smi says of the GPUs. With a lost one it can sleep where not even SIGKILL ends it.
 
     Raises:
@@ -275,7 +295,7 @@ def _ask_smi(program: str, memory: LookMemory) -> str:
     if memory.smi and (read_text(f"/proc/{memory.smi}/comm") or "").strip() == os.path.basename(program)[:15]:
         raise FleetError(f"{program} of an earlier look still hangs (process {memory.smi}).")
     process = subprocess.Popen(
-        [program, *smi.gpu_query(gpus.FIELDS)],
+        [program, *smi.gpu_query(fields)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -290,7 +310,7 @@ def _ask_smi(program: str, memory: LookMemory) -> str:
         process.kill()
         memory.smi = process.pid
         raise FleetError(f"{program} did not answer in {_SMI_PATIENCE:g} s.") from None
-    kind = smi.failure_kind(process.returncode, answer)
+    kind = None if smi.unknown_field(answer) else smi.failure_kind(process.returncode, answer)
     if kind not in (None, "gpu_lost", "no_devices"):
         raise FleetError(f"{program} fails ({kind}): {answer.strip()[:200]}")
     return answer

@@ -17,7 +17,7 @@ def ask(scenario: str) -> list[smi.GpuReading]:
     environment = {**os.environ, "NVIDIA_SMI_SCENARIO": scenario}
     words = [str(NVIDIA_SMI), *smi.gpu_query(gpus.FIELDS)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-    return gpus.parse(done.stdout + done.stderr)
+    return gpus.parse(done.stdout + done.stderr, gpus.FIELDS)
 
 
 def values(scenario: str, log: gpus.XidLog | None = None, ignored: t.Collection[int] = ()) -> dict[str, list[float]]:

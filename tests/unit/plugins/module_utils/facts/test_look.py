@@ -160,6 +160,27 @@ def test_gpus_are_looked_at_where_there_should_be_some(host: Host, monkeypatch: 
     assert json.loads(host.memory.read_text())["gpus"]
 
 
+def test_fields_that_nvidia_smi_does_not_know_are_asked_for_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_SMI_SCENARIO", "old_driver")
+    for _look in range(2):
+        found = host.look(str(NVIDIA_SMI), 1)
+        assert (found["gpu_count"], problems(found)) == ([1], {})
+    assert len(json.loads(host.memory.read_text())["unknown"]) == 2
+
+
+def test_xids_are_of_this_boot(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_SMI_SCENARIO", "healthy")
+    host.look(str(NVIDIA_SMI), 1)
+    memory = json.loads(host.memory.read_text())
+    host.memory.write_text(json.dumps({**memory, "xids": [["0000:30:00", 79, 1795953600.25]]}))
+    found = host.look(str(NVIDIA_SMI), 1)
+    assert (found["gpu_xid_last_timestamp_seconds"], found["gpu_verdict"]) == ([1795953600.25], [2])
+    memory = json.loads(host.memory.read_text())
+    host.memory.write_text(json.dumps({**memory, "boot": "the one before"}))
+    found = host.look(str(NVIDIA_SMI), 1)
+    assert ("gpu_xid_last_timestamp_seconds" in found, found["gpu_verdict"]) == (False, [0])
+
+
 @pytest.mark.parametrize("scenario", ["not_loaded", "mismatch", "silent"])
 def test_without_an_answer_nothing_is_said_of_gpus(host: Host, monkeypatch: pytest.MonkeyPatch, scenario: str) -> None:
     monkeypatch.setenv("NVIDIA_SMI_SCENARIO", scenario)
