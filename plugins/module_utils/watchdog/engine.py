@@ -27,7 +27,7 @@ TIMEOUT = 5.0
 _QUESTION_TIMEOUT = 120.0
 
 
-class Reading(t.NamedTuple):
+class EngineReading(t.NamedTuple):
     """An engine's counters.
 
     Attributes:
@@ -85,20 +85,20 @@ class TokenQuestion:
             return
 
 
-def read_counters(instance: WatchedInstance, timeout: float = TIMEOUT) -> Reading:
+def read_counters(instance: WatchedInstance, timeout: float = TIMEOUT) -> EngineReading:
     """The engine's counters."""
     engine = ENGINES[instance.engine]
     try:
         reply = HttpClient(instance.url, timeout=timeout).get(METRICS_PATH)
     except HttpFailure:
-        return Reading(heard=False)
+        return EngineReading(heard=False)
     if reply.status != 200 or engine.vitals is None or engine.counters is None:
-        return Reading(heard=True)
+        return EngineReading(heard=True)
     waits = (engine.counters.running, engine.counters.waiting)
     return parse_counters(reply.text(), engine.vitals, waits)
 
 
-def parse_counters(text: str, vitals: Vitals, waits: tuple[str, ...]) -> Reading:
+def parse_counters(text: str, vitals: Vitals, waits: tuple[str, ...]) -> EngineReading:
     """The counters in an exposition. Pure.
 
     Args:
@@ -108,7 +108,7 @@ def parse_counters(text: str, vitals: Vitals, waits: tuple[str, ...]) -> Reading
     """
     progress = tuple(line for line in text.splitlines() if line.startswith(vitals.progress))
     finished = _sum(text, (vitals.finished,))
-    return Reading(True, progress or None, int(_sum(text, waits)), int(finished))
+    return EngineReading(True, progress or None, int(_sum(text, waits)), int(finished))
 
 
 def requests_at(instance: WatchedInstance, edge: Paths) -> int:

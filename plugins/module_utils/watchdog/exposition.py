@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog import judge
-from ansible_collections.inference.fleet.plugins.module_utils.watchdog.history import GAVE_UP, History
+from ansible_collections.inference.fleet.plugins.module_utils.watchdog.history import GAVE_UP, InstanceHistory
 
 _VERDICTS = {judge.OK: 0, judge.SUSPECT: 1, judge.HANG: 2, judge.UNKNOWN: -1}
 _GAVE_UP = 3
@@ -23,7 +23,7 @@ _HELP = {
 }
 
 
-def render(mode: str, instances: t.Mapping[int, tuple[str, History]], now: float) -> str:
+def render(mode: str, instances: t.Mapping[int, tuple[str, InstanceHistory]], now: float) -> str:
     """The text file.
 
     Args:
@@ -51,7 +51,7 @@ def render(mode: str, instances: t.Mapping[int, tuple[str, History]], now: float
     return "\n".join(lines) + "\n"
 
 
-def _value(name: str, state: str, history: History) -> float | None:
+def _value(name: str, state: str, history: InstanceHistory) -> float | None:
     gave_up = history.phase == GAVE_UP
     if name == "fleet_watchdog_last_restart_timestamp_seconds":
         return round(history.restarts[-1]) if history.restarts else None

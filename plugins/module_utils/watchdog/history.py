@@ -21,7 +21,7 @@ GAVE_UP = "gave_up"
 
 
 @dataclasses.dataclass(frozen=True)
-class History:
+class InstanceHistory:
     """One instance.
 
     Attributes:
@@ -42,20 +42,20 @@ class History:
     restarts: tuple[float, ...] = ()
     restarts_total: int = 0
 
-    def out(self, phase: str, reason: str, now: float, kind: str = "") -> History:
+    def out(self, phase: str, reason: str, now: float, kind: str = "") -> InstanceHistory:
         """The same, out of service in this phase."""
         since = self.since if self.phase else now
         return dataclasses.replace(self, phase=phase, reason=reason, kind=kind, since=since)
 
-    def back(self) -> History:
+    def back(self) -> InstanceHistory:
         """The same, in service."""
         return dataclasses.replace(self, phase="", reason="", kind="", since=0.0)
 
-    def hung(self) -> History:
+    def hung(self) -> InstanceHistory:
         """The same, with one more hang."""
         return dataclasses.replace(self, hangs=self.hangs + 1)
 
-    def restarted(self, now: float, window: float) -> History:
+    def restarted(self, now: float, window: float) -> InstanceHistory:
         """The same, with one more restart; those before the window are only counted."""
         kept = tuple(moment for moment in self.restarts if now - moment < window)
         return dataclasses.replace(self, restarts=(*kept, now), restarts_total=self.restarts_total + 1)
@@ -76,10 +76,10 @@ class HistoryFile:
         self.problem = ""
         self._histories = self._read()
 
-    def of(self, instance: int) -> History:
-        return self._histories.get(instance, History())
+    def of(self, instance: int) -> InstanceHistory:
+        return self._histories.get(instance, InstanceHistory())
 
-    def keep(self, instance: int, history: History) -> None:
+    def keep(self, instance: int, history: InstanceHistory) -> None:
         """Write an instance's history; a full disk does not keep the watchdog from acting, see ``problem``."""
         if history == self.of(instance):
             return
@@ -91,7 +91,7 @@ class HistoryFile:
         except OSError as error:
             self.problem = f"{self._path} cannot be written: {error.strerror}"
 
-    def _read(self) -> dict[int, History]:
+    def _read(self) -> dict[int, InstanceHistory]:
         try:
             document = read_json(self._path)
             if document is None:
@@ -118,8 +118,8 @@ class NewerFormat(FleetError):
         )
 
 
-def _history(document: t.Mapping[str, t.Any]) -> History:
-    names = {field.name for field in dataclasses.fields(History)}
+def _history(document: t.Mapping[str, t.Any]) -> InstanceHistory:
+    names = {field.name for field in dataclasses.fields(InstanceHistory)}
     values = {name: value for name, value in document.items() if name in names}
     values["restarts"] = tuple(float(moment) for moment in document.get("restarts", ()))
-    return History(**values)
+    return InstanceHistory(**values)

@@ -36,8 +36,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.watchdog.history i
     GAVE_UP,
     HUNG,
     RESTARTED,
-    History,
     HistoryFile,
+    InstanceHistory,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.host import WatchedHost, WatchedInstance
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.judge import (
@@ -187,7 +187,7 @@ class Watch:
         self.state = UNKNOWN
 
     @property
-    def history(self) -> History:
+    def history(self) -> InstanceHistory:
         return self._history.of(self._instance.number)
 
     def answer(self) -> str:
@@ -374,7 +374,7 @@ class Watch:
         vitals = ENGINES[self._instance.engine].vitals
         return vitals is not None and vitals.asks_when_idle
 
-    def _keep(self, history: History) -> None:
+    def _keep(self, history: InstanceHistory) -> None:
         self._history.keep(self._instance.number, history)
 
     @property

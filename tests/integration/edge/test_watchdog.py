@@ -23,6 +23,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.gate.conduct impor
 from tests.integration.edge.conftest import ENGINE_KEY, KEY, Edge, free_port, unstarted_edge
 from tests.integration.edge.conftest import eventually as eventually_within
 from tests.integration.edge.engine import Recorder
+from tests.project import open_directly
 
 ENGINE = Path(__file__).resolve().parents[2] / "fakes" / "engine.py"
 MODEL = "tiny"
@@ -60,7 +61,7 @@ class Unit:
     def set_faults(self, **faults: t.Any) -> None:
         body = json.dumps(faults).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/fake/faults", data=body, method="POST")
-        urllib.request.urlopen(request, timeout=10).close()
+        open_directly(request, timeout=10).close()
 
     def stop(self) -> None:
         self._ended = True
