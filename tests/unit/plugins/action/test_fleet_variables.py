@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import typing as t
@@ -24,7 +25,9 @@ def play(
     path = tmp_path / "hosts.json"
     path.write_text(json.dumps({"all": {"vars": variables, "children": groups}}))
     argv = [sys.executable, "-m", "ansible", "playbook", "-i", str(path), f"playbooks/{playbook}.yml", *words]
-    done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, text=True)
+    # A host that cannot be reached is not tried again.
+    environment = {**os.environ, "ANSIBLE_SSH_RETRIES": "0"}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
