@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
@@ -18,14 +16,8 @@ Bundles = dict[str, dict[str, t.Any]]
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
-    directory = tmp_path_factory.mktemp("bundles")
-    words = ["-i", "tests/gpu/inventory.yml", "tests/gpu/render.yml", "-e", f"gpu_bundles={directory}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    return {path.stem: json.loads(path.read_text()) for path in directory.glob("*.json")}
+def bundles(rendered: Path) -> Bundles:
+    return {path.stem: json.loads(path.read_text()) for path in rendered.glob("*.json")}
 
 
 def hosts_of(group: dict[str, t.Any]) -> set[str]:
