@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import typing as t
@@ -17,6 +18,20 @@ Result = dict[str, t.Any]
 
 class RunModule(t.Protocol):
     def __call__(self, name: str, args: dict[str, t.Any], *, check: bool = False, diff: bool = False) -> Result: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_aws() -> t.Iterator[None]:
+    """Read botocore's description of a service once, not in each session of boto3; moto without AWS's own images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        try:
+            from botocore import session
+        except ImportError:  # on a host's Python
+            pass
+        else:
+            patch.setattr(session, "create_loader", functools.cache(session.create_loader))
+        yield
 
 
 @pytest.fixture
