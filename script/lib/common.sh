@@ -46,6 +46,28 @@ install_packages() {
   as_root "${install[@]}" "$@"
 }
 
+# Unpacks the distribution's packages into .cache/debian/PACKAGE, for tests that use their programs: installed, they would
+# start services on this machine. Does nothing for a package that is installed.
+ensure_unpacked() {
+  local package missing=() work
+  for package in "$@"; do
+    has_package "$package" || [[ -d .cache/debian/$package ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  step "Unpack the distribution's packages, without their services: ${missing[*]}"
+  mkdir -p .cache/debian
+  for package in "${missing[@]}"; do
+    work=$(mktemp -d)
+    # The lists may be missing or old.
+    (cd "$work" && apt-get download --quiet=2 "$package") ||
+      { as_root apt-get update --quiet=2; (cd "$work" && apt-get download --quiet=2 "$package"); }
+    dpkg-deb --extract "$work"/*.deb "$work/root"
+    # Complete, or not there.
+    mv "$work/root" ".cache/debian/$package"
+    rm -rf "$work"
+  done
+}
+
 # Makes .venv match requirements/dev.txt, with verified hashes. Does nothing when it does.
 ensure_controller() {
   local lock=requirements/dev.txt stamp=.venv/.lock-sha256 wanted python

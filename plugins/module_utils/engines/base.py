@@ -179,6 +179,44 @@ class Vitals:
     asks_when_idle: bool = True
 
 
+class Histogram(t.NamedTuple):
+    """A histogram of an engine: its name without ``_bucket``, and a matcher of labels, or none."""
+
+    name: str
+    matcher: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exposition:
+    """What alerts and dashboards read of an engine beside ``Counters``.
+
+    Both engines have the bounds 1 and 10 s for first tokens and 0.1 s for gaps, so one objective fits both.
+
+    Attributes:
+        progress: what only the engine's core moves, each a function of PromQL and a metric. If none moves, it does
+            nothing.
+        first_token, token_gap, whole_answer: times in seconds.
+        generated, prompted: counters of tokens. An engine may count them only when a request ends.
+        generated_now: the tokens of requests in flight too, as a selector.
+        cached: counter of the prompts' tokens that came from the cache.
+        finished: counter of requests that ended.
+        preempted: counter of requests that lost their place in the cache.
+        refused: counter of requests that the engine did not take; empty for none.
+    """
+
+    progress: tuple[tuple[str, str], ...]
+    first_token: Histogram
+    token_gap: Histogram
+    whole_answer: Histogram
+    generated: str
+    generated_now: str
+    prompted: str
+    cached: str
+    finished: str
+    preempted: str
+    refused: str = ""
+
+
 class Cause(t.NamedTuple):
     """A line by which an engine reports why it exited.
 
@@ -327,6 +365,7 @@ class Engine:
         journal: what it writes.
         counters: its metrics; None where it has none, and the edge counts its requests.
         vitals: how a hang shows; None where that is unknown, so that no watchdog restarts it.
+        exposition: what alerts and dashboards read; None where it has none.
         variables: those of its role that take units.
         memory: how it uses a GPU's memory; None where that is unknown, so that nothing is refused.
         profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
@@ -342,6 +381,7 @@ class Engine:
     journal: Journal = Journal()
     counters: Counters | None = None
     vitals: Vitals | None = None
+    exposition: Exposition | None = None
     variables: RoleVariables = RoleVariables()
     memory: MemoryModel | None = None
     profiles: t.Mapping[str, tuple[Setting, ...]] = dataclasses.field(default_factory=dict)
