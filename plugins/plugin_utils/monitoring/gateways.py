@@ -20,17 +20,6 @@ ALERTS = (
         "10m",
     ),
     Alert(
-        "RedisAway",
-        "{{ $labels.host }} {{ $labels.server }} does not reach Redis",
-        'litellm_redis_circuit_breaker_state{state="open"} > 0',
-        "ticket",
-        "The process has stopped asking Redis. Limits of requests and tokens hold for each process by itself, so "
-        "clients may have more than they should.",
-        "playbooks/status.yml shows the store. Redis itself: systemctl status redis-server on the host of group "
-        "gateway_store, or ElastiCache's own alarms.",
-        "10m",
-    ),
-    Alert(
         "GatewayErrors",
         "{{ $value | humanizePercentage }} of the requests at {{ $labels.host }} end with an error of the service",
         'sum by (host) (rate(litellm_proxy_failed_requests_metric_total{exception_status=~"5.."}[10m]))\n'
@@ -46,8 +35,8 @@ ALERTS = (
         "The client {{ $labels.client }} has spent {{ $value | humanizePercentage }} of its budget",
         "max by (client) (fleet_budget_spent_ratio) > 0.9",
         "none",
-        "For the client's owner: at 100 % its requests get 429 until its budget period begins again. Give it a route "
-        "of its own in monitoring_routes.",
+        "For the client's owner: at 100 % its requests get 429 until its budget period begins again. Give it a "
+        "receiver of its own, with matchers.",
         "Raise budget in fleet_clients and run playbooks/keys.yml, or wait for the next period.",
     ),
 )

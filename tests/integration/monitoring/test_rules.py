@@ -18,7 +18,7 @@ CASES = Path(__file__).parent / "cases"
 
 
 def read_cases() -> dict[str, dict[str, t.Any]]:
-    """The cases of each alert: ``at`` is when to look, ``series`` what there is, ``labels`` and ``says`` what is expected.
+    """The cases of each alert: ``at`` is when to look, ``series`` what there is, ``labels`` and ``says`` are expected.
     The interval is a minute if no other is given."""
     found: dict[str, dict[str, t.Any]] = {}
     for path in sorted(CASES.glob("*.yml")):
