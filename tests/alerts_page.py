@@ -21,7 +21,9 @@ _HEAD = """# Alerts
 <!-- Written by tests/alerts_page.py. Change plugins/plugin_utils/monitoring and run: python -m tests.alerts_page -->
 
 Every alert, what it means and what to do. A *page* wakes a person, a *ticket* waits for working hours, *none* is for
-routes of your own. Commands run as in [operations.md](operations.md), with `-i inventories/aws`.
+routes of your own. Role [monitoring](../roles/monitoring/README.md) installs them;
+[observability.md](observability.md) describes where the figures come from. Commands run as in
+[operations.md](operations.md), with `-i inventories/aws`.
 """
 
 

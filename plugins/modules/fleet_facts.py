@@ -95,6 +95,11 @@ hosts:
       returned: when its port is a number
       type: str
       sample: http://127.0.0.1:8000
+    address:
+      description: Where other hosts reach it.
+      returned: always
+      type: str
+      sample: 10.0.8.11
     has_database:
       description: Whether the gateways record spending.
       returned: when the variables can be read

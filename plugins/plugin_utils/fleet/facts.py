@@ -78,6 +78,7 @@ class HostFacts:
         engine: what its instances run unless one names its own.
         edge_port: the port of its edge.
         edge_url: the edge's URL on the host itself.
+        address: where other hosts reach it.
         has_database: whether the gateways record spending.
         plan: what it runs.
         problem: why some of this is None; empty where nothing is.
@@ -89,6 +90,7 @@ class HostFacts:
     engine: str | None
     edge_port: int | None
     edge_url: str | None
+    address: str
     has_database: bool | None
     plan: HostPlan | None
     problem: str
@@ -132,6 +134,7 @@ class Fleet:
             engine=GATEWAY if is_gateway else attempt(lambda: choose_engine(own)),
             edge_port=attempt(lambda: _port(own, is_gateway)),
             edge_url=attempt(lambda: _url(own, is_gateway)),
+            address=_address(own),
             has_database=attempt(lambda: self._has_database(own)),
             plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
             problem=" ".join(dict.fromkeys(problems)),

@@ -1,11 +1,12 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""Alerts about what gateways run, with the names of LiteLLM's exposition and of the collection's additions to it."""
+"""Alerts and panels about gateways, with the names of LiteLLM's exposition and of the collection's additions to it."""
 
 from __future__ import annotations
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.alert import Alert
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Panel, Query
 
 ALERTS = (
     Alert(
@@ -38,5 +39,90 @@ ALERTS = (
         "For the client's owner: at 100 % its requests get 429 until its budget period begins again. Give it a "
         "receiver of its own, with matchers.",
         "Raise budget in fleet_clients and run playbooks/keys.yml, or wait for the next period.",
+    ),
+)
+
+_BY_CLIENT = "sum by (api_key_alias)"
+
+
+def _latency(metric: str, share: float) -> str:
+    return f"histogram_quantile({share}, sum by (requested_model, le) (rate({metric}_bucket[5m])))"
+
+
+PANELS = (
+    Panel(
+        "Requests by client",
+        (Query(f"{_BY_CLIENT} (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{api_key_alias}}"),),
+        "reqps",
+    ),
+    Panel(
+        "Requests by result",
+        (Query("sum by (status_code) (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{status_code}}"),),
+        "reqps",
+    ),
+    Panel(
+        "Errors of the service",
+        (
+            Query(
+                'sum by (host) (rate(litellm_proxy_failed_requests_metric_total{exception_status=~"5.."}[5m]))',
+                "{{host}}",
+            ),
+        ),
+        "reqps",
+        "Without 400, 401 and 429, which are the clients'.",
+    ),
+    Panel(
+        "Output tokens by client",
+        (Query(f"{_BY_CLIENT} (rate(litellm_output_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
+        help="A second.",
+    ),
+    Panel(
+        "Input tokens by client",
+        (Query(f"{_BY_CLIENT} (rate(litellm_input_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
+        help="A second.",
+    ),
+    Panel(
+        "Refused with 429 by client",
+        (Query("sum by (client, cause) (rate(fleet_requests_rejected_total[5m]))", "{{client}} {{cause}}"),),
+        "reqps",
+        "By the edges: limits of requests, of requests in flight, and queues.",
+    ),
+    Panel(
+        "First token, 95 %",
+        (Query(_latency("litellm_llm_api_time_to_first_token_metric", 0.95), "{{requested_model}}"),),
+        "s",
+        "Of streams, as the gateway sees the inference hosts.",
+    ),
+    Panel(
+        "Whole answers, 95 %",
+        (Query(_latency("litellm_request_total_latency_metric", 0.95), "{{requested_model}}"),),
+        "s",
+    ),
+    Panel(
+        "Seconds a request by client",
+        (
+            Query(
+                "sum by (client) (rate(fleet_request_seconds_sum[5m]))"
+                " / (sum by (client) (rate(fleet_request_seconds_count[5m])) > 0)",
+                "{{client}}",
+            ),
+        ),
+        "s",
+        "A mean, from the edges' logs.",
+    ),
+    Panel(
+        "Budgets",
+        (Query("max by (client) (fleet_budget_spent_ratio)", "{{client}}"),),
+        "percentunit",
+        "At 100 % the client gets 429.",
+    ),
+    Panel(
+        "Days until keys expire",
+        (Query("(min by (client) (fleet_client_expires_timestamp_seconds) - time()) / 86400", "{{client}}"),),
+        "d",
+        kind="table",
+    ),
+    Panel(
+        "Spending is recorded", (Query("fleet_database_used", "{{host}} {{server}}"),), help="0: without the database."
     ),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import rules
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.dashboards import DASHBOARDS
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.table import ALERTS
 
 from tests.debian import program
@@ -101,6 +102,19 @@ def test_promtool_takes_the_rule_file(tmp_path: Path) -> None:
     done = run("check", "rules", "--lint=all", "--lint-fatal", path)
     assert done.returncode == 0, done.stderr
     assert f"{len(ALERTS)} rules found" in done.stdout
+
+
+def test_promtool_takes_every_expression_of_the_dashboards(tmp_path: Path) -> None:
+    """As recording rules; Grafana puts a pattern where the name of a choice is."""
+    recorded = [
+        {"record": f"panel:{number}", "expr": query.expression.replace("$host", ".*").replace("$server", ".*")}
+        for number, query in enumerate(
+            query for dashboard in DASHBOARDS for panel in dashboard.panels for query in panel.queries
+        )
+    ]
+    done = run("check", "rules", write(tmp_path, "panels.yml", {"groups": [{"name": "panels", "rules": recorded}]}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(recorded)} rules found" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["EngineHangs", "KeyExpires"])

@@ -127,7 +127,7 @@ def test_a_host_without_a_plan_says_why_and_keeps_what_does_not_depend_on_it(var
 def test_an_invalid_port_is_named_once() -> None:
     found = facts("gpu-1", {"gpu-1": host(edge_port="80o0")})
     assert found["problem"] == "edge_port is '80o0'; it must be a whole number."
-    assert set(found) == {"tier", "ring", "is_gateway", "engine", "has_database", "problem"}
+    assert set(found) == {"tier", "address", "ring", "is_gateway", "engine", "has_database", "problem"}
 
 
 def test_a_host_has_the_ring_of_its_group() -> None:
