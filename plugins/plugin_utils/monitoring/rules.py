@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import yaml
@@ -74,4 +75,6 @@ _Dumper.add_representer(str, _text)
 
 def dump(document: t.Any) -> str:
     """A document as YAML that people can read."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+    # Ansible's values are of its own types, which the dumper does not know.
+    plain = json.loads(json.dumps(document))
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)

@@ -117,3 +117,13 @@ def test_cloudwatch_takes_every_alarm() -> None:
         query = one["EvaluationCriteria"]["PromQLCriteria"]
         assert len(query["Query"]) <= 10000, one["AlarmName"]
         assert 0 <= query["PendingPeriod"] <= 86400, one["AlarmName"]
+
+
+def test_values_of_ansibles_own_types_can_be_written() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    class Pairs(dict[str, str]):
+        pass
+
+    assert rules.dump(Pairs(a=Text("15s"), b=Text("x\ny"))) == "a: 15s\nb: |-\n  x\n  y\n"
