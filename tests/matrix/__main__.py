@@ -14,7 +14,13 @@ from tests.matrix.cells import CELLS, TARGETS, Cell, choose
 from tests.project import ROOT
 
 #: Code that runs on hosts, with its tests.
-HOST_TESTS = ("tests/unit/plugins/module_utils", "tests/unit/plugins/modules", "tests/unit/engine", "tests/unit/edge")
+HOST_TESTS = (
+    "tests/unit/plugins/module_utils",
+    "tests/unit/plugins/modules",
+    "tests/unit/engine",
+    "tests/unit/edge",
+    "tests/unit/monitoring",
+)
 #: The part of it that needs boto3: key stores are used on the controller.
 CONTROLLER_TESTS = ("test_api_key_errors.py", "test_secrets_manager.py", "test_store_aws.py", "test_store_server.py")
 

@@ -33,7 +33,7 @@ _HERE = f"{_HOST},{_SERVER}"
 _MILLION = 1000000
 #: What the hosts that answer cost. The monitoring host has the prices of all of them.
 _PRICE = (
-    "sum(fleet_price_dollars_per_hour * on (of) group_left ()"
+    "sum(max by (of) (fleet_price_dollars_per_hour) * on (of)"
     ' label_replace(max by (host) (up{job="edge"}), "of", "$1", "host", "(.*)"))'
 )
 

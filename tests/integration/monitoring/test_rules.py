@@ -117,6 +117,53 @@ def test_promtool_takes_every_expression_of_the_dashboards(tmp_path: Path) -> No
     assert f"{len(recorded)} rules found" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("title", "value"),
+    [
+        # Two of three hosts are up, at 1.8 and 3.6 dollars.
+        ("Cost per hour", 5.4),
+        # 1,000 tokens a second.
+        ("Cost of a million output tokens", 1.5),
+        # And 2,000 of prompts.
+        ("Cost of a million tokens", 0.5),
+    ],
+)
+def test_costs_are_those_of_the_hosts_that_are_up(tmp_path: Path, title: str, value: float) -> None:
+    (expression,) = (
+        query.expression
+        for dashboard in DASHBOARDS
+        for panel in dashboard.panels
+        for query in panel.queries
+        if panel.title == title
+    )
+    series = {
+        'fleet_price_dollars_per_hour{host="watch-1",of="a"}': "1.8x120",
+        'fleet_price_dollars_per_hour{host="watch-2",of="a"}': "1.8x120",
+        'fleet_price_dollars_per_hour{host="watch-1",of="b"}': "3.6x120",
+        'fleet_price_dollars_per_hour{host="watch-1",of="c"}': "9x120",
+        'up{job="edge",host="a"}': "1x120",
+        'up{job="edge",host="b"}': "1x120",
+        'up{job="edge",host="c"}': "0+0x120",
+        'vllm:generation_tokens_total{host="a"}': "0+30000x120",
+        'sglang:generation_tokens_total{host="b",is_streaming="true"}': "0+30000x120",
+        'vllm:prompt_tokens_total{host="a"}': "0+60000x120",
+        'sglang:prompt_tokens_total{host="b",is_streaming="true"}': "0+60000x120",
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"round({expression}, 0.001)",
+                "eval_time": "100m",
+                "exp_samples": [{"labels": "{}", "value": value}],
+            }
+        ],
+    }
+    done = run("test", "rules", write(tmp_path, "costs.yml", {"evaluation_interval": "1m", "tests": [test]}))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", ["EngineHangs", "KeyExpires"])
 def test_a_case_that_is_wrong_is_found(tmp_path: Path, name: str) -> None:
     """An alert that should be silent where it fires, so that the other tests can fail."""
