@@ -173,6 +173,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Place]:
                 f"--config.file={directory}/prometheus.yml",
                 f"--storage.tsdb.path={directory}/data",
                 f"--web.listen-address=127.0.0.1:{ports[0]}",
+                # What fires before Alertmanager is known is sent again after this time.
+                "--rules.alert.resend-delay=1s",
             )
         )
         found = Place(f"http://127.0.0.1:{ports[0]}", directory, edge, hook)
