@@ -16,7 +16,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.objecti
     slow_first_tokens,
     slow_tokens,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Dashboard, Panel, Query
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Dashboard, Panel, PanelQuery
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.promql import (
     FRONT,
     INSTANCE,
@@ -71,7 +71,7 @@ FLEET = Dashboard(
     (
         Panel(
             "Alerts that fire",
-            (Query('ALERTS{alertstate="firing",severity!="none"}', "{{alertname}} {{host}}"),),
+            (PanelQuery('ALERTS{alertstate="firing",severity!="none"}', "{{alertname}} {{host}}"),),
             kind="table",
             width=12,
             help="docs/alerts.md has an entry for each.",
@@ -79,96 +79,96 @@ FLEET = Dashboard(
         Panel(
             "Instances in service",
             (
-                Query(f'sum by (kind) (haproxy_server_status{{{INSTANCE},state="UP"}})', "{{kind}} up"),
-                Query('count by (kind) (up{job="engine"})', "{{kind}} all"),
+                PanelQuery(f'sum by (kind) (haproxy_server_status{{{INSTANCE},state="UP"}})', "{{kind}} up"),
+                PanelQuery('count by (kind) (up{job="engine"})', "{{kind}} all"),
             ),
             width=12,
             help="Below half of them CapacityHalf pages.",
         ),
         Panel(
             "Requests by result",
-            (Query(_AT_A_TIME, "{{code}}"),),
+            (PanelQuery(_AT_A_TIME, "{{code}}"),),
             "reqps",
             "At the front tier, without scrapes and health checks.",
         ),
         Panel(
             "Failed requests",
-            (Query(failed_share("5m"), "5 minutes"), Query(failed_share("1h"), "1 hour")),
+            (PanelQuery(failed_share("5m"), "5 minutes"), PanelQuery(failed_share("1h"), "1 hour")),
             "percentunit",
             "5xx and streams that were cut. The objective is 0.1 %.",
         ),
         Panel(
             "First tokens after more than 1 s",
-            (Query(slow_first_tokens(1, "5m"), "{{model_name}}"),),
+            (PanelQuery(slow_first_tokens(1, "5m"), "{{model_name}}"),),
             "percentunit",
             "The objective is 5 %.",
         ),
         Panel(
             "First token",
             (
-                Query(_quantile(0.5, lambda one: one.names.first_token, "model_name"), "{{model_name}} median"),
-                Query(_quantile(0.95, lambda one: one.names.first_token, "model_name"), "{{model_name}} 95 %"),
+                PanelQuery(_quantile(0.5, lambda one: one.names.first_token, "model_name"), "{{model_name}} median"),
+                PanelQuery(_quantile(0.95, lambda one: one.names.first_token, "model_name"), "{{model_name}} 95 %"),
             ),
             "s",
         ),
         Panel(
             "Time between tokens",
             (
-                Query(_quantile(0.5, lambda one: one.names.token_gap, "model_name"), "{{model_name}} median"),
-                Query(_quantile(0.99, lambda one: one.names.token_gap, "model_name"), "{{model_name}} 99 %"),
+                PanelQuery(_quantile(0.5, lambda one: one.names.token_gap, "model_name"), "{{model_name}} median"),
+                PanelQuery(_quantile(0.99, lambda one: one.names.token_gap, "model_name"), "{{model_name}} 99 %"),
             ),
             "s",
         ),
         Panel(
             "Output tokens",
-            (Query(f"sum by (model_name) ({_rate(lambda one: one.names.generated_now)})", "{{model_name}}"),),
+            (PanelQuery(f"sum by (model_name) ({_rate(lambda one: one.names.generated_now)})", "{{model_name}}"),),
             "short",
             "A second, by all hosts.",
         ),
         Panel(
             "Requests in the engines",
             (
-                Query(f"sum({_all(lambda one: one.counters.running)})", "running"),
-                Query(f"sum({_all(lambda one: one.counters.waiting)})", "waiting"),
+                PanelQuery(f"sum({_all(lambda one: one.counters.running)})", "running"),
+                PanelQuery(f"sum({_all(lambda one: one.counters.waiting)})", "waiting"),
             ),
         ),
         Panel(
             "Drains and claims",
             (
-                Query("count by (by) (fleet_drain_since_timestamp_seconds)", "drained by {{by}}"),
-                Query("count by (verb) (fleet_rollout_claim_timestamp_seconds)", "claimed: {{verb}}"),
+                PanelQuery("count by (by) (fleet_drain_since_timestamp_seconds)", "drained by {{by}}"),
+                PanelQuery("count by (verb) (fleet_rollout_claim_timestamp_seconds)", "claimed: {{verb}}"),
             ),
         ),
         Panel(
             "Probe",
-            (Query("fleet_probe_seconds", "{{target}}"),),
+            (PanelQuery("fleet_probe_seconds", "{{target}}"),),
             "s",
             "A completion of one token as a client asks for it, once a minute.",
         ),
         Panel(
             "Cost per hour",
-            (Query(_PRICE, "the hosts that are scraped"),),
+            (PanelQuery(_PRICE, "the hosts that are scraped"),),
             "currencyUSD",
             "List or own prices of the hosts whose targets are up (fleet_hourly_price).",
             width=6,
         ),
         Panel(
             "Cost of a million output tokens",
-            (Query(_dollars_per_million(_OUTPUT), "$/1M"),),
+            (PanelQuery(_dollars_per_million(_OUTPUT), "$/1M"),),
             "currencyUSD",
             "All of the cost is put on the output.",
             width=6,
         ),
         Panel(
             "Cost of a million tokens",
-            (Query(_dollars_per_million(_EVERY_TOKEN), "$/1M"),),
+            (PanelQuery(_dollars_per_million(_EVERY_TOKEN), "$/1M"),),
             "currencyUSD",
             "Prompts count like output, the cached ones too.",
             width=6,
         ),
         Panel(
             "Cost of a million output tokens, best hour of a week",
-            (Query(f"min_over_time(({_dollars_per_million(_OUTPUT)})[7d:1h])", "$/1M"),),
+            (PanelQuery(f"min_over_time(({_dollars_per_million(_OUTPUT)})[7d:1h])", "$/1M"),),
             "currencyUSD",
             "What it costs when the fleet is full.",
             width=6,
@@ -182,27 +182,27 @@ HOST = Dashboard(
     (
         Panel(
             "Instances",
-            (Query(f'haproxy_server_status{{{INSTANCE},{_HOST},state="UP"}}', "{{host}} {{server}}"),),
+            (PanelQuery(f'haproxy_server_status{{{INSTANCE},{_HOST},state="UP"}}', "{{host}} {{server}}"),),
             help="1 is in service.",
         ),
         Panel(
             "Requests in flight",
-            (Query(f"haproxy_server_current_sessions{{{INSTANCE},{_HOST}}}", "{{host}} {{server}}"),),
+            (PanelQuery(f"haproxy_server_current_sessions{{{INSTANCE},{_HOST}}}", "{{host}} {{server}}"),),
             help="By the edge's own count, which also sees a hang.",
         ),
         Panel(
             "Requests that wait in the edge",
-            (Query(f"haproxy_backend_current_queue{{{TO_INSTANCES},{_HOST}}}", "{{host}} {{proxy}}"),),
+            (PanelQuery(f"haproxy_backend_current_queue{{{TO_INSTANCES},{_HOST}}}", "{{host}} {{proxy}}"),),
         ),
         Panel(
             "Answers by result",
-            (Query(f"sum by (host, code) (rate({_ANSWERS}{{{TO_INSTANCES},{_HOST}}}[5m]))", "{{host}} {{code}}"),),
+            (PanelQuery(f"sum by (host, code) (rate({_ANSWERS}{{{TO_INSTANCES},{_HOST}}}[5m]))", "{{host}} {{code}}"),),
             "reqps",
         ),
         Panel(
             "Streams that were cut",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host) (rate(haproxy_backend_server_aborts_total{{{TO_INSTANCES},{_HOST}}}[5m]))",
                     "{{host}}",
                 ),
@@ -212,7 +212,7 @@ HOST = Dashboard(
         Panel(
             "Refused with 429",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host, cause) (rate(fleet_requests_rejected_total{{{_HOST}}}[5m]))", "{{host}} {{cause}}"
                 ),
             ),
@@ -220,28 +220,32 @@ HOST = Dashboard(
         ),
         Panel(
             "Time between tokens, median",
-            (Query(_quantile(0.5, lambda one: one.names.token_gap, "host", _HOST), "{{host}}"),),
+            (PanelQuery(_quantile(0.5, lambda one: one.names.token_gap, "host", _HOST), "{{host}}"),),
             "s",
             "A host above its peers is slower: GPU, PCIe, or something else runs there.",
         ),
         Panel(
             "CPU",
-            (Query(f'1 - avg by (host) (rate(node_cpu_seconds_total{{mode="idle",{_HOST}}}[5m]))', "{{host}}"),),
+            (PanelQuery(f'1 - avg by (host) (rate(node_cpu_seconds_total{{mode="idle",{_HOST}}}[5m]))', "{{host}}"),),
             "percentunit",
         ),
-        Panel("Memory available", (Query(f"node_memory_MemAvailable_bytes{{{_HOST}}}", "{{host}}"),), "bytes"),
+        Panel("Memory available", (PanelQuery(f"node_memory_MemAvailable_bytes{{{_HOST}}}", "{{host}}"),), "bytes"),
         Panel(
             "Disks, free",
-            (Query(f"fleet_disk_available_bytes{{{_HOST}}} / fleet_disk_size_bytes{{{_HOST}}}", "{{host}} {{what}}"),),
+            (
+                PanelQuery(
+                    f"fleet_disk_available_bytes{{{_HOST}}} / fleet_disk_size_bytes{{{_HOST}}}", "{{host}} {{what}}"
+                ),
+            ),
             "percentunit",
         ),
         Panel(
             "Network",
             (
-                Query(
+                PanelQuery(
                     f'sum by (host) (rate(node_network_receive_bytes_total{{device!="lo",{_HOST}}}[5m]))', "{{host}} in"
                 ),
-                Query(
+                PanelQuery(
                     f'sum by (host) (rate(node_network_transmit_bytes_total{{device!="lo",{_HOST}}}[5m]))',
                     "{{host}} out",
                 ),
@@ -251,13 +255,13 @@ HOST = Dashboard(
         Panel(
             "Watchdog",
             (
-                Query(f"fleet_watchdog_verdict{{{_HOST}}}", "{{host}} {{server}}"),
-                Query(f"fleet_watchdog_restarts_total{{{_HOST}}}", "{{host}} {{server}} restarts"),
+                PanelQuery(f"fleet_watchdog_verdict{{{_HOST}}}", "{{host}} {{server}}"),
+                PanelQuery(f"fleet_watchdog_restarts_total{{{_HOST}}}", "{{host}} {{server}} restarts"),
             ),
             help="0 ok, 1 suspect, 2 hang, 3 gave up, -1 unknown.",
         ),
-        Panel("Releases", (Query(f"fleet_release_info{{{_HOST}}}", "{{host}}"),), kind="table", width=12),
-        Panel("Gates", (Query(f"fleet_gate_passed{{{_HOST}}}", "{{host}} {{name}}"),), kind="table", width=12),
+        Panel("Releases", (PanelQuery(f"fleet_release_info{{{_HOST}}}", "{{host}}"),), kind="table", width=12),
+        Panel("Gates", (PanelQuery(f"fleet_gate_passed{{{_HOST}}}", "{{host}} {{name}}"),), kind="table", width=12),
     ),
     (("host", 'up{job="edge"}'),),
 )
@@ -266,18 +270,22 @@ ENGINE = Dashboard(
     "engine",
     "engine",
     (
-        Panel("Requests that run", (Query(_gauge(lambda one: one.counters.running, _HERE), "{{host}} {{server}}"),)),
-        Panel("Requests that wait", (Query(_gauge(lambda one: one.counters.waiting, _HERE), "{{host}} {{server}}"),)),
+        Panel(
+            "Requests that run", (PanelQuery(_gauge(lambda one: one.counters.running, _HERE), "{{host}} {{server}}"),)
+        ),
+        Panel(
+            "Requests that wait", (PanelQuery(_gauge(lambda one: one.counters.waiting, _HERE), "{{host}} {{server}}"),)
+        ),
         Panel(
             "KV cache in use",
-            (Query(_gauge(lambda one: one.counters.kv_usage, _HERE), "{{host}} {{server}}"),),
+            (PanelQuery(_gauge(lambda one: one.counters.kv_usage, _HERE), "{{host}} {{server}}"),),
             "percentunit",
             "Full is good use; preemptions are the harm.",
         ),
         Panel(
             "Preemptions",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host, server) ({_rate(lambda one: one.names.preempted, '5m', _HERE)})",
                     "{{host}} {{server}}",
                 ),
@@ -286,23 +294,35 @@ ENGINE = Dashboard(
         ),
         Panel(
             "First token, 95 %",
-            (Query(_quantile(0.95, lambda one: one.names.first_token, "host, server", _HERE), "{{host}} {{server}}"),),
+            (
+                PanelQuery(
+                    _quantile(0.95, lambda one: one.names.first_token, "host, server", _HERE), "{{host}} {{server}}"
+                ),
+            ),
             "s",
         ),
         Panel(
             "Time between tokens, 99 %",
-            (Query(_quantile(0.99, lambda one: one.names.token_gap, "host, server", _HERE), "{{host}} {{server}}"),),
+            (
+                PanelQuery(
+                    _quantile(0.99, lambda one: one.names.token_gap, "host, server", _HERE), "{{host}} {{server}}"
+                ),
+            ),
             "s",
         ),
         Panel(
             "Whole answers, 95 %",
-            (Query(_quantile(0.95, lambda one: one.names.whole_answer, "host, server", _HERE), "{{host}} {{server}}"),),
+            (
+                PanelQuery(
+                    _quantile(0.95, lambda one: one.names.whole_answer, "host, server", _HERE), "{{host}} {{server}}"
+                ),
+            ),
             "s",
         ),
         Panel(
             "Output tokens a second",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host, server) ({_rate(lambda one: one.names.generated_now, '5m', _HERE)})",
                     "{{host}} {{server}}",
                 ),
@@ -311,11 +331,11 @@ ENGINE = Dashboard(
         Panel(
             "Prompt tokens a second",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host, server) ({_rate(lambda one: one.names.prompted, '1h', _HERE)})",
                     "{{host}} {{server}}",
                 ),
-                Query(
+                PanelQuery(
                     f"sum by (host, server) ({_rate(lambda one: one.names.cached, '1h', _HERE)})",
                     "{{host}} {{server}} cached",
                 ),
@@ -325,7 +345,7 @@ ENGINE = Dashboard(
         Panel(
             "Requests that ended",
             (
-                Query(
+                PanelQuery(
                     f"sum by (host, server) ({_rate(lambda one: one.names.finished, '5m', _HERE)})",
                     "{{host}} {{server}}",
                 ),
@@ -334,13 +354,13 @@ ENGINE = Dashboard(
         ),
         Panel(
             "Tokens after more than 0.1 s",
-            (Query(slow_tokens("5m"), "{{model_name}}"),),
+            (PanelQuery(slow_tokens("5m"), "{{model_name}}"),),
             "percentunit",
             "The objective is 1 %.",
         ),
         Panel(
             "First tokens after more than 10 s",
-            (Query(slow_first_tokens(10, "5m"), "{{model_name}}"),),
+            (PanelQuery(slow_first_tokens(10, "5m"), "{{model_name}}"),),
             "percentunit",
             "The objective is 1 %.",
         ),
@@ -356,39 +376,43 @@ GPU = Dashboard(
     (
         Panel(
             "Verdict",
-            (Query(f"fleet_gpu_verdict{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
+            (PanelQuery(f"fleet_gpu_verdict{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
             help="0 ok, 1 degraded, 2 failed: playbooks/verify_gpu.yml says why.",
         ),
-        Panel("GPUs missing", (Query(f"fleet_gpu_expected{{{_HOST}}} - fleet_gpu_count{{{_HOST}}}", "{{host}}"),)),
+        Panel("GPUs missing", (PanelQuery(f"fleet_gpu_expected{{{_HOST}}} - fleet_gpu_count{{{_HOST}}}", "{{host}}"),)),
         Panel(
             "Power",
-            (Query(f"fleet_gpu_power_watts{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
+            (PanelQuery(f"fleet_gpu_power_watts{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
             "watt",
             "A hung engine with the power of an idle GPU spins.",
         ),
         Panel(
             "Reasons of lower clocks",
-            (Query(f"fleet_gpu_clock_event_reasons{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
+            (PanelQuery(f"fleet_gpu_clock_event_reasons{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
             help="A mask: 0x4 power cap is normal; 0x8, 0x40, 0x80 hardware, 0x20 heat.",
         ),
         Panel(
             "Uncorrectable memory errors",
-            (Query(f"fleet_gpu_ecc_uncorrected_total{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
+            (PanelQuery(f"fleet_gpu_ecc_uncorrected_total{{{_HOST}}}", "{{host}} GPU {{gpu}}"),),
         ),
         Panel(
             "Rows of memory to remap",
             (
-                Query(f"fleet_gpu_remap_pending{{{_HOST}}}", "{{host}} GPU {{gpu}} pending"),
-                Query(f"fleet_gpu_remap_failure{{{_HOST}}}", "{{host}} GPU {{gpu}} failed"),
+                PanelQuery(f"fleet_gpu_remap_pending{{{_HOST}}}", "{{host}} GPU {{gpu}} pending"),
+                PanelQuery(f"fleet_gpu_remap_failure{{{_HOST}}}", "{{host}} GPU {{gpu}} failed"),
             ),
         ),
         Panel(
             "PCIe replays an hour",
-            (Query(f"increase(fleet_gpu_pcie_replay_total{{{_HOST}}}[1h])", "{{host}} GPU {{gpu}}"),),
+            (PanelQuery(f"increase(fleet_gpu_pcie_replay_total{{{_HOST}}}[1h])", "{{host}} GPU {{gpu}}"),),
         ),
         Panel(
             "Last XID",
-            (Query(f"time() - fleet_gpu_xid_last_timestamp_seconds{{{_HOST}}}", "{{host}} GPU {{gpu}} XID {{xid}}"),),
+            (
+                PanelQuery(
+                    f"time() - fleet_gpu_xid_last_timestamp_seconds{{{_HOST}}}", "{{host}} GPU {{gpu}} XID {{xid}}"
+                ),
+            ),
             "s",
             "How long ago.",
             kind="table",

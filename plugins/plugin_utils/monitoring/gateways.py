@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.alert import Alert
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Panel, Query
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Panel, PanelQuery
 
 ALERTS = (
     Alert(
@@ -52,18 +52,18 @@ def _latency(metric: str, share: float) -> str:
 PANELS = (
     Panel(
         "Requests by client",
-        (Query(f"{_BY_CLIENT} (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{api_key_alias}}"),),
+        (PanelQuery(f"{_BY_CLIENT} (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{api_key_alias}}"),),
         "reqps",
     ),
     Panel(
         "Requests by result",
-        (Query("sum by (status_code) (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{status_code}}"),),
+        (PanelQuery("sum by (status_code) (rate(litellm_proxy_total_requests_metric_total[5m]))", "{{status_code}}"),),
         "reqps",
     ),
     Panel(
         "Errors of the service",
         (
-            Query(
+            PanelQuery(
                 'sum by (host) (rate(litellm_proxy_failed_requests_metric_total{exception_status=~"5.."}[5m]))',
                 "{{host}}",
             ),
@@ -73,35 +73,35 @@ PANELS = (
     ),
     Panel(
         "Output tokens by client",
-        (Query(f"{_BY_CLIENT} (rate(litellm_output_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
+        (PanelQuery(f"{_BY_CLIENT} (rate(litellm_output_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
         help="A second.",
     ),
     Panel(
         "Input tokens by client",
-        (Query(f"{_BY_CLIENT} (rate(litellm_input_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
+        (PanelQuery(f"{_BY_CLIENT} (rate(litellm_input_tokens_metric_total[5m]))", "{{api_key_alias}}"),),
         help="A second.",
     ),
     Panel(
         "Refused with 429 by client",
-        (Query("sum by (client, cause) (rate(fleet_requests_rejected_total[5m]))", "{{client}} {{cause}}"),),
+        (PanelQuery("sum by (client, cause) (rate(fleet_requests_rejected_total[5m]))", "{{client}} {{cause}}"),),
         "reqps",
         "By the edges: limits of requests, of requests in flight, and queues.",
     ),
     Panel(
         "First token, 95 %",
-        (Query(_latency("litellm_llm_api_time_to_first_token_metric", 0.95), "{{requested_model}}"),),
+        (PanelQuery(_latency("litellm_llm_api_time_to_first_token_metric", 0.95), "{{requested_model}}"),),
         "s",
         "Of streams, as the gateway sees the inference hosts.",
     ),
     Panel(
         "Whole answers, 95 %",
-        (Query(_latency("litellm_request_total_latency_metric", 0.95), "{{requested_model}}"),),
+        (PanelQuery(_latency("litellm_request_total_latency_metric", 0.95), "{{requested_model}}"),),
         "s",
     ),
     Panel(
         "Seconds a request by client",
         (
-            Query(
+            PanelQuery(
                 "sum by (client) (rate(fleet_request_seconds_sum[5m]))"
                 " / (sum by (client) (rate(fleet_request_seconds_count[5m])) > 0)",
                 "{{client}}",
@@ -112,17 +112,19 @@ PANELS = (
     ),
     Panel(
         "Budgets",
-        (Query("max by (client) (fleet_budget_spent_ratio)", "{{client}}"),),
+        (PanelQuery("max by (client) (fleet_budget_spent_ratio)", "{{client}}"),),
         "percentunit",
         "At 100 % the client gets 429.",
     ),
     Panel(
         "Days until keys expire",
-        (Query("(min by (client) (fleet_client_expires_timestamp_seconds) - time()) / 86400", "{{client}}"),),
+        (PanelQuery("(min by (client) (fleet_client_expires_timestamp_seconds) - time()) / 86400", "{{client}}"),),
         "d",
         kind="table",
     ),
     Panel(
-        "Spending is recorded", (Query("fleet_database_used", "{{host}} {{server}}"),), help="0: without the database."
+        "Spending is recorded",
+        (PanelQuery("fleet_database_used", "{{host}} {{server}}"),),
+        help="0: without the database.",
     ),
 )

@@ -17,7 +17,7 @@ _SOURCE = {"type": "prometheus", "uid": "${source}"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Query:
+class PanelQuery:
     """A curve: an expression, and what Grafana writes beside it."""
 
     expression: str
@@ -38,7 +38,7 @@ class Panel:
     """
 
     title: str
-    queries: tuple[Query, ...]
+    queries: tuple[PanelQuery, ...]
     unit: str = "short"
     help: str = ""
     kind: str = "timeseries"

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -19,12 +18,12 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics im
 from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
 from ansible_collections.inference.fleet.plugins.module_utils.facts.journal import JournalPlace, JournalReader
 
+from tests.debian import program
 from tests.integration.edge.conftest import KEY, Edge, eventually, free_port
 from tests.integration.edge.engine import Recorder
 from tests.integration.edge.test_gateway import Gateway, pair  # noqa: F401 - a fixture
 
 REMOTE = "/lib/systemd/systemd-journal-remote"
-EXPORTER = "/usr/bin/prometheus-node-exporter"
 EDGE = "haproxy.service"
 BOOT, NEXT_BOOT = "01234567-89ab-cdef-0123-456789abcdef", "fedcba98-7654-3210-fedc-ba9876543210"
 XID = "NVRM: Xid (PCI:0000:30:00): 79, pid=1, GPU has fallen off the bus."
@@ -265,13 +264,16 @@ def test_a_gateway_that_is_asked_too_much_tells_other_causes(
 @pytest.fixture
 def exporter(tmp_path: Path) -> t.Iterator[tuple[int, Path]]:
     """A node exporter on loopback that reads a directory."""
-    if not shutil.which(EXPORTER):
-        pytest.skip("needs the package prometheus-node-exporter")
     directory, port = tmp_path / "metrics", free_port()
     directory.mkdir()
     options = [f"--web.listen-address=127.0.0.1:{port}", "--collector.disable-defaults", "--collector.textfile"]
     process = subprocess.Popen(
-        [EXPORTER, *options, f"--collector.textfile.directory={directory}", "--web.disable-exporter-metrics"],
+        [
+            program("prometheus-node-exporter"),
+            *options,
+            f"--collector.textfile.directory={directory}",
+            "--web.disable-exporter-metrics",
+        ],
         stderr=subprocess.DEVNULL,
     )
     try:

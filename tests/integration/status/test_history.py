@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 import typing as t
@@ -12,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.net.http import Ht
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import history
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.prometheus import History, read_history
 
+from tests.debian import program
 from tests.integration.edge.conftest import eventually, free_port
 
 STEP = 15
@@ -89,16 +89,21 @@ def exposition() -> str:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[str]:
-    programs = [shutil.which(name) for name in ("prometheus", "promtool")]
-    assert all(programs), "the distribution's package prometheus is missing: script/test integration installs it"
     place = tmp_path_factory.mktemp("prometheus")
     (place / "metrics.txt").write_text(exposition())
     (place / "prometheus.yml").write_text("global: {}\n")
-    made = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(place / "metrics.txt"), str(place / "data")]
+    made = [
+        program("promtool"),
+        "tsdb",
+        "create-blocks-from",
+        "openmetrics",
+        str(place / "metrics.txt"),
+        str(place / "data"),
+    ]
     subprocess.run(made, check=True, capture_output=True)
     port = free_port()
     command = [
-        "prometheus",
+        program("prometheus"),
         f"--config.file={place}/prometheus.yml",
         f"--storage.tsdb.path={place}/data",
         f"--web.listen-address=127.0.0.1:{port}",

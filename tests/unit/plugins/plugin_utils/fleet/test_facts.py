@@ -131,7 +131,7 @@ def test_an_invalid_port_is_named_once() -> None:
 
 
 def test_a_host_has_the_ring_of_its_group() -> None:
-    own = {"gpu-1": host(), "gpu-2": host()}
+    own = {name: host(inventory_hostname=name) for name in ("gpu-1", "gpu-2")}
     rings = Fleet({"inference": list(own), "ring_canary": ["gpu-2"], "ring_stable": []}, own)
     assert [rings.work_out(name).ring for name in own] == ["", "canary"]
 

@@ -6,7 +6,12 @@ import json
 
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.dashboards import DASHBOARDS
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import Dashboard, Panel, Query, grafana
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.panel import (
+    Dashboard,
+    Panel,
+    PanelQuery,
+    grafana,
+)
 
 from tests import dashboards
 
@@ -39,7 +44,7 @@ def test_what_can_be_chosen_is_used_and_what_is_used_can_be_chosen(dashboard: Da
 
 
 def test_a_dashboard_needs_no_identifiers_of_one_grafana() -> None:
-    one = grafana(Dashboard("x", "y", (Panel("a", (Query("up", "{{host}}"),)),)))
+    one = grafana(Dashboard("x", "y", (Panel("a", (PanelQuery("up", "{{host}}"),)),)))
     assert one["panels"][0]["datasource"] == {"type": "prometheus", "uid": "${source}"}
     assert [choice["name"] for choice in one["templating"]["list"]] == ["source"]
     assert "id" not in one
