@@ -403,10 +403,6 @@ GPU = Dashboard(
             ),
         ),
         Panel(
-            "PCIe replays an hour",
-            (PanelQuery(f"increase(fleet_gpu_pcie_replay_total{{{_HOST}}}[1h])", "{{host}} GPU {{gpu}}"),),
-        ),
-        Panel(
             "Last XID",
             (
                 PanelQuery(

@@ -31,15 +31,6 @@ ALERTS = (
         "The gateway's journal (journalctl -u UNIT) has the exception. If only one gateway has them, drain it.",
         "10m",
     ),
-    Alert(
-        "BudgetNear",
-        "The client {{ $labels.client }} has spent {{ $value | humanizePercentage }} of its budget",
-        "max by (client) (fleet_budget_spent_ratio) > 0.9",
-        "none",
-        "For the client's owner: at 100 % its requests get 429 until its budget period begins again. Give it a "
-        "receiver of its own, with matchers.",
-        "Raise budget in fleet_clients and run playbooks/keys.yml, or wait for the next period.",
-    ),
 )
 
 _BY_CLIENT = "sum by (api_key_alias)"
@@ -109,12 +100,6 @@ PANELS = (
         ),
         "s",
         "A mean, from the edges' logs.",
-    ),
-    Panel(
-        "Budgets",
-        (PanelQuery("max by (client) (fleet_budget_spent_ratio)", "{{client}}"),),
-        "percentunit",
-        "At 100 % the client gets 429.",
     ),
     Panel(
         "Days until keys expire",

@@ -78,12 +78,4 @@ ALERTS = (
         "As for GpuThrottled. Compare the temperature with that of other hosts in dashboard GPU.",
         "30m",
     ),
-    Alert(
-        "PcieReplays",
-        "{{ $labels.host }} GPU {{ $labels.gpu }}: {{ $value | humanize }} PCIe replays within an hour",
-        "increase(fleet_gpu_pcie_replay_total[1h]) > 100",
-        "ticket",
-        "The PCIe link of the GPU repeats transfers. Loading weights and images gets slower; it may fail later.",
-        "playbooks/verify_gpu.yml -l HOST shows width and speed of the link. Replace the EC2 instance if it goes on.",
-    ),
 )

@@ -31,6 +31,20 @@ def listed(name: str) -> set[str]:
     return {line.split()[0] for line in lines if line and not line.startswith("#")}
 
 
+def test_the_list_of_our_own_metrics_is_what_our_programs_write() -> None:
+    """All names that they could write, from their sources."""
+    programs = [
+        *ROOT.glob("plugins/module_utils/facts/*.py"),
+        ROOT / "plugins/module_utils/watchdog/exposition.py",
+        *ROOT.glob("roles/monitoring/files/*.py"),
+        *ROOT.glob("roles/monitoring/templates/*.prom.j2"),
+        # LiteLLM's own metrics, when it starts.
+        ROOT / "roles/litellm/files/fleet_start.py",
+    ]
+    found = {name for path in programs for name in re.findall(r"\bfleet_[a-z_]+", path.read_text(encoding="utf-8"))}
+    assert listed("fleet.txt") <= found
+
+
 def names_in(expression: str) -> set[str]:
     return set(_NAME.findall(re.sub(r'"[^"]*"', '""', expression)))
 

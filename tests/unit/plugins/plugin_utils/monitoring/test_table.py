@@ -87,7 +87,7 @@ def test_expressions_are_complete_in_themselves() -> None:
 
 
 def test_alerts_can_be_left_out_by_name() -> None:
-    text = rules.rule_file(without=["DeadMan", "BudgetNear"])
+    text = rules.rule_file(without=["DeadMan", "GpuHot"])
     assert "DeadMan" not in text
     assert "EngineHangs" in text
     with pytest.raises(FleetError, match="There is no alert DeadMann"):
