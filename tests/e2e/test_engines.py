@@ -227,7 +227,7 @@ def test_no_request_makes_an_engine_open_anything(fleet: Fleet, host: str, place
 def stream_and_stop(fleet: Fleet, client: openai.OpenAI) -> None:
     """Stop the core of inference-1's vLLM in the middle of an answer, and read on."""
     question: list[t.Any] = [{"role": "user", "content": "Count without end."}]
-    with client.chat.completions.create(model=MODEL, messages=question, stream=True, max_tokens=4000) as stream:
+    with client.chat.completions.create(model=MODEL, messages=question, stream=True, max_tokens=1000) as stream:
         for number, _event in enumerate(stream):
             if number == 5:
                 stop_core(fleet, "inference-1", "vllm@0.service", "VLLM::EngineCore")
@@ -242,7 +242,7 @@ def test_a_vllm_core_that_hangs_in_a_stream_and_in_its_first_request_is_restarte
     client = at(fleet, "inference-1")
     with pytest.raises(openai.APIError) as failed:
         stream_and_stop(fleet, client)
-    assert not isinstance(failed.value, openai.APITimeoutError)
+    assert not isinstance(failed.value, (openai.APITimeoutError, openai.BadRequestError))
     become(fleet, {"inference-1": "503"})
     become(fleet, {"inference-1": "200"})
     assert restarts(fleet, "inference-1") == before + 1
