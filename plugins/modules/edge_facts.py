@@ -25,6 +25,7 @@ description:
 attributes:
   check_mode:
     support: full
+    description: Reports what would be installed.
   diff_mode:
     support: full
     description: Shows the service before and after.
