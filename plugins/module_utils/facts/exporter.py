@@ -94,7 +94,7 @@ class NodeExporter:
         return True
 
     def _owner(self) -> str:
-        """Who has the port; empty where nobody has."""
+        """Who has the port; empty where nothing has."""
         if not _answers(self._port):
             return ""
         what = self._listener() or "a process that cannot be seen from here"

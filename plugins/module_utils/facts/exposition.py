@@ -17,7 +17,10 @@ METRICS: dict[str, tuple[str, str]] = {
     "fleet_release_info": (GAUGE, "The release that an instance runs."),
     "fleet_gate_passed": (GAUGE, "Whether the last gate of this name passed."),
     "fleet_gate_timestamp_seconds": (GAUGE, "When the last gate of this name ended."),
-    "fleet_drain_since_timestamp_seconds": (GAUGE, "Since when the host or an instance is out of service, by whom."),
+    "fleet_drain_since_timestamp_seconds": (
+        GAUGE,
+        "Since when the host or an instance is out of service, with the owner of the drain.",
+    ),
     "fleet_rollout_claim_timestamp_seconds": (GAUGE, "When the rollout began that claims this host."),
     "fleet_client_expires_timestamp_seconds": (GAUGE, "When a client's keys expire at this edge."),
     "fleet_certificate_expires_timestamp_seconds": (GAUGE, "When the first certificate in a file expires."),

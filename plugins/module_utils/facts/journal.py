@@ -113,7 +113,7 @@ class JournalReader:
             said = f"more came than could be read in {self._patience:g} s; the rest is not counted"
             return self._end(), said
         if reading.failure:
-            # The next look begins anew.
+            # The next look begins again.
             return JournalPlace(), f"journalctl: {reading.failure}"
         if not reading.entries:
             return place, "the journal has no entry any more, not even the last one that was read"

@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""What is kept of a hang before the engine is killed: its stacks, what it was doing, and for whom."""
+"""What is kept of a hang before the engine is killed: its stacks, what it was doing, and for which clients."""
 
 from __future__ import annotations
 

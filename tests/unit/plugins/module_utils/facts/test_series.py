@@ -13,21 +13,21 @@ NOON = "2026-11-29T12:00:00Z"
 AT = 1795953600
 
 
-def told(found: t.Iterable[Series]) -> list[tuple[t.Any, ...]]:
+def shown(found: t.Iterable[Series]) -> list[tuple[t.Any, ...]]:
     return [(one.name.removeprefix("fleet_"), *one.labels.values(), one.value) for one in found]
 
 
 def test_a_release_names_what_runs() -> None:
     manifest = {"engine": "vllm", "version": "0.32.0", "model": "Qwen/Qwen3-VL-8B-Instruct", "served_name": ""}
     expected = ("release_info", "0", "vllm", "0.32.0", "vllm-0123456789ab", "Qwen/Qwen3-VL-8B-Instruct", 1)
-    assert told(series.of_release("0", "vllm-0123456789ab", manifest)) == [expected]
-    assert told(series.of_release("0", "x", {**manifest, "served_name": "short"}))[0][5] == "short"
+    assert shown(series.of_release("0", "vllm-0123456789ab", manifest)) == [expected]
+    assert shown(series.of_release("0", "x", {**manifest, "served_name": "short"}))[0][5] == "short"
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_gate_has_its_verdict_and_its_time(passed: bool) -> None:
     record = {"at": NOON, "passed": passed, "checks": []}
-    assert told(series.of_gate("vllm-0", record)) == [
+    assert shown(series.of_gate("vllm-0", record)) == [
         ("gate_passed", "vllm-0", passed),
         ("gate_timestamp_seconds", "vllm-0", AT),
     ]
@@ -39,7 +39,7 @@ def test_drains_have_their_owners() -> None:
 
     aws = {"state": "lame_duck", "reason": "spot", "since": NOON, "notices": ["spot"]}
     document = {**mark("operator"), "instances": {"engine-1": mark("rollout")}, "aws": aws}
-    assert told(series.of_drains(document, "drain.json")) == [
+    assert shown(series.of_drains(document, "drain.json")) == [
         ("drain_since_timestamp_seconds", "host", "operator", AT),
         ("drain_since_timestamp_seconds", "host", "aws", AT),
         ("drain_since_timestamp_seconds", "engine-1", "rollout", AT),
@@ -51,7 +51,7 @@ def test_drains_have_their_owners() -> None:
 
 def test_a_rollout_that_is_over_claims_nothing() -> None:
     claim = {"id": "r1", "verb": "site", "who": "ann", "controller": "c:/x", "since": NOON}
-    assert told(series.of_claim(claim, "rollout.json")) == [("rollout_claim_timestamp_seconds", "r1", "site", AT)]
+    assert shown(series.of_claim(claim, "rollout.json")) == [("rollout_claim_timestamp_seconds", "r1", "site", AT)]
     # One that stopped in the middle.
     assert series.of_claim({**claim, "held": False}, "rollout.json")
     assert series.of_claim({**claim, "finished": True}, "rollout.json") == []
@@ -67,7 +67,7 @@ def test_clients_are_named_and_nothing_of_their_keys() -> None:
         f"{'d' * 64} {edge_values.render('team-c', Limits({'max_concurrent': 3}))}",
     ]
     found = series.of_clients("# Written by edge_keys.\n" + "\n".join(lines), "keys.map")
-    assert told(found) == [("client_expires_timestamp_seconds", "team-a", AT)]
+    assert shown(found) == [("client_expires_timestamp_seconds", "team-a", AT)]
     assert "aaaa" not in str(found)
 
 
@@ -77,7 +77,7 @@ def test_a_map_of_a_later_version_is_not_guessed_at() -> None:
 
 
 def test_the_look_counts_what_it_could_not_read() -> None:
-    assert told(series.of_look({"gates": 2, "log": 0}, 5.5)) == [
+    assert shown(series.of_look({"gates": 2, "log": 0}, 5.5)) == [
         ("look_problems", "gates", 2),
         ("look_problems", "log", 0),
         ("last_look_timestamp_seconds", 5.5),
