@@ -19,7 +19,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "fleet_gate_timestamp_seconds": (GAUGE, "When the last gate of this name ended."),
     "fleet_drain_since_timestamp_seconds": (
         GAUGE,
-        "Since when the host or an instance is out of service, with the owner of the drain.",
+        "Since when the host or an instance is drained, with the owner.",
     ),
     "fleet_rollout_claim_timestamp_seconds": (GAUGE, "When the rollout began that claims this host."),
     "fleet_client_expires_timestamp_seconds": (GAUGE, "When a client's keys expire at this edge."),
