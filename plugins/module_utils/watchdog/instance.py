@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 import typing as t
 
@@ -70,6 +71,7 @@ class WatchSettings:
         damping: how often an instance is restarted.
         key_path: the file with the engines' key.
         gate_directory: of the records of gates.
+        announce: seconds for the edge to ask whether the instance is up, before it is killed. It asks every second.
     """
 
     mode: str = ACT
@@ -77,6 +79,7 @@ class WatchSettings:
     damping: Damping = dataclasses.field(default_factory=Damping)
     key_path: str = _KEY_PATH
     gate_directory: str = _GATE_DIRECTORY
+    announce: float = 3.0
 
 
 class Actions:
@@ -183,6 +186,8 @@ class Watch:
         self._judge: HangJudge | None = None
         self._invocation = ""
         self._said = ""
+        # Whether the edge knows that the instance is out.
+        self._announced = threading.Event()
         #: The last verdict's state.
         self.state = UNKNOWN
 
@@ -193,7 +198,10 @@ class Watch:
     def answer(self) -> str:
         """For HAProxy's agent check."""
         phase = self.history.phase
-        return agent.down(phase) if phase and self._settings.mode == ACT else agent.UP
+        if not phase or self._settings.mode != ACT:
+            return agent.UP
+        self._announced.set()
+        return agent.down(phase)
 
     def tick(self) -> None:
         """Look once, and do what follows from it.
@@ -301,6 +309,7 @@ class Watch:
             return
         # Out of the edge before anything that takes time.
         if is_new:
+            self._announced.clear()
             self._keep(self.history.hung().out(HUNG, what, self._now()))
             self._print(f"{text}. The edge sends it nothing more.")
         problem = self._actions.gpu_problem() if is_new else ""
@@ -318,6 +327,7 @@ class Watch:
         found = self._actions.processes(unit)
         # Counted before: a watchdog that ends meanwhile must not restart it once more.
         self._keep(self.history.restarted(self._now(), self._settings.damping.window))
+        self._announced.wait(self._settings.announce)
         left = self._actions.kill(self._instance, found, verdict.what, self._beat)
         if left:
             stuck = ", ".join(f"{process.pid} (state {process.state})" for process in left)

@@ -90,7 +90,9 @@ class World:
             master_socket=str(self.directory / "no-master.sock"),
         )
         host = WatchedHost(str(self.directory), edge, str(self.directory / "claim.json"))
-        settings = WatchSettings(mode, LIMITS, Damping(), str(self.directory / "key.env"), str(self.directory / "gate"))
+        settings = WatchSettings(
+            mode, LIMITS, Damping(), str(self.directory / "key.env"), str(self.directory / "gate"), announce=0
+        )
         self.history = HistoryFile(str(self.directory / "watchdog.json"))
         evidence = Evidence(str(self.directory / "hangs"), "", edge)
         instance = WatchedInstance(0, "vllm", "127.0.0.1", self.engine.port, self.engine.model)
