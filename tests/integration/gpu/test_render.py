@@ -73,7 +73,9 @@ def test_the_edge_has_a_port_and_a_name_for_each_engine(bundles: Bundles) -> Non
         ("8000", "Qwen/Qwen3-VL-8B-Instruct"),
         ("8001", "sglang-8b"),
     ]
-    assert [line.split()[1:] for line in edge["config"].splitlines() if line.startswith("    server engine-")][::2] == [
+    assert [line.split()[1:3] for line in edge["config"].splitlines() if line.startswith("    server engine-")][
+        ::2
+    ] == [
         ["engine-0", "127.0.0.1:8100"],
         ["engine-1", "127.0.0.1:8101"],
     ]
