@@ -9,6 +9,8 @@ import socketserver
 import threading
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+
 #: On the loopback interface.
 PORT = 8099
 UP = "up"
@@ -27,6 +29,9 @@ class Agent:
     Args:
         port: where it listens; 0 takes a free one.
         answer: the answer for the edge's name of an instance.
+
+    Raises:
+        FleetError: the port is taken.
     """
 
     def __init__(self, port: int, answer: t.Callable[[str], str]) -> None:
@@ -40,7 +45,13 @@ class Agent:
                 except OSError:
                     return
 
-        self._server = _AgentServer(("127.0.0.1", port), Handler)
+        try:
+            self._server = _AgentServer(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise FleetError(
+                f"Port {port} of 127.0.0.1, at which the edge asks the watchdog, cannot be taken ({error.strerror}). End "
+                "what listens there, or set edge_watchdog_port to another one and run site.yml."
+            ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.5,), daemon=True)
 
     @property

@@ -183,8 +183,14 @@ def parse(arguments: t.Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Watch until SIGTERM."""
-    options = parse()
+    """Watch until SIGTERM; a sentence says why it cannot."""
+    try:
+        _run(parse())
+    except FleetError as error:
+        raise SystemExit(f"The watchdog cannot start: {error}") from error
+
+
+def _run(options: argparse.Namespace) -> None:
     os.umask(0o022)
     state = options.state
     make_directories(os.path.join(state, "metrics"))

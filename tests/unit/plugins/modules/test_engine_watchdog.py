@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
@@ -97,6 +98,37 @@ def test_values_that_would_restart_engines_for_nothing_are_refused(
     result = install(**{option: value})
     assert result["failed"]
     assert f"{option} is {value}; it must be at least {least}." in result["msg"]
+
+
+def cannot_start(tmp_path: Path, *words: str) -> str:
+    """What the program prints when it ends at once."""
+    program = tmp_path / "watchdog.pyz"
+    program.write_bytes(build_program(watch))
+    done = subprocess.run(
+        [sys.executable, "-I", str(program), "--state", str(tmp_path), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = cannot_start(tmp_path, "--port", str(port))
+    assert f"Port {port} of 127.0.0.1" in said
+    assert "edge_watchdog_port" in said
+
+
+def test_a_record_of_a_newer_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "watchdog.json").write_text('{"format": 9, "instances": {}}')
+    assert "has format 9" in cannot_start(tmp_path, "--port", "0")
 
 
 def test_the_program_needs_nothing_but_its_archive(tmp_path: Path) -> None:

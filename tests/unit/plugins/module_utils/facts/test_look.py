@@ -244,7 +244,7 @@ def test_the_file_is_everybodys_to_read_and_replaced_at_once(host: Host) -> None
     assert stat.S_IMODE(host.memory.stat().st_mode) == 0o600
     with written.open() as reader:
         run(host)
-        # Whoever reads has the old file to its end, and nothing else has a name that the collector takes.
+        # An open reader keeps the old file, and no temporary file has a name that the collector reads.
         assert reader.read().rstrip().splitlines()[-1].startswith("fleet_last_look_timestamp_seconds ")
     assert [path.name for path in host.output.iterdir()] == [look.FILE]
     assert written.stat().st_ino != os.stat(host.memory).st_ino
