@@ -49,8 +49,8 @@ class Agent:
             self._server = _AgentServer(("127.0.0.1", port), Handler)
         except OSError as error:
             raise FleetError(
-                f"Port {port} of 127.0.0.1, at which the edge asks the watchdog, cannot be taken ({error.strerror}). End "
-                "what listens there, or set edge_watchdog_port to another one and run site.yml."
+                f"Port {port} of 127.0.0.1, where the edge asks the watchdog, cannot be taken ({error.strerror}). "
+                "End what listens there, or set edge_watchdog_port to another one and run site.yml."
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.5,), daemon=True)
 
