@@ -143,9 +143,6 @@ class Counters:
         kv_usage: the share of its KV cache in use, from 0 to 1.
         proposed, taken: counters of tokens that a draft proposed and the model took; empty for none.
         taken_share: without these counters, the share of its last steps.
-        output_tokens: a counter of the tokens of answers that moves while they are streamed, as PromQL selects it.
-        ttft, itl: histograms of the seconds until a stream's first token, and between its tokens, without the suffixes
-            of their series; empty for none.
     """
 
     running: str
@@ -154,9 +151,6 @@ class Counters:
     proposed: str = ""
     taken: str = ""
     taken_share: str = ""
-    output_tokens: str = ""
-    ttft: str = ""
-    itl: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +158,8 @@ class Vitals:
     """How a hang of an engine's core shows while its HTTP server still answers, and how to end such a core.
 
     Attributes:
-        progress: metrics that only the core changes, and that change in every step, also within a long prefill. Metrics
-            that the HTTP server counts do not belong here.
+        progress: metrics that only the core changes, and that change in every step, also within a long prefill, each
+            after the function of PromQL that shows a change. Metrics that the HTTP server counts do not belong here.
         finished: the metric that counts finished requests.
         core: pattern of the command line of the core's process, whose end ends the engine with an error for every
             client; empty where the core is no process of its own.
@@ -173,38 +167,39 @@ class Vitals:
             before a client meets it.
     """
 
-    progress: tuple[str, ...]
+    progress: tuple[tuple[str, str], ...]
     finished: str
     core: str = ""
     asks_when_idle: bool = True
 
 
 class Histogram(t.NamedTuple):
-    """A histogram of an engine: its name without ``_bucket``, and a matcher of labels, or none."""
+    """A histogram of an engine.
+
+    Attributes:
+        name: without ``_bucket``.
+        without: a label and its value in series that do not count.
+    """
 
     name: str
-    matcher: str = ""
+    without: tuple[str, str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Exposition:
-    """What alerts and dashboards read of an engine beside ``Counters``.
+    """What alerts, dashboards, the status page and rollouts read of an engine beside ``Counters`` and ``Vitals``.
 
     Both engines have the bounds 1 and 10 s for first tokens and 0.1 s for gaps, so one objective fits both.
 
     Attributes:
-        progress: what only the engine's core moves, each a function of PromQL and a metric. If none moves, it does
-            nothing.
         first_token, token_gap, whole_answer: times in seconds.
         generated, prompted: counters of tokens. An engine may count them only when a request ends.
         generated_now: the tokens of requests in flight too, as a selector.
         cached: counter of the prompts' tokens that came from the cache.
-        finished: counter of requests that ended.
         preempted: counter of requests that lost their place in the cache.
         refused: counter of requests that the engine did not take; empty for none.
     """
 
-    progress: tuple[tuple[str, str], ...]
     first_token: Histogram
     token_gap: Histogram
     whole_answer: Histogram
@@ -212,7 +207,6 @@ class Exposition:
     generated_now: str
     prompted: str
     cached: str
-    finished: str
     preempted: str
     refused: str = ""
 

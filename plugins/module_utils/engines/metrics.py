@@ -9,6 +9,7 @@ import math
 import re
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Histogram
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 METRICS_PATH = "/metrics"
@@ -122,18 +123,19 @@ def latencies(text: str) -> tuple[Buckets, Buckets] | None:
         Both, empty where it has none; None for an exposition that has neither.
     """
     samples = parse(text)
-    for names in (engine.counters for engine in ENGINES.values() if engine.counters):
-        found = _buckets(samples, names.ttft), _buckets(samples, names.itl)
+    for names in (engine.exposition for engine in ENGINES.values() if engine.exposition):
+        found = _buckets(samples, names.first_token), _buckets(samples, names.token_gap)
         if any(found):
             return found
     return None
 
 
-def _buckets(samples: list[Sample], name: str) -> Buckets:
-    """A histogram over all label sets: how many values were at most each bound."""
-    if not name:
-        return {}
-    series = f"{name}_bucket"
+def _buckets(samples: list[Sample], histogram: Histogram) -> Buckets:
+    """A histogram over all label sets that count: how many values were at most each bound."""
+    series = f"{histogram.name}_bucket"
+    if histogram.without:
+        label, value = histogram.without
+        samples = [sample for sample in samples if sample.labels.get(label) != value]
     bounds = {label for sample in samples if sample.name == series for label in [sample.labels.get("le", "")]}
     found: Buckets = {}
     for label in bounds:

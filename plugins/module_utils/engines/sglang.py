@@ -428,39 +428,26 @@ ENGINE = Engine(
         waiting="sglang:num_queue_reqs",
         kv_usage="sglang:token_usage",
         taken_share="sglang:spec_accept_rate",
-        # Its generation_tokens_total moves only when a request ends.
-        output_tokens='sglang:realtime_tokens_total{mode="decode"}',
-        ttft="sglang:time_to_first_token_seconds",
-        itl="sglang:inter_token_latency_seconds",
     ),
-    # generation_tokens_total and prompt_tokens_total move when a request ends, not with a step.
+    # generation_tokens_total and prompt_tokens_total move when a request ends, and gen_throughput stands in a hang.
     vitals=Vitals(
-        progress=(
-            "sglang:realtime_tokens_total",
-            "sglang:inter_token_latency_seconds_count",
-            "sglang:num_used_tokens",
-            "sglang:num_running_reqs",
-            "sglang:num_queue_reqs",
-        ),
-        finished="sglang:num_requests_total",
-        core=r"^sglang::scheduler",
-    ),
-    exposition=Exposition(
-        # generation_tokens_total and prompt_tokens_total move when a request ends, gen_throughput stands in a hang.
         progress=(
             ("rate", "sglang:realtime_tokens_total"),
             ("rate", "sglang:inter_token_latency_seconds_count"),
             ("changes", "sglang:num_used_tokens"),
         ),
+        finished="sglang:num_requests_total",
+        core=r"^sglang::scheduler",
+    ),
+    exposition=Exposition(
         # An answer that is not streamed has its first token when the engine passes on the first block.
-        first_token=Histogram("sglang:time_to_first_token_seconds", 'is_streaming!="false"'),
+        first_token=Histogram("sglang:time_to_first_token_seconds", ("is_streaming", "false")),
         token_gap=Histogram("sglang:inter_token_latency_seconds"),
         whole_answer=Histogram("sglang:e2e_request_latency_seconds"),
         generated="sglang:generation_tokens_total",
         generated_now='sglang:realtime_tokens_total{mode="decode"}',
         prompted="sglang:prompt_tokens_total",
         cached="sglang:cached_tokens_total",
-        finished="sglang:num_requests_total",
         preempted="sglang:num_retracted_requests_total",
     ),
     variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),

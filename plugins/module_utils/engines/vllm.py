@@ -525,32 +525,19 @@ ENGINE = Engine(
         kv_usage="vllm:kv_cache_usage_perc",
         proposed="vllm:spec_decode_num_draft_tokens_total",
         taken="vllm:spec_decode_num_accepted_tokens_total",
-        output_tokens="vllm:generation_tokens_total",
-        ttft="vllm:time_to_first_token_seconds",
-        itl="vllm:inter_token_latency_seconds",
     ),
     # Of a prompt that is computed in pieces, the counters of tokens move with the last piece only.
     vitals=Vitals(
-        progress=(
-            "vllm:generation_tokens_total",
-            "vllm:prompt_tokens_total",
-            "vllm:prefix_cache_queries_total",
-            "vllm:kv_cache_usage_perc",
-            "vllm:num_preemptions_total",
-            "vllm:num_requests_running",
-            "vllm:num_requests_waiting",
-        ),
-        finished="vllm:request_success_total",
-        core=r"^VLLM::EngineCore",
-    ),
-    exposition=Exposition(
-        # A prompt that is taken in pieces moves the counters of tokens with its last piece only, the cache before.
         progress=(
             ("rate", "vllm:generation_tokens_total"),
             ("rate", "vllm:prompt_tokens_total"),
             ("rate", "vllm:prefix_cache_queries_total"),
             ("changes", "vllm:kv_cache_usage_perc"),
         ),
+        finished="vllm:request_success_total",
+        core=r"^VLLM::EngineCore",
+    ),
+    exposition=Exposition(
         first_token=Histogram("vllm:time_to_first_token_seconds"),
         token_gap=Histogram("vllm:inter_token_latency_seconds"),
         whole_answer=Histogram("vllm:e2e_request_latency_seconds"),
@@ -558,7 +545,6 @@ ENGINE = Engine(
         generated_now="vllm:generation_tokens_total",
         prompted="vllm:prompt_tokens_total",
         cached="vllm:prompt_tokens_cached_total",
-        finished="vllm:request_success_total",
         preempted="vllm:num_preemptions_total",
         refused="vllm:admission_rejections_total",
     ),

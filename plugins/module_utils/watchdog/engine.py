@@ -106,7 +106,8 @@ def parse_counters(text: str, vitals: Vitals, waits: tuple[str, ...]) -> EngineR
         vitals: of the engine.
         waits: the names of the gauges of requests in flight.
     """
-    progress = tuple(line for line in text.splitlines() if line.startswith(vitals.progress))
+    names = (*(name for _how, name in vitals.progress), *waits)
+    progress = tuple(line for line in text.splitlines() if line.startswith(names))
     finished = _sum(text, (vitals.finished,))
     return EngineReading(True, progress or None, int(_sum(text, waits)), int(finished))
 

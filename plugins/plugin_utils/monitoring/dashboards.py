@@ -346,7 +346,7 @@ ENGINE = Dashboard(
             "Requests that ended",
             (
                 PanelQuery(
-                    f"sum by (host, server) ({_rate(lambda one: one.names.finished, '5m', _HERE)})",
+                    f"sum by (host, server) ({_rate(lambda one: one.vitals.finished, '5m', _HERE)})",
                     "{{host}} {{server}}",
                 ),
             ),

@@ -20,7 +20,7 @@ _UP = f'haproxy_server_status{{{INSTANCE},state="UP"}}'
 
 
 def _no_progress(one: Monitored) -> str:
-    moved = " + ".join(f"sum by (host, server) ({how}({name}[1m]))" for how, name in one.names.progress)
+    moved = " + ".join(f"sum by (host, server) ({how}({name}[1m]))" for how, name in one.vitals.progress)
     return f"({moved}) == 0"
 
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Counters, Exposition, Histogram
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import (
+    Counters,
+    Exposition,
+    Histogram,
+    Vitals,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 #: What goes to instances. A scrape, a health check and a request that the edge refuses itself are in other proxies.
@@ -27,12 +32,17 @@ class Monitored(t.NamedTuple):
     """What alerts and panels need of an engine."""
 
     counters: Counters
+    vitals: Vitals
     names: Exposition
 
 
 def monitored() -> list[Monitored]:
     """The engines that have metrics."""
-    return [Monitored(one.counters, one.exposition) for one in ENGINES.values() if one.counters and one.exposition]
+    return [
+        Monitored(one.counters, one.vitals, one.exposition)
+        for one in ENGINES.values()
+        if one.counters and one.vitals and one.exposition
+    ]
 
 
 def each(part: t.Callable[[Monitored], str]) -> str:
@@ -49,12 +59,16 @@ def select(name: str, *matchers: str) -> str:
 
 def buckets(histogram: Histogram, *matchers: str) -> str:
     """A selector of a histogram's buckets."""
-    return select(f"{histogram.name}_bucket", histogram.matcher, *matchers)
+    return select(f"{histogram.name}_bucket", _matcher(histogram), *matchers)
 
 
 def count(histogram: Histogram) -> str:
     """A selector of a histogram's count."""
-    return select(f"{histogram.name}_count", histogram.matcher)
+    return select(f"{histogram.name}_count", _matcher(histogram))
+
+
+def _matcher(histogram: Histogram) -> str:
+    return '{}!="{}"'.format(*histogram.without) if histogram.without else ""
 
 
 def within(seconds: int) -> str:

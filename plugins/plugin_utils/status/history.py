@@ -13,10 +13,10 @@ import math
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import BACKEND_PREFIX
-from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Counters, Engine
+from ansible_collections.inference.fleet.plugins.module_utils.engines.base import Engine
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import SHARED_RANKS
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.promql import FRONT, buckets
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
 
 Point = tuple[float, float]
@@ -25,7 +25,6 @@ Point = tuple[float, float]
 _POINTS = 120
 #: Rates are of at least this many seconds: a scrape may be missing, and some counters move in jumps.
 _LEAST_WINDOW = 300
-_FRONT = f'tier="front",proxy=~"{BACKEND_PREFIX}.*"'
 _TICKS = 3
 #: Without the series of single priorities.
 _TOTAL = '{priority=""}'
@@ -110,16 +109,16 @@ def list_queries(span: ChartSpan) -> list[Query]:
     """What to ask, chart by chart."""
     window = f"{max(int(span.step), _LEAST_WINDOW)}s"
     counted = [(engine, engine.counters) for engine in ENGINES.values() if engine.counters]
-    answers = f"haproxy_backend_http_responses_total{{{_FRONT}}}"
-    failed = f'haproxy_backend_http_responses_total{{{_FRONT},code="5xx"}}'
-    cut = f"haproxy_backend_server_aborts_total{{{_FRONT}}}"
+    answers = f"haproxy_backend_http_responses_total{{{FRONT}}}"
+    failed = f'haproxy_backend_http_responses_total{{{FRONT},code="5xx"}}'
+    cut = f"haproxy_backend_server_aborts_total{{{FRONT}}}"
     parts = [f"(sum(rate({one}[{window}])) or vector(0))" for one in (failed, cut)]
     return [
         Query("load", "running", _sum_gauges(names.running for _engine, names in counted)),
         Query("load", "waiting", _sum_gauges(names.waiting for _engine, names in counted)),
         Query("requests", "all", f"sum(rate({answers}[{window}]))"),
         Query("errors", "share", f"({' + '.join(parts)}) / (sum(rate({answers}[{window}])) > 0)"),
-        *(one for engine, names in counted for one in _of_engine(engine, names, window)),
+        *(one for engine, _names in counted for one in _of_engine(engine, window)),
     ]
 
 
@@ -130,15 +129,14 @@ def _sum_gauges(names: t.Iterable[str]) -> str:
     return f"sum({' or '.join(each)})"
 
 
-def _of_engine(engine: Engine, names: Counters, window: str) -> t.Iterator[Query]:
+def _of_engine(engine: Engine, window: str) -> t.Iterator[Query]:
     # By engine: their histograms have different bounds, and one over both would be wrong.
-    if names.ttft:
-        buckets = f"sum by (le) (rate({names.ttft}_bucket[{window}]))"
+    if names := engine.exposition:
+        own = f"sum by (le) (rate({buckets(names.first_token)}[{window}]))"
         for share in (0.5, 0.95):
-            expression = f"histogram_quantile({share}, {buckets})"
+            expression = f"histogram_quantile({share}, {own})"
             yield Query("first_token", f"{engine.title} p{share * 100:.0f}", expression)
-    if names.output_tokens:
-        yield Query("tokens", engine.title, f"sum(rate({names.output_tokens}[{window}]))")
+        yield Query("tokens", engine.title, f"sum(rate({names.generated_now}[{window}]))")
 
 
 def parse_answer(document: t.Any) -> list[Point]:

@@ -130,7 +130,7 @@ ENGINE = Engine(
     ),
     counters=Counters(running="toy_requests_active", waiting="toy_requests_queued", kv_usage="toy_cache_ratio"),
     # One process, without a core of its own.
-    vitals=Vitals(progress=("toy_tokens_total", "toy_requests_active"), finished="toy_requests_total"),
+    vitals=Vitals(progress=(("rate", "toy_tokens_total"),), finished="toy_requests_total"),
     variables=RoleVariables(times=("patience",)),
     memory=_Memory(),
     profiles={

@@ -34,7 +34,7 @@ def test_edge_and_engine_are_read(tmp_path: Path, run_module: RunModule, engine:
     assert not result["changed"]
     assert result["problems"] == []
     assert result["edge"] == {"answers": 100, "errors": 11}
-    assert result["instances"]["engine-0"]["ttft"][0] == [1.0, 6.0 if engine == "vllm" else 7.0]
+    assert result["instances"]["engine-0"]["ttft"][0] == [1.0, 6.0 if engine == "vllm" else 5.0]
     assert result["at"] > 1.7e9
 
 

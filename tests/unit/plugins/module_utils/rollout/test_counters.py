@@ -59,7 +59,7 @@ sglang:time_to_first_token_seconds_bucket{is_streaming="true",le="+Inf",model_na
     ("text", "expected"),
     [
         (VLLM, {"ttft": [[1.0, 6.0], [None, 8.0]], "itl": [[0.025, 90.0], [None, 100.0]]}),
-        (SGLANG, {"ttft": [[1.0, 7.0], [None, 9.0]], "itl": []}),
+        (SGLANG, {"ttft": [[1.0, 5.0], [None, 9.0]], "itl": []}),
         ("process_cpu_seconds_total 1\n", None),
         ("<html></html>", None),
         ('vllm:time_to_first_token_seconds_bucket{le="x"} 1\n', None),
