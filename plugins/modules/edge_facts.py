@@ -248,14 +248,7 @@ def _is_wanted(params: dict[str, t.Any], is_ours: bool) -> bool:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-
-    def act() -> dict[str, t.Any]:
-        result = run(module.params, module.check_mode, module._diff)
-        for warning in result.pop("warnings"):
-            module.warn(warning)
-        return result
-
-    finish(module, act)
+    finish(module, lambda: run(module.params, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

@@ -183,14 +183,7 @@ def _wanted(params: dict[str, t.Any], installed: bool) -> tuple[bool, str, list[
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-
-    def act() -> dict[str, t.Any]:
-        result = run(module.params, module.check_mode, module._diff)
-        for warning in result.pop("warnings"):
-            module.warn(warning)
-        return result
-
-    finish(module, act)
+    finish(module, lambda: run(module.params, module.check_mode, module._diff))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import shlex
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.services.hardening import HARDENING
 
 TIMER = "inference-facts.timer"
 SERVICE = "inference-facts.service"
@@ -55,27 +56,11 @@ CapabilityBoundingSet=CAP_DAC_READ_SEARCH
 ReadWritePaths={writable}
 {devices}
 IPAddressDeny=any
-LockPersonality=true
-NoNewPrivileges=true
+{hardening}
 PrivateNetwork=true
-PrivateTmp=true
-ProtectClock=true
-ProtectControlGroups=true
 ProtectHome=read-only
-ProtectHostname=true
-ProtectKernelLogs=true
-ProtectKernelModules=true
-ProtectKernelTunables=true
-ProtectSystem=strict
-RemoveIPC=true
 RestrictAddressFamilies=AF_UNIX
-RestrictNamespaces=true
-RestrictRealtime=true
-RestrictSUIDSGID=true
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
-UMask=0077
 """
 
 _NO_DEVICES = "PrivateDevices=true\nMemoryDenyWriteExecute=true"
@@ -162,7 +147,7 @@ def render_service(wanted: LookCommand) -> str:
     # Percent and dollar signs would be systemd's.
     command = shlex.join(words).replace("%", "%%").replace("$", "$$")
     devices = _GPU_DEVICES if wanted.gpus else _NO_DEVICES
-    return _SERVICE.format(command=command, writable=wanted.state, devices=devices)
+    return _SERVICE.format(command=command, hardening=HARDENING, writable=wanted.state, devices=devices)
 
 
 def render_exporter(port: int, metrics: str) -> str:

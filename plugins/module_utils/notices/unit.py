@@ -12,6 +12,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import Paths
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import parse_url
 from ansible_collections.inference.fleet.plugins.module_utils.notices.decision import NoticeSettings
+from ansible_collections.inference.fleet.plugins.module_utils.services.hardening import HARDENING
 
 UNIT = "inference-notices.service"
 PROGRAM_PATH = "/etc/haproxy/notices.pyz"
@@ -39,30 +40,14 @@ CapabilityBoundingSet=
 ReadWritePaths={writable}
 IPAddressDeny=any
 IPAddressAllow=localhost {address}
-LockPersonality=true
+{hardening}
 MemoryDenyWriteExecute=true
-NoNewPrivileges=true
 PrivateDevices=true
-PrivateTmp=true
 ProcSubset=pid
-ProtectClock=true
-ProtectControlGroups=true
 ProtectHome=true
-ProtectHostname=true
-ProtectKernelLogs=true
-ProtectKernelModules=true
-ProtectKernelTunables=true
 ProtectProc=invisible
-ProtectSystem=strict
-RemoveIPC=true
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=true
-RestrictRealtime=true
-RestrictSUIDSGID=true
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service
-UMask=0077
 
 [Install]
 WantedBy=multi-user.target
@@ -97,4 +82,6 @@ def render_unit(wanted: WatchCommand) -> str:
     # A percent sign would be one of systemd's specifiers.
     command = shlex.join(["/usr/bin/python3", "-I", wanted.program, *words]).replace("%", "%%")
     writable = [os.path.dirname(paths.map), os.path.dirname(paths.record)]
-    return _UNIT.format(command=command, writable=" ".join(writable), address=parse_url(wanted.metadata_url).host)
+    return _UNIT.format(
+        command=command, hardening=HARDENING, writable=" ".join(writable), address=parse_url(wanted.metadata_url).host
+    )

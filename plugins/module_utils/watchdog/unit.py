@@ -9,6 +9,7 @@ import shlex
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import Paths
+from ansible_collections.inference.fleet.plugins.module_utils.services.hardening import HARDENING
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.decision import Damping
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.judge import HangLimits
 
@@ -40,27 +41,11 @@ CapabilityBoundingSet=CAP_KILL CAP_SYS_PTRACE CAP_DAC_READ_SEARCH
 ReadWritePaths={state}
 IPAddressDeny=any
 IPAddressAllow=localhost
-LockPersonality=true
+{hardening}
 MemoryDenyWriteExecute=true
-NoNewPrivileges=true
-PrivateTmp=true
-ProtectClock=true
-ProtectControlGroups=true
 ProtectHome=true
-ProtectHostname=true
-ProtectKernelLogs=true
-ProtectKernelModules=true
-ProtectKernelTunables=true
-ProtectSystem=strict
-RemoveIPC=true
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=true
-RestrictRealtime=true
-RestrictSUIDSGID=true
-SystemCallArchitectures=native
-SystemCallErrorNumber=EPERM
 SystemCallFilter=@system-service @debug
-UMask=0077
 
 [Install]
 WantedBy=multi-user.target
@@ -118,4 +103,4 @@ def render_unit(wanted: WatchdogCommand) -> str:
     words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
     # A percent sign would be one of systemd's specifiers.
     command = shlex.join(["/usr/bin/python3", "-I", wanted.program, *words]).replace("%", "%%")
-    return _UNIT.format(command=command, state=wanted.state)
+    return _UNIT.format(command=command, hardening=HARDENING, state=wanted.state)
