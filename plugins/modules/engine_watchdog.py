@@ -139,7 +139,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.watchdog import ag
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.judge import HangLimits
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "mode": {"type": "str", "choices": [decision.ACT, decision.OBSERVE, decision.OFF], "default": decision.ACT},
+    "mode": {"type": "str", "choices": list(decision.MODES), "default": decision.ACT},
     "quiet_seconds": {"type": "float", "default": 20},
     "confirm_seconds": {"type": "float", "default": 15},
     "idle_seconds": {"type": "float", "default": 60},

@@ -11,7 +11,7 @@ import typing as t
 OBSERVE = "observe"
 ACT = "act"
 OFF = "off"
-MODES = (OBSERVE, ACT, OFF)
+MODES = (ACT, OBSERVE, OFF)
 
 #: Why the watchdog gave an instance up: it restarts it no more, and a person has to look.
 RESTARTS = "restarts"

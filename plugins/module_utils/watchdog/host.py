@@ -26,7 +26,6 @@ class WatchedInstance(t.NamedTuple):
         engine: its engine.
         address, port: of its HTTP server.
         model: the name that it serves.
-        nodes: the hosts that it spans; empty for one host.
     """
 
     number: int
@@ -34,7 +33,6 @@ class WatchedInstance(t.NamedTuple):
     address: str
     port: int
     model: str
-    nodes: tuple[str, ...] = ()
 
     @property
     def server(self) -> str:
@@ -82,9 +80,8 @@ class WatchedHost:
                 continue
             if ENGINES[manifest["engine"]].vitals is None:
                 continue
-            nodes = tuple((manifest.get("span") or {}).get("nodes") or ())
             model = str(manifest.get("served_name") or manifest.get("model") or "")
-            found[index] = WatchedInstance(index, manifest["engine"], server.address, server.port, model, nodes)
+            found[index] = WatchedInstance(index, manifest["engine"], server.address, server.port, model)
         return [found[index] for index in sorted(found)]
 
     def drained_by(self, instance: WatchedInstance) -> str:

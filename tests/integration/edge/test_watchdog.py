@@ -273,8 +273,6 @@ def test_the_watchdog_killed_at_the_worst_moment_leaves_nothing_behind(watched: 
     Client(watched)
     eventually(lambda: watched.said("hangs."))
     watched.stop(signal.SIGKILL)
-    # Its last answer stands while it is gone.
-    assert not watched.up() or watched.unit.starts == 1
     watched.start()
     eventually(lambda: watched.unit.starts >= 2 and watched.up() and watched.ask() == 200)
 
