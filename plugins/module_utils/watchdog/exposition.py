@@ -34,7 +34,8 @@ def render(mode: str, instances: t.Mapping[int, tuple[str, InstanceHistory]], no
     lines = []
     for name, (kind, text) in _HELP.items():
         samples = [
-            f'{name}{{instance="{index}"}} {value:g}'
+            # With every digit of a time.
+            f'{name}{{instance="{index}"}} {value:.15g}'
             for index, (state, history) in sorted(instances.items())
             if (value := _value(name, state, history)) is not None
         ]

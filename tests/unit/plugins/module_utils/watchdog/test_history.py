@@ -61,13 +61,13 @@ def test_a_full_disk_is_named_and_what_is_remembered_stays(tmp_path: Path) -> No
 
 
 def test_the_metrics_say_verdict_restarts_and_who_was_given_up() -> None:
-    given_up = InstanceHistory(hangs=2).restarted(50.0, 100).out(GAVE_UP, "its gate", 60.0, "gate")
+    given_up = InstanceHistory(hangs=2).restarted(1796007516.4, 100).out(GAVE_UP, "its gate", 1796007520.0, "gate")
     lines = render("act", {0: ("ok", InstanceHistory()), 1: ("hang", given_up)}, 1234.6).splitlines()
     assert 'fleet_watchdog_verdict{instance="0"} 0' in lines
     assert 'fleet_watchdog_verdict{instance="1"} 3' in lines
     assert 'fleet_watchdog_gave_up{instance="1"} 1' in lines
     assert 'fleet_watchdog_restarts_total{instance="1"} 1' in lines
-    assert 'fleet_watchdog_last_restart_timestamp_seconds{instance="1"} 50' in lines
+    assert 'fleet_watchdog_last_restart_timestamp_seconds{instance="1"} 1796007516' in lines
     assert not [line for line in lines if line.startswith("fleet_watchdog_last_restart") and 'instance="0"' in line]
     assert 'fleet_watchdog_mode{mode="act"} 1' in lines
     assert "fleet_watchdog_last_look_timestamp_seconds 1235" in lines
