@@ -1,13 +1,15 @@
-"""What systemd does with an engine's unit, where there is no systemd: as programs ``systemctl`` and ``journalctl``.
+"""What systemd does with a unit, where there is no systemd: as programs ``systemctl`` and ``journalctl``.
 
 usage: python3 -m tests.gpu.units install DIRECTORY
-       systemctl start|stop|show --property NAME,NAME UNIT;  journalctl --unit UNIT [--since @TIME] [--lines N]
+       systemctl start|stop|restart|kill|show --property NAME,NAME UNIT
+       journalctl --unit UNIT [--since @TIME] [--lines N]
 
 ``install`` writes both programs to a directory for PATH. A unit is a file of /etc/systemd/system, as module
 engine_release writes it. Each started one has a supervisor, a process that reads the same settings as systemd: the
 environment with its files, the runtime and the cache directory, the credential, the commands before the start, the
 user, ``Restart=always``, ``KillMode=mixed`` with its timeout. The process group of systemd is here every descendant of
-the supervisor. What systemd restricts (``Protect…``, ``Restrict…``, ``MemoryMax``) is not restricted.
+the supervisor. What systemd restricts (``Protect…``, ``Restrict…``, ``MemoryMax``) is not restricted. Units of our
+other services run too; their timers do not.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ CGROUP = Path("/sys/fs/cgroup/system.slice")
 #: What a unit's processes get from the machine's own environment: NVLink's multicast off, the driver's libraries, and
 #: an order of GPUs as in DefaultEnvironment= of systemd, over which the unit's own takes precedence.
 MACHINE = ("NCCL_NVLS", "NVSHMEM_", "TORCH_SYMM", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
+#: As systemd sets it for services.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SUBREAPER = 36
 
@@ -112,7 +117,7 @@ class Supervisor:
 
     def _start_once(self) -> int:
         directories = self._make_directories()
-        own = {"INVOCATION_ID": uuid.uuid4().hex, **directories}
+        own = {"INVOCATION_ID": uuid.uuid4().hex, **{name: str(path) for name, path in directories.items()}}
         self._note(ActiveState="activating", SubState="start-pre", InvocationID=own["INVOCATION_ID"])
         try:
             for command in self._unit.all("ExecStartPre"):
@@ -131,29 +136,33 @@ class Supervisor:
             left = self._kill_all()
             if left:
                 self._say(f"killed {left} processes that were left")
-            shutil.rmtree(directories["RUNTIME_DIRECTORY"], ignore_errors=True)
-            shutil.rmtree(directories["CREDENTIALS_DIRECTORY"], ignore_errors=True)
+            for name in ("RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"):
+                if name in directories:
+                    shutil.rmtree(directories[name], ignore_errors=True)
 
-    def _make_directories(self) -> dict[str, str]:
+    def _make_directories(self) -> dict[str, Path]:
+        """The directories that the unit asks for, by the variable that says where each is."""
         user = pwd.getpwnam(self._unit.one("User", "root"))
-        runtime = Path("/run", self._unit.one("RuntimeDirectory"))
-        cache = Path("/var/cache", self._unit.one("CacheDirectory"))
-        credentials = self._place / "credentials"
-        for path, mode in ((runtime, 0o700), (cache, 0o750), (credentials, 0o700)):
+        found = {}
+        for setting, above, variable, mode in (
+            ("RuntimeDirectory", "/run", "RUNTIME_DIRECTORY", 0o700),
+            ("CacheDirectory", "/var/cache", "CACHE_DIRECTORY", 0o750),
+            ("LoadCredential", "", "CREDENTIALS_DIRECTORY", 0o700),
+        ):
+            wanted = self._unit.one(setting)
+            if not wanted:
+                continue
+            path = found[variable] = Path(above, wanted) if above else self._place / "credentials"
             path.mkdir(parents=True, exist_ok=True)
             os.chmod(path, mode)
             os.chown(path, user.pw_uid, user.pw_gid)
         for credential in self._unit.all("LoadCredential"):
             name, _colon, source = credential.partition(":")
-            target = credentials / name
+            target = found["CREDENTIALS_DIRECTORY"] / name
             shutil.copyfile(source, target)
             os.chmod(target, 0o400)
             os.chown(target, user.pw_uid, user.pw_gid)
-        return {
-            "RUNTIME_DIRECTORY": str(runtime),
-            "CACHE_DIRECTORY": str(cache),
-            "CREDENTIALS_DIRECTORY": str(credentials),
-        }
+        return found
 
     def _spawn(self, command: str, own: dict[str, str], as_root: bool = False) -> subprocess.Popen[bytes]:
         user = None if as_root else pwd.getpwnam(self._unit.one("User", "root"))
@@ -163,7 +172,7 @@ class Supervisor:
         process = subprocess.Popen(
             shlex.split(command),
             # What the machine wants set in every process, then the unit's.
-            env={"PATH": os.defpath, "LANG": "C.UTF-8", **given, **self._unit.environment(), **own},
+            env={"PATH": PATH, "LANG": "C.UTF-8", **given, **self._unit.environment(), **own},
             stdin=subprocess.DEVNULL,
             stdout=writer.stdin,
             stderr=subprocess.STDOUT,
@@ -293,6 +302,8 @@ def start(unit: str) -> None:
     if state_of(unit)["ActiveState"] not in ("inactive", "failed"):
         return
     text = (UNITS / unit).read_text(encoding="utf-8")
+    if not Unit(unit, text).all("ExecStart"):
+        return
     shutil.rmtree(STATE / unit, ignore_errors=True)
     if os.fork() == 0:
         os.setsid()
@@ -324,6 +335,15 @@ def stop(unit: str) -> None:
         time.sleep(0.05)
 
 
+def kill(unit: str) -> None:
+    """SIGKILL to every process of a unit."""
+    state = state_of(unit)
+    for pid in descendants(state["supervisor"]) if state["ActiveState"] != "inactive" else ():
+        if not _is_writer(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def journal_of(unit: str, since: float = 0.0) -> list[tuple[float, str]]:
     """The lines of a unit's journal with their times."""
     path = STATE / unit / "journal"
@@ -335,11 +355,18 @@ def journal_of(unit: str, since: float = 0.0) -> list[tuple[float, str]]:
 
 
 def systemctl(words: list[str]) -> int:
+    if words[0] in ("daemon-reload", "enable"):
+        # A unit is read with each start, and there is no boot.
+        return 0
     command, *rest, unit = words
-    if command == "start":
-        start(unit)
-    elif command == "stop":
+    if command == "restart":
         stop(unit)
+    if command in ("start", "restart"):
+        start(unit)
+    elif command == "stop" or words[:-1] == ["disable", "--quiet", "--now"]:
+        stop(unit)
+    elif words[:-1] == ["kill", "--signal=SIGKILL"]:
+        kill(unit)
     elif command == "show" and rest[:1] == ["--property"]:
         state = state_of(unit)
         print("".join(f"{name}={state.get(name, '')}\n" for name in rest[1].split(",")), end="")

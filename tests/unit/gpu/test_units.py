@@ -152,3 +152,55 @@ def test_the_programs_answer_as_systemd_s_do(place: Path, capsys: pytest.Capture
     units.systemctl(["show", "--property", "MainPID", "fake@3.service"])
     assert capsys.readouterr().out == f"MainPID={pid}\n"
     assert os.path.exists(f"/proc/{pid}")
+
+
+SERVICE = """[Service]
+ExecStart={python} {place}/service.py
+Restart=always
+RestartSec=0.1
+TimeoutStopSec=5
+"""
+
+
+@pytest.fixture
+def service(place: Path) -> t.Iterator[str]:
+    """A unit without an index, a user or directories."""
+    name = "inference-fake.service"
+    (place / "service.py").write_text("import os, time\nprint(os.environ['PATH'], flush=True)\ntime.sleep(1000)\n")
+    (place / name).write_text(SERVICE.format(python=sys.executable, place=place))
+    yield name
+    units.stop(name)
+
+
+def said(unit: str) -> list[str]:
+    return [text for _at, text in units.journal_of(unit) if not text.startswith("systemd:")]
+
+
+def test_a_service_of_ours_is_installed_as_by_systemd(service: str) -> None:
+    mode = Path("/run").stat().st_mode
+    for words in (["daemon-reload"], ["enable", "--quiet", service], ["restart", service]):
+        assert units.systemctl(words) == 0
+    assert wait_for(lambda: said(service)) == [units.PATH]
+    first = units.state_of(service)["MainPID"]
+    units.systemctl(["restart", service])
+    second = wait_for(lambda: units.state_of(service)["MainPID"])
+    assert second != first
+    assert not is_alive(first)
+    units.systemctl(["disable", "--quiet", "--now", service])
+    assert not is_alive(second)
+    assert Path("/run").stat().st_mode == mode
+
+
+def test_a_killed_unit_starts_again(place: Path) -> None:
+    start(place)
+    old = int(seen(place, 1)[0][-1])
+    assert units.systemctl(["kill", "--signal=SIGKILL", "fake@3.service"]) == 0
+    assert int(seen(place, 2)[1][-1]) != old
+    assert not is_alive(old)
+    assert units.state_of("fake@3.service")["NRestarts"] == 1
+
+
+def test_a_timer_is_accepted_and_starts_nothing(place: Path) -> None:
+    (place / "fake.timer").write_text("[Timer]\nOnActiveSec=1\nUnit=fake.service\n")
+    assert units.systemctl(["restart", "fake.timer"]) == 0
+    assert units.state_of("fake.timer")["ActiveState"] == "inactive"
