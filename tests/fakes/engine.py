@@ -742,6 +742,8 @@ def _prompt_of(content: t.Any, opens_files: bool) -> tuple[str, bytes | None]:
     """
     if isinstance(content, str):
         return content, None
+    if content and all(isinstance(part, int) for part in content):
+        return " ".join(f"token{part}" for part in content), None
     prompt, image = "", None
     for part in content:
         kind = part["type"]

@@ -30,6 +30,7 @@ class Run:
         self._without: list[str] = options.without
         self._unchecked: bool = options.unchecked
         self._skipped: list[str] = options.skip
+        self.quick: bool = options.quick
         self._began = time.time()
         self.sites = dict((word.split("=")[0], Path(word.split("=")[1])) for word in options.site)
         self.out.mkdir(parents=True, exist_ok=True)

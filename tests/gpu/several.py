@@ -1,12 +1,12 @@
-"""Real engines on one GPU or two, with what the roles deploy: starts, gate, memory, a lost rank, two hosts.
+"""Real engines on one GPU or two, with what the roles deploy: starts, gate, memory, a lost rank, two hosts, a hang.
 
 usage: python3 -m tests.gpu.several STEP... --bundles DIRECTORY --out DIRECTORY --site ENGINE=DIRECTORY...
 
 STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs, an engine on each, behind the edge), two (two GPUs, a
-vLLM on each) or span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it). Run it as root on a
-machine whose GPUs are idle, with its own Python, which has PyTorch. tests/gpu/render.yml makes the bundles,
-docs/testing.md has the rest. Each result is a line of results.jsonl in the output directory as soon as it is known,
-beside the journals of the units.
+vLLM on each), span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it), watch:ENGINE (one
+GPU, under the watchdog) or facts (the GPUs as metrics). Run it as root on a machine whose GPUs are idle, with its own
+Python, which has PyTorch. tests/gpu/render.yml makes the bundles, docs/testing.md has the rest. Each result is a line
+of results.jsonl in the output directory as soon as it is known, beside the journals of the units.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 from tests.gpu import spaces, units
 from tests.gpu.client import IDS, Client, Streams, Workload
 from tests.gpu.edge import RealEdge
+from tests.gpu.facts import facts
 from tests.gpu.hosts import CommandError, Host
 from tests.gpu.runs import (
     Instance,
@@ -46,6 +47,7 @@ from tests.gpu.runs import (
     watch_end,
 )
 from tests.gpu.topology import links
+from tests.gpu.watching import watch
 
 MODEL = Path("/opt/models/random-8b")
 GPUS_KNOWN = Path("/var/lib/inference/gpus.json")
@@ -449,7 +451,9 @@ def span(run: Run, engine: str) -> None:
 
 def ask_span(first: Path, second: Path, second_pid: str, out: Path, title: str) -> None:
     """The questions to an instance on two hosts, inside of the first one's network."""
-    run = Run(argparse.Namespace(out=out, bundles=first.parent, without=[], site=[], unchecked=True, skip=[]))
+    run = Run(
+        argparse.Namespace(out=out, bundles=first.parent, without=[], site=[], unchecked=True, skip=[], quick=False)
+    )
     host = Host(first, {})
     other = Host(second, {}, spaces.prefix_of(second_pid))
     instance, further = host.instances[0], other.instances[0]
@@ -477,6 +481,8 @@ STEPS: dict[str, t.Callable[..., None]] = {
     "both": both,
     "two": two,
     "span": span,
+    "watch": watch,
+    "facts": facts,
 }
 
 
@@ -494,6 +500,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--skip", action="append", default=[], choices=["long", "back", "load", "rank", "again"], help="to save time"
     )
+    parser.add_argument("--quick", action="store_true", help="small loads and short times, for the stand-in")
     run = Run(parser.parse_args(words))
     failed = 0
     for step in parser.parse_args(words).steps:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ansible
@@ -43,20 +44,26 @@ def make_nvidia_smi(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
-    """What a run of three steps found, by what it is."""
+    """What two runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
+    runs = (
+        ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
+        ("facts", "watch:vllm", "--quick"),
+    )
     # Not pytest's own place, which the engines' user must not enter.
-    with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        found = [json.loads(line) for line in run_steps(place, rendered).splitlines()]
+    with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
+        places = [Path(name, str(number)) for number in range(len(runs))]
+        Path(name).chmod(0o755)
+        results = pool.map(lambda place, steps: run_steps(place, rendered, steps), places, runs)
+        found = [json.loads(line) for result in results for line in result.splitlines()]
         yield {
             note.pop("what") + (f" ({note['target']})" if "edge" in str(note.get("target")) else ""): note
             for note in found
         }
 
 
-def run_steps(place: Path, rendered: Path) -> str:
-    """The results of the steps, a line each."""
+def run_steps(place: Path, rendered: Path, steps: t.Sequence[str]) -> str:
+    """The results of the steps, a line each, on a machine of their own."""
+    place.mkdir(mode=0o755)
     for part in ("changes", "bin", "out", "smi"):
         (place / part).mkdir()
     shutil.copytree(rendered, place / "bundles")
@@ -69,21 +76,10 @@ def run_steps(place: Path, rendered: Path) -> str:
     program.chmod(0o755)
     machine = ["unshare", "--mount", "--net", str(ROOT / "tests/integration/gpu/machine.sh"), str(place)]
     sites = [f"--site={engine}={place / engine}" for engine in ENGINES]
-    options = ["--skip=long", f"--bundles={place / 'bundles'}", f"--out={place / 'out'}", *sites]
+    options = [f"--bundles={place / 'bundles'}", f"--out={place / 'out'}", *sites]
     paths = [ROOT, ROOT / "collections", Path(ansible.__file__).parents[1]]
     done = subprocess.run(
-        [
-            *machine,
-            PYTHON,
-            "-m",
-            "tests.gpu.several",
-            "one:vllm",
-            "both",
-            "span:sglang",
-            "--skip=again",
-            "--skip=load",
-            *options,
-        ],
+        [*machine, PYTHON, "-m", "tests.gpu.several", *steps, *options],
         env={**os.environ, "PYTHONPATH": ":".join(map(str, paths)), "PATH": f"/usr/local/bin:{os.environ['PATH']}"},
         cwd=ROOT,
         capture_output=True,
@@ -104,6 +100,7 @@ def run_steps(place: Path, rendered: Path) -> str:
         "both: gate through the edge (edge-8001)",
         "sglang on two hosts: gate",
         "sglang on two hosts: gate after it came back",
+        "vllm under its watchdog: gate",
     ],
 )
 def test_an_instance_passes_the_gate(notes: dict[str, Note], what: str) -> None:
@@ -134,3 +131,45 @@ def test_an_instance_on_two_hosts_ends_with_one_of_them_and_comes_back(notes: di
     assert ended["health_gone_after"] < 15
     assert ended["ended_after"] < 15
     assert notes["sglang on two hosts: back"]["restarts"] == "1"
+
+
+LOADS = (
+    "first picture",
+    "long prompt",
+    "streams at once",
+    "clients that leave",
+    "grammar",
+    "pause",
+    "burst after the pause",
+    "other prompts at once after the second start",
+    "streams after the second start",
+)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_no_load_is_taken_for_a_hang(notes: dict[str, Note], load: str) -> None:
+    note = notes[f"vllm under its watchdog: {load}"]
+    assert "error" not in note, note
+    assert note["longest_without_progress_s"] < 5
+    assert set(note["verdicts"]) <= {-1, 0}
+    assert not [line for line in note["watchdog"] if "Watching" not in line]
+
+
+def test_an_engine_without_requests_is_asked_a_question(notes: dict[str, Note]) -> None:
+    assert notes["vllm under its watchdog: pause"]["finished"] >= 1
+
+
+def test_a_hang_ends_with_a_kill_and_a_gate(notes: dict[str, Note]) -> None:
+    assert notes["vllm under its watchdog: after all loads"]["hangs"] == 0
+    hang = notes["vllm under its watchdog: hang"]
+    assert hang["edge_said"].startswith("DOWN (agent")
+    assert hang["out"] <= hang["killed"] <= hang["serves"] <= hang["back"]
+    assert (hang["restarts_by_systemd"], hang["answers"], hang["metrics"]["restarts_total"]) == ("1", 200, 1)
+    assert [client["after"] > 0 for client in hang["clients"]] == [True] * 4
+    (evidence,) = hang["evidence"]
+    assert {"hang.txt", "journal.txt", "metrics.txt", "processes.txt", "requests.json"} <= set(evidence)
+
+
+def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
+    lines = notes["facts"]["lines"]
+    assert {"fleet_gpu_count 2", 'fleet_gpu_verdict{gpu="1"} 0', 'fleet_gpu_power_watts{gpu="0"} 92'} <= set(lines)
