@@ -71,6 +71,7 @@ class Sizes:
         pixels: of a picture's side.
         limits: of the watchdog, as options of module engine_watchdog; those left out are the product's.
         stuck: tokens of a stream that the hang interrupts.
+        settle: seconds after a load, in which the watchdog sees its end.
     """
 
     streams: int = 64
@@ -81,6 +82,7 @@ class Sizes:
     pixels: int = 1024
     limits: t.Mapping[str, float] = dataclasses.field(default_factory=dict)
     stuck: int = 6000
+    settle: float = 3
 
 
 #: For an engine that answers at once.
@@ -92,6 +94,7 @@ QUICK = Sizes(
     burst=16,
     pixels=64,
     limits={"quiet_seconds": 5, "confirm_seconds": 5, "idle_seconds": 2},
+    settle=1,
 )
 
 
@@ -146,8 +149,7 @@ class Watched:
         except (OSError, urllib.error.URLError, ValueError) as error:
             figures = {"error": repr(error)[:300]}
         took = time.time() - began
-        # Its next look is what it makes of the end.
-        time.sleep(min(3.0, self.sizes.pause))
+        time.sleep(self.sizes.settle)
         self.run.note(
             f"{self.name}: {what}",
             took=round(took, 1),
