@@ -9,10 +9,10 @@ import sys
 import time
 import types
 
-from tests.bench import gateway, keys, noop, rollout, s3, seeing
+from tests.bench import gateway, keys, noop, rollout, s3, seeing, soak
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3", "seeing")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3", "seeing", "soak")
 CONVERGED = 3
 PAIRS = 200
 
@@ -90,6 +90,11 @@ def sight(fleet: Fleet) -> None:
         seeing.seeing(report_past)
 
 
+def soaked(fleet: Fleet) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        soak.soak(fleet, report_past)
+
+
 def report_past(part: str, text: str) -> None:
     with contextlib.redirect_stdout(sys.__stdout__):
         report(part, text)
@@ -104,6 +109,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     measures = {"memory": memory, "converge": converge, "noop": noops, "edge": edge}
     measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights, "seeing": sight}
+    measures |= {"soak": soaked}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)

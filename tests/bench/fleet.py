@@ -52,7 +52,7 @@ class Fleet:
     """
 
     def __init__(self, name: str, subnet: str) -> None:
-        self._name = name
+        self.name = name
         self._subnet = subnet
         self._environment = {
             **os.environ,
@@ -75,32 +75,45 @@ class Fleet:
 
     def grow(self, count: int) -> None:
         """Create at least ``count`` hosts."""
-        lab = state.load(self._name)
+        lab = state.load(self.name)
         if lab is None or len(lab.hosts) < count:
             self._lab("up", "--subnet", self._subnet, "--hosts", str(count))
-        self._environment["LAB_EC2_ENDPOINT"] = state.require(self._name).ec2_endpoint
+        self._environment["LAB_EC2_ENDPOINT"] = state.require(self.name).ec2_endpoint
 
     def reset(self, host: str) -> None:
         self._lab("reset", host)
 
     def memory(self, names: t.Sequence[str] = ()) -> str:
         """The memory of hosts, all or the named ones."""
-        lab = state.require(self._name)
+        lab = state.require(self.name)
         found = [hosts.memory(lab, host) for host in lab.hosts.values() if not names or host.name in names]
         sizes = ", ".join(f"{one.proportional / 1e6:.0f}" for one in found)
         return f"{sizes} MB (proportional set size of its {found[0].processes} processes)"
 
-    def site(self, limit: t.Sequence[str] = ()) -> Run:
-        return self._playbook("site.yml", limit)
+    def site(self, limit: t.Sequence[str] = (), engine: str = "vllm") -> Run:
+        return self._playbook("site.yml", limit, engine)
+
+    def on(self, host: str, command: str) -> str:
+        """What a command prints on a host."""
+        lab = state.require(self.name)
+        done = subprocess.run(
+            hosts.ssh(lab, lab.host(host), command), capture_output=True, text=True, check=True, timeout=120
+        )
+        return done.stdout.strip()
+
+    def url(self, host: str) -> str:
+        """The address of a host's edge."""
+        lab = state.require(self.name)
+        return f"http://{lab.address(lab.host(host))}:8000"
 
     def probe(self, host: str, pairs: int) -> dict[str, dict[str, float]]:
         """Send requests to the host's engine and its edge in turns, on the host itself."""
         source = (Path(__file__).parent / "probe.py").read_text(encoding="utf-8")
-        lab = state.require(self._name)
+        lab = state.require(self.name)
         # The program and the key are sent on stdin: everybody can read arguments.
         done = subprocess.run(
             hosts.ssh(lab, lab.host(host), "python3 -"),
-            input=f"{source}\nmain({self._key('gate')!r}, {pairs})\n",
+            input=f"{source}\nmain({self.key('gate')!r}, {pairs})\n",
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -116,14 +129,15 @@ class Fleet:
     def client_environment(self, client: str = "demo") -> str:
         """The lines that export address and key for a client."""
         return subprocess.run(
-            [sys.executable, "-m", "lab", "env", "--name", self._name, "--client", client],
+            [sys.executable, "-m", "lab", "env", "--name", self.name, "--client", client],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
 
-    def _key(self, client: str) -> str:
+    def key(self, client: str) -> str:
+        """A client's key."""
         exports = self.client_environment(client)
         found = re.search(r"^export OPENAI_API_KEY=(\S+)$", exports, re.MULTILINE)
         if found is None:
@@ -131,13 +145,13 @@ class Fleet:
         return found[1]
 
     def _lab(self, verb: str, *words: str) -> None:
-        command = [sys.executable, "-m", "lab", verb, "--name", self._name, *words]
+        command = [sys.executable, "-m", "lab", verb, "--name", self.name, *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"bench: {' '.join(command[1:])} failed:\n{done.stdout}{done.stderr}")
 
-    def _playbook(self, playbook: str, limit: t.Sequence[str], *words: str) -> Run:
-        command = [program("ansible-playbook"), playbook, "-e", "engine=vllm", *words]
+    def _playbook(self, playbook: str, limit: t.Sequence[str], engine: str) -> Run:
+        command = [program("ansible-playbook"), playbook, "-e", f"engine={engine}"]
         command += ["--limit", ",".join(limit)] if limit else []
         return timed(command, self._environment)
 
