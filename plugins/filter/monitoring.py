@@ -8,7 +8,13 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape, targets
+from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import (
+    receivers,
+    rules,
+    scrape,
+    silences,
+    targets,
+)
 
 
 def prometheus_rules(without: t.Sequence[str], runbook: str) -> str:
@@ -47,6 +53,28 @@ def receiver_problems(value: t.Any) -> str:
     return ""
 
 
+def alertmanagers(
+    hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Mapping[str, t.Any]]
+) -> list[dict[str, str | None]]:
+    """Through which hosts a rollout silences alerts, and where."""
+    return silences.alertmanagers(hosts, hostvars)
+
+
+def silence_seconds(plan: t.Mapping[str, t.Any], hosts: t.Sequence[str], most: float) -> float:
+    """How long the silence of a turn may last."""
+    return silences.seconds(plan, hosts, most)
+
+
+def silence_comment(plan: t.Mapping[str, t.Any], turn: t.Mapping[str, t.Any]) -> str:
+    """What people read about the silence of a turn."""
+    return silences.comment(plan, turn)
+
+
+def silence_notes(results: t.Iterable[t.Mapping[str, t.Any]], hosts: t.Sequence[str], ends: bool) -> list[str]:
+    """A sentence for each Alertmanager that did not silence, or did not end it."""
+    return silences.notes(results, hosts, ends)
+
+
 _T = t.TypeVar("_T")
 
 
@@ -63,9 +91,13 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
             "alertmanager_config": alertmanager_config,
+            "alertmanagers": alertmanagers,
             "prometheus_config": prometheus_config,
             "prometheus_jobs": prometheus_jobs,
             "prometheus_rules": prometheus_rules,
             "prometheus_targets": prometheus_targets,
             "receiver_problems": receiver_problems,
+            "silence_comment": silence_comment,
+            "silence_notes": silence_notes,
+            "silence_seconds": silence_seconds,
         }

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.alert import Alert
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.promql import (
-    CLAIMED,
-    DRAINED,
+    HELD,
     INSTANCE,
     Monitored,
     buckets,
@@ -127,10 +126,10 @@ ALERTS = (
         "{{ $labels.host }} {{ $labels.server }} is down",
         f"max by (host, server) ({_UP}) == 0\n"
         f'unless on (host, server) haproxy_server_status{{{INSTANCE},state=~"DRAIN|MAINT"}} == 1\n'
-        f"unless on (host) {DRAINED}\nunless on (host) {CLAIMED}",
+        f"unless on (host) {HELD}",
         "ticket",
-        "The edge's health check of the instance has failed for 10 minutes. It is not drained, and no rollout is at "
-        "the host. systemd starts it again and again; that does not help.",
+        "The edge's health check of the instance has failed for 10 minutes. It is not drained, or a rollout drained it "
+        "more than an hour ago and never put it back. systemd starts it again and again; that does not help.",
         "playbooks/status.yml says what the instance waits for. Its journal (journalctl -u UNIT) has the cause at "
         "the end of its last start.",
         "10m",
@@ -138,7 +137,7 @@ ALERTS = (
     Alert(
         "CrashLoop",
         "{{ $labels.host }} {{ $labels.server }} went down and up {{ $value }} times within an hour",
-        f"max by (host, server) (changes({_UP}[1h])) / 2 >= 3\nunless on (host) {CLAIMED}",
+        f"max by (host, server) (changes({_UP}[1h])) / 2 >= 3",
         "ticket",
         "The instance ends and starts again, three times within an hour or more. Each time all its streams are cut.",
         "The journal of its unit has the cause before each start. Memory: set a lower gpu_memory_utilization or "

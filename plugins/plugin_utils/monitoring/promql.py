@@ -22,10 +22,10 @@ FRONT = f'{TO_INSTANCES},tier="front"'
 #: A server of HAProxy that is an instance of its own host. Gateways also have other gateways as servers.
 INSTANCE = f'{TO_INSTANCES},server=~"engine-[0-9]+"'
 
-#: A rollout that is at a host. A claim that is older was left behind, which is an alert of its own.
-CLAIMED = "(time() - fleet_rollout_claim_timestamp_seconds < 21600)"
 #: A host or an instance that somebody drained.
 DRAINED = "fleet_drain_since_timestamp_seconds"
+#: The same for a reason that still holds. A rollout drains for minutes; what is older was left behind.
+HELD = f'({DRAINED}{{by!="rollout"}} or time() - {DRAINED}{{by="rollout"}} < 3600)'
 
 
 class Monitored(t.NamedTuple):

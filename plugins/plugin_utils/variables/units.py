@@ -46,6 +46,7 @@ TIMES = frozenset(
         "keys_absence_limit",
         "rollout_pause",
         "rollout_resume_within",
+        "rollout_silence",
         "watchdog_confirm",
         "watchdog_idle",
         "watchdog_pause",
@@ -77,6 +78,7 @@ FRACTIONS = frozenset(
         "preflight_runtime_gib",
         "rollout_pause",
         "rollout_resume_within",
+        "rollout_silence",
         *(f"{name}_{variable}" for name, engine in KINDS.items() for variable in engine.variables.fractions),
     )
 )
