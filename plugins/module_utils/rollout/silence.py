@@ -17,7 +17,7 @@ PATH = "/api/v2/silences"
 LABEL = "host"
 _EXPIRED = "expired"
 
-Silence = t.Dict[str, t.Any]
+Silence = dict[str, t.Any]
 
 
 def creator(rollout: str) -> str:

@@ -21,6 +21,15 @@ ALERTS = (
         "10m",
     ),
     Alert(
+        "BudgetNear",
+        "The client {{ $labels.client }} has spent {{ $value | humanizePercentage }} of its budget",
+        "max by (client) (fleet_budget_spent_ratio) > 0.8",
+        "ticket",
+        "A client has spent more than 80 % of its budget for this period. When it is spent, its requests get 429 until "
+        "the period ends. Each gateway knows what it saw; the highest figure counts.",
+        "Tell its owner, or set a larger budget in fleet_clients and run playbooks/keys.yml; nothing restarts.",
+    ),
+    Alert(
         "GatewayErrors",
         "{{ $value | humanizePercentage }} of the requests at {{ $labels.host }} end with an error of the service",
         'sum by (host) (rate(litellm_proxy_failed_requests_metric_total{exception_status=~"5.."}[10m]))\n'
@@ -106,6 +115,12 @@ PANELS = (
         (PanelQuery("(min by (client) (fleet_client_expires_timestamp_seconds) - time()) / 86400", "{{client}}"),),
         "d",
         kind="table",
+    ),
+    Panel(
+        "Budget that is spent",
+        (PanelQuery("max by (client) (fleet_budget_spent_ratio)", "{{client}}"),),
+        "percentunit",
+        "Of the present period. A client is here after its first request.",
     ),
     Panel(
         "Spending is recorded",

@@ -151,6 +151,17 @@ ALERTS = (
         "5m",
     ),
     Alert(
+        "FiguresMissing",
+        "Prometheus has no figures of any host",
+        "absent(up)",
+        "page",
+        "For five minutes nothing was scraped, or nothing could be stored, as with a full disk. All other alerts are "
+        "blind. The fleet itself is not affected.",
+        "df and journalctl -u prometheus on the monitoring host. No space left: make room, and it goes on by itself; "
+        "lower monitoring_retention_size. If there are no targets: site.yml -l monitoring.",
+        "1m",
+    ),
+    Alert(
         "LookStale",
         "{{ $labels.host }} has written no facts for {{ $value | humanizeDuration }}",
         "time() - fleet_last_look_timestamp_seconds > 300",

@@ -113,6 +113,8 @@ class Budgets:
         self._known: dict[str, float] = {}
         self._unreported: dict[str, float] = {}
         self._kept: dict[str, int] = {}
+        # By name; those that have asked here.
+        self._clients: dict[str, Client] = {}
         # By request.
         self._open: dict[str, Reservation] = {}
         self._silent_until = 0.0
@@ -123,6 +125,17 @@ class Budgets:
         """The requests that have something reserved."""
         return self._open.keys()
 
+    def shares(self) -> dict[str, float]:
+        """The share of its budget that each client has spent in its present period, as far as this process knows.
+
+        A client that has not asked here is not in it. What it spends at other gateways is known since it last asked.
+        """
+        return {
+            client.name: self._spent(self._reservation(client, 0.0).budget) / client.budget
+            for client in self._clients.values()
+            if client.budget
+        }
+
     async def reserve(self, client: Client, request: str, amount: float) -> Refusal | None:
         """Let a request through, or say why not.
 
@@ -132,7 +145,9 @@ class Budgets:
             amount: the most that it costs.
         """
         if client.budget is None:
+            self._clients.pop(client.name, None)
             return None
+        self._clients[client.name] = client
         await self.release(request)
         made = self._reservation(client, amount)
         if self._asks():

@@ -16,6 +16,7 @@ import fleet_budgets
 import fleet_cache
 import fleet_clients
 import fleet_costs
+import fleet_figures
 import fleet_history
 import redis.asyncio
 import request_guard
@@ -69,6 +70,8 @@ def _store() -> fleet_budgets.Store | None:
 
 # LiteLLM loads this file once for each name that its configuration has of it; what counts is kept in the other module.
 BUDGETS: fleet_budgets.Budgets = fleet_budgets.__dict__.setdefault("BUDGETS", fleet_budgets.Budgets(_store()))
+if "FIGURES" not in fleet_budgets.__dict__:
+    fleet_budgets.__dict__["FIGURES"] = fleet_figures.show(BUDGETS)
 _RELEASES: set[asyncio.Task[None]] = fleet_budgets.__dict__.setdefault("RELEASES", set())
 
 

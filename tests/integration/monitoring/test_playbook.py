@@ -79,8 +79,13 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Controller:
     return made
 
 
-def test_the_files_are_written_and_a_second_run_changes_nothing(controller: Controller) -> None:
-    first = controller.play("site.yml", "-l", "monitoring", "--diff")
+@pytest.fixture(scope="module")
+def first(controller: Controller) -> Run:
+    """The run that writes the files."""
+    return controller.play("site.yml", "-l", "monitoring", "--diff")
+
+
+def test_the_files_are_written_and_a_second_run_changes_nothing(controller: Controller, first: Run) -> None:
     assert first.code == 0
     assert first.recap["watch-1"]["changed"] > 0
     second = controller.play("site.yml", "-l", "monitoring")
@@ -106,8 +111,8 @@ def test_the_files_are_written_and_a_second_run_changes_nothing(controller: Cont
     }
 
 
-def test_promtool_takes_jobs_targets_and_rules_together(controller: Controller) -> None:
-    assert controller.play("site.yml", "-l", "monitoring").code == 0
+def test_promtool_takes_jobs_targets_and_rules_together(controller: Controller, first: Run) -> None:
+    assert first.code == 0
     jobs = yaml.safe_load((controller.files / "scrape_configs.yml").read_text())
     config = controller.files / "prometheus.yml"
     config.write_text(yaml.safe_dump({**jobs, "rule_files": [str(controller.files / "rules.yml")]}))

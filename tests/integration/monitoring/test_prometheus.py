@@ -1,191 +1,17 @@
-"""A real Prometheus and Alertmanager with the role's configuration, a real edge, and engines that are stand-ins."""
+"""What a real Prometheus reads of a fleet, and what reaches the receiver of its alerts."""
 
 from __future__ import annotations
 
 import contextlib
-import http.server
-import json
-import os
-import shutil
 import subprocess
-import sys
-import threading
-import typing as t
-import urllib.parse
-from pathlib import Path
+import time
 
-import pytest
-import yaml
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
+from ansible_collections.inference.fleet.plugins.module_utils.watchdog import exposition, judge
+from ansible_collections.inference.fleet.plugins.module_utils.watchdog.history import GAVE_UP, InstanceHistory
 
 from tests.debian import program
-from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
-from tests.project import ROOT, open_directly
-
-MONITORING = "sk-the-key-of-monitoring-for-tests-only-0000000"
-ROTATED = "sk-another-key-of-monitoring-for-tests-00000000"
-COLLECTORS = yaml.safe_load((ROOT / "roles/monitoring/vars/main.yml").read_text(encoding="utf-8"))[
-    "__monitoring_collectors"
-]
-
-
-class Hook(http.server.ThreadingHTTPServer):
-    """A webhook that records the alerts that it gets."""
-
-    def __init__(self) -> None:
-        self.alerts: list[dict[str, t.Any]] = []
-        super().__init__(("127.0.0.1", 0), _Recording)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def got(self, name: str) -> list[dict[str, t.Any]]:
-        return [one for one in self.alerts if one["labels"]["alertname"] == name]
-
-
-class _Recording(http.server.BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        self.server.alerts += json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *words: t.Any) -> None:
-        pass
-
-
-class Place(t.NamedTuple):
-    """What a test has: where Prometheus answers, the files that it reads, the edge, and the webhook."""
-
-    url: str
-    directory: Path
-    edge: Edge
-    hook: Hook
-
-    def query(self, expression: str) -> list[dict[str, t.Any]]:
-        words = urllib.parse.urlencode({"query": expression})
-        with open_directly(f"{self.url}/api/v1/query?{words}") as answer:
-            return list(json.load(answer)["data"]["result"])
-
-    def values(self, expression: str) -> list[float]:
-        return [float(one["value"][1]) for one in self.query(expression)]
-
-
-@contextlib.contextmanager
-def running(log: Path, *words: str) -> t.Iterator[subprocess.Popen[bytes]]:
-    with log.open("ab") as output:
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def write_targets(directory: Path, edge: Edge) -> None:
-    labels = {"host": "gpu-1", "kind": "inference", "tier": "front", "ring": "stable", "__scheme__": "http"}
-
-    def target(path: str, **more: str) -> dict[str, t.Any]:
-        return {"targets": [f"127.0.0.1:{edge.port}"], "labels": {**labels, **more, "__metrics_path__": path}}
-
-    engines = [
-        target(f"/metrics/engine-{number}", engine="vllm", server=f"engine-{number}")
-        for number in range(len(edge.instance_ports))
-    ]
-    (directory / "edge.json").write_text(json.dumps([target("/metrics")]))
-    (directory / "engine.json").write_text(json.dumps(engines))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Place]:
-    if os.geteuid() != 0 or not shutil.which(HAPROXY):
-        pytest.skip("needs root and HAProxy")
-    directory = tmp_path_factory.mktemp("monitoring")
-    prometheus, alertmanager, exporter = (
-        program(name) for name in ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
-    )
-    ports = [free_port() for _ in range(5)]
-    textfiles = directory / "textfiles"
-    textfiles.mkdir()
-    (directory / "key").write_text(MONITORING)
-    (directory / "engine_key.env").write_text(f"ENGINE_API_KEY={ENGINE_KEY}\n")
-    edge = Edge(tmp_path_factory.mktemp("edge"), ports[3:])
-    edge.set_keys({KEY: "team-a", MONITORING: "monitoring"})
-    write_targets(directory, edge)
-    options = scrape.ScrapeOptions(
-        targets=str(directory),
-        key_file=str(directory / "key"),
-        ca_file="",
-        interval="1s",
-        jobs=["edge", "engine"],
-        exporter=f"127.0.0.1:{ports[2]}",
-        host="watch-1",
-    )
-    hook = Hook()
-    receiver = {
-        "name": "on-call",
-        "severities": ["page", "none"],
-        "webhook": {"url": f"http://127.0.0.1:{hook.server_port}/"},
-    }
-    routes = receivers.alertmanager([receiver])
-    routes["route"].update(group_wait="1s", group_interval="1s")
-    (directory / "rules.yml").write_text(rules.rule_file())
-    (directory / "prometheus.yml").write_text(
-        rules.dump(scrape.prometheus(options, str(directory / "rules.yml"), f"127.0.0.1:{ports[1]}"))
-    )
-    (directory / "alertmanager.yml").write_text(rules.dump(routes))
-    with contextlib.ExitStack() as stack:
-        stack.callback(hook.shutdown)
-        for port in ports[3:]:
-            words = [sys.executable, str(ROOT / "tests/fakes/engine.py"), "--port", str(port)]
-            stack.enter_context(
-                running(directory / "engine.log", *words, "--key-file", str(directory / "engine_key.env"))
-            )
-        stack.callback(edge.stop)
-        edge.start_and_wait()
-        collectors = [f"--collector.{name}" for name in COLLECTORS]
-        stack.enter_context(
-            running(
-                directory / "exporter.log",
-                exporter,
-                f"--web.listen-address=127.0.0.1:{ports[2]}",
-                "--collector.disable-defaults",
-                f"--collector.textfile.directory={textfiles}",
-                *collectors,
-            )
-        )
-        stack.enter_context(
-            running(
-                directory / "alertmanager.log",
-                alertmanager,
-                f"--config.file={directory}/alertmanager.yml",
-                f"--storage.path={directory}/alerts",
-                f"--web.listen-address=127.0.0.1:{ports[1]}",
-                "--cluster.listen-address=",
-            )
-        )
-        stack.enter_context(
-            running(
-                directory / "prometheus.log",
-                prometheus,
-                f"--config.file={directory}/prometheus.yml",
-                f"--storage.tsdb.path={directory}/data",
-                f"--web.listen-address=127.0.0.1:{ports[0]}",
-                # What fires before Alertmanager is known is sent again after this time.
-                "--rules.alert.resend-delay=1s",
-            )
-        )
-        found = Place(f"http://127.0.0.1:{ports[0]}", directory, edge, hook)
-        eventually(lambda: answers(found), 60)
-        yield found
-
-
-def answers(place: Place) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(place.query("up"))
-    return False
+from tests.integration.edge.conftest import KEY, eventually
+from tests.integration.monitoring.stack import WATCH, Place
 
 
 def test_promtool_and_amtool_take_the_configuration(place: Place) -> None:
@@ -197,7 +23,7 @@ def test_promtool_and_amtool_take_the_configuration(place: Place) -> None:
 
 
 def test_every_target_is_up_and_labelled(place: Place) -> None:
-    eventually(lambda: place.values("up") == [1.0] * 4, 60)
+    eventually(lambda: place.values("up") == [1.0] * 6, 60)
     assert {
         (one["metric"]["job"], one["metric"]["host"], one["metric"]["kind"], one["metric"].get("server"))
         for one in place.query("up")
@@ -205,6 +31,8 @@ def test_every_target_is_up_and_labelled(place: Place) -> None:
         ("edge", "gpu-1", "inference", None),
         ("engine", "gpu-1", "inference", "engine-0"),
         ("engine", "gpu-1", "inference", "engine-1"),
+        ("node", "gpu-1", "inference", None),
+        ("node", "gpu-2", "inference", None),
         ("node", "watch-1", "monitoring", None),
     }
     # The edge's series and the engine's meet by host and server.
@@ -223,38 +51,46 @@ def test_capacity_and_share_of_failures_are_figures(place: Place) -> None:
     eventually(lambda: (place.values(answered) or [0])[0] >= 1, 60)
 
 
-def test_a_hosts_own_figure_becomes_an_alert_at_the_webhook(place: Place) -> None:
+def test_an_instance_that_the_watchdog_gave_up_is_a_page(place: Place) -> None:
     eventually(lambda: place.hook.got("DeadMan"), 60)
-    file = place.directory / "textfiles" / "watchdog.prom"
-    file.with_suffix(".new").write_text(
-        'fleet_watchdog_gave_up{instance="1"} 1\nfleet_info{host="somebody-else",engine="vllm"} 1\n'
-    )
-    file.with_suffix(".new").rename(file)
+    now = time.time()
+    history = InstanceHistory(hangs=4, restarts=(now - 60,), restarts_total=3).out(GAVE_UP, "it hung again", now)
+    figures = exposition.render("act", {1: (judge.HANG, history)}, now)
+    # A text file cannot speak for another host.
+    file = place.write(WATCH, "watchdog", f'{figures}fleet_info{{host="somebody-else",engine="vllm"}} 1\n')
     eventually(lambda: place.hook.got("WatchdogGaveUp"), 60)
     alert = place.hook.got("WatchdogGaveUp")[0]
-    assert alert["status"] == "firing"
     assert {name: alert["labels"][name] for name in ("host", "server", "severity")} == {
-        "host": "watch-1",
+        "host": WATCH,
         "server": "engine-1",
         "severity": "page",
     }
     assert alert["annotations"]["runbook"].endswith("docs/alerts.md#watchdoggaveup")
-    # A text file cannot speak for another host.
-    assert [one["metric"]["host"] for one in place.query("fleet_info")] == ["watch-1"]
+    assert [one["metric"]["host"] for one in place.query("fleet_info")] == [WATCH]
+    assert place.values('fleet_watchdog_hangs_total{server="engine-1"}') == [4.0]
     file.unlink()
-    eventually(lambda: [one for one in place.hook.got("WatchdogGaveUp") if one["status"] == "resolved"], 60)
+    eventually(lambda: place.hook.got("WatchdogGaveUp", "resolved"), 60)
 
 
 def test_a_text_file_that_is_half_written_is_seen(place: Place) -> None:
-    file = place.directory / "textfiles" / "half.prom"
-    file.write_text("fleet_gate_passed{name=")
-    eventually(lambda: place.values("node_textfile_scrape_error") == [1.0], 60)
+    file = place.write(WATCH, "half", "fleet_gate_passed{name=")
+    eventually(lambda: place.values('node_textfile_scrape_error{host="watch-1"}') == [1.0], 60)
     file.unlink()
-    eventually(lambda: place.values("node_textfile_scrape_error") == [0.0], 60)
+    eventually(lambda: place.values('node_textfile_scrape_error{host="watch-1"}') == [0.0], 60)
 
 
-def test_a_rotated_key_goes_on_without_a_reload(place: Place) -> None:
-    place.edge.set_keys({KEY: "team-a", ROTATED: "monitoring"})
-    eventually(lambda: place.values('up{job="edge"}') == [0.0], 60)
-    (place.directory / "key").write_text(ROTATED)
-    eventually(lambda: place.values('up{job="edge"}') == [1.0], 60)
+def test_a_full_disk_of_prometheus_is_seen_disturbs_no_client_and_is_over_when_there_is_room(place: Place) -> None:
+    fill, began = place.data / "fill", time.time()
+    try:
+        with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"\0" * 65536):
+                pass
+        # Nothing can be stored, so the figures end. Rules are still evaluated, and alerts are sent.
+        eventually(lambda: place.hook.got("FiguresMissing", after=began), 90)
+        assert place.query("up") == []
+        assert [place.edge.status("/v1/models", KEY) for _ in range(20)] == [200] * 20
+        assert place.edge.healthy()
+    finally:
+        fill.unlink()
+    eventually(lambda: place.values("up") == [1.0] * 6, 60)
+    eventually(lambda: place.hook.got("FiguresMissing", "resolved", began), 60)

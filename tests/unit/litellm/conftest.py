@@ -71,6 +71,27 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return load("fleet_clients")
 
 
+class GaugeMetricFamily:
+    """As prometheus_client's: the samples of one name."""
+
+    def __init__(self, name: str, text: str, labels: list[str]) -> None:
+        self.name, self.labels = name, labels
+        self.samples: list[tuple[list[str], float]] = []
+
+    def add_metric(self, labels: list[str], value: float) -> None:
+        self.samples.append((labels, value))
+
+
+class Registry:
+    """As prometheus_client's: what is asked at each scrape."""
+
+    def __init__(self) -> None:
+        self.collectors: list[t.Any] = []
+
+    def register(self, collector: t.Any) -> None:
+        self.collectors.append(collector)
+
+
 class Gauge:
     """As prometheus_client's: a number with a unique name."""
 
@@ -90,7 +111,10 @@ def gauges(monkeypatch: pytest.MonkeyPatch) -> dict[str, Gauge]:
     """The values that Prometheus would read, by name."""
     monkeypatch.setattr(Gauge, "registered", {})
     module = types.ModuleType("prometheus_client")
-    vars(module).update(Gauge=Gauge)
+    core = types.ModuleType("prometheus_client.core")
+    vars(core).update(GaugeMetricFamily=GaugeMetricFamily)
+    vars(module).update(Gauge=Gauge, REGISTRY=Registry(), core=core)
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", core)
     monkeypatch.setitem(sys.modules, "prometheus_client", module)
     monkeypatch.setitem(sys.modules, "fleet_history", types.ModuleType("fleet_history"))
     monkeypatch.delenv("FLEET_DATABASE", raising=False)
@@ -111,7 +135,7 @@ def gateway(
     monkeypatch: pytest.MonkeyPatch,
 ) -> types.ModuleType:
     """Module fleet_gateway, with a file of clients in ``tmp_path``."""
-    for name in ("fleet_budgets", "fleet_cache", "fleet_costs"):
+    for name in ("fleet_budgets", "fleet_cache", "fleet_costs", "fleet_figures"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
         load(name)
     monkeypatch.setenv("FLEET_CLIENTS", str(tmp_path / "clients.json"))

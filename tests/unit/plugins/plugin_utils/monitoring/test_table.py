@@ -58,6 +58,7 @@ def test_pages_are_few_and_name_what_to_do() -> None:
         "CapacityHalf",
         "EngineHangs",
         "WatchdogGaveUp",
+        "FiguresMissing",
         "HangsSpread",
         "GpuFault",
         "GpuFailed",
