@@ -9,6 +9,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import (
+    key_files,
     receivers,
     rules,
     scrape,
@@ -60,6 +61,11 @@ def alertmanagers(
     return silences.alertmanagers(hosts, hostvars)
 
 
+def metrics_key_files(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[dict[str, str]]:
+    """Where monitoring hosts have the key that metrics are read with."""
+    return key_files.key_files(hosts, hostvars)
+
+
 def silence_seconds(plan: t.Mapping[str, t.Any], hosts: t.Sequence[str], most: float) -> float:
     """How long the silence of a turn may last."""
     return silences.seconds(plan, hosts, most)
@@ -92,6 +98,7 @@ class FilterModule:
         return {
             "alertmanager_config": alertmanager_config,
             "alertmanagers": alertmanagers,
+            "metrics_key_files": metrics_key_files,
             "prometheus_config": prometheus_config,
             "prometheus_jobs": prometheus_jobs,
             "prometheus_rules": prometheus_rules,

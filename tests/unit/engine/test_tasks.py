@@ -10,7 +10,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import ste
 
 TASKS = Path(__file__).resolve().parents[3] / "roles" / "engine" / "tasks"
 
-KEYWORDS = {"name", "when", "vars", "loop", "loop_control", "register", "block", "rescue", "always"}
+KEYWORDS = {"name", "when", "module_defaults", "vars", "loop", "loop_control", "register", "block", "rescue", "always"}
 CHANGE = "inference.fleet.engine_change"
 
 Task = dict[str, t.Any]
@@ -110,3 +110,40 @@ def test_each_turn_gates_with_the_key_of_its_time() -> None:
     ]
     reveal, deploy = ("inference.fleet.keys", "reveal"), ("inference.fleet.engine", "deploy")
     assert included.index(reveal) < included.index(deploy)
+
+
+def names(tasks: list[Task]) -> list[str]:
+    """What is included, and the modules that run, in their order."""
+    found = []
+    for task in tasks:
+        if "ansible.builtin.include_tasks" in task:
+            found.append(task["ansible.builtin.include_tasks"])
+        elif "ansible.builtin.include_role" in task:
+            found.append(
+                f"{task['ansible.builtin.include_role']['name']}/{task['ansible.builtin.include_role'].get('tasks_from')}"
+            )
+        else:
+            found.append(f"{next(name for name in task if name not in KEYWORDS)}/{task.get('register')}")
+    return found
+
+
+def test_a_turns_alerts_are_silent_exactly_while_its_hosts_are_changed() -> None:
+    tasks = load("../../rollout/tasks/turn_walk.yml")
+    states = {
+        task["vars"]["__rollout_silence"]: number
+        for number, task in enumerate(tasks)
+        if "__rollout_silence" in task.get("vars", {})
+    }
+    order = names(tasks)
+    deploy = order.index("inference.fleet.engine/deploy")
+    back = next(number for number, name in enumerate(order) if number > deploy and name == "put_back.yml")
+    assert states["present"] == deploy - 1
+    assert states["absent"] == back + 1
+    # Nothing in between ends the run: a host that fails is the turn's outcome.
+    assert order[deploy : states["absent"]] == ["inference.fleet.engine/deploy", "put_back.yml"]
+
+
+def test_the_key_of_metrics_moves_while_both_keys_are_valid() -> None:
+    order = names(load("../../keys/tasks/finish.yml"))
+    assert order.index("inference.fleet.api_key/keys_finished") < order.index("move_metrics.yml")
+    assert order.index("move_metrics.yml") < order.index("update_and_prove.yml")
