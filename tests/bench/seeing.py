@@ -1,13 +1,16 @@
-"""What it costs to see the fleet, and how soon a hang is seen and over. Every host has the stand-in engine."""
+"""What it costs to see the fleet, and how soon a hang is seen, over, or a page. Every host has the stand-in engine."""
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
 import typing as t
 
+from lab import state
 from tests.fakes.standin.lab import StandinLab
+from tests.fakes.webhook import Hook
 
 Report = t.Callable[[str, str], None]
 
@@ -16,6 +19,7 @@ WATCHDOG = "inference-watchdog.service"
 SERVICES = (WATCHDOG, "prometheus-node-exporter.service")
 FACTS = "inference-facts.service"
 HOST = "inference-1"
+WATCH = "watch-1"
 SECONDS = 60
 CLIENTS = 8
 FAULTS = 3
@@ -40,6 +44,7 @@ def seeing(report: Report) -> None:
             client.join()
         for _ in range(FAULTS):
             _hang(fleet, report)
+        _page(fleet, report, *words)
 
 
 def _cost(fleet: StandinLab, report: Report, what: str) -> None:
@@ -72,6 +77,36 @@ def _hang(fleet: StandinLab, report: Report) -> None:
         f"a hang: out of the edge after {out:.1f} s, its client has an error after {failed:.1f} s, back "
         f"through the gate after {back:.1f} s",
     )
+
+
+def _page(fleet: StandinLab, report: Report, *words: str) -> None:
+    """A hang that the watchdog gives up, because it has restarted the engine before, to its page at a receiver here."""
+    added = fleet.lab("add", WATCH, "--role", "monitoring")
+    if added.code:
+        raise SystemExit(f"bench: there is no monitoring host:\n{added.output[-6000:]}")
+    hook = Hook(state.require(fleet.name).gateway)
+    receiver = {"name": "bench", "severities": ["page", "none"], "webhook": {"url": hook.url}}
+    variables = {
+        "fleet_clients": [{"name": name} for name in ("gate", "gateway", "demo", "monitoring")],
+        "monitoring_receivers": [receiver],
+        "watchdog_max_restarts": 1,
+    }
+    ready = fleet.site(*words, "-e", json.dumps(variables))
+    if ready.code:
+        raise SystemExit(f"bench: the monitoring host is not converged:\n{ready.output[-6000:]}")
+    _until(lambda: bool(hook.got("DeadMan")))
+    client = threading.Thread(target=_ask_once, args=(fleet,), daemon=True)
+    fleet.faults(HOST, freeze=True)
+    began = time.monotonic()
+    client.start()
+    _until(lambda: _out(fleet))
+    out = time.monotonic() - began
+    _until(lambda: bool(hook.got("WatchdogGaveUp")))
+    paged = time.monotonic() - began
+    report(
+        "seeing", f"a hang that stays: out of the edge after {out:.1f} s, a page at the receiver after {paged:.1f} s"
+    )
+    hook.shutdown()
 
 
 def _out(fleet: StandinLab) -> bool:

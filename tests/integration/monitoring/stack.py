@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import http.server
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 import typing as t
 import urllib.parse
 from pathlib import Path
@@ -26,6 +22,7 @@ import yaml
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
 
 from tests.debian import program
+from tests.fakes.webhook import Hook
 from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
 from tests.project import ROOT, open_directly
 
@@ -40,41 +37,6 @@ DATA_SIZE = 24
 COLLECTORS = yaml.safe_load((ROOT / "roles/monitoring/vars/main.yml").read_text(encoding="utf-8"))[
     "__monitoring_collectors"
 ]
-
-
-class Hook(http.server.ThreadingHTTPServer):
-    """A webhook that records the alerts that it gets."""
-
-    def __init__(self) -> None:
-        self.alerts: list[dict[str, t.Any]] = []
-        super().__init__(("127.0.0.1", 0), _Recording)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def got(self, name: str, status: str = "firing", after: float = 0.0) -> list[dict[str, t.Any]]:
-        """Alerts of a name that began after a Unix time, and what is said of them."""
-        named = [one for one in self.alerts if (one["labels"]["alertname"], one["status"]) == (name, status)]
-        return [one for one in named if unix(one["startsAt"]) > after]
-
-
-class _Recording(http.server.BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        self.server.alerts += json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *words: t.Any) -> None:
-        pass
-
-
-def unix(moment: str) -> float:
-    """A moment of Alertmanager's API in Unix time. Python 3.10 reads six digits of a second."""
-    return datetime.datetime.fromisoformat(re.sub(r"([.]\d{1,6})\d*|Z", _plain, moment)).timestamp()
-
-
-def _plain(found: re.Match[str]) -> str:
-    return f"{found[1]:0<7}" if found[1] else "+00:00"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +174,7 @@ def open_place(directory: Path, edge_directory: Path, stack: contextlib.ExitStac
     receiver = {
         "name": "on-call",
         "severities": ["page", "none"],
-        "webhook": {"url": f"http://127.0.0.1:{hook.server_port}/"},
+        "webhook": {"url": hook.url},
     }
     routes = receivers.alertmanager([receiver])
     routes["route"].update(group_wait="1s", group_interval="1s")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.rollout.silence import Alertmanager, creator
 
+from tests.fakes.webhook import unix
 from tests.integration.edge.conftest import eventually, free_port
-from tests.integration.monitoring.stack import HOSTS, WATCH, Place, unix
+from tests.integration.monitoring.stack import HOSTS, WATCH, Place
 from tests.project import ROOT, Run, run
 
 ROLLOUT = "20261130T000000Z-site"
