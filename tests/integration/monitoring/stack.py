@@ -120,11 +120,11 @@ def write_targets(directory: Path, edge: Edge, exporters: t.Mapping[str, int]) -
 
 
 def rule_file() -> str:
-    """The rules, with one that waits as many scrapes as in a fleet, which has one in 15 seconds."""
+    """The rules, with one that waits for fewer scrapes: here is one in a second."""
     document = yaml.safe_load(rules.rule_file())
     (missing,) = (one for group in document["groups"] for one in group["rules"] if one["alert"] == "FiguresMissing")
     assert missing["for"] == "1m"
-    missing["for"] = "4s"
+    missing["for"] = "2s"
     return rules.dump(document)
 
 
@@ -221,7 +221,7 @@ def open_place(directory: Path, edge_directory: Path, stack: contextlib.ExitStac
             f"--web.listen-address=127.0.0.1:{port}",
             # What fires before Alertmanager is known is sent again after this time.
             "--rules.alert.resend-delay=1s",
-            "--query.lookback-delta=10s",
+            "--query.lookback-delta=6s",
         )
     )
     place = Place(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{alertmanager_port}", directory, edge, hook)
