@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import select
+import socket
+import struct
 import threading
 import time
 import typing as t
@@ -19,7 +21,8 @@ class Seen(t.NamedTuple):
 
 class Recorder:
     """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so, /v1/says/CODE with
-    the request's own body and type, too; else it echoes."""
+    the request's own body and type, too; /v1/pieces/END sends the list of texts in the body one by one, and then ends,
+    waits until the client has gone (wait), or resets the connection (cut); else it echoes."""
 
     def __init__(self, port: int = 0) -> None:
         self.seen: list[Seen] = []
@@ -101,6 +104,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(int(rest[0]), b'{"from":"engine"}')
         if kind == "says":
             return self._send(int(rest[0]), body, self.headers.get("Content-Type", ""))
+        if kind == "pieces":
+            return self._pieces(json.loads(body), rest[0])
         if kind == "break" or recorder.breaks:
             self.close_connection = True
             return None
@@ -147,6 +152,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             self.server.recorder.aborted += 1
 
+    def _pieces(self, pieces: list[str], end: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", self.headers.get("Content-Type", ""))
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            self._chunk(piece.encode())
+            # HAProxy takes what comes together for one piece.
+            time.sleep(0.003)
+        if end == "wait":
+            select.select([self.connection], [], [], 10)
+            self.server.recorder.aborted += 1
+        if end != "end":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return
+        self._chunk(b"")
+
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
@@ -158,6 +182,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Access-Control-Allow-Credentials", "true")
         if 300 <= status < 400:
             self.send_header("Location", "http://127.0.0.1/elsewhere")
+        if "Answer-Encoding" in self.headers:
+            self.send_header("Content-Encoding", self.headers["Answer-Encoding"])
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
