@@ -98,6 +98,9 @@ FAULTS = {
     "draft_share": "have a draft model, of whose tokens this share is taken",
 }
 
+#: How many prompts a cache holds.
+CACHED_PROMPTS = 100
+
 #: Seconds between two looks whether a client still waits.
 LOOK = 0.2
 
@@ -157,6 +160,11 @@ class FakeEngine:
         keep_alive: seconds that an idle connection stays open; None closes none.
         version: what /version says.
         with_metrics: whether there is /metrics.
+        with_cached: whether usage has the tokens of the prompt that were in the cache.
+        stream_usage: what a stream says of usage that its client did not ask for: nothing (``asked``), the whole at its
+            end (``end``, SGLang's --stream-response-default-include-usage), or in each piece, too (``each``, vLLM's
+            --enable-force-include-usage).
+        usage_report: the module of role engine, if it stands in front as in an engine's process.
         remember: whether to keep ``requests``; a program that runs for long does not.
 
     Attributes:
@@ -186,6 +194,9 @@ class FakeEngine:
         keep_alive: float | None = None,
         version: str = "0.0.0-fake",
         with_metrics: bool = True,
+        with_cached: bool = False,
+        stream_usage: str = "asked",
+        usage_report: t.Any = None,
         remember: bool = True,
     ) -> None:
         self.engine = engine
@@ -202,6 +213,9 @@ class FakeEngine:
         self.keep_alive = keep_alive
         self.version = version
         self.with_metrics = with_metrics
+        self.with_cached = with_cached
+        self.stream_usage = stream_usage
+        self.usage_report = usage_report
         self.remember = remember
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
@@ -210,6 +224,7 @@ class FakeEngine:
         self.rejected = 0
         self.prompted = 0
         self.generated = 0
+        self.cached_prompts: list[str] = []
         self.finished = 0
         self.starting = False
         self.draining = False
@@ -341,6 +356,18 @@ class FakeEngine:
             finally:
                 self.waiting -= 1
 
+    def usage_of(self, prompt: str, completion: int) -> dict[str, t.Any]:
+        """The usage of an answer. What is in the cache is a prompt that was asked before."""
+        tokens = len(prompt.split()) + 8
+        usage: dict[str, t.Any] = {"prompt_tokens": tokens, "total_tokens": tokens + completion}
+        usage["completion_tokens"] = completion
+        if self.with_cached:
+            with self.lock:
+                known = prompt in self.cached_prompts
+                self.cached_prompts = [*self.cached_prompts[-CACHED_PROMPTS:], prompt]
+            usage["prompt_tokens_details"] = {"cached_tokens": tokens - 1 if known else 0}
+        return usage
+
     def work(self, prompted: int = 0, generated: int = 0, finished: int = 0) -> bool:
         """Count what the core has done, once it is not frozen; False where the process ends before."""
         while self.faults.get("freeze") and not self.closing.wait(LOOK):
@@ -426,6 +453,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+    #: What a stream goes through on its way out.
+    _rewritten: t.Any = None
 
     def setup(self) -> None:
         super().setup()
@@ -464,6 +493,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        raw = self._behind_the_report(raw)
         try:
             body = json.loads(raw)
         except ValueError:
@@ -486,6 +516,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._error(500, DEAD, "InternalServerError")
                 else:
                     self._complete(body)
+
+    def _behind_the_report(self, raw: bytes) -> bytes:
+        """A body as the engine gets it."""
+        report = self.fake.usage_report
+        self._rewritten = None
+        if report is None or self.path not in report.PATHS or report.HEADER.decode() not in self.headers:
+            return raw
+        asked = report.asked_in(raw)
+        if asked is None:
+            return raw
+        self._rewritten = report.StreamUsage(asked)
+        return bytes(report.with_usage(raw, asked))
 
     def _wait_while_mute(self) -> None:
         while self.fake.faults.get("mute") and not self.fake.closing.wait(LOOK):
@@ -603,13 +645,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
         finish = str(self.fake.faults.get("finish_reason", finish))
-        usage = {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": max(1, len(pieces))}
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+        usage = self.fake.usage_of(prompt, max(1, len(pieces)))
         self.fake.work(prompted=usage["prompt_tokens"])
         wants_stream = bool(body.get("stream")) and not self.fake.faults.get("not_streaming")
         if wants_stream:
-            counted = bool((body.get("stream_options") or {}).get("include_usage"))
-            self._stream(model, pieces, finish, usage if counted else None)
+            options = body.get("stream_options") or {}
+            each = self.fake.stream_usage == "each" or bool(options.get("continuous_usage_stats"))
+            counted = each or self.fake.stream_usage == "end" or bool(options.get("include_usage"))
+            self._stream(model, pieces, finish, usage if counted else None, each)
         else:
             self._whole(model, pieces, finish, usage, body, uses)
         self.fake.work(finished=1)
@@ -641,7 +684,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return first, token
 
     def _whole(
-        self, model: str, pieces: list[str], finish: str, usage: dict[str, int], asked: t.Any, uses: set[str]
+        self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any], asked: t.Any, uses: set[str]
     ) -> None:
         first, token = self._pace()
         end = time.monotonic() + first + token * len(pieces)
@@ -660,7 +703,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
         self._json(200, {"id": f"chatcmpl-{uuid.uuid4()}", **same, "choices": choices, **counted})
 
-    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, int] | None) -> None:
+    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any] | None, each: bool) -> None:
         faults = self.fake.faults
         first, token = self._pace()
         self.send_response(200)
@@ -671,15 +714,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         same = {"object": "chat.completion.chunk", "created": int(time.time()), "model": model}
         head = {"id": f"chatcmpl-{uuid.uuid4()}", **same}
 
-        def choice(delta: dict[str, t.Any], reason: str | None = None) -> dict[str, t.Any]:
-            return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        def choice(delta: dict[str, t.Any], reason: str | None = None, tokens: int = 0) -> dict[str, t.Any]:
+            document = {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+            if usage is None or not each:
+                return document
+            so_far = {**usage, "completion_tokens": tokens, "total_tokens": usage["prompt_tokens"] + tokens}
+            # Only SGLang knows by then what was in the cache.
+            if self.fake.engine == "vllm":
+                so_far.pop("prompt_tokens_details", None)
+            return {**document, "usage": so_far}
 
         self._event(choice({"role": "assistant", "content": ""}))
         for number, piece in enumerate(pieces):
             if (number and self.fake.closing.wait(token)) or not self.fake.work(generated=1):
                 finish = "abort"
                 break
-            self._event(choice({"content": piece}))
+            self._event(choice({"content": piece}, tokens=number + 1))
             if faults.get("stall"):
                 self.fake.closing.wait()
             if faults.get("cut"):
@@ -691,14 +741,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.fake.dead:
             self._event({"error": {"message": DEAD, "type": "InternalServerError", "code": 500}})
         elif not faults.get("truncate"):
-            self._event(choice({}, finish))
+            self._event(choice({}, finish, len(pieces)))
             if usage is not None and not faults.get("no_usage"):
                 self._event({**head, "choices": [], "usage": usage})
-            self._chunk(b"data: [DONE]\n\n")
-        self._chunk(b"")
+            self._piece(b"data: [DONE]\n\n")
+        self._piece(b"", more=False)
 
     def _event(self, document: dict[str, t.Any]) -> None:
-        self._chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
+        self._piece(b"data: " + json.dumps(document).encode() + b"\n\n")
+
+    def _piece(self, data: bytes, more: bool = True) -> None:
+        if self._rewritten is not None:
+            data = self._rewritten.rewrite(data, more)
+        if data:
+            self._chunk(data)
+        if not more:
+            self._chunk(b"")
 
     def _chunk(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

@@ -22,6 +22,8 @@ import time
 import typing as t
 import urllib.parse
 
+from usage_report import UsageReport
+
 Message = t.MutableMapping[str, t.Any]
 Receive = t.Callable[[], t.Awaitable[Message]]
 Send = t.Callable[[Message], t.Awaitable[None]]
@@ -201,13 +203,16 @@ def _check_content(field: str, content: str) -> None:
 class RequestGuard:
     """ASGI middleware. Each body is read as a whole, in time, looked at, and given to the application as it came.
 
+    Only where the edge wants to know what a stream uses does ``usage_report.py`` add to it.
+
     Args:
         app: what is guarded.
-        checks_media: whether the application loads media itself, and does not only pass requests on.
+        checks_media: whether the application is an engine, which loads media itself and reports usage, and does not
+            only pass requests on.
     """
 
     def __init__(self, app: App, checks_media: bool = True) -> None:
-        self._app = app
+        self._app: App = UsageReport(app) if checks_media else app
         self._checks_media = checks_media
         self._domains = allowed_domains(os.environ.get("FLEET_MEDIA_DOMAINS", ""))
         self._max_answers = int(os.environ.get("FLEET_MAX_ANSWERS") or MAX_ANSWERS)

@@ -116,6 +116,10 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         max_in_flight=None if queued is None else running + queued,
         version=importlib.metadata.version(DISTRIBUTION),
         with_metrics=bool(args.enable_metrics),
+        with_cached=bool(args.enable_cache_report),
+        stream_usage="end" if args.stream_response_default_include_usage else "asked",
+        # sglang_start.py brings it.
+        usage_report=sys.modules.get("usage_report"),
         remember=False,
     )
     met = []

@@ -6,6 +6,7 @@ What it writes while it starts is vLLM 0.32's on a CPU, the lines that say somet
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -139,6 +140,10 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         max_in_flight=args.max_num_queued_reqs,
         keep_alive=float(environment.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", KEEP_ALIVE)),
         version=importlib.metadata.version(DISTRIBUTION),
+        with_cached=bool(args.enable_prompt_tokens_details),
+        stream_usage="each" if args.enable_force_include_usage else "asked",
+        # The module of the middleware brings it.
+        usage_report=importlib.import_module("usage_report") if args.middleware else None,
         remember=False,
     )
     nodes = args.nnodes or 1

@@ -44,6 +44,7 @@ class Starlette:
 
 @pytest.fixture(scope="module")
 def guard() -> t.Any:
+    load(ROLES / "engine/files/usage_report.py")
     return load(PROGRAM)
 
 
@@ -323,7 +324,7 @@ def test_a_body_that_does_not_come_is_given_up(
 
 def start_sglang(place: Path, starlette: str | None) -> subprocess.CompletedProcess[str]:
     """Run the real program as a release has it, with an engine of a few lines that it finds under SGLang's name."""
-    for name in ("engine/files/request_guard.py", "sglang/files/sglang_start.py"):
+    for name in ("engine/files/request_guard.py", "engine/files/usage_report.py", "sglang/files/sglang_start.py"):
         (place / Path(name).name).write_text((ROLES / name).read_text())
     packages = place / "packages"
     (packages / "sglang").mkdir(parents=True)

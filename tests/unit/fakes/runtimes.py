@@ -29,7 +29,11 @@ UV = Path(sys.executable).with_name("uv")
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 KEY = "sk-0123456789abcdef"
 #: A release's files beside its config.
-FILES = (ROOT / "roles/engine/files/request_guard.py", ROOT / "roles/sglang/files/sglang_start.py")
+FILES = (
+    ROOT / "roles/engine/files/request_guard.py",
+    ROOT / "roles/engine/files/usage_report.py",
+    ROOT / "roles/sglang/files/sglang_start.py",
+)
 #: What names the model's directory.
 MODEL_OPTIONS = {"vllm": "model", "sglang": "model-path", "toy": "weights"}
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"
@@ -113,7 +117,12 @@ class Engine:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [self._runtime / known.command[0], *known.command[1:], config],
-                env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **self._environment},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONUNBUFFERED": "1",
+                    "PYTHONPATH": str(self._place),
+                    **self._environment,
+                },
                 cwd=self._place,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -138,6 +147,17 @@ class Engine:
             return reply.status, reply.read().decode()
         except OSError:
             return 0, ""
+        finally:
+            connection.close()
+
+    def chat(self, **headers: str) -> str:
+        """What a streamed answer says whose client did not ask for usage."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+        try:
+            sent = {"Authorization": f"Bearer {KEY}", **headers}
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), sent)
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
 

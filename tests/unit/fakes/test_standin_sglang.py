@@ -26,6 +26,7 @@ GIVEN: dict[str, t.Any] = {
     "attention-backend": "torch_native",
     "disable-overlap-schedule": True,
     "enable-metrics": True,
+    "enable-cache-report": True,
     "log-level": "warning",
 }
 
@@ -116,3 +117,20 @@ def test_a_start_that_fails_is_explained(
         why = explain(fake.journal.splitlines(), ENGINES["sglang"])
         assert why is not None
         assert why.kind == kind
+
+
+def test_usage_is_said_as_its_options_want_it(runtime: Path, tmp_path: Path) -> None:
+    with engine(runtime, tmp_path) as fake:
+        fake.wait()
+        assert "usage" not in fake.chat()
+        reported = fake.chat(**{"X-Fleet-Usage": "1"})
+        assert '"choices": []' not in reported
+        assert '"cached_tokens": 8' in reported.partition("\n\n: usage ")[2]
+    with engine(
+        runtime, tmp_path, {"stream-response-default-include-usage": True, "enable-cache-report": False}
+    ) as fake:
+        fake.wait()
+        said = fake.chat()
+        assert said.count('"usage": {') == 1
+        assert '"choices": [], "usage": {' in said
+        assert "cached_tokens" not in said

@@ -69,8 +69,10 @@ RENDERED: dict[str, t.Any] = {
     "mm-processor-kwargs": None,
     "mm-processor-cache-gb": 0.1,
     "allowed-media-domains": ["none.invalid"],
+    "middleware": "request_guard.RequestGuard",
     "enforce-eager": True,
     "enable-prefix-caching": True,
+    "enable-prompt-tokens-details": True,
     "speculative-config": None,
     "sse-keep-alive-interval": 15,
     "shutdown-timeout": 60,
@@ -237,3 +239,18 @@ def test_a_config_that_is_more_than_the_roles_write_is_refused(tmp_path: Path) -
     config.write_text("# written by hand\nport: 8100\nmodel:\n  name: x\n")
     with pytest.raises(ValueError, match=r"config\.yaml:3 is not 'name: JSON'"):
         options.read_config(str(config))
+
+
+def test_usage_is_said_as_its_options_want_it(runtime: Path, tmp_path: Path) -> None:
+    with engine(runtime, tmp_path) as fake:
+        fake.wait()
+        assert "usage" not in fake.chat()
+        reported = fake.chat(**{"X-Fleet-Usage": "1"})
+        assert '"choices": []' not in reported
+        assert re.search(r'\n\n: usage \{.*"cached_tokens": 8\}\}\n\ndata: \[DONE\]\n\n$', reported)
+    with engine(runtime, tmp_path, {"enable-force-include-usage": True, "enable-prompt-tokens-details": False}) as fake:
+        fake.wait()
+        said = fake.chat()
+        assert said.count('"usage": {') == said.count("data: {")
+        assert '"choices": [], "usage": {' in said
+        assert "cached_tokens" not in said
