@@ -37,6 +37,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "fleet_disk_size_bytes": (GAUGE, "Size of the file system with weights, runtimes or journal."),
     "fleet_requests_rejected_total": (COUNTER, "Requests that a limit refused, by client and cause."),
     "fleet_request_seconds": (SUMMARY, "How long requests of a client took that reached an instance."),
+    "fleet_answers_total": (COUNTER, "Answers by client, model, and whether their usage is whole, partial or unknown."),
+    "fleet_prompt_tokens_total": (COUNTER, "Tokens of prompts, by client and model."),
+    "fleet_cached_tokens_total": (COUNTER, "Tokens of prompts that were in the cache, by client and model."),
+    "fleet_answer_tokens_total": (COUNTER, "Tokens of answers, by client and model."),
+    "fleet_first_token_seconds": (SUMMARY, "How long clients waited for the first token of a stream."),
+    "fleet_token_gap_seconds": (SUMMARY, "How long clients waited for each further token of a stream."),
     "fleet_look_problems": (GAUGE, "Readings that failed in the last look; the journal has the reasons."),
     "fleet_last_look_timestamp_seconds": (GAUGE, "When these metrics were written."),
 }

@@ -11,6 +11,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import edg
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state
 from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
+from ansible_collections.inference.fleet.plugins.module_utils.facts.answers import AnswerCounters
 from ansible_collections.inference.fleet.plugins.module_utils.facts.certificates import first_expiry
 from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import claim as rollout_claim
@@ -101,6 +102,26 @@ def of_requests(counters: AccessCounters) -> list[Series]:
     for client, (count, milliseconds) in sorted(counters.served.items()):
         series.append(Series("fleet_request_seconds_sum", {"client": client}, milliseconds / 1000))
         series.append(Series("fleet_request_seconds_count", {"client": client}, count))
+    return series + _of_answers(counters.answers)
+
+
+def _of_answers(counters: AnswerCounters) -> list[Series]:
+    """What answers used so far, and when their tokens came."""
+    series = [
+        Series("fleet_answers_total", {"client": client, "model": model, "usage": known}, count)
+        for (client, model, known), count in sorted(counters.answers.items())
+    ]
+    for (client, model), (prompt, cached, completion) in sorted(counters.tokens.items()):
+        labels = {"client": client, "model": model}
+        series.append(Series("fleet_prompt_tokens_total", labels, prompt))
+        series.append(Series("fleet_cached_tokens_total", labels, cached))
+        series.append(Series("fleet_answer_tokens_total", labels, completion))
+    for client, (count, milliseconds) in sorted(counters.first.items()):
+        series.append(Series("fleet_first_token_seconds_sum", {"client": client}, milliseconds / 1000))
+        series.append(Series("fleet_first_token_seconds_count", {"client": client}, count))
+    for client, (count, milliseconds) in sorted(counters.gaps.items()):
+        series.append(Series("fleet_token_gap_seconds_sum", {"client": client}, milliseconds / 1000))
+        series.append(Series("fleet_token_gap_seconds_count", {"client": client}, count))
     return series
 
 

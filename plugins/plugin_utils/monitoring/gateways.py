@@ -45,6 +45,16 @@ ALERTS = (
 _BY_CLIENT = "sum by (api_key_alias)"
 
 
+#: What clients see: a gateway's edge, or a host's where there is no gateway. A token that both see counts once.
+_FRONT = '{tier="front"}'
+
+
+def _mean(metric: str) -> str:
+    """Of a summary of the edges' logs, by client."""
+    total, count = (f"sum by (client) (rate({metric}_{part}{_FRONT}[5m]))" for part in ("sum", "count"))
+    return f"{total} / ({count} > 0)"
+
+
 def _latency(metric: str, share: float) -> str:
     return f"histogram_quantile({share}, sum by (requested_model, le) (rate({metric}_bucket[5m])))"
 
@@ -109,6 +119,47 @@ PANELS = (
         ),
         "s",
         "A mean, from the edges' logs.",
+    ),
+    Panel(
+        "Tokens of answers by client",
+        (PanelQuery(f"sum by (client) (rate(fleet_answer_tokens_total{_FRONT}[5m]))", "{{client}}"),),
+        help="A second, from the edges' logs; without streams that say nothing of their usage, as LiteLLM's do unless "
+        "their client asks.",
+    ),
+    Panel(
+        "Prompts found in the cache by client",
+        (
+            PanelQuery(
+                f"sum by (client) (rate(fleet_cached_tokens_total{_FRONT}[5m]))"
+                f" / (sum by (client) (rate(fleet_prompt_tokens_total{_FRONT}[5m])) > 0)",
+                "{{client}}",
+            ),
+        ),
+        "percentunit",
+        "The share of their tokens, from the edges' logs.",
+    ),
+    Panel(
+        "Seconds to the first token by client",
+        (PanelQuery(_mean("fleet_first_token_seconds"), "{{client}}"),),
+        "s",
+        "A mean over streams, from the edges' logs: from the request's arrival on, queues included.",
+    ),
+    Panel(
+        "Seconds a further token by client",
+        (PanelQuery(_mean("fleet_token_gap_seconds"), "{{client}}"),),
+        "s",
+        "A mean over streams, from the edges' logs.",
+    ),
+    Panel(
+        "Answers whose usage is not known, by client",
+        (
+            PanelQuery(
+                'sum by (client, usage) (rate(fleet_answers_total{tier="front",usage!="whole"}[5m]))',
+                "{{client}} {{usage}}",
+            ),
+        ),
+        "reqps",
+        "Partial: broken off, with what was used until a second before.",
     ),
     Panel(
         "Days until keys expire",

@@ -10,18 +10,26 @@ import subprocess
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
 
+from tests.e2e import clients
+from tests.fakes.engine import MODEL as ENGINES_MODEL
+from tests.fakes.engine import FakeEngine
 from tests.integration.edge.conftest import (
+    ENGINE_KEY,
     IS_HAPROXY_2_4,
     KEY,
+    ROLE,
     Edge,
     Shared,
     eventually,
     shared_edge,
     shared_engines,
     sharing,
+    unstarted_edge,
 )
 from tests.integration.edge.engine import Recorder
+from tests.programs import load
 
 pytestmark = pytest.mark.skipif(IS_HAPROXY_2_4, reason="HAProxy 2.4 has no filters in Lua")
 
@@ -328,11 +336,28 @@ def test_http2(edge: Edge) -> None:
         return subprocess.run(command, input=body.encode(), capture_output=True, check=True)
 
     streamed = json.dumps([piece(), LAST, DONE])
-    for path, kind, body in (
-        ("says/200", "application/json", json.dumps(chat())),
-        ("pieces/end", STREAM, streamed),
-    ):
-        assert tokens(logged(edge, lambda p=path, k=kind, b=body: ask(p, k, b))) == used(1200, 1024, 34)
+    answer = json.dumps(chat())
+    assert tokens(logged(edge, lambda: ask("says/200", "application/json", answer))) == used(1200, 1024, 34)
+    assert tokens(logged(edge, lambda: ask("pieces/end", STREAM, streamed))) == used(1200, 1024, 34)
+
+
+def test_what_is_logged_is_counted(unstarted: Edge) -> None:
+    edge = unstarted.start_and_wait()
+    whole(edge, chat())
+    pieces(edge, [piece(), piece(), LAST, DONE])
+    broken_off(edge, [piece(), REPORT, piece()])
+    pieces(edge, [piece(), DONE])
+    whole(edge, {"object": "list"})
+    counters = AccessCounters()
+    for line in edge.access_log():
+        counters.add(line)
+    found = counters.answers
+    assert found.tokens == {("team-a", MODEL): (3600, 2048, 75), ("team-a", ""): (0, 0, 0)}
+    known = {(model, known): count for (_client, model, known), count in found.answers.items()}
+    assert known == {(MODEL, "whole"): 2, (MODEL, "partial"): 1, (MODEL, "unknown"): 1, ("", "unknown"): 1}
+    assert found.first["team-a"][0] == 3
+    # The tokens after the first.
+    assert found.gaps["team-a"][0] == 33
 
 
 def test_engines_are_asked_to_report(edge: Edge, engines: list[Recorder]) -> None:
@@ -356,3 +381,62 @@ def test_only_those_are_counted_who_should_be(unstarted: Edge, engines: list[Rec
     edge.configure(edge_usage="none")
     assert "lua.usage" not in edge.config.read_text()
     assert "X-Fleet-Usage" not in edge.config.read_text()
+
+
+@pytest.fixture(scope="module", params=["vllm", "sglang"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> t.Iterator[tuple[Edge, clients.Service]]:
+    """An edge in front of an engine with the usage report, and a service for clients."""
+    report = load(ROLE.parent / "engine" / "files" / "usage_report.py")
+    with FakeEngine(engine=request.param, key=ENGINE_KEY, token=0.02, with_cached=True, usage_report=report) as engine:
+        given = t.cast("list[Recorder]", [engine])
+        with unstarted_edge(tmp_path_factory.mktemp("clients"), given) as edge:
+            edge.start_and_wait()
+            yield edge, clients.Service(f"http://127.0.0.1:{edge.port}", KEY, ENGINES_MODEL)
+
+
+@pytest.mark.parametrize(
+    "name", ["chat", "chat_in_a_stream", "chat_in_a_stream_without_usage", "langchain_in_a_stream"]
+)
+def test_clients_see_what_they_asked_for_and_the_log_has_all_of_it(
+    service: tuple[Edge, clients.Service], name: str
+) -> None:
+    edge, one = service
+    results: list[clients.Outcome] = []
+    found = logged(edge, lambda: results.append(clients.outcome(one, name)))
+    assert results == [clients.EXPECTED[name]]
+    assert (found["prompt"], found["completion"]) == ("18", "1")
+    assert int(found["cached"]) >= 0
+
+
+def test_a_client_that_reads_the_first_choice_of_each_piece_can_go_on(service: tuple[Edge, clients.Service]) -> None:
+    _edge, one = service
+    text = "".join(piece.choices[0].delta.content or "" for piece in one.chat(stream=True))
+    assert text == "Paris"
+
+
+def test_langchain_adds_up_no_usage(service: tuple[Edge, clients.Service]) -> None:
+    _edge, one = service
+    chunks = list(one.langchain.stream("Count from one to twenty", stream_usage=True))
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    assert whole.usage_metadata["input_tokens"] == 13
+    assert whole.usage_metadata["output_tokens"] == 20
+
+
+def test_a_stream_that_its_client_leaves_has_its_tokens_until_then(service: tuple[Edge, clients.Service]) -> None:
+    edge, one = service
+
+    def leave() -> None:
+        with one.chat("Count without end", stream=True, max_tokens=400) as stream:
+            for number, _piece in enumerate(stream):
+                if number == 70:
+                    break
+
+    found = logged(edge, leave)
+    assert found["end"].startswith("C")
+    assert found["prompt"] == "11"
+    # A report is at most a second old.
+    assert 1 <= int(found["completion"]) < 400

@@ -7,7 +7,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.clients import edg
 from ansible_collections.inference.fleet.plugins.module_utils.clients.limits import Limits
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.facts import series
-from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series
+from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
+from ansible_collections.inference.fleet.plugins.module_utils.facts.answers import Answer
+from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series, render
 
 NOON = "2026-11-29T12:00:00Z"
 AT = 1795953600
@@ -82,3 +84,27 @@ def test_the_look_counts_what_it_could_not_read() -> None:
         ("look_problems", "log", 0),
         ("last_look_timestamp_seconds", 5.5),
     ]
+
+
+def test_requests_and_their_answers_are_counted_by_client() -> None:
+    counters = AccessCounters()
+    counters.rejected["team-a", "queue_full"] = 3
+    counters.served["team-a"] = (2, 2500)
+    counters.answers.add(Answer("team-a", "m", True, 100, 64, 11, 50, 200))
+    counters.answers.add(Answer("team-a", "m", False, 100, None, 5, 30, 100))
+    found = series.of_requests(counters)
+    assert shown(found) == [
+        ("requests_rejected_total", "team-a", "queue_full", 3),
+        ("request_seconds_sum", "team-a", 2.5),
+        ("request_seconds_count", "team-a", 2),
+        ("answers_total", "team-a", "m", "partial", 1),
+        ("answers_total", "team-a", "m", "whole", 1),
+        ("prompt_tokens_total", "team-a", "m", 200),
+        ("cached_tokens_total", "team-a", "m", 64),
+        ("answer_tokens_total", "team-a", "m", 16),
+        ("first_token_seconds_sum", "team-a", 0.08),
+        ("first_token_seconds_count", "team-a", 2),
+        ("token_gap_seconds_sum", "team-a", 0.2),
+        ("token_gap_seconds_count", "team-a", 10),
+    ]
+    assert "# TYPE fleet_token_gap_seconds summary\n" in render(found)
