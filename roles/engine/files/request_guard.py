@@ -22,12 +22,7 @@ import time
 import typing as t
 import urllib.parse
 
-from usage_report import UsageReport
-
-Message = t.MutableMapping[str, t.Any]
-Receive = t.Callable[[], t.Awaitable[Message]]
-Send = t.Callable[[Message], t.Awaitable[None]]
-App = t.Callable[[t.Any, Receive, Send], t.Awaitable[None]]
+from usage_report import App, Message, Receive, Send, UsageReport
 
 #: The fields that engines load media from, in any of their interfaces.
 MEDIA = frozenset(

@@ -38,7 +38,7 @@ _END = b"data: [DONE]"
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class UsageWish:
     """What a client asked for.
 
     Attributes:
@@ -54,7 +54,7 @@ class Asked:
     single: bool
 
 
-def asked_in(body: bytes) -> Asked | None:
+def asked_in(body: bytes) -> UsageWish | None:
     """What the client asked for; None if its answer is not streamed, or the body is not understood."""
     if b'"stream"' not in body:
         return None
@@ -71,10 +71,10 @@ def asked_in(body: bytes) -> Asked | None:
     usage = options.get("include_usage") is True
     several = document.get("n") not in (None, 1) or document.get("best_of") not in (None, 1)
     several = several or (isinstance(prompt, list) and not all(isinstance(one, int) for one in prompt))
-    return Asked(options, usage, usage and options.get("continuous_usage_stats") is True, not several)
+    return UsageWish(options, usage, usage and options.get("continuous_usage_stats") is True, not several)
 
 
-def with_usage(body: bytes, asked: Asked) -> bytes:
+def with_usage(body: bytes, asked: UsageWish) -> bytes:
     """The body with the engine asked for usage. Of a name that is there twice, the last one counts."""
     options = {**asked.options, "include_usage": True}
     if asked.single:
@@ -91,7 +91,7 @@ class StreamUsage:
         clock: in seconds.
     """
 
-    def __init__(self, asked: Asked, clock: t.Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, asked: UsageWish, clock: t.Callable[[], float] = time.monotonic) -> None:
         self._asked = asked
         self._clock = clock
         self._due = clock()
