@@ -176,7 +176,7 @@ function Usage:http_payload(txn, message)
   if #self.head < HEAD then
     self.head = self.head .. sub(piece, 1, HEAD)
   end
-  self.d, self.c, self.b, self.a = self.c, self.b, self.a, piece
+  self.d, self.c, self.b, self.a = self.c, self.b, self.a, sub(piece, -TAIL)
 end
 
 function Usage:http_end(txn, message)
