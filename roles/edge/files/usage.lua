@@ -147,6 +147,8 @@ function Usage:http_headers(txn, message)
   -- HAProxy enters Lua for every piece of a message from here on, which costs more than what is done below.
   if message.channel:is_resp() then
     self.answer = txn:get_var("txn.answer")
+    -- Engines send comments while a client waits, and of /v1/responses a first event before there is a token.
+    self.token = match(txn:get_var("txn.path") or "", "^/v1/responses") and '.delta"' or "data:"
     if self.answer then
       filter.register_data_filter(self, message.channel)
     end
@@ -160,11 +162,7 @@ function Usage:http_payload(txn, message)
     return
   end
   if self.answer == "stream" then
-    if not self.first then
-      -- An engine sends comments while a client waits.
-      if not find(piece, "data:", 1, true) then
-        return
-      end
+    if not self.first and find(piece, self.token, 1, true) then
       self.first = core.now()
     end
     -- In a text line ends are escaped, and so are the quotes of a report.

@@ -22,7 +22,8 @@ class Seen(t.NamedTuple):
 class Recorder:
     """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so, /v1/says/CODE with
     the request's own body and type, too; /v1/pieces/END sends the list of texts in the body one by one, and then ends,
-    waits until the client has gone (wait), or resets the connection (cut); else it echoes."""
+    waits until the client has gone (wait), or resets the connection (cut); /v1/responses/ may come before each; else it
+    echoes."""
 
     def __init__(self, port: int = 0) -> None:
         self.seen: list[Seen] = []
@@ -95,7 +96,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             recorder.stop()
             self.close_connection = True
             return None
-        _, _, kind, *rest = self.path.split("/")
+        _, _, kind, *rest = self.path.replace("/responses/", "/").split("/")
         if kind == "stream":
             return self._stream(float(rest[0]))
         if kind == "slow":

@@ -77,13 +77,13 @@ def whole(edge: Edge, document: t.Any, **headers: str) -> Fields:
     return logged(edge, lambda: edge.ask("/v1/says/200", KEY, method="POST", body=body, **sent))
 
 
-def pieces(edge: Edge, texts: list[str], end: str = "end", kind: str = STREAM) -> Fields:
-    """What is logged of an answer that comes in these pieces."""
+def pieces(edge: Edge, texts: list[str], end: str = "end", path: str = "") -> Fields:
+    """What is logged of a stream that comes in these pieces."""
 
     def ask() -> None:
         body = json.dumps(texts)
         with contextlib.suppress(http.client.IncompleteRead):
-            edge.ask(f"/v1/pieces/{end}", KEY, method="POST", body=body, Content_Type=kind)
+            edge.ask(f"/v1/{path or f'pieces/{end}'}", KEY, method="POST", body=body, Content_Type=STREAM)
 
     return logged(edge, ask)
 
@@ -216,8 +216,11 @@ def test_a_stream(edge: Edge, name: str, size: int) -> None:
     assert int(found["first_token_ms"]) + int(found["tokens_ms"]) <= int(found["total_ms"]) + 5
 
 
-def test_the_first_token_is_no_comment(edge: Edge) -> None:
+def test_what_comes_before_the_first_token_is_none(edge: Edge) -> None:
     found = pieces(edge, [": keep-alive\n\n"] * 50 + [piece(), LAST, DONE])
+    assert int(found["first_token_ms"]) >= 150
+    begun = event({"type": "response.in_progress", "response": {**RESPONSE, "usage": None}})
+    found = pieces(edge, [RESPONSES[0], *[begun] * 50, *RESPONSES[1:]], path="responses/pieces/end")
     assert int(found["first_token_ms"]) >= 150
 
 
