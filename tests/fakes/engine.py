@@ -158,13 +158,13 @@ class FakeEngine:
         max_in_flight: requests that run or wait; vLLM answers the others with 503. None sets no limit.
         max_model_len: most tokens of an answer; more are refused. None refuses none.
         keep_alive: seconds that an idle connection stays open; None closes none.
-        version: what /version says.
-        with_metrics: whether there is /metrics.
         with_cached: whether usage has the tokens of the prompt that were in the cache.
         stream_usage: what a stream says of usage that its client did not ask for: nothing (``asked``), the whole at its
             end (``end``, SGLang's --stream-response-default-include-usage), or in each piece, too (``each``, vLLM's
             --enable-force-include-usage).
         usage_report: the module of role engine, if it stands in front as in an engine's process.
+        version: what /version says.
+        with_metrics: whether there is /metrics.
         remember: whether to keep ``requests``; a program that runs for long does not.
 
     Attributes:
@@ -192,11 +192,11 @@ class FakeEngine:
         max_in_flight: int | None = None,
         max_model_len: int | None = None,
         keep_alive: float | None = None,
-        version: str = "0.0.0-fake",
-        with_metrics: bool = True,
         with_cached: bool = False,
         stream_usage: str = "asked",
         usage_report: t.Any = None,
+        version: str = "0.0.0-fake",
+        with_metrics: bool = True,
         remember: bool = True,
     ) -> None:
         self.engine = engine
@@ -211,11 +211,11 @@ class FakeEngine:
         self.max_in_flight = max_in_flight
         self.max_model_len = max_model_len
         self.keep_alive = keep_alive
-        self.version = version
-        self.with_metrics = with_metrics
         self.with_cached = with_cached
         self.stream_usage = stream_usage
         self.usage_report = usage_report
+        self.version = version
+        self.with_metrics = with_metrics
         self.remember = remember
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
@@ -356,17 +356,12 @@ class FakeEngine:
             finally:
                 self.waiting -= 1
 
-    def usage_of(self, prompt: str, completion: int) -> dict[str, t.Any]:
-        """The usage of an answer. What is in the cache is a prompt that was asked before."""
-        tokens = len(prompt.split()) + 8
-        usage: dict[str, t.Any] = {"prompt_tokens": tokens, "total_tokens": tokens + completion}
-        usage["completion_tokens"] = completion
-        if self.with_cached:
-            with self.lock:
-                known = prompt in self.cached_prompts
-                self.cached_prompts = [*self.cached_prompts[-CACHED_PROMPTS:], prompt]
-            usage["prompt_tokens_details"] = {"cached_tokens": tokens - 1 if known else 0}
-        return usage
+    def cached_of(self, prompt: str, tokens: int) -> int:
+        """How many tokens of a prompt are in the cache: but for the last one all, if it was asked before."""
+        with self.lock:
+            known = prompt in self.cached_prompts
+            self.cached_prompts = [*self.cached_prompts[-CACHED_PROMPTS:], prompt]
+        return tokens - 1 if known else 0
 
     def work(self, prompted: int = 0, generated: int = 0, finished: int = 0) -> bool:
         """Count what the core has done, once it is not frozen; False where the process ends before."""
@@ -453,8 +448,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
-    #: What a stream goes through on its way out.
+    #: What a stream goes through on its way out, and whether each of its pieces has usage.
     _rewritten: t.Any = None
+    _each = False
 
     def setup(self) -> None:
         super().setup()
@@ -645,14 +641,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
         finish = str(self.fake.faults.get("finish_reason", finish))
-        usage = self.fake.usage_of(prompt, max(1, len(pieces)))
+        usage: dict[str, t.Any] = {
+            "prompt_tokens": len(prompt.split()) + 8,
+            "completion_tokens": max(1, len(pieces)),
+        }
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.fake.work(prompted=usage["prompt_tokens"])
+        if self.fake.with_cached and "prompt_tokens_details" not in usage:
+            cached = self.fake.cached_of(prompt, usage["prompt_tokens"])
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
         wants_stream = bool(body.get("stream")) and not self.fake.faults.get("not_streaming")
         if wants_stream:
             options = body.get("stream_options") or {}
-            each = self.fake.stream_usage == "each" or bool(options.get("continuous_usage_stats"))
-            counted = each or self.fake.stream_usage == "end" or bool(options.get("include_usage"))
-            self._stream(model, pieces, finish, usage if counted else None, each)
+            self._each = self.fake.stream_usage == "each" or bool(options.get("continuous_usage_stats"))
+            counted = self._each or self.fake.stream_usage == "end" or bool(options.get("include_usage"))
+            self._stream(model, pieces, finish, usage if counted else None)
         else:
             self._whole(model, pieces, finish, usage, body, uses)
         self.fake.work(finished=1)
@@ -703,7 +706,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
         self._json(200, {"id": f"chatcmpl-{uuid.uuid4()}", **same, "choices": choices, **counted})
 
-    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any] | None, each: bool) -> None:
+    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any] | None) -> None:
         faults = self.fake.faults
         first, token = self._pace()
         self.send_response(200)
@@ -716,7 +719,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
         def choice(delta: dict[str, t.Any], reason: str | None = None, tokens: int = 0) -> dict[str, t.Any]:
             document = {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-            if usage is None or not each:
+            if usage is None or not self._each:
                 return document
             so_far = {**usage, "completion_tokens": tokens, "total_tokens": usage["prompt_tokens"] + tokens}
             # Only SGLang knows by then what was in the cache.

@@ -237,11 +237,11 @@ class Edge:
             edge_max_connections=1000,
             edge_services=services,
             __edge_maps=str(self.maps),
+            __edge_answer_usage_program=str(ROLE / "files" / "usage.lua"),
             __edge_socket=self.socket,
             __edge_servers_file=str(self.directory / "servers.state"),
             __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
-            __edge_answer_usage_program=str(ROLE / "files" / "usage.lua"),
             # The paths of the role's templates and files.
             ansible_search_path=[str(ROLE)],
             __edge_found={"files": []},
