@@ -159,7 +159,7 @@ PANELS = (
             ),
         ),
         "reqps",
-        "Partial: broken off, with what was used until a second before.",
+        "Partial: broken off, with what was used until a quarter of a second before.",
     ),
     Panel(
         "Days until keys expire",

@@ -4,8 +4,8 @@
 An engine says what a stream used only if its client asked, and then at its end. Its own option to say it always would
 change the streams of clients that did not ask: a last piece without choices, on which ``choices[0]`` fails, and usage
 in each piece, which langchain adds up. So the engine is asked here, on behalf of each client, and what the client did
-not ask for is taken out again. The edge gets it in front of the end, and once a second, so that a stream that is broken
-off counts, too:
+not ask for is taken out again. The edge gets it in front of the end, and every quarter of a second, so that a stream
+that is broken off counts, too:
 
     : usage {"prompt_tokens":12,"total_tokens":40,"completion_tokens":28}
 
@@ -29,7 +29,7 @@ App = t.Callable[[t.Any, Receive, Send], t.Awaitable[None]]
 HEADER = b"x-fleet-usage"
 PATHS = ("/v1/chat/completions", "/v1/completions")
 #: Seconds between two reports.
-INTERVAL = 1.0
+INTERVAL = 0.25
 
 # In a text quotes have a backslash in front of them, so this is never text.
 _USAGE = re.compile(rb'"usage":\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')

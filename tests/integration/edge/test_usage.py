@@ -441,5 +441,5 @@ def test_a_stream_that_its_client_leaves_has_its_tokens_until_then(service: tupl
     found = logged(edge, leave)
     assert found["end"].startswith("C")
     assert found["prompt"] == "11"
-    # A report is at most a second old.
+    # A report is at most a quarter of a second old.
     assert 1 <= int(found["completion"]) < 400
