@@ -9,6 +9,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape, targets
+from ansible_collections.inference.fleet.plugins.plugin_utils.status import units
 
 
 def prometheus_rules(without: t.Sequence[str], runbook: str) -> str:
@@ -47,6 +48,11 @@ def receiver_problems(value: t.Any) -> str:
     return ""
 
 
+def status_units(options: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """The units of the status page."""
+    return units.render_units(units.StatusUnits(**options))
+
+
 _T = t.TypeVar("_T")
 
 
@@ -68,4 +74,5 @@ class FilterModule:
             "prometheus_rules": prometheus_rules,
             "prometheus_targets": prometheus_targets,
             "receiver_problems": receiver_problems,
+            "status_units": status_units,
         }

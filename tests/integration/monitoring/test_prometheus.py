@@ -10,17 +10,23 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import typing as t
 import urllib.parse
 from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.facts import series
+from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series, render
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.program import pack_status_program
 
 from tests.debian import program
 from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
 from tests.project import ROOT, open_directly
+from tests.unit.plugins.plugin_utils.report.test_page import Reader, check_page
 
 MONITORING = "sk-the-key-of-monitoring-for-tests-only-0000000"
 ROTATED = "sk-another-key-of-monitoring-for-tests-00000000"
@@ -54,7 +60,10 @@ class _Recording(http.server.BaseHTTPRequestHandler):
 
 
 class Place(t.NamedTuple):
-    """What a test has: where Prometheus answers, the files that it reads, the edge, and the webhook."""
+    """What a test has: where Prometheus answers, the files that it reads, the edge, and the webhook.
+
+    ``textfiles`` in the directory is what the monitoring host's exporter reads, ``facts`` that of the edge's host.
+    """
 
     url: str
     directory: Path
@@ -95,6 +104,7 @@ def write_targets(directory: Path, edge: Edge) -> None:
         for number in range(len(edge.instance_ports))
     ]
     (directory / "edge.json").write_text(json.dumps([target("/metrics")]))
+    (directory / "node.json").write_text(json.dumps([target("/metrics/node")]))
     (directory / "engine.json").write_text(json.dumps(engines))
 
 
@@ -106,12 +116,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Place]:
     prometheus, alertmanager, exporter = (
         program(name) for name in ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
     )
-    ports = [free_port() for _ in range(5)]
-    textfiles = directory / "textfiles"
-    textfiles.mkdir()
+    ports = [free_port() for _ in range(6)]
+    exporters = {ports[2]: directory / "textfiles", ports[5]: directory / "facts"}
+    for textfiles in exporters.values():
+        textfiles.mkdir()
     (directory / "key").write_text(MONITORING)
     (directory / "engine_key.env").write_text(f"ENGINE_API_KEY={ENGINE_KEY}\n")
-    edge = Edge(tmp_path_factory.mktemp("edge"), ports[3:])
+    edge = Edge(tmp_path_factory.mktemp("edge"), ports[3:5])
     edge.set_keys({KEY: "team-a", MONITORING: "monitoring"})
     write_targets(directory, edge)
     options = scrape.ScrapeOptions(
@@ -119,7 +130,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Place]:
         key_file=str(directory / "key"),
         ca_file="",
         interval="1s",
-        jobs=["edge", "engine"],
+        jobs=["edge", "engine", "node"],
         exporter=f"127.0.0.1:{ports[2]}",
         host="watch-1",
     )
@@ -138,24 +149,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Place]:
     (directory / "alertmanager.yml").write_text(rules.dump(routes))
     with contextlib.ExitStack() as stack:
         stack.callback(hook.shutdown)
-        for port in ports[3:]:
+        for port in ports[3:5]:
             words = [sys.executable, str(ROOT / "tests/fakes/engine.py"), "--port", str(port)]
             stack.enter_context(
                 running(directory / "engine.log", *words, "--key-file", str(directory / "engine_key.env"))
             )
         stack.callback(edge.stop)
-        edge.start_and_wait()
+        edge.start_and_wait(edge_node_exporter_port=ports[5])
         collectors = [f"--collector.{name}" for name in COLLECTORS]
-        stack.enter_context(
-            running(
-                directory / "exporter.log",
-                exporter,
-                f"--web.listen-address=127.0.0.1:{ports[2]}",
-                "--collector.disable-defaults",
-                f"--collector.textfile.directory={textfiles}",
-                *collectors,
+        for port, textfiles in exporters.items():
+            stack.enter_context(
+                running(
+                    directory / "exporter.log",
+                    exporter,
+                    f"--web.listen-address=127.0.0.1:{port}",
+                    "--collector.disable-defaults",
+                    f"--collector.textfile.directory={textfiles}",
+                    *collectors,
+                )
             )
-        )
         stack.enter_context(
             running(
                 directory / "alertmanager.log",
@@ -197,7 +209,7 @@ def test_promtool_and_amtool_take_the_configuration(place: Place) -> None:
 
 
 def test_every_target_is_up_and_labelled(place: Place) -> None:
-    eventually(lambda: place.values("up") == [1.0] * 4, 60)
+    eventually(lambda: place.values("up") == [1.0] * 5, 60)
     assert {
         (one["metric"]["job"], one["metric"]["host"], one["metric"]["kind"], one["metric"].get("server"))
         for one in place.query("up")
@@ -205,6 +217,7 @@ def test_every_target_is_up_and_labelled(place: Place) -> None:
         ("edge", "gpu-1", "inference", None),
         ("engine", "gpu-1", "inference", "engine-0"),
         ("engine", "gpu-1", "inference", "engine-1"),
+        ("node", "gpu-1", "inference", None),
         ("node", "watch-1", "monitoring", None),
     }
     # The edge's series and the engine's meet by host and server.
@@ -248,9 +261,50 @@ def test_a_hosts_own_figure_becomes_an_alert_at_the_webhook(place: Place) -> Non
 def test_a_text_file_that_is_half_written_is_seen(place: Place) -> None:
     file = place.directory / "textfiles" / "half.prom"
     file.write_text("fleet_gate_passed{name=")
-    eventually(lambda: place.values("node_textfile_scrape_error") == [1.0], 60)
+    eventually(lambda: place.values('node_textfile_scrape_error{host="watch-1"}') == [1.0], 60)
     file.unlink()
-    eventually(lambda: place.values("node_textfile_scrape_error") == [0.0], 60)
+    eventually(lambda: place.values('node_textfile_scrape_error{host="watch-1"}') == [0.0], 60)
+
+
+def test_the_status_page_is_made_of_what_prometheus_has(place: Place) -> None:
+    """The program of the monitoring host, and facts as a host writes them."""
+    program = place.directory / "status.pyz"
+    program.write_bytes(pack_status_program())
+    now = int(time.time())
+    release = {"engine": "vllm", "version": "0.32.0", "model": "m"}
+    facts = [
+        *series.of_host({"host": "gpu-1", "tier": "inference"}),
+        *series.of_release("0", "vllm-0.32.0-1f0c9a2e", release),
+        *series.of_gate("vllm-0", {"passed": True, "at": times.moment(now - 60)}),
+        *series.of_disk("weights", 4 * 10**9, 10**11),
+        Series("fleet_client_expires_timestamp_seconds", {"client": "team-a"}, now + 2 * 86400),
+        Series("fleet_drain_since_timestamp_seconds", {"target": "vllm-1", "by": "operator"}, now - 7200),
+        *series.of_look({"gpus": 1}, now),
+    ]
+    (place.directory / "facts" / "facts.prom").write_text(render(facts))
+    prices = place.directory / "textfiles" / "prices.prom"
+    prices.write_text('fleet_price_dollars_per_hour{of="gpu-1"} 1.861\n')
+    assert place.edge.status("/v1/models", KEY) == 200
+
+    def page() -> Reader:
+        options = [f"--prometheus={place.url}", f"--targets={place.directory}", "--host=watch-1"]
+        path = place.directory / "status.html"
+        command = [sys.executable, "-I", str(program), "write", *options, f"--page={path}"]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return check_page(path.read_text())
+
+    eventually(lambda: "1.861" in page().text and "4% free" in page().text, 60)
+    text = page().text
+    assert "1 of 1 host in service" in text
+    assert "Instances active 2 of 2 vllm 0.32.0" in text
+    assert "Answers with 5xx 0 of " in text
+    assert "US dollars per hour 1.861" in text
+    assert "it could not read gpus: journalctl -u inference-facts on the host" in text
+    assert "gpu-1 vllm-1 drained operator not in the metrics; playbooks/status.yml shows it" in text
+    assert "team-a - expires in 1d23h" in text
+    assert "vllm-0 ✓" in text
+    assert len(page().all("svg")) >= 2
 
 
 def test_a_rotated_key_goes_on_without_a_reload(place: Place) -> None:
