@@ -4,7 +4,7 @@ for the first time afterwards is not found.
 
 from __future__ import annotations
 
-from ansible_collections.inference.fleet.plugins.module_utils.facts import series  # noqa: F401
+from ansible_collections.inference.fleet.plugins.module_utils.facts import exporter, series  # noqa: F401
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import (  # noqa: F401
     dashboards,
     rules,

@@ -16,9 +16,9 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.facts import series
+from ansible_collections.inference.fleet.plugins.module_utils.facts.exporter import COLLECTORS
 from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series, render
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.program import pack_status_program
@@ -30,9 +30,6 @@ from tests.unit.plugins.plugin_utils.report.test_page import Reader, check_page
 
 MONITORING = "sk-the-key-of-monitoring-for-tests-only-0000000"
 ROTATED = "sk-another-key-of-monitoring-for-tests-00000000"
-COLLECTORS = yaml.safe_load((ROOT / "roles/monitoring/vars/main.yml").read_text(encoding="utf-8"))[
-    "__monitoring_collectors"
-]
 
 
 class Hook(http.server.ThreadingHTTPServer):
