@@ -175,7 +175,7 @@ def read_fleet(
     readings = []
     for host, tier in hosts.items():
         own = _HostMetrics(host, targets, named, now)
-        # Without any price nobody has written prices; that is no unknown price of a host.
+        # Without any price, site.yml has written none; that is no unknown price of a host.
         cost = Cost(host, "", None, usd=prices.get(host), source=_PRICED, problem="not known") if prices else None
         readings.append(HostReading(host, tier, _read_status(own), _read_gpus(own), cost=cost))
     expiries: dict[str, float] = {}
@@ -353,7 +353,7 @@ def _list_problems(own: _HostMetrics, instances: t.Sequence[t.Mapping[str, t.Any
     sizes = own.labelled("fleet_disk_size_bytes", "what")
     for what, free in own.labelled("fleet_disk_available_bytes", "what").items():
         if sizes.get(what) and free / sizes[what] < _LOW_DISK:
-            yield f"the disk with its {what} has {free / sizes[what]:.0%} free ({free / 1e9:.1f} GB)"
+            yield f"the disk with its {what} has {free / sizes[what] * 100:.0f} % free ({free / 1e9:.1f} GB)"
     for file, at in own.labelled("fleet_certificate_expires_timestamp_seconds", "file").items():
         if at - own.now < _LOW_CERTIFICATE:
             left = f"expires in {times.spoken(at - own.now)}" if at > own.now else "has expired"

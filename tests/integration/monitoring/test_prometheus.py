@@ -291,7 +291,7 @@ def test_the_status_page_is_made_of_what_prometheus_has(place: Place) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         return check_page(path.read_text())
 
-    eventually(lambda: "1.861" in page().text and "4% free" in page().text, 60)
+    eventually(lambda: "1.861" in page().text and "4 % free" in page().text, 60)
     text = page().text
     assert "1 of 1 host in service" in text
     assert "Instances active 2 of 2 vllm 0.32.0" in text

@@ -159,7 +159,7 @@ def test_gpus(facts: list[tuple[str, float, dict[str, str]]], kind: str, gpu: st
                 fact("fleet_disk_available_bytes", 4e9, what="weights"),
                 fact("fleet_disk_size_bytes", 1e11, what="weights"),
             ],
-            "the disk with its weights has 4% free (4.0 GB)",
+            "the disk with its weights has 4 % free (4.0 GB)",
         ),
         (
             [fact("fleet_certificate_expires_timestamp_seconds", NOW + 86400, file="/e.pem")],
