@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""A fleet's hosts as its Prometheus has them: what to ask it, and the answers as readings of hosts. Pure.
+"""A fleet's hosts as its Prometheus has them: its answers as readings of hosts. Pure.
 
 Metrics are less than what a module reads on a host: reasons of drains, the owner of a rollout and a release's revision
 are in none.
@@ -13,48 +13,23 @@ import dataclasses
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
-from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import DRAINED, SERVER_PREFIX
-from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import SHARED_RANKS
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, KINDS
-from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring.promql import INSTANCE, TO_INSTANCES
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import Cost
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.values import as_dict, as_dicts, as_text
-from ansible_collections.inference.fleet.plugins.plugin_utils.status import history
-from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts import HostReading
-
-#: The facts of hosts that a page shows, by the names that hosts write.
-FACTS = (
-    "fleet_certificate_expires_timestamp_seconds",
-    "fleet_client_expires_timestamp_seconds",
-    "fleet_disk_available_bytes",
-    "fleet_disk_size_bytes",
-    "fleet_drain_since_timestamp_seconds",
-    "fleet_gate_passed",
-    "fleet_gate_timestamp_seconds",
-    "fleet_gpu_count",
-    "fleet_gpu_expected",
-    "fleet_gpu_verdict",
-    "fleet_gpu_xid_last_timestamp_seconds",
-    "fleet_last_look_timestamp_seconds",
-    "fleet_look_problems",
-    "fleet_price_dollars_per_hour",
-    "fleet_probe_success",
-    "fleet_release_info",
-    "fleet_rollout_claim_timestamp_seconds",
-    "fleet_watchdog_gave_up",
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.answers import (
+    ALERTS,
+    ANSWERS,
+    KV_USAGE,
+    RUNNING,
+    SERVERS,
+    STARTED,
+    UNITS,
+    WAITING,
+    FoundSample,
+    ScrapeTarget,
+    by_name,
 )
-#: What else is asked, by the name under which its answer is read.
-FACTS_ANSWER = "facts"
-ALERTS = "alerts"
-ANSWERS = "answers"
-KV_USAGE = "kv_usage"
-RUNNING = "running"
-SERVERS = "servers"
-STARTED = "started"
-UNITS = "units"
-WAITING = "waiting"
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts import HostReading
 
 #: Seconds after which a host's facts are old; they are written every 30.
 _OLD_LOOK = 120
@@ -66,21 +41,6 @@ _WELL = ("UP", "DRAIN", "NOLB")
 _HOST = "host"
 _PRICED = "as of the last site.yml"
 _REASON = "not in the metrics; playbooks/status.yml shows it"
-
-
-class FoundSample(t.NamedTuple):
-    """A series in an answer, with its last value."""
-
-    labels: dict[str, str]
-    value: float
-
-
-class ScrapeTarget(t.NamedTuple):
-    """What Prometheus scrapes, and why it could not; empty where it could, or has not yet."""
-
-    labels: dict[str, str]
-    is_up: bool
-    problem: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,62 +60,6 @@ class FleetMetrics:
     notes: list[str]
 
 
-def list_questions() -> dict[str, str]:
-    """What to ask, by the name under which the answer is read; facts have theirs in the answer."""
-    engines = [one.counters for one in ENGINES.values() if one.counters]
-    units = "|".join(sorted(KINDS))
-    return {
-        FACTS_ANSWER: f'{{__name__=~"{"|".join(FACTS)}"}}',
-        ALERTS: 'ALERTS{alertstate="firing",severity=~"page|ticket"}',
-        ANSWERS: f"sum by (host, code) (haproxy_backend_http_responses_total{{{TO_INSTANCES}}})",
-        RUNNING: _of_instances("sum", [one.running for one in engines]),
-        WAITING: _of_instances("sum", [one.waiting for one in engines]),
-        KV_USAGE: _of_instances("max", [one.kv_usage for one in engines]),
-        SERVERS: f"max by (host, server, state) (haproxy_server_status{{{INSTANCE}}}) == 1",
-        STARTED: 'max by (host, server) (process_start_time_seconds{job="engine"})',
-        UNITS: f'node_systemd_unit_state{{name=~"({units})@[0-9]+[.]service"}} == 1',
-    }
-
-
-def _of_instances(how: str, names: t.Iterable[str]) -> str:
-    # Ranks of one instance repeat its value, and so do priorities.
-    ranks = ", ".join(sorted(SHARED_RANKS))
-    each = " or ".join(f'max without ({ranks}) ({name}{{priority=""}})' for name in names if name)
-    return f"{how} by (host, server) ({each})"
-
-
-def parse_vector(document: t.Any) -> list[FoundSample]:
-    """The series in an answer of Prometheus' ``query``.
-
-    Raises:
-        FleetError: it is an error of Prometheus, or no such answer.
-    """
-    try:
-        return [
-            FoundSample({str(name): str(value) for name, value in one["metric"].items()}, float(one["value"][1]))
-            for one in history.read_result(document, "vector")
-        ]
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise FleetError(history.OTHER_FORMAT) from error
-
-
-def parse_targets(document: t.Any) -> list[ScrapeTarget]:
-    """What Prometheus scrapes, from its ``targets``.
-
-    Raises:
-        FleetError: it is an error of Prometheus, or no such answer.
-    """
-    found = as_dicts(as_dict(history.read_data(document)).get("activeTargets"))
-    return [
-        ScrapeTarget(
-            {name: as_text(value) for name, value in as_dict(one.get("labels")).items()},
-            one.get("health") == "up",
-            words.line(one.get("lastError") or "", 200),
-        )
-        for one in found
-    ]
-
-
 def read_fleet(
     hosts: t.Mapping[str, str],
     targets: t.Sequence[ScrapeTarget],
@@ -167,10 +71,10 @@ def read_fleet(
     Args:
         hosts: the tier of each host that is to be there.
         targets: what Prometheus scrapes.
-        answers: by the names of list_questions().
+        answers: by the names of answers.list_questions().
         now: Unix time.
     """
-    named = _by_name(answers)
+    named = by_name(answers)
     prices = {one.labels.get("of", ""): one.value for one in named.get("fleet_price_dollars_per_hour", ())}
     readings = []
     for host, tier in hosts.items():
@@ -183,15 +87,6 @@ def read_fleet(
         client = one.labels.get("client", "")
         expiries[client] = min(one.value, expiries.get(client, one.value))
     return FleetMetrics(readings, expiries, list(_find_trouble(named)), list(_list_notes(named)))
-
-
-def _by_name(answers: t.Mapping[str, t.Sequence[FoundSample]]) -> dict[str, list[FoundSample]]:
-    """The samples by their metric's name, where an answer has several metrics, else by the answer's."""
-    named: dict[str, list[FoundSample]] = {}
-    for name, samples in answers.items():
-        for one in samples:
-            named.setdefault(one.labels.get("__name__", name) if name == FACTS_ANSWER else name, []).append(one)
-    return named
 
 
 def _find_trouble(named: t.Mapping[str, t.Sequence[FoundSample]]) -> t.Iterator[str]:

@@ -21,7 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
-from ansible_collections.inference.fleet.plugins.plugin_utils.status import history, metrics
+from ansible_collections.inference.fleet.plugins.plugin_utils.status import answers, history, metrics
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import ShownKeys, show_expiries
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.page import FleetReading, render_status
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.server import StatusServer
@@ -111,10 +111,10 @@ def _read_hosts(path: str) -> dict[str, str]:
 def _read_fleet(reader: PrometheusReader, url: str, hosts: t.Mapping[str, str], now: float) -> FleetReading:
     span = history.span_of(now, HISTORY)
     try:
-        targets = metrics.parse_targets(reader.ask("targets", state="active"))
-        answers = {
-            name: metrics.parse_vector(reader.ask("query", query=expression, time=f"{now:.3f}"))
-            for name, expression in metrics.list_questions().items()
+        targets = answers.parse_targets(reader.ask("targets", state="active"))
+        found = {
+            name: answers.parse_vector(reader.ask("query", query=expression, time=f"{now:.3f}"))
+            for name, expression in answers.list_questions().items()
         }
         asked = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}", "step": f"{span.step:g}"}
         lines = {
@@ -123,15 +123,15 @@ def _read_fleet(reader: PrometheusReader, url: str, hosts: t.Mapping[str, str], 
         }
     except FleetError as error:
         raise FleetError(f"Prometheus at {url}: {error.message} (systemctl status prometheus)") from error
-    found = metrics.read_fleet(hosts, targets, answers, now)
+    fleet = metrics.read_fleet(hosts, targets, found, now)
     empty = "" if any(lines.values()) else f"Prometheus at {url} has no metric of the fleet yet."
     return FleetReading(
         now,
-        found.hosts,
-        keys=show_expiries(found.expiries, now),
-        notes=found.notes,
+        fleet.hosts,
+        keys=show_expiries(fleet.expiries, now),
+        notes=fleet.notes,
         history=history.History(url, span, lines, empty),
-        trouble=found.trouble,
+        trouble=fleet.trouble,
     )
 
 
@@ -155,6 +155,7 @@ def main() -> None:
     options = parse_arguments()
     if options.verb == "serve":
         StatusServer(options.page, options.port, 3 * PERIOD).serve_forever()
+        return
     fleet = read_page(options.prometheus, options.targets, options.host, time.time())
     write_atomically(options.page, render_status(fleet).text, _MODE)
     for text in fleet.trouble if not fleet.hosts else ():

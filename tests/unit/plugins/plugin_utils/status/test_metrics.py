@@ -6,6 +6,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.plugin_utils.status import answers as asked
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import metrics
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts import StatusHost, show_host
 
@@ -15,7 +16,7 @@ from tests.unit.plugins.plugin_utils.status.status_fleet import NOW
 EDGE = {"job": "edge", "host": "gpu-1"}
 ENGINE = {"job": "engine", "host": "gpu-1", "server": "engine-0", "engine": "vllm"}
 NODE = {"job": "node", "host": "gpu-1"}
-UP = [metrics.ScrapeTarget(labels, True, "") for labels in (EDGE, ENGINE, NODE)]
+UP = [asked.ScrapeTarget(labels, True, "") for labels in (EDGE, ENGINE, NODE)]
 RELEASE = {
     "server": "engine-0",
     "engine": "vllm",
@@ -25,30 +26,30 @@ RELEASE = {
 }
 
 
-def fact(metric: str, value: float = 1, /, **labels: str) -> metrics.FoundSample:
-    return metrics.FoundSample({"__name__": metric, "host": "gpu-1", **labels}, value)
+def fact(metric: str, value: float = 1, /, **labels: str) -> asked.FoundSample:
+    return asked.FoundSample({"__name__": metric, "host": "gpu-1", **labels}, value)
 
 
-def sample(value: float, /, **labels: str) -> metrics.FoundSample:
-    return metrics.FoundSample({"host": "gpu-1", **labels}, value)
+def sample(value: float, /, **labels: str) -> asked.FoundSample:
+    return asked.FoundSample({"host": "gpu-1", **labels}, value)
 
 
-def answers(*facts: metrics.FoundSample, **more: list[metrics.FoundSample]) -> dict[str, list[metrics.FoundSample]]:
+def answers(*facts: asked.FoundSample, **more: list[asked.FoundSample]) -> dict[str, list[asked.FoundSample]]:
     """A host that serves, with further facts."""
     return {
-        metrics.FACTS_ANSWER: [fact("fleet_release_info", **RELEASE), *facts],
-        metrics.SERVERS: [sample(1, server="engine-0", state="UP")],
-        metrics.ANSWERS: [sample(100, code="2xx"), sample(3, code="5xx"), sample(9, code="other")],
-        metrics.RUNNING: [sample(5, server="engine-0")],
-        metrics.WAITING: [sample(1, server="engine-0")],
-        metrics.KV_USAGE: [sample(0.34, server="engine-0")],
-        metrics.STARTED: [sample(NOW - 3600, server="engine-0")],
-        metrics.UNITS: [sample(1, name="vllm@0.service", state="active")],
+        asked.FACTS_ANSWER: [fact("fleet_release_info", **RELEASE), *facts],
+        asked.SERVERS: [sample(1, server="engine-0", state="UP")],
+        asked.ANSWERS: [sample(100, code="2xx"), sample(3, code="5xx"), sample(9, code="other")],
+        asked.RUNNING: [sample(5, server="engine-0")],
+        asked.WAITING: [sample(1, server="engine-0")],
+        asked.KV_USAGE: [sample(0.34, server="engine-0")],
+        asked.STARTED: [sample(NOW - 3600, server="engine-0")],
+        asked.UNITS: [sample(1, name="vllm@0.service", state="active")],
         **more,
     }
 
 
-def shown(found: dict[str, list[metrics.FoundSample]], targets: t.Sequence[metrics.ScrapeTarget] = UP) -> StatusHost:
+def shown(found: dict[str, list[asked.FoundSample]], targets: t.Sequence[asked.ScrapeTarget] = UP) -> StatusHost:
     fleet = metrics.read_fleet({"gpu-1": "inference"}, targets, found, NOW)
     return show_host(fleet.hosts[0], 1)
 
@@ -64,7 +65,7 @@ def test_a_host_that_serves() -> None:
 
 
 def test_a_host_that_cannot_be_read_says_why() -> None:
-    refused = [metrics.ScrapeTarget(EDGE, False, "connection refused")]
+    refused = [asked.ScrapeTarget(EDGE, False, "connection refused")]
     host = shown(answers(), refused)
     assert (host.kind, host.state) == ("bad", "unreachable")
     assert host.trouble == ["unreachable: Prometheus cannot read its edge: connection refused"]
@@ -169,7 +170,7 @@ def test_gpus(facts: list[tuple[str, float, dict[str, str]]], kind: str, gpu: st
         ([fact("fleet_watchdog_gave_up", 1, server="engine-0")], "the watchdog has given engine-0 up"),
     ],
 )
-def test_what_needs_attention_is_a_sentence(facts: list[metrics.FoundSample], said: str) -> None:
+def test_what_needs_attention_is_a_sentence(facts: list[asked.FoundSample], said: str) -> None:
     host = shown(answers(*facts))
     assert host.kind == "warn"
     assert [said in text for text in host.trouble] == [True]
@@ -188,7 +189,7 @@ def test_what_is_well_is_no_trouble() -> None:
 
 
 def test_figures_that_cannot_be_read_are_named() -> None:
-    targets = [UP[0], metrics.ScrapeTarget(ENGINE, False, "401"), metrics.ScrapeTarget(NODE, False, "503")]
+    targets = [UP[0], asked.ScrapeTarget(ENGINE, False, "401"), asked.ScrapeTarget(NODE, False, "503")]
     host = shown(answers(), targets)
     assert "the metrics of vllm-0 cannot be read: 401" in host.trouble
     assert any("its node exporter cannot be read: 503" in text for text in host.trouble)
@@ -196,13 +197,13 @@ def test_figures_that_cannot_be_read_are_named() -> None:
 
 def test_what_is_no_hosts() -> None:
     found = answers(
-        metrics.FoundSample({"__name__": "fleet_probe_success", "host": "watch-1", "target": "http://gw-1:4000"}, 0),
-        metrics.FoundSample({"__name__": "fleet_price_dollars_per_hour", "host": "watch-1", "of": "gpu-1"}, 1.5),
+        asked.FoundSample({"__name__": "fleet_probe_success", "host": "watch-1", "target": "http://gw-1:4000"}, 0),
+        asked.FoundSample({"__name__": "fleet_price_dollars_per_hour", "host": "watch-1", "of": "gpu-1"}, 1.5),
         fact("fleet_client_expires_timestamp_seconds", NOW + 200, client="team-a"),
         fact("fleet_client_expires_timestamp_seconds", NOW + 100, client="team-a"),
         alerts=[
-            metrics.FoundSample({"alertname": "CapacityHalf", "severity": "page", "kind": "inference"}, 1),
-            metrics.FoundSample({"alertname": "GateOld", "severity": "ticket", "host": "gpu-1"}, 1),
+            asked.FoundSample({"alertname": "CapacityHalf", "severity": "page", "kind": "inference"}, 1),
+            asked.FoundSample({"alertname": "GateOld", "severity": "ticket", "host": "gpu-1"}, 1),
         ],
     )
     fleet = metrics.read_fleet({"gpu-1": "inference"}, UP, found, NOW)
@@ -219,15 +220,15 @@ def test_without_prices_no_host_has_an_unknown_one() -> None:
 
 def test_facts_that_are_asked_are_facts_that_hosts_write() -> None:
     written = (ROOT / "tests/unit/fixtures/metrics/fleet.txt").read_text().splitlines()
-    assert set(metrics.FACTS) - set(written) == set()
+    assert set(asked.FACTS) - set(written) == set()
 
 
 @pytest.mark.parametrize("document", [None, {}, {"status": "success"}, {"status": "success", "data": {"result": [1]}}])
 def test_another_format_is_named(document: t.Any) -> None:
     with pytest.raises(FleetError, match="another format than Prometheus' API"):
-        metrics.parse_vector(document)
+        asked.parse_vector(document)
 
 
 def test_an_error_of_prometheus_is_named() -> None:
     with pytest.raises(FleetError, match="it refuses a question: bad_data"):
-        metrics.parse_targets({"status": "error", "error": "bad_data"})
+        asked.parse_targets({"status": "error", "error": "bad_data"})
