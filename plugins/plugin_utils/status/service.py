@@ -122,7 +122,7 @@ def _read_fleet(reader: PrometheusReader, url: str, hosts: t.Mapping[str, str], 
             for query in history.list_queries(span)
         }
     except FleetError as error:
-        raise FleetError(f"Prometheus at {url}: {error.message} (systemctl status prometheus)") from error
+        raise FleetError(f"Prometheus at {url}: {error.message}: systemctl status prometheus") from error
     fleet = metrics.read_fleet(hosts, targets, found, now)
     empty = "" if any(lines.values()) else f"Prometheus at {url} has no metric of the fleet yet."
     return FleetReading(

@@ -41,7 +41,7 @@ def test_a_prometheus_that_does_not_answer_is_the_page(program: Path, tmp_path: 
     page, said = write(program, tmp_path)
     assert "✕ needs attention nothing is known of 2 hosts · as of " in page.text
     reason = "Prometheus at http://127.0.0.1:1: it does not answer (connection refused: nothing listens there)"
-    assert f"What needs attention ✕ {reason} (systemctl status prometheus)." in page.text
+    assert f"What needs attention ✕ {reason}: systemctl status prometheus." in page.text
     assert "gpu-1 not known gpu-2 not known" in page.text
     assert "Made by watch-1 from its Prometheus, every 30 seconds." in page.text
     # No figure stands for one that is not known.
