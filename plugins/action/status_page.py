@@ -14,6 +14,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.files import 
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import ControllerAction, Result
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import Cost
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts import HostReading
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import show_keys
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.page import (
     GATEWAY,
     INFERENCE,
@@ -91,7 +92,7 @@ def _read(arguments: dict[str, t.Any], now: float) -> FleetReading:
             for host, status in arguments["hosts"].items()
         ],
         beyond=[(str(one["host"]), str(one.get("state", ""))) for one in arguments["beyond"]],
-        store=arguments["store"],
+        keys=show_keys(arguments["store"], now),
         rollouts=arguments["rollouts"],
         notes=arguments["notes"],
         history=read_history(url, now, arguments["history"]) if url else None,

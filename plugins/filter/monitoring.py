@@ -16,6 +16,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import 
     silences,
     targets,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.status import units
 
 
 def prometheus_rules(without: t.Sequence[str], runbook: str) -> str:
@@ -81,6 +82,11 @@ def silence_notes(results: t.Iterable[t.Mapping[str, t.Any]], hosts: t.Sequence[
     return silences.notes(results, hosts, ends)
 
 
+def status_units(options: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """The units of the status page."""
+    return units.render_units(units.StatusUnits(**options))
+
+
 _T = t.TypeVar("_T")
 
 
@@ -107,4 +113,5 @@ class FilterModule:
             "silence_comment": silence_comment,
             "silence_notes": silence_notes,
             "silence_seconds": silence_seconds,
+            "status_units": status_units,
         }

@@ -1,6 +1,6 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Install the timer that writes a host's state as metrics, and configure its node exporter."""
+"""Install the timer that writes a host's state as metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ description:
     it.
   - A reading that fails leaves out its own metrics. The metric C(fleet_look_problems) counts it and the journal of
     C(inference-facts.service) has the reason.
-  - With O(node_exporter) it also configures the distribution's node exporter, to listen on loopback and to read that
-    directory. The module does not install the package; RV(package) says whether to. A node exporter of somebody else
-    is left as it is and named.
 attributes:
   check_mode:
     support: full
@@ -73,25 +70,6 @@ options:
     type: list
     elements: int
     default: []
-  node_exporter:
-    description:
-      - Whether node exporter is configured. V(auto) does where the edge knows the client that reads metrics
-        (O(metrics_client)), and where it is configured already.
-    type: str
-    choices: [auto, "true", "false"]
-    default: auto
-  node_exporter_port:
-    description: The loopback port of node exporter. V(0) configures none.
-    type: int
-    default: 9100
-  metrics_client:
-    description: The client that may read metrics through the edge.
-    type: str
-    default: ""
-  keys_map:
-    description: The edge's map of keys.
-    type: path
-    default: /etc/haproxy/maps/keys.map
   state_dir:
     description: The directory of the modules' records about the host.
     type: path
@@ -115,13 +93,6 @@ EXAMPLES = r"""
   inference.fleet.edge_facts:
     host: "{{ inventory_hostname }}"
     tier: inference
-    metrics_client: monitoring
-  register: facts
-
-- name: Install node exporter where it is wanted and missing
-  ansible.builtin.apt:
-    name: "{{ facts.package }}"
-  when: facts.package | length > 0
 """
 
 RETURN = r"""
@@ -130,36 +101,18 @@ actions:
   returned: success
   type: list
   elements: str
-exporter:
-  description: The node exporter of the host; V(ours), V(absent), V(foreign) or V(unwanted).
-  returned: success
-  type: str
-package:
-  description: The package to install; empty for none.
-  returned: success
-  type: str
-  sample: prometheus-node-exporter
 """
 
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.inference.fleet.plugins.module_utils.clients import edge_values
-from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.modules import finish
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
-from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
-from ansible_collections.inference.fleet.plugins.module_utils.facts import exporter, look, unit
-from ansible_collections.inference.fleet.plugins.module_utils.facts.exporter import NodeExporter
+from ansible_collections.inference.fleet.plugins.module_utils.facts import look, unit
 from ansible_collections.inference.fleet.plugins.module_utils.services.archive import build_program
 from ansible_collections.inference.fleet.plugins.module_utils.services.install import ServiceFiles
-
-AUTO = "auto"
-ALWAYS = "true"
-NEVER = "false"
-UNWANTED = "unwanted"
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -168,10 +121,6 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "gpus": {"type": "int", "default": 0},
     "nvidia_smi": {"type": "str", "default": "/usr/bin/nvidia-smi"},
     "ignored_xids": {"type": "list", "elements": "int", "default": []},
-    "node_exporter": {"type": "str", "choices": [AUTO, ALWAYS, NEVER], "default": AUTO},
-    "node_exporter_port": {"type": "int", "default": 9100},
-    "metrics_client": {"type": "str", "default": ""},
-    "keys_map": {"type": "path", "default": edge_state.KEYS_MAP_PATH},
     "state_dir": {"type": "path", "default": STATE_DIRECTORY},
     "engine_root": {"type": "path", "default": ENGINE_ROOT},
     "unit_directory": {"type": "path", "default": "/etc/systemd/system"},
@@ -207,43 +156,11 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
             files.actions.append(f"remove {written}")
             if not check:
                 os.unlink(written)
-    whose, actions, warnings = _exporter(params, command.output, check)
-    result: dict[str, t.Any] = {
-        "changed": bool(files.actions or actions),
-        "actions": files.actions + actions,
-        "exporter": whose,
-        "package": exporter.PACKAGE if whose == exporter.ABSENT else "",
-        "warnings": warnings,
-    }
+    result: dict[str, t.Any] = {"changed": bool(files.actions), "actions": files.actions}
     if want_diff and before != after:
         header = f"{params['unit_directory']}/{unit.SERVICE}"
         result["diff"] = {"before": before, "after": after, "before_header": header, "after_header": header}
     return result
-
-
-def _exporter(params: dict[str, t.Any], metrics: str, check: bool) -> tuple[str, list[str], list[str]]:
-    """Whose node exporter the host has, what was done with it, and what the operator should know."""
-    node = NodeExporter(params["unit_directory"], params["node_exporter_port"], check)
-    if not _is_wanted(params, node.is_ours):
-        node.remove()
-        return UNWANTED, node.actions, []
-    whose, found = node.configure(unit.render_exporter(params["node_exporter_port"], metrics))
-    warnings = []
-    if whose == exporter.FOREIGN:
-        warnings.append(
-            f"{params['host'] or 'This host'} has a node exporter of somebody else ({found}). It stays as it is. Let "
-            f"it read the host's state with --collector.textfile.directory={metrics}, or set edge_node_exporter: false."
-        )
-    return whose, node.actions, warnings
-
-
-def _is_wanted(params: dict[str, t.Any], is_ours: bool) -> bool:
-    if params["node_exporter"] == NEVER or not params["node_exporter_port"] or params["state"] == "absent":
-        return False
-    if params["node_exporter"] == ALWAYS or is_ours:
-        return True
-    entries = edge_state.parse_map(read_text(params["keys_map"]) or "")
-    return params["metrics_client"] in {edge_values.parse(value)[0] for _digest, value in entries} - {""}
 
 
 def main() -> None:

@@ -17,4 +17,7 @@ def finish(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.N
         result = work()
     except FleetError as error:
         module.fail_json(msg=error.message, **error.details)
+    for text in result.pop("warnings", ()):
+        # Ansible deprecates them as a part of the result.
+        module.warn(text)
     module.exit_json(**result)

@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
 from ansible_collections.inference.fleet.plugins.module_utils.core.systemd import systemctl, unit_state
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.kernel import unit_of
 
 #: Debian's and Ubuntu's package, and its unit.
@@ -21,12 +22,58 @@ PACKAGE = "prometheus-node-exporter"
 UNIT = f"{PACKAGE}.service"
 SETTINGS = f"{UNIT}.d/inference.conf"
 
+#: What is collected, and of which units.
+COLLECTORS = (
+    "cpu",
+    "diskstats",
+    "filesystem",
+    "loadavg",
+    "meminfo",
+    "netdev",
+    "pressure",
+    "stat",
+    "systemd",
+    "textfile",
+    "time",
+)
+_UNITS = "|".join(["haproxy", "inference-.+", "prometheus.*", *(f"{kind}@.+" for kind in sorted(KINDS))])
+
+_EXPORTER = """\
+# Written by node_exporter of inference.fleet.
+[Service]
+ExecStart=
+ExecStart=/usr/bin/prometheus-node-exporter {options}
+Restart=on-failure
+Nice=10
+MemoryMax=128M
+"""
+
 #: A node exporter of ours, none, and one of somebody else.
 OURS = "ours"
 ABSENT = "absent"
 FOREIGN = "foreign"
 
 _LISTENS = "0A"
+
+
+def render_exporter(port: int, metrics: str) -> str:
+    """What is added to node exporter's unit.
+
+    Args:
+        port: on loopback, where it listens.
+        metrics: the directory of the host's metrics.
+    """
+    options = [
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.disable-exporter-metrics",
+        "--collector.disable-defaults",
+        *(f"--collector.{name}" for name in COLLECTORS),
+        f"--collector.textfile.directory={metrics}",
+        # systemd takes one of the backslashes.
+        rf"--collector.systemd.unit-include=({_UNITS})\\.service",
+        "--collector.systemd.enable-restarts-metrics",
+    ]
+    return _EXPORTER.format(options=" ".join(options))
 
 
 class NodeExporter:

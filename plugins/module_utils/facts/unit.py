@@ -1,7 +1,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The units inference-facts.timer and inference-facts.service, and what is added to node exporter's. Pure."""
+"""The units inference-facts.timer and inference-facts.service. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import shlex
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
 from ansible_collections.inference.fleet.plugins.module_utils.services.hardening import HARDENING
 
 TIMER = "inference-facts.timer"
@@ -67,32 +66,6 @@ _NO_DEVICES = "PrivateDevices=true\nMemoryDenyWriteExecute=true"
 # nvidia-smi needs the GPUs' devices. Those of other kinds stay out of reach.
 _GPU_DEVICES = "DevicePolicy=closed\nDeviceAllow=char-nvidia* rw"
 
-_EXPORTER = """\
-# Written by edge_facts of inference.fleet.
-[Service]
-ExecStart=
-ExecStart=/usr/bin/prometheus-node-exporter {options}
-Restart=on-failure
-Nice=10
-MemoryMax=128M
-"""
-
-# What is collected, and of which units.
-_COLLECTORS = (
-    "cpu",
-    "diskstats",
-    "filesystem",
-    "loadavg",
-    "meminfo",
-    "netdev",
-    "pressure",
-    "stat",
-    "systemd",
-    "textfile",
-    "time",
-)
-_UNITS = "|".join(["haproxy", "inference-.+", "prometheus.*", *(f"{kind}@.+" for kind in sorted(KINDS))])
-
 
 class LookCommand(t.NamedTuple):
     """How the program is started.
@@ -148,23 +121,3 @@ def render_service(wanted: LookCommand) -> str:
     command = shlex.join(words).replace("%", "%%").replace("$", "$$")
     devices = _GPU_DEVICES if wanted.gpus else _NO_DEVICES
     return _SERVICE.format(command=command, hardening=HARDENING, writable=wanted.state, devices=devices)
-
-
-def render_exporter(port: int, metrics: str) -> str:
-    """What is added to node exporter's unit.
-
-    Args:
-        port: on loopback, where it listens.
-        metrics: the directory of the host's metrics.
-    """
-    options = [
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--web.disable-exporter-metrics",
-        "--collector.disable-defaults",
-        *(f"--collector.{name}" for name in _COLLECTORS),
-        f"--collector.textfile.directory={metrics}",
-        # systemd takes one of the backslashes.
-        rf"--collector.systemd.unit-include=({_UNITS})\\.service",
-        "--collector.systemd.enable-restarts-metrics",
-    ]
-    return _EXPORTER.format(options=" ".join(options))

@@ -11,15 +11,21 @@ import io
 import os
 import sys
 import types
+import typing as t
 import zipfile
 
-_OURS = "ansible_collections.inference.fleet.plugins.module_utils."
+_OURS = "ansible_collections.inference.fleet.plugins."
 # A zip has no older moment. One moment for all, so that the same sources are the same bytes.
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
-def build_program(module: types.ModuleType) -> bytes:
-    """The archive that runs the module's ``main()``; equal sources make equal bytes."""
+def build_program(module: types.ModuleType, data: t.Mapping[str, str] | None = None) -> bytes:
+    """The archive that runs the module's ``main()``; equal sources make equal bytes.
+
+    Args:
+        module: of ``module_utils``; one of ``plugin_utils`` only on the controller, which has its sources.
+        data: text files that the program reads through its loader, by their paths in the archive.
+    """
     sources = _closure(module.__name__)
     files = {f"{name.replace('.', '/')}.py": text for name, text in sources.items()}
     for path in list(files):
@@ -27,6 +33,7 @@ def build_program(module: types.ModuleType) -> bytes:
         while parent:
             files.setdefault(f"{parent}/__init__.py", "")
             parent = os.path.dirname(parent)
+    files.update(data or {})
     files["__main__.py"] = f"from {module.__name__} import main\n\nmain()\n"
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:

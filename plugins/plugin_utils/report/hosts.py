@@ -114,25 +114,12 @@ def sort_hosts(record: RolloutRecord) -> list[HostView]:
 
     def place(name: str) -> tuple[float, float, list[t.Any]]:
         began, wave = record["hosts"][name]["began"], record["hosts"][name]["wave"]
-        return (math.inf if began is None else began, math.inf if wave is None else wave, split_numbers(name))
+        return (math.inf if began is None else began, math.inf if wave is None else wave, words.split_numbers(name))
 
     return [
         HostView(name, f"h{number}", words.state(record, name), record["hosts"][name])
         for number, name in enumerate(sorted(record["hosts"], key=place), 1)
     ]
-
-
-def split_numbers(name: str) -> list[t.Any]:
-    """A sort key that puts inference-2 before inference-10."""
-    parts: list[t.Any] = []
-    for letter in name:
-        if letter.isdecimal() and parts and isinstance(parts[-1][1], int):
-            parts[-1] = (0, parts[-1][1] * 10 + int(letter), "")
-        elif letter.isdecimal():
-            parts.append((0, int(letter), ""))
-        else:
-            parts.append((1, 0.5, letter))
-    return parts
 
 
 def describe_change(before: dict[str, t.Any] | None, after: dict[str, t.Any] | None) -> str:

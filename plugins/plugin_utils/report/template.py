@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import typing as t
-from pathlib import Path
 
 import jinja2
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import words
+
+#: The folder of the templates.
+FOLDER = os.path.join(os.path.dirname(__file__), "templates")
 
 _FILTERS = {
     "clock": words.clock,
@@ -40,7 +43,7 @@ def render(name: str, **values: t.Any) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FunctionLoader(_read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -49,3 +52,13 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(_FILTERS)
     return environment
+
+
+def _read(name: str) -> str | None:
+    # This module may come from an archive, whose loader knows the files in it.
+    loader: t.Any = __spec__.loader
+    try:
+        content: bytes | None = loader.get_data(os.path.join(FOLDER, name))
+    except OSError:
+        content = None
+    return None if content is None else content.decode()

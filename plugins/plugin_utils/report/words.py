@@ -148,3 +148,16 @@ def named(names: t.Sequence[str], limit: int = 6) -> str:
     """Some names, and how many more."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def split_numbers(name: str) -> list[t.Any]:
+    """A sort key that puts inference-2 before inference-10."""
+    parts: list[t.Any] = []
+    for letter in name:
+        if letter.isdecimal() and parts and isinstance(parts[-1][1], int):
+            parts[-1] = (0, parts[-1][1] * 10 + int(letter), "")
+        elif letter.isdecimal():
+            parts.append((0, int(letter), ""))
+        else:
+            parts.append((1, 0.5, letter))
+    return parts

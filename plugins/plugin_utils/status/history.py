@@ -21,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.report import word
 
 Point = tuple[float, float]
 
+OTHER_FORMAT = "it answers in another format than Prometheus' API"
 #: The points of a line, at most.
 _POINTS = 120
 #: Rates are of at least this many seconds: a scrape may be missing, and some counters move in jumps.
@@ -76,6 +77,22 @@ class ChartSpan(t.NamedTuple):
     start: float
     end: float
     step: float
+
+
+class History(t.NamedTuple):
+    """What a Prometheus answered.
+
+    Attributes:
+        source: its address, without credentials.
+        span: the time that was asked for.
+        found: the points of each line.
+        problem: why something is missing, in a sentence; empty for nothing.
+    """
+
+    source: str
+    span: ChartSpan
+    found: dict[Query, list[Point]]
+    problem: str
 
 
 def _number(value: float) -> str:
@@ -139,21 +156,43 @@ def _of_engine(engine: Engine, window: str) -> t.Iterator[Query]:
         yield Query("tokens", engine.title, f"sum(rate({names.generated_now}[{window}]))")
 
 
+def read_data(document: t.Any) -> t.Any:
+    """The data in an answer of Prometheus.
+
+    Raises:
+        FleetError: it is an error of Prometheus, or no answer of its API.
+    """
+    if isinstance(document, dict) and document.get("status") == "error":
+        raise FleetError(f"it refuses a question: {words.line(document.get('error', ''), 200)}")
+    if not isinstance(document, dict) or document.get("status") != "success" or "data" not in document:
+        raise FleetError(OTHER_FORMAT)
+    return document["data"]
+
+
+def read_result(document: t.Any, kind: str) -> t.Any:
+    """The series in the answer to a query; raises like read_data().
+
+    Args:
+        document: the answer.
+        kind: ``vector`` or ``matrix``.
+    """
+    data = read_data(document)
+    if not isinstance(data, dict) or data.get("resultType") != kind or "result" not in data:
+        raise FleetError(OTHER_FORMAT)
+    return data["result"]
+
+
 def parse_answer(document: t.Any) -> list[Point]:
     """The points of the one line in an answer of Prometheus' ``query_range``; none where it has no such series.
 
     Raises:
         FleetError: it is an error of Prometheus, or no such answer.
     """
-    if isinstance(document, dict) and document.get("status") == "error":
-        raise FleetError(f"it refuses a question: {words.line(document.get('error', ''), 200)}")
     try:
-        if document["status"] != "success" or document["data"]["resultType"] != "matrix":
-            raise FleetError("it answers in another format than Prometheus' API")
-        series = document["data"]["result"]
+        series = read_result(document, "matrix")
         points = [(float(at), float(value)) for at, value in series[0]["values"]] if series else []
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise FleetError("it answers in another format than Prometheus' API") from error
+        raise FleetError(OTHER_FORMAT) from error
     return [(at, value) for at, value in points if math.isfinite(at) and math.isfinite(value)]
 
 

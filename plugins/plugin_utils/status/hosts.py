@@ -364,9 +364,9 @@ def _judge_gpu(gpu: dict[str, t.Any] | None) -> tuple[str, str, list[str]]:
 def _describe_claim(claim: dict[str, t.Any]) -> str:
     if not claim or claim.get("finished"):
         return ""
-    done = len(as_dict(claim.get("done")))
+    who, targets = words.line(claim.get("who") or "", 60), as_dict(claim.get("targets"))
+    done = f", {words.count(len(as_dict(claim.get('done'))), 'instance')} of {len(targets)} done" if targets else ""
     return (
-        f"{words.line(claim.get('verb', ''), 40)} {words.line(claim.get('id', ''), 80)} of "
-        f"{words.line(claim.get('who', ''), 60)} since {times.minute(as_text(claim.get('since')))}, "
-        f"{words.count(done, 'instance')} of {len(as_dict(claim.get('targets')))} done"
+        f"{words.line(claim.get('verb', ''), 40)} {words.line(claim.get('id', ''), 80)}{f' of {who}' if who else ''} "
+        f"since {times.minute(as_text(claim.get('since')))}{done}"
     )

@@ -29,15 +29,23 @@ class KeyRow(t.NamedTuple):
     @property
     def cells(self) -> tuple[t.Any, ...]:
         """Its line of a table; the first cell is the row itself."""
-        return (self, self.fingerprint, self.what, self.at or "-")
+        return (self, self.fingerprint or words.NOTHING, self.what, self.at or words.NOTHING)
 
 
 class ShownKeys(t.NamedTuple):
-    """What a page says about keys: how many clients there are, rows, and why nothing is known, if so."""
+    """What a page says about keys.
 
-    clients: int
+    Attributes:
+        rows: the keys that need attention soon.
+        quiet: what to say without rows.
+        rotation: a rotation in progress, in a sentence.
+        problem: why nothing is known, if so.
+    """
+
     rows: list[KeyRow]
-    problem: str
+    quiet: str = ""
+    rotation: str = ""
+    problem: str = ""
 
 
 def show_keys(store: t.Mapping[str, t.Any], now: float) -> ShownKeys:
@@ -49,11 +57,25 @@ def show_keys(store: t.Mapping[str, t.Any], now: float) -> ShownKeys:
     """
     if "clients" not in store:
         why = words.line(store.get("msg") or "the key store was not read", 400)
-        return ShownKeys(0, [], f"Nothing is known of the clients' keys: {why}")
+        return ShownKeys([], problem=f"Nothing is known of the clients' keys: {why}")
     clients = as_dicts(store["clients"])
     rows = [(at, row) for client in clients for at, row in _list_rows(client, now)]
     rows.sort(key=lambda one: (one[0], one[1].client))
-    return ShownKeys(len(clients), [row for _at, row in rows], "")
+    quiet = f"{words.count(len(clients), 'client')}: none expires within 14 days, and no key is due for rotation."
+    return ShownKeys([row for _at, row in rows], quiet, _describe_rotation(store))
+
+
+def show_expiries(expiries: t.Mapping[str, float], now: float) -> ShownKeys:
+    """The clients that expire, from what the edges know; they see neither fingerprints nor ages.
+
+    Args:
+        expiries: of each client with a last day, Unix time.
+        now: Unix time.
+    """
+    clients = [{"name": name, "expires": times.moment(at)} for name, at in expiries.items()]
+    return show_keys({"clients": clients}, now)._replace(
+        quiet="No client expires within 14 days. Which keys are due for rotation, the edges do not know."
+    )
 
 
 def _list_rows(client: dict[str, t.Any], now: float) -> t.Iterator[tuple[float, KeyRow]]:
@@ -76,8 +98,8 @@ def _list_rows(client: dict[str, t.Any], now: float) -> t.Iterator[tuple[float, 
             yield until, KeyRow("", name, as_text(key.get("fingerprint")), what, _minute(key, "retire_at"))
 
 
-def describe_rotation(store: t.Mapping[str, t.Any]) -> str:
-    """A rotation in progress, in a sentence; empty for none."""
+def _describe_rotation(store: t.Mapping[str, t.Any]) -> str:
+    """Empty for none."""
     rotation = as_dict(store.get("rotation"))
     if not rotation:
         return ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import typing as t
 import urllib.parse
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
@@ -28,23 +27,7 @@ _TIMEOUT = 10.0
 _MOST_BYTES = 4 * 1024 * 1024
 
 
-class History(t.NamedTuple):
-    """What a Prometheus answered.
-
-    Attributes:
-        source: its address, without credentials.
-        span: the time that was asked for.
-        found: the points of each line.
-        problem: why something is missing, in a sentence; empty for nothing.
-    """
-
-    source: str
-    span: history.ChartSpan
-    found: dict[history.Query, list[history.Point]]
-    problem: str
-
-
-def read_history(url: str, now: float, seconds: float) -> History:
+def read_history(url: str, now: float, seconds: float) -> history.History:
     """The last ``seconds`` before ``now``. What fails is a problem, and never an error."""
     span = history.span_of(now, seconds)
     source = shown(url)
@@ -55,9 +38,9 @@ def read_history(url: str, now: float, seconds: float) -> History:
         _check(url)
         found = asyncio.run(_read(url, span, time.monotonic() + _TIMEOUT))
     except FleetError as error:
-        return History(source, span, {}, f"Prometheus at {source}: {error.message}.")
+        return history.History(source, span, {}, f"Prometheus at {source}: {error.message}.")
     empty = "" if any(found.values()) else f"Prometheus at {source} has no metric of the fleet."
-    return History(source, span, found, empty)
+    return history.History(source, span, found, empty)
 
 
 def shown(url: str) -> str:

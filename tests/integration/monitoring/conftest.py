@@ -10,6 +10,7 @@ import contextlib
 import typing as t
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.facts import exporter, series  # noqa: F401
 from ansible_collections.inference.fleet.plugins.module_utils.rollout import silence  # noqa: F401
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog import exposition, history, judge  # noqa: F401
 from ansible_collections.inference.fleet.plugins.modules import api_key  # noqa: F401
@@ -20,8 +21,10 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import 
     table,
     targets,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.status import program  # noqa: F401
 
 from tests.integration.monitoring.stack import Place, open_place
+from tests.unit.plugins.plugin_utils.report import test_page  # noqa: F401
 
 
 @pytest.fixture(scope="session")

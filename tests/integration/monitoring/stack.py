@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.inference.fleet.plugins.module_utils.facts.exporter import COLLECTORS
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
 
 from tests.debian import program
@@ -34,9 +35,6 @@ WATCH = "watch-1"
 KEY_FILE = "monitoring.key"
 #: MiB of the file system with Prometheus' data.
 DATA_SIZE = 24
-COLLECTORS = yaml.safe_load((ROOT / "roles/monitoring/vars/main.yml").read_text(encoding="utf-8"))[
-    "__monitoring_collectors"
-]
 
 
 @dataclasses.dataclass(frozen=True)

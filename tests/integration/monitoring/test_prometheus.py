@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 import time
 
+from ansible_collections.inference.fleet.plugins.module_utils.core import times
+from ansible_collections.inference.fleet.plugins.module_utils.facts import series
+from ansible_collections.inference.fleet.plugins.module_utils.facts.exposition import Series, render
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog import exposition, judge
 from ansible_collections.inference.fleet.plugins.module_utils.watchdog.history import GAVE_UP, InstanceHistory
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.program import pack_status_program
 
 from tests.debian import program
 from tests.integration.edge.conftest import KEY, eventually
 from tests.integration.monitoring.stack import WATCH, Place
+from tests.unit.plugins.plugin_utils.report.test_page import Reader, check_page
 
 
 def test_promtool_and_amtool_take_the_configuration(place: Place) -> None:
@@ -70,6 +76,46 @@ def test_an_instance_that_the_watchdog_gave_up_is_a_page(place: Place) -> None:
     assert place.values('fleet_watchdog_hangs_total{server="engine-1"}') == [4.0]
     file.unlink()
     eventually(lambda: place.hook.got("WatchdogGaveUp", "resolved"), 60)
+
+
+def test_the_status_page_is_made_of_what_prometheus_has(place: Place) -> None:
+    """The program of the monitoring host, and facts as a host writes them."""
+    archive = place.directory / "status.pyz"
+    archive.write_bytes(pack_status_program())
+    now = int(time.time())
+    release = {"engine": "vllm", "version": "0.32.0", "model": "m"}
+    facts = [
+        *series.of_host({"host": "gpu-1", "tier": "inference"}),
+        *series.of_release("0", "vllm-0.32.0-1f0c9a2e", release),
+        *series.of_gate("vllm-0", {"passed": True, "at": times.moment(now - 60)}),
+        *series.of_disk("weights", 4 * 10**9, 10**11),
+        Series("fleet_client_expires_timestamp_seconds", {"client": "team-a"}, now + 2 * 86400),
+        Series("fleet_drain_since_timestamp_seconds", {"target": "vllm-1", "by": "operator"}, now - 7200),
+        *series.of_look({"gpus": 1}, now),
+    ]
+    place.write("gpu-1", "facts", render(facts))
+    place.write(WATCH, "prices", 'fleet_price_dollars_per_hour{of="gpu-1"} 1.861\n')
+    assert place.edge.status("/v1/models", KEY) == 200
+
+    def page() -> Reader:
+        options = [f"--prometheus={place.url}", f"--targets={place.directory}", f"--host={WATCH}"]
+        path = place.directory / "status.html"
+        command = [sys.executable, "-I", str(archive), "write", *options, f"--page={path}"]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return check_page(path.read_text())
+
+    eventually(lambda: "1.861" in page().text and "4 % free" in page().text, 60)
+    text = page().text
+    assert "1 of 1 host in service" in text
+    assert "Instances active 2 of 2 vllm 0.32.0" in text
+    assert "Answers with 5xx 0 of " in text
+    assert "US dollars per hour 1.861" in text
+    assert "it could not read gpus: journalctl -u inference-facts on the host" in text
+    assert "gpu-1 vllm-1 drained operator not in the metrics; playbooks/status.yml shows it" in text
+    assert "team-a - expires in 1d23h" in text
+    assert "vllm-0 ✓" in text
+    assert len(page().all("svg")) >= 2
 
 
 def test_a_text_file_that_is_half_written_is_seen(place: Place) -> None:

@@ -9,7 +9,8 @@ import typing as t
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import history
-from ansible_collections.inference.fleet.plugins.plugin_utils.status.prometheus import History, read_history
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.history import History
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.prometheus import read_history
 
 from tests.debian import program
 from tests.integration.edge.conftest import eventually, free_port

@@ -7,20 +7,30 @@ from pathlib import Path
 
 import pytest
 
+Calls = t.Callable[[], list[str]]
+
 
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Callable[[], list[str]]:
-    """A systemctl that does what the module asks for, and what it was asked for."""
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A systemctl that does what the module asks for, and what it was asked for.
+
+    A unit runs that is in ``active``, and comes with a package that is in ``packages``.
+    """
     program, log = tmp_path / "bin" / "systemctl", tmp_path / "systemctl.log"
     program.parent.mkdir()
+    (tmp_path / "active").mkdir()
     program.write_text(
         f"""#!/bin/sh
-units={tmp_path}/units
+units={tmp_path}/units active={tmp_path}/active
+wants() {{ case $1 in *.timer) echo $units/timers.target.wants;; *) echo $units/multi-user.target.wants;; esac }}
 case $1 in
-show) test -e {tmp_path}/active && echo ActiveState=active || echo ActiveState=inactive; exit;;
-enable) mkdir -p $units/multi-user.target.wants; ln -sf ../$3 $units/multi-user.target.wants/$3;;
-disable) rm $units/multi-user.target.wants/$4 {tmp_path}/active;;
-restart) touch {tmp_path}/active;;
+show)
+  test -e $active/$4 && echo ActiveState=active || echo ActiveState=inactive
+  test -e {tmp_path}/packages/$4 && echo LoadState=loaded || echo LoadState=not-found
+  exit;;
+enable) mkdir -p $(wants $3); ln -sf ../$3 $(wants $3)/$3;;
+disable) rm -f $(wants $4)/$4 $active/$4;;
+restart) touch $active/$2;;
 esac
 echo "$@" >> {log}
 """

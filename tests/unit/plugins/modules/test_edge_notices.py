@@ -95,7 +95,7 @@ def test_it_is_started_again_where_it_does_not_run(
 ) -> None:
     install(metadata.url)
     calls()
-    (tmp_path / "active").unlink()
+    (tmp_path / "active" / "inference-notices.service").unlink()
     assert install(metadata.url)["actions"] == ["start inference-notices.service"]
     assert calls() == ["restart inference-notices.service"]
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shlex
 
-from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.facts import look, unit
 
 
@@ -46,11 +45,3 @@ def test_only_a_host_with_gpus_sees_devices() -> None:
     assert "PrivateDevices=true" in without
     assert "PrivateDevices" not in with_gpus
     assert "DevicePolicy=closed\nDeviceAllow=char-nvidia* rw\n" in with_gpus
-
-
-def test_node_exporter_listens_on_loopback() -> None:
-    text = unit.render_exporter(9200, "/m")
-    assert "--web.listen-address=127.0.0.1:9200 " in text
-    assert "--collector.textfile.directory=/m " in text
-    assert f"|{GATEWAY}@.+|" in text
-    assert r")\\.service " in text

@@ -6,7 +6,7 @@ import typing as t
 
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.report import timeline, words
-from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import sort_hosts, split_numbers
+from ansible_collections.inference.fleet.plugins.plugin_utils.report.hosts import sort_hosts
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.page import count_changes, render_page
 from ansible_collections.inference.fleet.plugins.plugin_utils.report.record import fold
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.journal import parse
@@ -272,7 +272,7 @@ def test_second_attempts_and_failed_gates_are_marked() -> None:
 
 def test_hosts_are_sorted_as_people_count() -> None:
     names = ["inference-10", "inference-9", "inference-1", "edge", "inference-1b", "9"]
-    assert sorted(names, key=split_numbers) == [
+    assert sorted(names, key=words.split_numbers) == [
         "9",
         "edge",
         "inference-1",

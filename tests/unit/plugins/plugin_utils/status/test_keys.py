@@ -3,7 +3,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import describe_rotation, show_keys
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import show_expiries, show_keys
 
 from tests.unit.plugins.plugin_utils.status.status_fleet import NOW, client
 
@@ -30,7 +30,10 @@ def test_a_client_is_listed_where_its_key_ends_or_is_due(
 ) -> None:
     shown = show_keys({"clients": [client("team-a", **changes)]}, NOW)
     assert [(row.kind, row.what) for row in shown.rows] == expected
-    assert (shown.clients, shown.problem) == (1, "")
+    assert (shown.quiet, shown.problem) == (
+        "1 client: none expires within 14 days, and no key is due for rotation.",
+        "",
+    )
 
 
 def test_what_ends_first_is_first() -> None:
@@ -50,7 +53,17 @@ def test_a_store_that_was_not_read_is_named(store: dict[str, t.Any], said: str) 
 
 def test_a_rotation_in_progress_is_a_sentence() -> None:
     rotation = {"id": "r", "step": "test", "by": "anna", "started": "2026-09-21T13:00:00Z"}
-    assert describe_rotation({"rotation": rotation}) == (
+    assert show_keys({"clients": [], "rotation": rotation}, NOW).rotation == (
         "A rotation of keys is in progress since 2026-09-21 13:00, in step test, by anna."
     )
-    assert describe_rotation({"rotation": None}) == describe_rotation({}) == ""
+    assert show_keys({"clients": [], "rotation": None}, NOW).rotation == ""
+
+
+def test_edges_know_who_expires_and_nothing_of_rotations() -> None:
+    shown = show_expiries({"team-b": NOW + 86400, "team-a": NOW - 60, "team-c": NOW + 40 * 86400}, NOW)
+    assert [(row.kind, row.client, row.what) for row in shown.rows] == [
+        ("bad", "team-a", "expired: its requests are refused"),
+        ("bad", "team-b", "expires in 1d"),
+    ]
+    assert {row.cells[1] for row in shown.rows} == {"-"}
+    assert "no key is due" not in shown.quiet

@@ -6,8 +6,8 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.plugin_utils.prices.hourly import Cost
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import history
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts import HostReading
-from ansible_collections.inference.fleet.plugins.plugin_utils.status.page import FleetReading, render_status
-from ansible_collections.inference.fleet.plugins.plugin_utils.status.prometheus import History
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import show_keys
+from ansible_collections.inference.fleet.plugins.plugin_utils.status.page import AGE_MARK, FleetReading, render_status
 
 from tests.unit.plugins.plugin_utils.report.test_page import HOSTILE, KEY, Reader, check_page
 from tests.unit.plugins.plugin_utils.status.status_fleet import (
@@ -23,6 +23,7 @@ from tests.unit.plugins.plugin_utils.status.status_fleet import (
 )
 
 SPAN = history.span_of(NOW, 21600)
+KEYS = show_keys({"clients": [client("team-a")]}, NOW)
 
 
 def cost(host: str, usd: float | None = 1.5) -> Cost:
@@ -34,16 +35,16 @@ def fleet(count: int = 2, **changes: t.Any) -> FleetReading:
         HostReading(f"gpu-{number}", "inference", status(), gpu(), {"balancer": "healthy 1/1"}, cost(f"gpu-{number}"))
         for number in range(1, count + 1)
     ]
-    return dataclasses.replace(FleetReading(NOW, hosts, store={"clients": [client("team-a")]}), **changes)
+    return dataclasses.replace(FleetReading(NOW, hosts, keys=KEYS), **changes)
 
 
 def read(reading: FleetReading) -> Reader:
     return check_page(render_status(reading).text)
 
 
-def answered(problem: str = "", points: t.Sequence[history.Point] = ()) -> History:
+def answered(problem: str = "", points: t.Sequence[history.Point] = ()) -> history.History:
     found = {query: list(points) for query in history.list_queries(SPAN)}
-    return History("http://127.0.0.1:9090", SPAN, found, problem)
+    return history.History("http://127.0.0.1:9090", SPAN, found, problem)
 
 
 def test_a_fleet_that_serves_is_all_well() -> None:
@@ -78,7 +79,7 @@ def test_drains_claims_rollouts_and_keys_are_on_it() -> None:
     reading = fleet(
         hosts=[HostReading("gpu-1", "inference", {**drained("rollout"), "rollout": CLAIM})],
         rollouts=["site 20260921T130000Z-site of anna is under way."],
-        store={"clients": [client("team-a", expires="2026-09-23T00:00:00Z")]},
+        keys=show_keys({"clients": [client("team-a", expires="2026-09-23T00:00:00Z")]}, NOW),
         beyond=[("gpu-9", "stopped")],
         notes=["prices of 2026"],
     )
@@ -138,10 +139,13 @@ def test_nothing_on_it_is_markup_and_no_key_is_shown() -> None:
             HostReading("gpu-2", "inference", lost(evil), None, {}, cost("gpu-2", None)),
         ],
         [(evil, evil)],
-        {"clients": [client(evil, expires=evil, due=True, created=evil)], "rotation": {"step": evil, "by": evil}},
+        show_keys(
+            {"clients": [client(evil, expires=evil, due=True, created=evil)], "rotation": {"step": evil, "by": evil}},
+            NOW,
+        ),
         [evil],
         [evil],
-        History(evil, SPAN, {history.Query("load", evil, ""): [(NOW, 1.0)]}, evil),
+        history.History(evil, SPAN, {history.Query("load", evil, ""): [(NOW, 1.0)]}, evil),
     )
     page = read(reading)
     assert page.all("script") == []
@@ -151,3 +155,23 @@ def test_nothing_on_it_is_markup_and_no_key_is_shown() -> None:
 
 def test_an_empty_fleet_has_a_page() -> None:
     assert "0 of 0 hosts in service" in read(FleetReading(NOW, [])).text
+
+
+def test_what_is_no_hosts_needs_attention_first() -> None:
+    text = read(fleet(trouble=["the probe fails"])).text
+    assert "✕ needs attention 2 of 2 hosts in service" in text
+    assert "What needs attention ✕ the probe fails" in text
+    assert "Hosts in service 2 of 2" in text
+
+
+def test_only_a_served_page_loads_itself_again() -> None:
+    made, served = render_status(fleet()).text, render_status(fleet(renewed=30)).text
+    assert ('http-equiv="refresh"' in made, AGE_MARK in made) == (False, False)
+    assert '<meta http-equiv="refresh" content="30">' in served
+    assert served.count(AGE_MARK) == 1
+    # Charts are there, or Prometheus does not answer: there is no third state.
+    assert "no Prometheus was named" not in served
+
+
+def test_no_value_can_stand_for_the_age() -> None:
+    assert AGE_MARK not in render_status(fleet(trouble=[AGE_MARK], notes=[AGE_MARK], maker=AGE_MARK)).text
