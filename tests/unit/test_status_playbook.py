@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.plugins.plugin_utils.report.test_page import check_page
+from tests.pages import check_page
 from tests.unit.test_price_playbooks import ONE, inventory, play
 
 __all__ = ["inventory"]

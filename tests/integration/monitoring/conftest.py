@@ -24,7 +24,6 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import 
 from ansible_collections.inference.fleet.plugins.plugin_utils.status import program  # noqa: F401
 
 from tests.integration.monitoring.stack import Place, open_place
-from tests.unit.plugins.plugin_utils.report import test_page  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.status.program imp
 from tests.debian import program
 from tests.integration.edge.conftest import KEY, eventually
 from tests.integration.monitoring.stack import WATCH, Place
-from tests.unit.plugins.plugin_utils.report.test_page import Reader, check_page
+from tests.pages import Reader, check_page
 
 
 def test_promtool_and_amtool_take_the_configuration(place: Place) -> None:

@@ -9,7 +9,8 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.status.hosts impor
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.keys import show_keys
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.page import AGE_MARK, FleetReading, render_status
 
-from tests.unit.plugins.plugin_utils.report.test_page import HOSTILE, KEY, Reader, check_page
+from tests.pages import Reader, check_page
+from tests.unit.plugins.plugin_utils.report.test_page import HOSTILE, KEY
 from tests.unit.plugins.plugin_utils.status.status_fleet import (
     CLAIM,
     NOW,

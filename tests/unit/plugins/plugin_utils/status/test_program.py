@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.inference.fleet.plugins.plugin_utils.status.program import pack_status_program
 
-from tests.unit.plugins.plugin_utils.report.test_page import Reader, check_page
+from tests.pages import Reader, check_page
 
 
 @pytest.fixture
