@@ -50,7 +50,8 @@ def configured(config: str) -> dict[tuple[str, str], list[str]]:
     rows: dict[tuple[str, str], list[str]] = {}
     backend = ""
     for line in config.splitlines():
-        if line and not line[0].isspace():
+        # A condition of HAProxy's version ends no section.
+        if line and not line[0].isspace() and not line.startswith("."):
             section = BACKEND.match(line)
             backend = section[1] if section else ""
         server = SERVER.match(line)

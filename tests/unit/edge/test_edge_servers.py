@@ -19,6 +19,9 @@ frontend edge_8000
     default_backend instances_8000
 
 backend instances_8000
+.if version_atleast(2.5-dev0)
+    use-server engine-0
+.endif
     default-server check
     server engine-0 127.0.0.1:8100
     server engine-1 127.0.0.1:8101
