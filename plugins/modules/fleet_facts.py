@@ -191,7 +191,7 @@ hosts:
     upstreams:
       description: >-
         On a gateway, the ports at which the inference hosts serve, each with C(host), C(address), C(port), C(engine),
-        C(model), C(tls) and C(tls_name).
+        C(model), C(tls), C(tls_name) and C(gpus).
       returned: when C(problem) is empty
       type: list
       elements: dict

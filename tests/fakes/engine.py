@@ -141,6 +141,14 @@ class Faults:
             return bool(left > 0)
 
 
+class Cache(t.Protocol):
+    """What keeps the beginnings of prompts, such as tests/fakes/prefix_cache.py."""
+
+    def find(self, tokens: t.Sequence[str]) -> int: ...
+
+    def keep(self, tokens: t.Sequence[str]) -> None: ...
+
+
 class FakeEngine:
     """The server. ``port`` 0 takes a free one.
 
@@ -166,6 +174,7 @@ class FakeEngine:
         version: what /version says.
         with_metrics: whether there is /metrics.
         remember: whether to keep ``requests``; a program that runs for long does not.
+        cache: the cache of prompts whose hits its usage has; None for none.
 
     Attributes:
         requests: (method, path, authorization, body) of each request, in order.
@@ -198,6 +207,7 @@ class FakeEngine:
         version: str = "0.0.0-fake",
         with_metrics: bool = True,
         remember: bool = True,
+        cache: Cache | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
@@ -217,6 +227,7 @@ class FakeEngine:
         self.version = version
         self.with_metrics = with_metrics
         self.remember = remember
+        self.cache = cache
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
         self.running = 0
@@ -645,6 +656,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "prompt_tokens": len(prompt.split()) + 8,
             "completion_tokens": max(1, len(pieces)),
         }
+        if self.fake.cache:
+            tokens = tokens_of(body.get("messages") or [{"content": content}])
+            cached = self.fake.cache.find(tokens)
+            self.fake.cache.keep(tokens + tokens_of([{"role": "assistant", "content": "".join(pieces)}]))
+            usage.update(prompt_tokens=len(tokens), prompt_tokens_details={"cached_tokens": cached})
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.fake.work(prompted=usage["prompt_tokens"])
         if self.fake.with_cached and "prompt_tokens_details" not in usage:
@@ -813,6 +829,16 @@ def _prompt_of(content: t.Any, opens_files: bool) -> tuple[str, bytes | None]:
         elif kind in ("image_url", "video_url", "audio_url"):
             image = _loaded(part[kind]["url"], kind, opens_files)
     return prompt, image
+
+
+def tokens_of(messages: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
+    """A conversation's tokens: its words, and what separates messages."""
+    tokens: list[str] = []
+    for message in messages:
+        content = message["content"]
+        words = content if isinstance(content, str) else json.dumps(content)
+        tokens += [f"<{message.get('role')}>", *words.split()]
+    return tokens
 
 
 def _loaded(url: str, kind: str, opens_files: bool) -> bytes:

@@ -198,14 +198,13 @@ class Fleet:
             with _naming(host):
                 # Its ports do not depend on its GPUs, unless its instances name theirs.
                 instances = self._instances(host, count_gpus(own) if own.get("fleet_instances") else 0)
-            services: dict[int, Instance] = {}
+            services: dict[int, list[Instance]] = {}
             for instance in instances:
                 if instance.serves:
-                    services.setdefault(instance.port, instance)
-            found += [
-                Upstream(host, _address(own), port, one.engine, one.served_name, **_tls(own))
-                for port, one in sorted(services.items())
-            ]
+                    services.setdefault(instance.port, []).append(instance)
+            for port, those in sorted(services.items()):
+                one, gpus = those[0], _gpus(own, those)
+                found.append(Upstream(host, _address(own), port, one.engine, one.served_name, **_tls(own), gpus=gpus))
         return found
 
     def find_peers(self, host: str) -> JsonObjects:
@@ -277,6 +276,17 @@ def _plan(
         engine_urls=[f"http://127.0.0.1:{one.engine_port}" for one in instances if one.serves],
         **{"upstreams": [], "peers": [], "pools": [], **gateway},
     )
+
+
+def _gpus(own: Variables, instances: t.Sequence[Instance]) -> int:
+    """How many GPUs some instances of a host have; 1 where that is not known. It only decides on their share."""
+    named = sum(len(instance.gpus) for instance in instances)
+    if named:
+        return named
+    try:
+        return max(1, count_gpus(own))
+    except FleetError:
+        return 1
 
 
 def _count_processes(own: Variables) -> int:

@@ -242,6 +242,8 @@ class Edge:
             __edge_servers_file=str(self.directory / "servers.state"),
             __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
+            __edge_affinity_program=str(ROLE / "files" / "affinity.lua"),
+            __edge_home_program=str(ROLE / "files" / "home.lua"),
             # The paths of the role's templates and files.
             ansible_search_path=[str(ROLE)],
             __edge_found={"files": []},
@@ -353,8 +355,15 @@ def origin_of(generation: int) -> dict[str, t.Any]:
     return {"id": "0" * 32, "generation": generation, "name": "the key store of this test"}
 
 
+class Engine(t.Protocol):
+    """A stand-in for one."""
+
+    @property
+    def port(self) -> int: ...
+
+
 @contextlib.contextmanager
-def unstarted_edge(directory: Path, engines: list[Recorder]) -> t.Iterator[Edge]:
+def unstarted_edge(directory: Path, engines: t.Sequence[Engine]) -> t.Iterator[Edge]:
     """An edge that serves client team-a with KEY, once it is started."""
     if os.geteuid() != 0 or not shutil.which(HAPROXY):
         pytest.skip("needs root and HAProxy")

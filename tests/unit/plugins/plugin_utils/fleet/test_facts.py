@@ -166,6 +166,7 @@ def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> N
             "model": QWEN,
             "tls": False,
             "tls_name": "",
+            "gpus": 1,
         }
     ]
     assert found["peers"] == [{"name": "gw-1", "address": "a.internal", "port": 4443, "tls": True, "tls_name": "gw-1"}]
@@ -235,7 +236,17 @@ def test_each_port_of_a_host_is_an_upstream() -> None:
 
 
 def test_a_host_whose_gpus_are_not_known_is_an_upstream() -> None:
-    assert [one.host for one in upstreams(gpu_1=host(fleet_instance_type=""))] == ["gpu-1"]
+    assert [(one.host, one.gpus) for one in upstreams(gpu_1=host(fleet_instance_type=""))] == [("gpu-1", 1)]
+
+
+def test_an_upstream_has_the_gpus_behind_its_port() -> None:
+    instances = [{"gpus": [0, 1]}, {"gpus": [2]}, {"engine": "sglang", "port": 8001, "gpus": [3]}]
+    found = upstreams(
+        gpu_1=host(fleet_gpu_count=4, fleet_instances=instances),
+        gpu_2=host(fleet_gpu_count=8, fleet_instance_type="p5.48xlarge"),
+        gpu_3=host(fleet_accelerator="cpu"),
+    )
+    assert [one.gpus for one in found] == [3, 1, 8, 1]
 
 
 def test_of_an_instance_that_spans_hosts_the_first_one_is_an_upstream() -> None:
