@@ -1,8 +1,9 @@
 -- Which of a gateway's models a request is for. The argument lists all of them, as a,b,c; txn.models those that the client
 -- may use, as ,a,b, or nothing for all. The body's own model is in txn.model, where it was found.
 --
--- txn.choice becomes chosen, with txn.model; or missing, refused (the client may not use it), unknown, invalid. A request
--- for the list of models finds it in txn.model_list, one for a single model in txn.found_model.
+-- txn.choice becomes chosen, with txn.model; or missing, refused (the client may not use it), unknown, or invalid, where
+-- the body does name a model, but not once and as a text. A request for the list of models finds it in txn.model_list, one
+-- for a single model in txn.found_model.
 
 local function describe(name)
   return '{"id":"' .. name .. '","object":"model","created":0,"owned_by":"fleet"}'
@@ -38,7 +39,10 @@ core.register_action("choose_model", {"http-req"}, function(txn, all)
     model = only
   end
   local choice = "chosen"
-  if model == nil then
+  local why = txn:get_var("txn.no_model")
+  if why == "two" or why == "type" then
+    choice = "invalid"
+  elseif model == nil then
     choice = "missing"
   elseif allowed ~= "" and not string.find(allowed, "," .. model .. ",", 1, true) then
     choice = "refused"

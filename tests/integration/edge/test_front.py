@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 
 from tests.integration.edge.conftest import (
     IS_HAPROXY_2_4,
@@ -55,6 +57,14 @@ class Front:
             gateway.start(**self.variables(number))
         for gateway in self.gateways:
             eventually(lambda gateway=gateway: all(server.up for server in gateway.servers()))  # type: ignore[misc]
+        # HAProxy tries again after some seconds where the other one was not there yet.
+        eventually(lambda: all(self.are_connected(gateway) for gateway in self.gateways), 30)
+
+    @staticmethod
+    def are_connected(gateway: Edge) -> bool:
+        """Whether the gateway and all others tell each other what their clients have had."""
+        remote = [line for line in haproxy.ask(gateway.socket, "show peers").splitlines() if "(remote," in line]
+        return all("last_status=ESTA" in line for line in remote)
 
     def variables(self, number: int) -> dict[str, t.Any]:
         """What the role of a gateway gets."""
@@ -153,7 +163,8 @@ def test_the_model_is_found_in_the_body(front: Front, name: str, place: t.Any) -
 def test_what_the_buffer_does_not_show_is_in_a_header(
     front: Front, body: bytes, header: str | None, status: int, code: str
 ) -> None:
-    answer = front.ask(body, **({"X_Model": header} if header else {}))
+    headers = {"X_Model": header} if header else {}
+    answer = front.gateways[0].ask("/v1/x", KEY, method="POST", body=body, **headers)
     assert answer[0] == status
     if code:
         assert (error_of(answer)["code"], front.asked()) == (code, [0, 0, 0])
@@ -287,14 +298,24 @@ def test_requests_of_a_minute_are_summed_over_the_gateways(front: Front) -> None
 
 
 def test_a_reload_forgets_no_limit(front: Front) -> None:
-    front.gateways[1].reload()
+    gateway = front.gateways[1]
+    gateway.reload()
+    eventually(lambda: "key=minute@gateway-1" in haproxy.ask(gateway.socket, "show table clients"))
     assert error_of(front.ask({"model": "beta"}, KEYS["minute"], gateway=1))["code"] == "rate_limit_exceeded"
 
 
 def test_the_counters_are_for_gateways_alone(front: Front) -> None:
-    config = front.gateways[0].config.read_text()
-    assert "tcp-request connection reject if !{ src 127.0.0.1 }" in config
-    assert "abns@fleet-counters-" in config
+    answers = {}
+    for source in ("127.0.0.1", "127.0.0.2"):
+        address = ("127.0.0.1", front.counters[0])
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(ConnectionError))
+            connection = stack.enter_context(socket.create_connection(address, 5, (source, 0)))
+            connection.sendall(b"HAProxyS 2.1\nnobody\nnobody 1 1\n")
+            answers[source] = connection.recv(100)
+    # HAProxy knows no such gateway; the other address does not get so far.
+    assert answers["127.0.0.1"].startswith(b"50")
+    assert not answers.get("127.0.0.2")
 
 
 # Retries
