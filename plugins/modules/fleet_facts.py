@@ -114,6 +114,12 @@ hosts:
       description: Whether its answers may come from a cache of whole answers.
       returned: always
       type: bool
+    affinity:
+      description:
+        - How a request finds the instance, or on a gateway the host, that may have its beginning in the cache.
+      returned: always
+      type: str
+      sample: prefix
     model:
       description: The name of the requested model; on a gateway that of its first model.
       returned: when C(problem) is empty
@@ -201,7 +207,7 @@ hosts:
     upstreams:
       description: >-
         On a gateway, the ports at which the inference hosts serve, each with C(host), C(address), C(port), C(engine),
-        C(model), C(tls) and C(tls_name).
+        C(model), C(tls), C(tls_name) and C(gpus).
       returned: when C(problem) is empty
       type: list
       elements: dict

@@ -247,9 +247,11 @@ def edge_services(
             instance["port"],
             {"port": instance["port"], "served_name": instance["served_name"], "instances": []},
         )
-        service["instances"].append(
-            {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
-        )
+        server = {"name": server_name(instance["index"]), "index": instance["index"], "port": instance["engine_port"]}
+        # By default all weigh the same.
+        if len(instance.get("gpus", ())) > 1:
+            server["weight"] = len(instance["gpus"])
+        service["instances"].append(server)
         # The default path is /health.
         if instance.get("health_path", "/health") != "/health":
             service["health_path"] = instance["health_path"]

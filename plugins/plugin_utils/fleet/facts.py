@@ -30,6 +30,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan impor
 DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 DEFAULT_EDGE_PORT = 8000
 DEFAULT_GATEWAY_PORT = 4000
+DEFAULT_AFFINITY = "prefix"
 
 # What the names of the rings' groups begin with.
 _RING = "ring_"
@@ -87,6 +88,7 @@ class HostFacts:
         address: where other hosts reach it.
         has_database: whether the gateways record spending.
         caches: whether its answers may come from a cache of whole answers.
+        affinity: how a request finds the instance, or on a gateway the host, that may have its beginning in the cache.
         plan: what it runs.
         problem: why some of this is None; empty where nothing is.
     """
@@ -101,6 +103,7 @@ class HostFacts:
     address: str
     has_database: bool | None
     caches: bool
+    affinity: str
     plan: HostPlan | None
     problem: str
 
@@ -150,6 +153,7 @@ class Fleet:
             address=_address(own),
             has_database=attempt(lambda: self._has_database(own)),
             caches=kind == GATEWAY,
+            affinity=_affinity(own, is_gateway),
             plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
             problem=" ".join(dict.fromkeys(problems)),
         )
@@ -214,14 +218,13 @@ class Fleet:
             with _naming(host):
                 # Its ports do not depend on its GPUs, unless its instances name theirs.
                 instances = self._instances(host, count_gpus(own) if own.get("fleet_instances") else 0)
-            services: dict[int, Instance] = {}
+            services: dict[int, list[Instance]] = {}
             for instance in instances:
                 if instance.serves:
-                    services.setdefault(instance.port, instance)
-            found += [
-                Upstream(host, _address(own), port, one.engine, one.served_name, **_tls(own))
-                for port, one in sorted(services.items())
-            ]
+                    services.setdefault(instance.port, []).append(instance)
+            for port, those in sorted(services.items()):
+                one, gpus = those[0], _gpus(own, those)
+                found.append(Upstream(host, _address(own), port, one.engine, one.served_name, **_tls(own), gpus=gpus))
         return found
 
     def find_peers(self, host: str) -> JsonObjects:
@@ -320,6 +323,17 @@ def _plan(
     )
 
 
+def _gpus(own: Variables, instances: t.Sequence[Instance]) -> int:
+    """How many GPUs some instances of a host have; 1 where that is not known. It only decides on their share."""
+    named = sum(len(instance.gpus) for instance in instances)
+    if named:
+        return named
+    try:
+        return max(1, count_gpus(own))
+    except FleetError:
+        return 1
+
+
 def _count_processes(own: Variables) -> int:
     wanted = own.get("litellm_instances", own.get("fleet_vcpus") or 1)
     try:
@@ -330,6 +344,10 @@ def _count_processes(own: Variables) -> int:
 
 def _served_name(own: Variables) -> str:
     return str(own.get("fleet_served_name") or own.get("fleet_model") or DEFAULT_MODEL)
+
+
+def _affinity(own: Variables, is_gateway: bool) -> str:
+    return str((own.get("gateway_affinity") if is_gateway else "") or own.get("edge_affinity") or DEFAULT_AFFINITY)
 
 
 def _port(own: Variables, is_gateway: bool = False) -> int:

@@ -31,6 +31,7 @@ def pools(found: t.Iterable[Model]) -> list[dict[str, t.Any]]:
                     "port": one.port,
                     "tls": one.tls,
                     "tls_name": one.tls_name,
+                    "weight": one.gpus,
                 }
                 for one in model.upstreams
             ],

@@ -50,6 +50,7 @@ class Upstream:
         model: the name under which they serve it.
         tls: whether its edge uses TLS.
         tls_name: the name in its certificate; empty for its address.
+        gpus: how many GPUs its instances have there; 1 where that is not known.
     """
 
     host: str
@@ -59,6 +60,7 @@ class Upstream:
     model: str
     tls: bool = False
     tls_name: str = ""
+    gpus: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

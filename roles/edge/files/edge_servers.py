@@ -36,8 +36,9 @@ HEADER = (
     "bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr "
     "srv_agent_addr srv_agent_port\n"
 )
-# Down, not drained, weight 1, with a check that has yet to succeed.
-DOWN = "0 {backend} {number} {name} {address} 0 0 1 1 0 6 1 0 6 0 0 0 - {port} - 0 0 - - 0"
+WEIGHT = re.compile(r"\sweight (\d+)")
+# Down, not drained, with a check that has yet to succeed.
+DOWN = "0 {backend} {number} {name} {address} 0 0 {weight} {weight} 0 6 1 0 6 0 0 0 - {port} - 0 0 - - 0"
 BACKEND_COLUMN, NAME_COLUMN, ADDRESS_COLUMN, ADMIN_COLUMN, PORT_COLUMN = 1, 3, 4, 6, 18
 FORCED_DRAIN = 0x08
 #: Seconds for HAProxy's answer; its reload waits meanwhile.
@@ -49,14 +50,17 @@ def configured(config: str) -> dict[tuple[str, str], list[str]]:
     rows: dict[tuple[str, str], list[str]] = {}
     backend = ""
     for line in config.splitlines():
-        if line and not line[0].isspace():
+        # A condition of HAProxy's version ends no section.
+        if line and not line[0].isspace() and not line.startswith("."):
             section = BACKEND.match(line)
             backend = section[1] if section else ""
         server = SERVER.match(line)
         if backend and server:
             name, address, port = server.groups()
             number = sum(1 for other, _name in rows if other == backend) + 1
-            row = DOWN.format(backend=backend, number=number, name=name, address=address, port=port)
+            found = WEIGHT.search(line)
+            weight = found[1] if found else "1"
+            row = DOWN.format(backend=backend, number=number, name=name, address=address, port=port, weight=weight)
             rows[backend, name] = row.split(" ")
     return rows
 

@@ -34,8 +34,8 @@ ROUTES = {
     "/v1/responses",
 }
 METRICS = "/metrics"
-#: The header with which the edge names a request.
-REQUEST_NAME = "x-fleet-request"
+#: The headers of the edge that hosts need, too: the request's name, and by what it finds its cache.
+PASSED_ON = ("x-fleet-request", "x-fleet-affinity")
 #: What a client has no say in: how often LiteLLM tries again, and headers that it would send to edges that take a
 #: gateway's word for them.
 RESERVED = ("extra_headers", "headers", "max_retries", "num_retries")
@@ -158,14 +158,14 @@ def _refusal(status: int, message: str, kind: str, code: str, param: str | None 
     return Refusal(message=message, type=kind, param=param, code=status, openai_code=code)
 
 
-def _name_request(data: dict[str, t.Any]) -> None:
-    """Have LiteLLM send on what the edge calls the request, so that the pools bound how often engines are asked."""
+def _pass_on(data: dict[str, t.Any]) -> None:
+    """Have LiteLLM send on what the edge says of it; by its name the pools bound how often engines are asked."""
     for option in RESERVED:
         data.pop(option, None)
     received = (data.get("proxy_server_request") or {}).get("headers") or {}
-    name = next((value for header, value in received.items() if header.lower() == REQUEST_NAME), None)
-    if name:
-        data["headers"] = {REQUEST_NAME: name}
+    headers = {name.lower(): value for name, value in received.items() if name.lower() in PASSED_ON}
+    if headers:
+        data["headers"] = headers
 
 
 class Hooks(CustomLogger):
@@ -203,7 +203,7 @@ class Hooks(CustomLogger):
                 404, f"The model {model} does not exist.", "invalid_request_error", "model_not_found", "model"
             )
         fleet_cache.take_control(data, str(user_api_key_dict.key_alias), model in CACHED)
-        _name_request(data)
+        _pass_on(data)
         await self._reserve(user_api_key_dict, data, call_type)
         return data
 

@@ -19,12 +19,15 @@ frontend edge_8000
     default_backend instances_8000
 
 backend instances_8000
+.if version_atleast(2.5-dev0)
+    use-server engine-0
+.endif
     default-server check
     server engine-0 127.0.0.1:8100
     server engine-1 127.0.0.1:8101
 
 backend instances_8001
-    server engine-2 127.0.0.1:8102
+    server engine-2 127.0.0.1:8102 weight 4 agent-check
 """
 
 
@@ -67,6 +70,8 @@ def test_at_a_start_every_server_is_down(
         ("instances_8000", "2", "127.0.0.1", "8101"),
         ("instances_8001", "1", "127.0.0.1", "8102"),
     ]
+    # Current and configured weight.
+    assert [row[7:9] for row in rows.values()] == [["1", "1"], ["1", "1"], ["4", "4"]]
 
 
 def test_what_is_drained_starts_drained(

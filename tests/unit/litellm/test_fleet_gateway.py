@@ -237,10 +237,10 @@ def test_the_cached_models_are_named_in_the_environment(gateway: types.ModuleTyp
 
 
 def test_litellm_sends_on_the_edges_name_of_the_request(gateway: types.ModuleType) -> None:
-    received = {"headers": {"X-Fleet-Request": "from-the-edge.0", "x-other": "a"}}
+    received = {"headers": {"X-Fleet-Request": "from-the-edge.0", "X-Fleet-Affinity": "0123", "x-other": "a"}}
     asked = {"num_retries": 99, "max_retries": 9, "extra_headers": {"X-Fleet-Request": "mine.0"}, "headers": {"a": "b"}}
     given = hook(gateway, [], model="a", proxy_server_request=received, **asked)
-    assert given["headers"] == {"x-fleet-request": "from-the-edge.0"}
+    assert given["headers"] == {"x-fleet-request": "from-the-edge.0", "x-fleet-affinity": "0123"}
     assert not {"num_retries", "max_retries", "extra_headers"} & set(given)
     assert "headers" not in hook(gateway, [], model="a", **asked)
 

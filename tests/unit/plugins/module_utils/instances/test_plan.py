@@ -97,6 +97,12 @@ def test_a_removed_instance_stays_behind_its_port_and_one_without_a_port_does_no
     ]
 
 
+def test_instances_weigh_as_much_as_they_have_gpus() -> None:
+    planned = plan_instances([{"gpus": [0, 1]}, {"gpus": [2]}], engine="vllm", gpu_count=3)
+    [service] = edge_services([i.as_dict() for i in planned])
+    assert [one.get("weight", 1) for one in service["instances"]] == [2, 1]
+
+
 def test_each_service_of_a_host_is_a_target_with_its_own_model() -> None:
     planned = plan_instances(
         [{}, {"engine": "sglang", "port": 8001, "served_name": "fast"}], engine="vllm", gpu_count=0

@@ -127,8 +127,8 @@ def test_a_host_without_a_plan_says_why_and_keeps_what_does_not_depend_on_it(var
 def test_an_invalid_port_is_named_once() -> None:
     found = facts("gpu-1", {"gpu-1": host(edge_port="80o0")})
     assert found["problem"] == "edge_port is '80o0'; it must be a whole number."
-    known = {"tier", "address", "ring", "is_gateway", "gateway_kind", "engine", "has_database", "caches", "problem"}
-    assert set(found) == known
+    known = {"tier", "address", "ring", "is_gateway", "gateway_kind", "engine", "has_database", "caches", "affinity"}
+    assert set(found) == {*known, "problem"}
 
 
 def test_a_host_has_the_ring_of_its_group() -> None:
@@ -167,6 +167,7 @@ def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> N
             "model": QWEN,
             "tls": False,
             "tls_name": "",
+            "gpus": 1,
         }
     ]
     assert found["peers"] == [{"name": "gw-1", "address": "a.internal", "port": 4443, "tls": True, "tls_name": "gw-1"}]
@@ -230,6 +231,13 @@ def test_the_problem_of_a_host_is_its_gateways_with_its_name() -> None:
     assert found["problem"] == "gw-2: fleet_gateway_port is '4ooo'; it must be a whole number."
 
 
+def test_a_gateways_affinity_has_a_variable_of_its_own() -> None:
+    hosts = {"gpu-1": host(edge_affinity="none", gateway_affinity="client")}
+    gateways = {"gw-1": {"gateway_affinity": "client"}, "gw-2": {}, "gw-3": {"edge_affinity": "none"}}
+    found = [facts(name, hosts, gateways)["affinity"] for name in ("gpu-1", "gw-1", "gw-2", "gw-3")]
+    assert found == ["none", "client", "prefix", "none"]
+
+
 def test_a_database_is_the_gateways_or_a_stores() -> None:
     def has_database(own: Host, store: Host) -> bool:
         return fleet({"gpu-1": host()}, {"gw-1": own}, {"st-1": store}).work_out("gw-1").has_database is True
@@ -263,7 +271,17 @@ def test_each_port_of_a_host_is_an_upstream() -> None:
 
 
 def test_a_host_whose_gpus_are_not_known_is_an_upstream() -> None:
-    assert [one.host for one in upstreams(gpu_1=host(fleet_instance_type=""))] == ["gpu-1"]
+    assert [(one.host, one.gpus) for one in upstreams(gpu_1=host(fleet_instance_type=""))] == [("gpu-1", 1)]
+
+
+def test_an_upstream_has_the_gpus_behind_its_port() -> None:
+    instances = [{"gpus": [0, 1]}, {"gpus": [2]}, {"engine": "sglang", "port": 8001, "gpus": [3]}]
+    found = upstreams(
+        gpu_1=host(fleet_gpu_count=4, fleet_instances=instances),
+        gpu_2=host(fleet_gpu_count=8, fleet_instance_type="p5.48xlarge"),
+        gpu_3=host(fleet_accelerator="cpu"),
+    )
+    assert [one.gpus for one in found] == [3, 1, 8, 1]
 
 
 def test_of_an_instance_that_spans_hosts_the_first_one_is_an_upstream() -> None:

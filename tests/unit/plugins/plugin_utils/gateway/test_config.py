@@ -14,17 +14,24 @@ def model(name: str = "qwen3-vl", *upstreams: Upstream, **settings: t.Any) -> Mo
     return Model(name, QWEN, name, upstreams, settings)
 
 
-def up(host: str, port: int = 8000, tls: bool = False) -> Upstream:
-    return Upstream(host, "10.0.0.1", port, "vllm", QWEN, tls, "gpu-2.internal" if tls else "")
+def up(host: str, port: int = 8000, tls: bool = False, gpus: int = 1) -> Upstream:
+    return Upstream(host, "10.0.0.1", port, "vllm", QWEN, tls, "gpu-2.internal" if tls else "", gpus)
 
 
 def test_a_pool_has_the_models_hosts() -> None:
-    [pool] = config.pools([model("qwen3-vl", up("gpu-1"), up("gpu 2", 8443, True))])
+    [pool] = config.pools([model("qwen3-vl", up("gpu-1"), up("gpu 2", 8443, True, 4))])
     assert pool == {
         "name": "qwen3-vl",
         "servers": [
-            {"name": "gpu-1", "address": "10.0.0.1", "port": 8000, "tls": False, "tls_name": ""},
-            {"name": "gpu-2", "address": "10.0.0.1", "port": 8443, "tls": True, "tls_name": "gpu-2.internal"},
+            {"name": "gpu-1", "address": "10.0.0.1", "port": 8000, "tls": False, "tls_name": "", "weight": 1},
+            {
+                "name": "gpu-2",
+                "address": "10.0.0.1",
+                "port": 8443,
+                "tls": True,
+                "tls_name": "gpu-2.internal",
+                "weight": 4,
+            },
         ],
     }
 
