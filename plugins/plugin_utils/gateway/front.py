@@ -39,7 +39,7 @@ _NEEDS_A_PROCESS = {
     "options": "they are its parameters",
 }
 
-#: The limits that need somebody who counts tokens.
+#: The limits that need a process that counts tokens.
 _COUNTED_BY_A_PROCESS = ("tokens_per_minute", "budget")
 
 
@@ -190,8 +190,8 @@ def _model_problems(model: Model) -> list[str]:
 
 def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
     return [
-        f"Client {client['name']} has {limit}, which needs somebody who counts tokens, and a gateway of gateway_kind: "
-        f"{EDGE} does not. Remove the limit, or set gateway_kind: {GATEWAY}."
+        f"Client {client['name']} has {limit}, which needs a process that counts tokens, and a gateway of "
+        f"gateway_kind: {EDGE} has none. Remove the limit, or set gateway_kind: {GATEWAY}."
         for limit in _COUNTED_BY_A_PROCESS
         if client.get(limit)
     ]

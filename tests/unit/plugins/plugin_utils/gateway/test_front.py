@@ -80,8 +80,8 @@ def test_what_is_wrong_is_said(changes: dict[str, t.Any], words: str) -> None:
 def test_a_limit_on_tokens_needs_the_other_kind(limit: dict[str, t.Any]) -> None:
     [problem] = problems(clients=[*CLIENTS, {"name": "team-a", **limit}])
     assert problem == (
-        f"Client team-a has {next(iter(limit))}, which needs somebody who counts tokens, and a gateway of "
-        "gateway_kind: edge does not. Remove the limit, or set gateway_kind: litellm."
+        f"Client team-a has {next(iter(limit))}, which needs a process that counts tokens, and a gateway of "
+        "gateway_kind: edge has none. Remove the limit, or set gateway_kind: litellm."
     )
 
 
