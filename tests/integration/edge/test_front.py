@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
+from ansible_collections.inference.fleet.plugins.module_utils.edge.drain import EdgeDrain, Paths
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import AWS
 
+from tests.certificates import certificate
 from tests.integration.edge.conftest import (
     IS_HAPROXY_2_4,
     KEY,
@@ -41,7 +44,10 @@ BREAKS = ("break", "status/500", "status/502", "status/504")
 class Front:
     """Gateways of this kind, and the hosts behind: two for the model org/Alpha, one for the model beta."""
 
-    def __init__(self, stack: contextlib.ExitStack, place: Path, gateways: int, hosts: int = 3) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, place: Path, gateways: int, hosts: int = 3, certificate: str = ""
+    ) -> None:
+        self.certificate = certificate
         self.engines = [Recorder() for _ in range(hosts)]
         for engine in self.engines:
             stack.callback(engine.stop)
@@ -69,18 +75,23 @@ class Front:
     def variables(self, number: int) -> dict[str, t.Any]:
         """What the role of a gateway gets."""
         others = [n for n in range(len(self.gateways)) if n != number]
+        tls = {"tls": bool(self.certificate), "tls_name": "gateway.internal"}
         service = {
             "port": self.gateways[number].port,
             "kind": "pools",
             "served_name": "org/Alpha",
             "instances": [],
             "models": [{"name": "org/Alpha", "pool": "alpha"}, {"name": "beta", "pool": "beta"}],
-            "peers": [{"name": f"gateway-{n}", "address": "127.0.0.1", "port": self.gateways[n].port} for n in others],
+            "peers": [
+                {"name": f"gateway-{n}", "address": "127.0.0.1", "port": self.gateways[n].port, **tls} for n in others
+            ],
             "counters": {
                 "name": f"gateway-{number}",
                 "port": self.counters[number],
                 "local_port": free_port(),
-                "peers": [{"name": f"gateway-{n}", "address": "127.0.0.1", "port": self.counters[n]} for n in others],
+                "peers": [
+                    {"name": f"gateway-{n}", "address": "127.0.0.1", "port": self.counters[n], **tls} for n in others
+                ],
             },
         }
         servers = [
@@ -91,6 +102,8 @@ class Front:
             "edge_pools": [{"name": "alpha", "servers": servers[:-1]}, {"name": "beta", "servers": servers[-1:]}],
             "edge_pools_port": free_port(),
             "inventory_hostname": f"gateway-{number}",
+            "edge_tls_certificate": self.certificate,
+            "edge_tls_ca": self.certificate,
         }
 
     @staticmethod
@@ -382,6 +395,30 @@ def test_a_drained_gateway_sends_its_clients_to_another_one(front: Front) -> Non
         eventually(lambda: len(second.access_log()) > before)
     finally:
         first.drain(state="undrained")
+
+
+def test_a_gateway_is_back_when_nothing_is_announced_any_more(front: Front) -> None:
+    gateway = front.gateways[0]
+    paths = Paths(
+        str(gateway.config),
+        str(gateway.maps / "drain.map"),
+        str(gateway.drains),
+        gateway.socket,
+        gateway.master_socket,
+    )
+    EdgeDrain(paths, AWS, "an instance retirement", check=False).announce(["event-1"], 0)
+    assert gateway.status("/health") == 503
+    assert EdgeDrain(paths, AWS, "", check=False).withdraw()
+    assert gateway.healthy()
+
+
+def test_gateways_with_certificates_tell_each_other_nothing_in_the_clear(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        # It ends only when both are connected.
+        front = Front(stack, tmp_path, 2, 2, str(certificate(tmp_path / "pem", "DNS:gateway.internal")))
+        with socket.create_connection(("127.0.0.1", front.counters[0]), 5) as connection:
+            connection.sendall(b"HAProxyS 2.1\nnobody\nnobody 1 1\n")
+            assert not connection.recv(100).startswith(b"50")
 
 
 def test_a_drain_waits_for_the_requests_in_the_pools(front: Front) -> None:
