@@ -138,6 +138,14 @@ class Faults:
             return bool(left > 0)
 
 
+class Cache(t.Protocol):
+    """What keeps the beginnings of prompts, such as tests/fakes/prefix_cache.py."""
+
+    def find(self, tokens: t.Sequence[str]) -> int: ...
+
+    def keep(self, tokens: t.Sequence[str]) -> None: ...
+
+
 class FakeEngine:
     """The server. ``port`` 0 takes a free one.
 
@@ -158,6 +166,7 @@ class FakeEngine:
         version: what /version says.
         with_metrics: whether there is /metrics.
         remember: whether to keep ``requests``; a program that runs for long does not.
+        cache: the cache of prompts whose hits its usage has; None for none.
 
     Attributes:
         requests: (method, path, authorization, body) of each request, in order.
@@ -187,6 +196,7 @@ class FakeEngine:
         version: str = "0.0.0-fake",
         with_metrics: bool = True,
         remember: bool = True,
+        cache: Cache | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
@@ -203,6 +213,7 @@ class FakeEngine:
         self.version = version
         self.with_metrics = with_metrics
         self.remember = remember
+        self.cache = cache
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
         self.running = 0
@@ -603,7 +614,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         pieces, finish = _cut_to_length(re.findall(r"\s*\S+|\s+$", text), limit, endless)
         finish = str(self.fake.faults.get("finish_reason", finish))
-        usage = {"prompt_tokens": len(prompt.split()) + 8, "completion_tokens": max(1, len(pieces))}
+        usage: dict[str, t.Any] = {
+            "prompt_tokens": len(prompt.split()) + 8,
+            "completion_tokens": max(1, len(pieces)),
+        }
+        if self.fake.cache:
+            tokens = tokens_of(body.get("messages") or [{"content": content}])
+            cached = self.fake.cache.find(tokens)
+            self.fake.cache.keep(tokens + tokens_of([{"role": "assistant", "content": "".join(pieces)}]))
+            usage.update(prompt_tokens=len(tokens), prompt_tokens_details={"cached_tokens": cached})
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.fake.work(prompted=usage["prompt_tokens"])
         wants_stream = bool(body.get("stream")) and not self.fake.faults.get("not_streaming")
@@ -641,7 +660,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return first, token
 
     def _whole(
-        self, model: str, pieces: list[str], finish: str, usage: dict[str, int], asked: t.Any, uses: set[str]
+        self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any], asked: t.Any, uses: set[str]
     ) -> None:
         first, token = self._pace()
         end = time.monotonic() + first + token * len(pieces)
@@ -660,7 +679,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         counted = {} if self.fake.faults.get("no_usage") else {"usage": usage}
         self._json(200, {"id": f"chatcmpl-{uuid.uuid4()}", **same, "choices": choices, **counted})
 
-    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, int] | None) -> None:
+    def _stream(self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any] | None) -> None:
         faults = self.fake.faults
         first, token = self._pace()
         self.send_response(200)
@@ -750,6 +769,16 @@ def _prompt_of(content: t.Any, opens_files: bool) -> tuple[str, bytes | None]:
         elif kind in ("image_url", "video_url", "audio_url"):
             image = _loaded(part[kind]["url"], kind, opens_files)
     return prompt, image
+
+
+def tokens_of(messages: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
+    """A conversation's tokens: its words, and what separates messages."""
+    tokens: list[str] = []
+    for message in messages:
+        content = message["content"]
+        words = content if isinstance(content, str) else json.dumps(content)
+        tokens += [f"<{message.get('role')}>", *words.split()]
+    return tokens
 
 
 def _loaded(url: str, kind: str, opens_files: bool) -> bytes:

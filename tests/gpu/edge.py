@@ -24,6 +24,8 @@ FILES = (
     "roles/edge/files/key_usage.py",
     "roles/edge/files/one_model.lua",
     "roles/edge/files/body_limit.lua",
+    "roles/edge/files/affinity.lua",
+    "roles/edge/files/home.lua",
 )
 CLIENT = "gpu-steps"
 

@@ -19,6 +19,10 @@ local MEDIA_TO, MEDIA_SIZE = 5120, 1024
 local NAME = 256
 -- A body without an announced length is cut where it is longer than this, if it does not end as JSON does.
 local SURELY_WHOLE = 4096
+-- Escaped quotes that are looked at one by one.
+local MANY = 100
+-- Messages, and parts of one, that are looked at.
+local ELEMENTS = 100
 -- The lists and objects around a picture's text.
 local MEDIA_DEPTH = 4
 
@@ -44,24 +48,37 @@ local ESCAPES = {b = "\b", f = "\f", n = "\n", r = "\r", t = "\t"}
 
 -- The first position from p on that is no white space.
 local function solid(text, p)
-  return find(text, "[^ \t\r\n]", p) or error(CUT)
+  return find(text.raw, "[^ \t\r\n]", p) or error(CUT)
 end
 
--- The position of the quote that ends the string that begins at p; nothing where it is not there any more.
-local function find_end(text, p)
+-- A text that is read: raw as it is, and masked, once it has many escaped quotes, without any escapes, so that they are
+-- not looked at one by one.
+local function readable(raw)
+  return {raw = raw, masked = nil, escaped = 0}
+end
+
+-- The position of the quote that ends the string that begins at p; nothing where it is not there before the limit.
+local function find_end(text, p, limit)
   while true do
-    local quote = find(text, '"', p + 1, true)
-    if not quote then
+    local quote = find(text.masked or text.raw, '"', p + 1, true)
+    if not quote or limit and quote > limit then
       return nil
     end
+    if text.masked or byte(text.raw, quote - 1) ~= BACKSLASH then
+      return quote
+    end
     local before = quote - 1
-    while byte(text, before) == BACKSLASH do
+    while byte(text.raw, before) == BACKSLASH do
       before = before - 1
     end
     if (quote - before) % 2 == 1 then
       return quote
     end
     p = quote
+    text.escaped = text.escaped + 1
+    if text.escaped == MANY then
+      text.masked = gsub(text.raw, "\\.", "__")
+    end
   end
 end
 
@@ -69,23 +86,12 @@ local function string_end(text, p)
   return find_end(text, p) or error(CUT)
 end
 
--- The position behind the value that begins at p.
-local function skip(text, p)
-  local first = byte(text, p)
-  if first == QUOTE then
-    return string_end(text, p) + 1
-  end
-  if first ~= OBJECT and first ~= LIST then
-    local _, last = find(text, "^[%w.+-]+", p)
-    if not last then
-      error(INVALID)
-    end
-    return last + 1
-  end
+-- The position behind the list or object within which p is, or which begins at p.
+local function leave(text, p)
   local depth = 1
   repeat
-    p = find(text, '["%[%]{}]', p + 1) or error(CUT)
-    local found = byte(text, p)
+    p = find(text.raw, '["%[%]{}]', p + 1) or error(CUT)
+    local found = byte(text.raw, p)
     if found == QUOTE then
       p = string_end(text, p)
     elseif found == OBJECT or found == LIST then
@@ -97,49 +103,69 @@ local function skip(text, p)
   return p + 1
 end
 
+-- The position behind the value that begins at p.
+local function skip(text, p)
+  local first = byte(text.raw, p)
+  if first == QUOTE then
+    return string_end(text, p) + 1
+  end
+  if first ~= OBJECT and first ~= LIST then
+    local _, last = find(text.raw, "^[%w.+-]+", p)
+    if not last then
+      error(INVALID)
+    end
+    return last + 1
+  end
+  return leave(text, p)
+end
+
 -- What an escaped string means. Halves of a pair are joined; a half alone is left out.
 local function unescaped(raw)
   if not find(raw, "\\", 1, true) then
     return raw
   end
+  -- An escaped backslash escapes nothing; a byte that JSON has not holds its place.
+  raw = gsub(raw, "\\\\", "\0")
   raw = gsub(raw, "\\u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", function(high, low)
     return utf8.char(0x10000 + ((tonumber(high, 16) - 0xD800) << 10) + tonumber(low, 16) - 0xDC00)
   end)
-  return (gsub(raw, "\\(u?)(.)(%x?%x?%x?)", function(unicode, first, rest)
+  raw = gsub(raw, "\\(u?)(.)(%x?%x?%x?)", function(unicode, first, rest)
     if unicode == "" then
       return (ESCAPES[first] or first) .. rest
     end
     local code = tonumber(first .. rest, 16)
-    return code and (code < 0xD800 or code > 0xDFFF) and utf8.char(code) or ""
-  end))
+    -- One control character is as good as another: no name has any.
+    return code and (code < 0xD800 or code > 0xDFFF) and utf8.char(math.max(code, 1)) or ""
+  end)
+  return (gsub(raw, "\0", "\\"))
 end
 
 -- The string that begins at p; nothing where another value does.
 local function string_at(text, p)
-  if byte(text, p) == QUOTE then
-    return unescaped(sub(text, p + 1, string_end(text, p) - 1))
+  if byte(text.raw, p) == QUOTE then
+    return unescaped(sub(text.raw, p + 1, string_end(text, p) - 1))
   end
 end
 
 -- Calls visit(name, position of the value) for each member of the object at p. Returns the position behind the object.
 local function members(text, p, visit)
   p = solid(text, p + 1)
-  if byte(text, p) == OBJECT_END then
+  if byte(text.raw, p) == OBJECT_END then
     return p + 1
   end
   while true do
-    if byte(text, p) ~= QUOTE then
+    if byte(text.raw, p) ~= QUOTE then
       error(INVALID)
     end
     local quote = string_end(text, p)
-    local name = unescaped(sub(text, p + 1, quote - 1))
+    local name = unescaped(sub(text.raw, p + 1, quote - 1))
     p = solid(text, quote + 1)
-    if byte(text, p) ~= COLON then
+    if byte(text.raw, p) ~= COLON then
       error(INVALID)
     end
     p = solid(text, p + 1)
     p = solid(text, visit(name, p) or skip(text, p))
-    local found = byte(text, p)
+    local found = byte(text.raw, p)
     if found == OBJECT_END then
       return p + 1
     elseif found ~= COMMA then
@@ -149,15 +175,20 @@ local function members(text, p, visit)
   end
 end
 
--- Calls visit(position) for each element of the list at p. Returns the position behind the list.
+-- Calls visit(position) for the first elements of the list at p, until it returns true. Returns the position behind the
+-- list.
 local function elements(text, p, visit)
   p = solid(text, p + 1)
-  if byte(text, p) == LIST_END then
+  if byte(text.raw, p) == LIST_END then
     return p + 1
   end
-  while true do
-    p = solid(text, visit(p) or skip(text, p))
-    local found = byte(text, p)
+  for _ = 1, ELEMENTS do
+    local behind = visit(p)
+    if behind == true then
+      break
+    end
+    p = solid(text, behind or skip(text, p))
+    local found = byte(text.raw, p)
     if found == LIST_END then
       return p + 1
     elseif found ~= COMMA then
@@ -165,6 +196,7 @@ local function elements(text, p, visit)
     end
     p = solid(text, p + 1)
   end
+  return leave(text, p - 1)
 end
 
 -- Takes the beginning of a text into a list of pieces.
@@ -176,13 +208,18 @@ local function taker(text, limit)
 end
 
 function Taker:take(first, last)
-  self.pieces[#self.pieces + 1] = sub(self.text, first, last)
+  self.pieces[#self.pieces + 1] = sub(self.text.raw, first, last)
 end
 
--- The string at p, as far as it counts; it may go on behind the end of what is there.
+-- The position behind the part that counts of the string at p; it may go on behind the end of what is there.
+function Taker:find_end(p, enough)
+  return find_end(self.text, p, enough) or enough < #self.text.raw and enough + 1 or error(CUT)
+end
+
+-- The string at p, as far as it counts.
 function Taker:string(p)
   local enough = p + self.left
-  local quote = find_end(self.text, p) or enough < #self.text and enough + 1 or error(CUT)
+  local quote = self:find_end(p, enough)
   local last = math.min(quote - 1, enough)
   self:take(p + 1, last)
   self.left = self.left - (last - p)
@@ -195,14 +232,14 @@ end
 -- The text of a picture, or where it is.
 function Taker:medium(p)
   local enough = p + MEDIA_TO
-  local quote = find_end(self.text, p) or enough < #self.text and enough + 1 or error(CUT)
+  local quote = self:find_end(p, enough)
   local last = math.min(quote - 1, enough)
   self:take(math.max(p + 1, last - MEDIA_SIZE + 1), last)
 end
 
 -- Whatever a part of a message has beside text.
 function Taker:media(p, depth)
-  local first = byte(self.text, p)
+  local first = byte(self.text.raw, p)
   if first == QUOTE then
     self:medium(p)
   elseif first == OBJECT and depth > 0 then
@@ -216,17 +253,17 @@ end
 
 -- A message's content: a string, or a list of parts.
 function Taker:content(p)
-  local first = byte(self.text, p)
+  local first = byte(self.text.raw, p)
   if first == QUOTE then
     self:string(p)
   elseif first == LIST then
     elements(self.text, p, function(part)
-      local kind = byte(self.text, part)
+      local kind = byte(self.text.raw, part)
       if kind == QUOTE then
         return self:string(part)
       elseif kind == OBJECT then
         return members(self.text, part, function(name, value)
-          if name == "text" and byte(self.text, value) == QUOTE then
+          if name == "text" and byte(self.text.raw, value) == QUOTE then
             return self:string(value)
           elseif not DESCRIPTIONS[name] then
             return self:media(value, MEDIA_DEPTH)
@@ -239,19 +276,19 @@ end
 
 -- A prompt: a string, a list of them, or of tokens.
 function Taker:prompt(p)
-  local first = byte(self.text, p)
+  local first = byte(self.text.raw, p)
   if first == QUOTE then
     return self:string(p)
   elseif first ~= LIST then
     return
   end
   local next = solid(self.text, p + 1)
-  if byte(self.text, next) == QUOTE then
+  if byte(self.text.raw, next) == QUOTE then
     return self:string(next)
   end
-  local last = math.min(p + self.left, #self.text)
-  local _, numbers = find(self.text, "^[%d%s,%[]+", p)
-  if numbers and (numbers >= last or byte(self.text, numbers + 1) == LIST_END) then
+  local last = math.min(p + self.left, #self.text.raw)
+  local _, numbers = find(self.text.raw, "^[%d%s,%[]+", p)
+  if numbers and (numbers >= last or byte(self.text.raw, numbers + 1) == LIST_END) then
     self:take(p, math.min(numbers, last))
   end
 end
@@ -271,20 +308,22 @@ end
 -- What a body says, by the positions of its parts.
 local function find_parts(text, shape, found)
   local p = solid(text, 1)
-  if byte(text, p) ~= OBJECT then
+  if byte(text.raw, p) ~= OBJECT then
     error(INVALID)
   end
 
   -- Nothing that counts comes any more.
   local function is_enough(behind)
     return found.user
-      and not find(text, '"model"', behind, true)
-      and not find(text, '"prompt_cache_key"', behind, true)
+      and not find(text.raw, '"model"', behind, true)
+      and not find(text.raw, '"prompt_cache_key"', behind, true)
   end
 
   local function message(at)
-    if found.user or byte(text, at) ~= OBJECT then
-      return
+    if found.user then
+      return true
+    elseif byte(text.raw, at) ~= OBJECT then
+      return nil
     end
     -- Noted at once: the end of what is there may come within it.
     local role, content
@@ -312,7 +351,7 @@ local function find_parts(text, shape, found)
   end
 
   members(text, p, function(name, value)
-    local first = byte(text, value)
+    local first = byte(text.raw, value)
     if name == "model" then
       found.models = found.models + 1
       if first == QUOTE then
@@ -357,12 +396,12 @@ local function is_name(value)
 end
 
 -- Whether the buffer holds the whole body.
-local function is_whole(txn, body)
+local function is_whole(txn, length)
   local announced = tonumber(txn.f:req_hdr("content-length"))
   if announced then
-    return announced <= #body
+    return announced <= length
   end
-  return #body <= SURELY_WHOLE
+  return length <= SURELY_WHOLE
 end
 
 core.register_action("affinity", {"http-req"}, function(txn, mode)
@@ -382,14 +421,14 @@ core.register_action("affinity", {"http-req"}, function(txn, mode)
     keep("session", session)
   end
 
-  local body = txn.f:req_body() or ""
+  local body = readable(txn.f:req_body() or "")
   local encoding = txn.f:req_fhdr("content-encoding") or "identity"
   local found = {models = 0, system = {}}
   local ended = INVALID
   if encoding == "identity" then
     ended = ended_by(find_parts, body, SHAPES[txn.f:path()] or OTHER, found)
   end
-  local is_cut = ended and not is_whole(txn, body)
+  local is_cut = ended and not is_whole(txn, #body.raw)
   if ended == CUT and not is_cut then
     ended = INVALID
   end

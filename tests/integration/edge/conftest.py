@@ -355,8 +355,15 @@ def origin_of(generation: int) -> dict[str, t.Any]:
     return {"id": "0" * 32, "generation": generation, "name": "the key store of this test"}
 
 
+class Engine(t.Protocol):
+    """A stand-in for one."""
+
+    @property
+    def port(self) -> int: ...
+
+
 @contextlib.contextmanager
-def unstarted_edge(directory: Path, engines: list[Recorder]) -> t.Iterator[Edge]:
+def unstarted_edge(directory: Path, engines: t.Sequence[Engine]) -> t.Iterator[Edge]:
     """An edge that serves client team-a with KEY, once it is started."""
     if os.geteuid() != 0 or not shutil.which(HAPROXY):
         pytest.skip("needs root and HAProxy")

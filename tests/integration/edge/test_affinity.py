@@ -14,7 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.edge.conftest import ENGINE_KEY, IS_HAPROXY_2_4, KEY, Edge, eventually, free_port, unstarted_edge
+from tests.fakes.engine import MODEL, FakeEngine, tokens_of
+from tests.fakes.prefix_cache import PrefixCache
+from tests.integration.edge.conftest import (
+    ENGINE_KEY,
+    IS_HAPROXY_2_4,
+    KEY,
+    Edge,
+    Engine,
+    eventually,
+    free_port,
+    unstarted_edge,
+)
 from tests.integration.edge.engine import Recorder
 
 pytestmark = pytest.mark.skipif(IS_HAPROXY_2_4, reason="affinity begins with HAProxy 2.5")
@@ -88,6 +99,16 @@ def some_engines(count: int) -> t.Iterator[list[Recorder]]:
     finally:
         for engine in engines:
             engine.stop()
+
+
+@contextlib.contextmanager
+def caching_engines(count: int, capacity: int) -> t.Iterator[list[FakeEngine]]:
+    """Engines with a prefix cache of so many tokens."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(FakeEngine(cache=PrefixCache(capacity), first_token=0.01, remember=False))
+            for _ in range(count)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -307,14 +328,15 @@ class Rewriter:
                 headers = {**said, "Authorization": f"Bearer {ENGINE_KEY}"}
                 connection.request("POST", f"/qwen{self.path}", rewritten, headers)
                 response = connection.getresponse()
-                response.read()
+                answer = response.read()
                 connection.close()
-                self._send(response.status)
+                self._send(response.status, answer)
 
-            def _send(self, status: int) -> None:
+            def _send(self, status: int, body: bytes = b"") -> None:
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                self.wfile.write(body)
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -326,7 +348,10 @@ class Rewriter:
         self._server.server_close()
 
 
-class Fleet:
+E = t.TypeVar("E", bound=Engine)
+
+
+class Fleet(t.Generic[E]):
     """Two gateways, and hosts with instances.
 
     Args:
@@ -335,11 +360,10 @@ class Fleet:
         hosts: the instances of each host.
     """
 
-    def __init__(self, stack: contextlib.ExitStack, place: Path, hosts: dict[str, int]) -> None:
-        self.engines: list[Recorder] = []
+    def __init__(self, stack: contextlib.ExitStack, place: Path, hosts: dict[str, list[E]]) -> None:
+        self.engines: list[E] = []
         self.hosts: dict[str, Edge] = {}
-        for name, count in hosts.items():
-            own = stack.enter_context(some_engines(count))
+        for name, own in hosts.items():
             self.engines += own
             edge = self.hosts[name] = self._edge(stack, place / name, own)
             edge.set_keys({UPSTREAM: "gateway", KEY: "team-a"})
@@ -347,7 +371,7 @@ class Fleet:
         self.gateways = [self._gateway(stack, place / f"gateway-{number}", number) for number in range(2)]
 
     @staticmethod
-    def _edge(stack: contextlib.ExitStack, place: Path, engines: list[Recorder]) -> Edge:
+    def _edge(stack: contextlib.ExitStack, place: Path, engines: t.Sequence[Engine]) -> Edge:
         place.mkdir()
         return stack.enter_context(unstarted_edge(place, engines))
 
@@ -374,20 +398,22 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet_running(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Fleet]:
+def fleet_running(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Fleet[Recorder]]:
     with contextlib.ExitStack() as stack:
+        engines = stack.enter_context(some_engines(4))
         # Hosts with the names of instances: nothing but the level tells them apart.
-        yield Fleet(stack, tmp_path_factory.mktemp("fleet"), {"engine-0": 2, "engine-1": 2})
+        hosts = {"engine-0": engines[:2], "engine-1": engines[2:]}
+        yield Fleet(stack, tmp_path_factory.mktemp("fleet"), hosts)
 
 
 @pytest.fixture
-def fleet(fleet_running: Fleet) -> Fleet:
+def fleet(fleet_running: Fleet[Recorder]) -> Fleet[Recorder]:
     for gateway in fleet_running.gateways:
         eventually(lambda gateway=gateway: all(server.up for server in gateway.servers()))  # type: ignore[misc]
     return fleet_running
 
 
-def test_gateways_agree_and_no_instance_is_left_out(fleet: Fleet) -> None:
+def test_gateways_agree_and_no_instance_is_left_out(fleet: Fleet[Recorder]) -> None:
     first, second = [homes(gateway.port, fleet.engines) for gateway in fleet.gateways]
     assert first == second
     assert len(shares(first)) == 4
@@ -397,7 +423,7 @@ def test_gateways_agree_and_no_instance_is_left_out(fleet: Fleet) -> None:
     assert 0.1 < sum(first[session] == others[session] for session in SESSIONS) / len(SESSIONS) < 0.4
 
 
-def test_a_drained_hosts_sessions_meet_another_and_come_back(fleet: Fleet) -> None:
+def test_a_drained_hosts_sessions_meet_another_and_come_back(fleet: Fleet[Recorder]) -> None:
     [gateway, _other] = fleet.gateways
     before = homes(gateway.port, fleet.engines)
     host = fleet.hosts["engine-1"]
@@ -413,7 +439,7 @@ def test_a_drained_hosts_sessions_meet_another_and_come_back(fleet: Fleet) -> No
     assert homes(gateway.port, fleet.engines) == before
 
 
-def test_a_host_that_fails_is_out_of_its_sessions_way(fleet: Fleet) -> None:
+def test_a_host_that_fails_is_out_of_its_sessions_way(fleet: Fleet[Recorder]) -> None:
     [gateway, _other] = fleet.gateways
     before = homes(gateway.port, fleet.engines)
     failing = fleet.of("engine-0")
@@ -429,3 +455,70 @@ def test_a_host_that_fails_is_out_of_its_sessions_way(fleet: Fleet) -> None:
     finally:
         for number in failing:
             fleet.engines[number].breaks = False
+
+
+# What it is for
+
+#: Sessions at once and their questions. An engine's cache holds a fourth of the sessions, and not all of them.
+TALKS, TURNS, CAPACITY = 96, 5, 12_000
+PERSONA = " ".join(f"rule{number}" for number in range(400))
+
+
+class Talk:
+    """A conversation, whose every question has all of it before."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        opening = " ".join(f"topic{number}-{word}" for word in range(40))
+        self.messages = [{"role": "system", "content": PERSONA}, {"role": "user", "content": opening}]
+
+    def ask(self, port: int) -> tuple[int, int]:
+        """The prompt's tokens, and how many of them were in the cache."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = json.dumps({"model": MODEL, "messages": self.messages})
+        connection.request("POST", CHAT, body, {"Authorization": f"Bearer {KEY}"})
+        response = connection.getresponse()
+        assert response.status == 200
+        answer = json.loads(response.read())
+        connection.close()
+        usage = answer["usage"]
+        self.go_on(answer["choices"][0]["message"]["content"])
+        return usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]
+
+    def go_on(self, said: str) -> None:
+        more = " ".join(f"detail{self.number}-{len(self.messages)}-{word}" for word in range(30))
+        self.messages += [{"role": "assistant", "content": said}, {"role": "user", "content": more}]
+
+
+def hits_of_sticky_sessions(said: str) -> float:
+    """The share of tokens in the cache where each fourth session has an engine, in the same order of questions."""
+    caches = [PrefixCache(CAPACITY) for _ in range(4)]
+    talks = [Talk(number) for number in range(TALKS)]
+    asked = found = 0
+    for _turn in range(TURNS):
+        for talk in talks:
+            cache = caches[talk.number % 4]
+            tokens = tokens_of(talk.messages)
+            asked, found = asked + len(tokens), found + cache.find(tokens)
+            talk.go_on(said)
+            cache.keep(tokens + tokens_of([talk.messages[-2]]))
+    return found / asked
+
+
+def test_conversations_find_their_cache_through_two_gateways_and_load_is_even(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        engines = stack.enter_context(caching_engines(4, CAPACITY))
+        fleet = Fleet(stack, tmp_path, {"gpu-1": engines[:2], "gpu-2": engines[2:]})
+        talks = [Talk(number) for number in range(TALKS)]
+        counted: list[tuple[int, int]] = []
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            for turn in range(TURNS):
+                # A session may come through the other gateway the next time.
+                ports = [fleet.gateways[(talk.number + turn) % 2].port for talk in talks]
+                counted += pool.map(Talk.ask, talks, ports)
+        hits = sum(found for _asked, found in counted) / sum(asked for asked, _found in counted)
+        sticky = hits_of_sticky_sessions(talks[0].messages[2]["content"])
+        load = [engine.finished for engine in fleet.engines]
+    assert sum(load) == TALKS * TURNS
+    assert hits >= 0.97 * sticky, (hits, sticky, load)
+    assert max(load) <= 1.2 * sum(load) / 4, (hits, sticky, load)
