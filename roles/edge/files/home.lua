@@ -2,7 +2,7 @@
 -- nothing, the backend's own way of balancing decides.
 --
 -- The names of the servers decide, by a weighted rendezvous hash: every gateway chooses the same, a server that leaves
--- moves only what it had, and gets it back when it returns. The backend's name is in the hash, so that hosts and their
+-- moves only what it had, and gets it back when it returns. What they are is in the hash, too, so that hosts and their
 -- instances are chosen independently. A server that has more than its share to do is passed over for the next one in the
 -- request's own order, which is the same each time.
 --
@@ -41,6 +41,8 @@ end
 
 -- The servers of a line in the configuration.
 local function parse(backend, text)
+  -- A host's port makes no difference.
+  local level = string.match(backend, "^(instances)_%d+$") or backend
   local servers, sum = {}, 0
   for name, weight in string.gmatch(text, "([^=,]+)=(%d+)") do
     weight = tonumber(weight)
@@ -48,7 +50,7 @@ local function parse(backend, text)
     servers[#servers + 1] = {
       name = name,
       weight = weight,
-      seed = hash(backend .. "/" .. name),
+      seed = hash(level .. "/" .. name),
       server = core.backends[backend].servers[name],
     }
   end

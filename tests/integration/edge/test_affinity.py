@@ -460,8 +460,8 @@ def test_a_host_that_fails_is_out_of_its_sessions_way(fleet: Fleet[Recorder]) ->
 # What it is for
 
 #: Sessions at once and their questions. An engine's cache holds a fourth of the sessions, and not all of them.
-TALKS, TURNS, CAPACITY = 96, 5, 12_000
-PERSONA = " ".join(f"rule{number}" for number in range(400))
+TALKS, TURNS, CAPACITY = 160, 3, 12_000
+PERSONA = " ".join(f"rule{number}" for number in range(200))
 
 
 class Talk:
