@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "drain_seconds": {"type": "float", "default": 0},
     "forget_previous": {"type": "bool", "default": False},
     "keep_releases": {"type": "int", "default": 3},
+    "edge_later": {"type": "bool", "default": False},
     "task": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
 }

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObjects
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
-from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config, plan, problems
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import config, front, plan, problems
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.protection import unprotected
 
 
@@ -59,6 +59,14 @@ def gateway_problems(
     return problems.problems(served=served, own_client=client, version=version, around=surroundings, **own)
 
 
+def front_problems(
+    wanted: t.Sequence[t.Any], upstreams: JsonObjects, clients: t.Sequence[t.Any], client: str, counters: JsonObjects
+) -> list[str]:
+    """See front_problems.yml."""
+    known = [front.CounterPeer(**item) for item in plain(counters)]
+    return front.problems(plain(wanted), _upstreams(upstreams), plain(clients), client, known)
+
+
 def _upstreams(items: JsonObjects) -> list[plan.Upstream]:
     return [plan.Upstream(**item) for item in plain(items)]
 
@@ -72,6 +80,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
+            "front_problems": front_problems,
             "gateway_config": gateway_config,
             "gateway_lock_problems": problems.lock_problems,
             "gateway_models": gateway_models,

@@ -83,6 +83,12 @@ options:
     description: With O(step=begin), how many releases to keep beside those that are in use.
     type: int
     default: 3
+  edge_later:
+    description:
+      - With O(step=begin), whether the host serves without its instances until one has passed its gate. The host is not
+        drained then.
+    type: bool
+    default: false
   task:
     description: With O(step=judge), the name of the failed task, where it did not use this module.
     type: str

@@ -73,6 +73,12 @@ hosts:
       description: Whether the host is a gateway.
       returned: always
       type: bool
+    gateway_kind:
+      description: >-
+        What serves the clients of a gateway, V(edge) where that is its edge alone. Empty for an inference host.
+      returned: always
+      type: str
+      sample: edge
     problem:
       description: What is wrong with the host's variables, with the variable, its value and what is valid.
       returned: always; empty where nothing is
@@ -81,7 +87,7 @@ hosts:
     engine:
       description: >-
         What its instances run unless one of them names its own. It is C(engine), else C(fleet_engine_tag), else
-        C(fleet_engine). C(problem) reports an unknown engine.
+        C(fleet_engine). C(problem) reports an unknown engine. Of a gateway without instances, its kind.
       returned: when the variables can be read
       type: str
       sample: vllm
@@ -104,6 +110,16 @@ hosts:
       description: Whether the gateways record spending.
       returned: when the variables can be read
       type: bool
+    caches:
+      description: Whether its answers may come from a cache of whole answers.
+      returned: always
+      type: bool
+    affinity:
+      description:
+        - How a request finds the instance, or on a gateway the host, that may have its beginning in the cache.
+      returned: always
+      type: str
+      sample: prefix
     model:
       description: The name of the requested model; on a gateway that of its first model.
       returned: when C(problem) is empty
@@ -203,6 +219,18 @@ hosts:
       elements: dict
     pools:
       description: On a gateway, the hosts behind each of its models, as role edge takes them.
+      returned: when C(problem) is empty
+      type: list
+      elements: dict
+    front:
+      description: >-
+        On a gateway whose edge leads into the pools by itself, its only service, as role edge takes it; else empty.
+      returned: when C(problem) is empty
+      type: dict
+    counters:
+      description: >-
+        On such a gateway, all gateways of that kind, each with C(name), C(host), C(address), C(port), C(tls) and
+        C(tls_name).
       returned: when C(problem) is empty
       type: list
       elements: dict

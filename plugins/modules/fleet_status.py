@@ -120,6 +120,8 @@ edge:
   description:
     - The edge's C(health), an HTTP status, none where it does not answer; and under C(responses) the number of
       responses of each class (C(2xx), C(4xx), C(5xx)) from behind it since its process began.
+    - Under C(pools), of a gateway whose edge leads into the pools by itself, its requests (C(running), C(waiting)) and
+      how many it takes (C(limit)); none on any other host.
     - Under C(held), since when and why (C(since), C(why)) the host serves no request until a run has confirmed its
       keys; none where it is not held.
   returned: always
@@ -211,6 +213,7 @@ class StatusReader:
                 "health": self._health(),
                 "responses": state.responses(statistics) if statistics else None,
                 "held": self._held(),
+                "pools": edge_load.front(statistics),
             },
             "drain": self._drain(),
             "rollout": self._rollout(),

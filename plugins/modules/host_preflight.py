@@ -66,6 +66,24 @@ options:
         description: The variable that selects another disk, for the message.
         type: str
         required: true
+  packages:
+    description: Packages of the distribution, and the version that each must have, installed or to be had.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The package.
+        type: str
+        required: true
+      at_least:
+        description: The first version that does, in numbers and dots.
+        type: str
+        required: true
+      why:
+        description: What needs it, and what to do otherwise, for the message.
+        type: str
+        required: true
   systems:
     description: Supported versions by distribution, by the names of C(/etc/os-release).
     type: dict
@@ -108,9 +126,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.programs i
 )
 from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import (
     free_bytes,
+    package_problems,
     port_problems,
     read_listeners,
     read_os_release,
+    read_package_version,
     system_problems,
 )
 
@@ -140,6 +160,16 @@ def main() -> None:
                     "variable": {"type": "str", "required": True},
                 },
             },
+            "packages": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "at_least": {"type": "str", "required": True},
+                    "why": {"type": "str", "required": True},
+                },
+            },
             "programs": PROGRAMS_ARGUMENT,
             "systems": {"type": "dict", "default": {}},
         },
@@ -151,6 +181,8 @@ def main() -> None:
     problems = system_problems(init, os.uname().machine, os_release, params["systems"])
     problems += port_problems(params["ports"], read_listeners())
     problems += missing_programs(params["programs"])
+    versions = {item["name"]: read_package_version(item["name"]) for item in params["packages"]}
+    problems += package_problems(params["packages"], versions)
     for disk in params["disks"]:
         free = free_bytes(disk["path"]) / 1024**3
         if free < disk["free_gib"] and not (disk["unless"] and glob.glob(disk["unless"])):

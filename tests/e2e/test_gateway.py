@@ -32,7 +32,7 @@ VARIABLES = {
         {"name": "hasty", "budget": 0.001, "budget_period": "1d"},
         {"name": "picky", "models": ["quick"]},
     ],
-    "litellm_models": [
+    "gateway_models": [
         {"name": MODEL, "engines": ["vllm", "sglang"]},
         {"name": "quick", "model": MODEL, "engines": ["vllm", "sglang"]},
     ],

@@ -27,6 +27,7 @@ EXCEPTIONS = {
     "plugins/plugin_utils/gateway/*.py": "the configuration of the gateways' role, and the names of its variables",
     "plugins/plugin_utils/monitoring/gateways.py": "the metrics of what gateways run",
     "plugins/plugin_utils/fleet/facts.py": "the names of the gateways' variables",
+    "roles/gateway/*": "what may serve a gateway's clients, and the files of the gateways' role",
     "roles/gateway_store/*": "the stores of the gateways' role",
     "roles/edge/templates/haproxy.cfg.j2": "headers of what gateways run; comments are rendered, too",
     "roles/edge/vars/main.yml": "a comment",

@@ -264,10 +264,14 @@ class EdgeDrain:
                             worker.set_draining(server, draining)
 
     def _answers(self) -> bool:
-        """Whether HAProxy has checked an instance of the host and found it up."""
+        """Whether HAProxy has checked an instance of the host, or where there is none a host of its pools, and found it
+        up.
+        """
         own = {(instance.backend, instance.name) for instance in self._instances()}
-        current = self._workers()[:1]
-        return any(server.up and (server.backend, server.name) in own for one in current for server in one.servers())
+        servers = [server for one in self._workers()[:1] for server in one.servers() if server.up]
+        if own:
+            return any((server.backend, server.name) in own for server in servers)
+        return any(server.backend.startswith(edge_state.POOL_PREFIX) for server in servers)
 
     def _last_one(self, name: str | None) -> bool:
         """Whether the host serves now, and would no longer serve without the target."""

@@ -7,8 +7,19 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.edge.state import BACKEND_PREFIX, server_name
+from ansible_collections.inference.fleet.plugins.module_utils.edge.state import BACKEND_PREFIX, POOLS, server_name
 from ansible_collections.inference.fleet.plugins.module_utils.engines.metrics import Load
+
+#: Concurrent requests of an edge that leads into the pools by itself. HAProxy bounds its connections, and no requests.
+FRONT_LIMIT = 100_000
+
+
+def front(rows: t.Iterable[t.Mapping[str, str]]) -> dict[str, int] | None:
+    """The requests of an edge that leads into the pools by itself; None where it leads to instances."""
+    for row in rows:
+        if row["pxname"].startswith(BACKEND_PREFIX) and row.get("svname") == POOLS:
+            return {"running": int(row.get("scur") or 0), "waiting": 0, "limit": FRONT_LIMIT}
+    return None
 
 
 def load(rows: t.Iterable[t.Mapping[str, str]], index: int, engine: str) -> Load | None:

@@ -26,6 +26,9 @@ BACKEND_PREFIX = "instances_"
 #: The prefix of the names of the backends that pass requests on to those through a socket of the process, followed by
 #: the port.
 ROUNDS_PREFIX = "once_more_"
+#: The server that stands for the pools there, on a gateway without instances, and the prefix of the pools' names.
+POOLS = "pools"
+POOL_PREFIX = "pool_"
 #: The prefix of the names of the servers that are engine instances, followed by the index. The engine is not in the
 #: name: the server stays the same when the engine changes.
 SERVER_PREFIX = "engine-"

@@ -79,7 +79,7 @@ def problems(
     for client in clients:
         if isinstance(client, dict) and client.get("name"):
             found += _limit_problems(client)
-            found += _model_problems(client, models)
+            found += model_problems(client, models)
             found += _shared_problems(client, models, counts_together, processes, priced)
     return found
 
@@ -95,7 +95,8 @@ def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
     return found
 
 
-def _model_problems(client: t.Mapping[str, t.Any], models: t.Collection[str]) -> list[str]:
+def model_problems(client: t.Mapping[str, t.Any], models: t.Collection[str]) -> list[str]:
+    """The models of a client that no gateway has, as a sentence."""
     wanted = client.get("models") or []
     # clients that are not a list are reported with the limits.
     unknown = [str(model) for model in wanted if model not in models] if isinstance(wanted, list) else []
@@ -126,6 +127,6 @@ def _shared_problems(
     if client.get("budget") and without:
         found.append(
             f"Client {name} has a budget, and {', '.join(without)} no price. Set litellm_input_cost_per_token and "
-            "litellm_output_cost_per_token, or the model's own in litellm_models."
+            "litellm_output_cost_per_token, or the model's own in gateway_models."
         )
     return found

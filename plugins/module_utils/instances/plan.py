@@ -224,7 +224,9 @@ def _check_ports_are_of_one_model(instances: list[Instance]) -> None:
 
 
 def edge_services(
-    instances: list[dict[str, t.Any]], peers: t.Sequence[t.Mapping[str, t.Any]] = ()
+    instances: list[dict[str, t.Any]],
+    peers: t.Sequence[t.Mapping[str, t.Any]] = (),
+    front: t.Mapping[str, t.Any] | None = None,
 ) -> list[dict[str, t.Any]]:
     """The edge's view: for each of its ports the instances behind it, in order; one without a port is behind none.
 
@@ -234,7 +236,11 @@ def edge_services(
     Args:
         instances: of one host.
         peers: on a gateway, the edges of the others.
+        front: on a gateway whose edge leads into the pools by itself, its only service; instances that are still there
+            get no requests any more.
     """
+    if front:
+        return [dict(front)]
     services: dict[int, dict[str, t.Any]] = {}
     for instance in (one for one in instances if one["port"]):
         service = services.setdefault(

@@ -91,6 +91,32 @@ def system_problems(init: str, machine: str, os_release: dict[str, str], support
     return problems
 
 
+def package_problems(wanted: list[dict[str, str]], versions: t.Mapping[str, str]) -> list[str]:
+    """The packages that are too old.
+
+    Args:
+        wanted: for each package the first version that does, and why.
+        versions: what is installed, or would be; empty where that is not known.
+    """
+    return [
+        f"{item['name']} is {versions[item['name']]}, and {item['at_least']} is the first that does: {item['why']}."
+        for item in wanted
+        if versions[item["name"]] and _numbers(versions[item["name"]]) < _numbers(item["at_least"])
+    ]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The upstream version of a package, without its epoch and what the distribution has added."""
+    found = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def candidate_version(text: str) -> str:
+    """The version that would be installed, from the output of ``apt-cache policy``; empty for none."""
+    found = re.search(r"^\s+Candidate: (\d\S*)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def variable_problems(clients: list[t.Any], *, engine: t.Any, accelerator: t.Any, groups: list[str]) -> list[str]:
     """The errors in a host's variables, each with the variable, the value and what is valid.
 
@@ -149,6 +175,18 @@ def read_os_release(path: str = "/etc/os-release") -> dict[str, str]:
     with open(path, encoding="utf-8") as file:
         pairs = (line.strip().split("=", 1) for line in file if "=" in line)
         return {key: value.strip('"') for key, value in pairs}
+
+
+def read_package_version(name: str) -> str:
+    """The version of an installed package, else of the one that would be installed; empty where neither is known."""
+    status, _space, version = _said(["dpkg-query", "-W", "-f", "${db:Status-Status} ${Version}", name]).partition(" ")
+    return version if status == "installed" else candidate_version(_said(["apt-cache", "policy", name]))
+
+
+def _said(command: list[str]) -> str:
+    """What a command says in English, however it ends."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment).stdout.strip()
 
 
 def free_bytes(path: str) -> int:

@@ -107,7 +107,10 @@ def rows_of(host: str, status: dict[str, t.Any]) -> list[dict[str, t.Any]]:
     common = {"host": host, "driver": status["driver"]}
     if not status["instances"]:
         gate = _gate(status["gates"].get("edge"))
-        return [{**common, "edge": _edge(status), "state": "no instance", "last_gate": gate}]
+        pools = status["edge"].get("pools")
+        shown = {"engine": "edge", "state": "active"} if pools else {"state": "no instance"}
+        requests = {"requests": f"{pools['running']}/{pools['waiting']}"} if pools else {}
+        return [{**common, "edge": _edge(status), **shown, **requests, "last_gate": gate}]
     return [
         {**common, "edge": _edge_of(status, instance), **_row(instance, status["gates"])}
         for instance in status["instances"]

@@ -23,12 +23,14 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.plan imp
     plan_instances,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.instances.span import Nodes, known_nodes
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway import front
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.config import pools
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import NOT_IN_A_NAME, Upstream, models
 
 DEFAULT_MODEL = "Qwen/Qwen3-VL-8B-Instruct"
 DEFAULT_EDGE_PORT = 8000
 DEFAULT_GATEWAY_PORT = 4000
+DEFAULT_AFFINITY = "prefix"
 
 # What the names of the rings' groups begin with.
 _RING = "ring_"
@@ -53,6 +55,8 @@ class HostPlan:
         upstreams: on a gateway, the ports behind which the inference hosts serve.
         peers: on a gateway, the edges of the others.
         pools: on a gateway, the hosts of each model as role edge takes them.
+        front: on a gateway whose edge leads into the pools by itself, its service; else empty.
+        counters: the gateways of that kind, where they tell what their clients have had.
     """
 
     model: str
@@ -65,6 +69,8 @@ class HostPlan:
     upstreams: JsonObjects
     peers: JsonObjects
     pools: JsonObjects
+    front: dict[str, t.Any]
+    counters: JsonObjects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +81,14 @@ class HostFacts:
         tier: ``inference`` or ``gateway``; the hosts of one are changed together.
         ring: its ring in rollouts, ``canary`` for a host of the group ``ring_canary``; empty for none.
         is_gateway: whether it is a gateway.
-        engine: what its instances run unless one names its own.
+        gateway_kind: what serves its clients; empty for an inference host.
+        engine: what its instances run unless one names its own; of a gateway without instances, its kind.
         edge_port: the port of its edge.
         edge_url: the edge's URL on the host itself.
         address: where other hosts reach it.
         has_database: whether the gateways record spending.
+        caches: whether its answers may come from a cache of whole answers.
+        affinity: how a request finds the instance, or on a gateway the host, that may have its beginning in the cache.
         plan: what it runs.
         problem: why some of this is None; empty where nothing is.
     """
@@ -87,11 +96,14 @@ class HostFacts:
     tier: str
     ring: str
     is_gateway: bool
+    gateway_kind: str
     engine: str | None
     edge_port: int | None
     edge_url: str | None
     address: str
     has_database: bool | None
+    caches: bool
+    affinity: str
     plan: HostPlan | None
     problem: str
 
@@ -118,6 +130,7 @@ class Fleet:
         """The facts of one host. An unknown one does not affect the others."""
         own = self.variables[host]
         is_gateway = host in self.groups.get("gateway", ())
+        kind = ""
         problems: list[str] = []
 
         def attempt(work: t.Callable[[], _T]) -> _T | None:
@@ -127,15 +140,20 @@ class Fleet:
                 problems.append(error.message)
                 return None
 
+        if is_gateway:
+            kind = attempt(lambda: front.choose_kind(own.get("gateway_kind"))) or GATEWAY
         return HostFacts(
             tier="gateway" if is_gateway else "inference",
             ring=self._ring(host),
             is_gateway=is_gateway,
-            engine=GATEWAY if is_gateway else attempt(lambda: choose_engine(own)),
+            gateway_kind=kind,
+            engine=kind if is_gateway else attempt(lambda: choose_engine(own)),
             edge_port=attempt(lambda: _port(own, is_gateway)),
             edge_url=attempt(lambda: _url(own, is_gateway)),
             address=_address(own),
             has_database=attempt(lambda: self._has_database(own)),
+            caches=kind == GATEWAY,
+            affinity=_affinity(own, is_gateway),
             plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
             problem=" ".join(dict.fromkeys(problems)),
         )
@@ -152,19 +170,21 @@ class Fleet:
     def _plan_gateway(self, host: str) -> HostPlan:
         own = self.variables[host]
         upstreams = self.find_upstreams()
-        served = models(own.get("litellm_models") or [], upstreams)
+        served = models(own.get("gateway_models") or [], upstreams)
         model, port = served[0].name, _port(own, is_gateway=True)
-        instances = plan_gateway(_count_processes(own), edge_port=port, served_name=model)
-        return _plan(
-            own,
-            model,
-            0,
-            instances,
-            port,
-            upstreams=[dataclasses.asdict(upstream) for upstream in upstreams],
-            peers=self.find_peers(host),
-            pools=pools(served),
-        )
+        gateway = {
+            "upstreams": [dataclasses.asdict(upstream) for upstream in upstreams],
+            "peers": self.find_peers(host),
+            "pools": pools(served),
+        }
+        if front.choose_kind(own.get("gateway_kind")) != front.EDGE:
+            instances = plan_gateway(_count_processes(own), edge_port=port, served_name=model)
+            return _plan(own, model, 0, instances, port, gateway)
+        counters = self.find_counters()
+        mine = next(one for one in counters if one.host == host)
+        others = [one for one in counters if one is not mine]
+        gateway["counters"] = [dataclasses.asdict(one) for one in counters]
+        return _plan(own, model, 0, [], port, gateway, front.service(port, served, gateway["peers"], mine, others))
 
     def _instances(self, host: str, gpu_count: int) -> list[Instance]:
         own = self.variables[host]
@@ -221,7 +241,24 @@ class Fleet:
             found.append({"name": NOT_IN_A_NAME.sub("-", name), "address": _address(own), "port": port, **_tls(own)})
         return found
 
+    def find_counters(self) -> list[front.CounterPeer]:
+        """The gateways whose edges lead into the pools by themselves, in the order of their names.
+
+        Raises:
+            FleetError: a port is invalid.
+        """
+        found = []
+        for name in sorted(self.groups.get("gateway", ()), key=_by_number):
+            own = self.variables[name]
+            if own.get("gateway_kind") == front.EDGE:
+                with _naming(name):
+                    port = _integer(own, "gateway_counters_port", front.DEFAULT_COUNTERS_PORT)
+                found.append(front.CounterPeer(NOT_IN_A_NAME.sub("-", name), name, _address(own), port, **_tls(own)))
+        return found
+
     def _has_database(self, own: Variables) -> bool:
+        if own.get("gateway_kind") == front.EDGE:
+            return False
         stores = [self.variables[name] for name in self.groups.get("gateway_store", ())]
         return bool(own.get("litellm_database_url") or any(one.get("gateway_store_database") for one in stores))
 
@@ -261,10 +298,17 @@ def count_gpus(own: Variables) -> int:
 
 
 def _plan(
-    own: Variables, model: str, gpu_count: int, instances: t.Sequence[Instance], port: int, **gateway: JsonObjects
+    own: Variables,
+    model: str,
+    gpu_count: int,
+    instances: t.Sequence[Instance],
+    port: int,
+    gateway: t.Mapping[str, JsonObjects] | None = None,
+    service: t.Mapping[str, t.Any] | None = None,
 ) -> HostPlan:
     plain = [instance.as_dict() for instance in instances]
-    services = edge_services(plain, gateway.get("peers", ()))
+    facts = {"upstreams": [], "peers": [], "pools": [], "counters": [], **(gateway or {})}
+    services = edge_services(plain, facts["peers"], service)
     targets = edge_targets(services, _scheme(own), port)
     return HostPlan(
         model=model,
@@ -274,7 +318,8 @@ def _plan(
         gate_targets=targets,
         edge_urls=[target["url"] for target in targets],
         engine_urls=[f"http://127.0.0.1:{one.engine_port}" for one in instances if one.serves],
-        **{"upstreams": [], "peers": [], "pools": [], **gateway},
+        front=dict(service or {}),
+        **facts,
     )
 
 
@@ -299,6 +344,10 @@ def _count_processes(own: Variables) -> int:
 
 def _served_name(own: Variables) -> str:
     return str(own.get("fleet_served_name") or own.get("fleet_model") or DEFAULT_MODEL)
+
+
+def _affinity(own: Variables, is_gateway: bool) -> str:
+    return str((own.get("gateway_affinity") if is_gateway else "") or own.get("edge_affinity") or DEFAULT_AFFINITY)
 
 
 def _port(own: Variables, is_gateway: bool = False) -> int:

@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import check_engine
 
-#: The keys of an item of ``litellm_models``, with their types.
+#: The keys of an item of ``gateway_models``, with their types.
 _MODEL_KEYS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "model": (str,),
@@ -72,7 +72,7 @@ class Model:
         model: the name under which the hosts serve it.
         pool: its pool's name.
         upstreams: the hosts behind it.
-        settings: the rest of its item in ``litellm_models``.
+        settings: the rest of its item in ``gateway_models``.
     """
 
     name: str
@@ -86,7 +86,7 @@ def models(wanted: t.Sequence[t.Any], served: t.Sequence[Upstream]) -> list[Mode
     """The models of a gateway.
 
     Args:
-        wanted: ``litellm_models``; empty for every name that the hosts serve.
+        wanted: ``gateway_models``; empty for every name that the hosts serve.
         served: the hosts.
 
     Raises:
@@ -96,7 +96,7 @@ def models(wanted: t.Sequence[t.Any], served: t.Sequence[Upstream]) -> list[Mode
     problems: list[str] = []
     found: list[Model] = []
     for number, item in enumerate(items):
-        where = f"litellm_models[{number}]"
+        where = f"gateway_models[{number}]"
         wrong = _item_problems(item, where)
         if wrong:
             problems += wrong
@@ -167,7 +167,7 @@ def _of_engines(item: t.Mapping[str, t.Any], where: str, chosen: list[Upstream],
             by_engine = "; ".join(
                 f"{engine} on {', '.join(one.host for one in chosen if one.engine == engine)}" for engine in engines
             )
-            place = "litellm_models" if is_default else where
+            place = "gateway_models" if is_default else where
             raise FleetError(
                 f"{item['name']} is served by different engines ({by_engine}), and {place} does not say which are "
                 f"meant. Spread it over both, - {{name: {item['name']}, engines: [{', '.join(engines)}]}}, or name one."
@@ -212,7 +212,7 @@ def _name_problems(items: t.Sequence[t.Any]) -> list[str]:
     named = [item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)]
     names = [item["name"] for item in named]
     problems = [
-        f"litellm_models has {name} {names.count(name)} times; a name means one pool of hosts: list them in one item."
+        f"gateway_models has {name} {names.count(name)} times; a name means one pool of hosts: list them in one item."
         for name in sorted(set(names))
         if names.count(name) > 1
     ]
@@ -222,7 +222,7 @@ def _name_problems(items: t.Sequence[t.Any]) -> list[str]:
                 problems.append(f"{item['name']} falls back to itself; remove it from its fallbacks.")
             elif fallback not in names:
                 problems.append(
-                    f"{item['name']} falls back to {fallback}, which is no model of litellm_models. They are: "
+                    f"{item['name']} falls back to {fallback}, which is no model of gateway_models. They are: "
                     f"{', '.join(sorted(set(names)))}."
                 )
     return problems

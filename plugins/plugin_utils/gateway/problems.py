@@ -12,6 +12,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.gateway import clients as gateway_clients
+from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.front import own_client_problems
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import Upstream, models
 
 #: Compromised releases of LiteLLM. They steal what they find on a host.
@@ -31,7 +32,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     },
     "router_settings": {
         "disable_cooldowns": "a model has one pool; taking that out would be an outage",
-        "fallbacks": "set fallbacks in litellm_models",
+        "fallbacks": "set fallbacks in gateway_models",
         "num_retries": "set litellm_retries",
     },
 }
@@ -65,7 +66,7 @@ def problems(
     """The problems of a gateway's variables, each with the variable, the value and what to do.
 
     Args:
-        wanted: ``litellm_models``.
+        wanted: ``gateway_models``.
         served: the inference hosts.
         clients: ``fleet_clients``.
         own_client: the gateways' client name on the inference hosts.
@@ -75,11 +76,7 @@ def problems(
         around: the environment of the models.
     """
     found = _version_problems(version, locks) + _section_problems(extra_args)
-    if own_client not in [client.get("name") for client in clients if isinstance(client, dict)]:
-        found.append(
-            f"fleet_clients has no client {own_client}, which the gateways are for the inference hosts. Add it, or set "
-            "litellm_client to another one."
-        )
+    found += own_client_problems(clients, own_client)
     try:
         known = models(wanted, served)
     except FleetError as error:

@@ -63,6 +63,10 @@ def serving(status: t.Mapping[str, t.Any] | None) -> list[InstanceLoad]:
     """
     if not status or (status.get("edge") or {}).get("health") != 200:
         return []
+    pools = status["edge"].get("pools")
+    if pools:
+        # It has no index: no change of an instance takes it out.
+        return [InstanceLoad(-1, "edge", pools["running"] + pools["waiting"], pools["limit"])]
     drained = {server_index(name) for name in (status.get("drain") or {}).get("instances") or {}}
     return [
         InstanceLoad(

@@ -63,6 +63,7 @@ class Settings:
         drain_seconds: how long requests in flight may take to finish.
         forget_previous: whether not to keep the previous good release for a rollback.
         keep_releases: how many unused ones to keep.
+        edge_later: whether the host serves without its instances until one has passed its gate.
     """
 
     host: str
@@ -74,6 +75,7 @@ class Settings:
     drain_seconds: float = 0
     forget_previous: bool = False
     keep_releases: int = 3
+    edge_later: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +133,10 @@ class Change:
     @property
     def drained(self) -> Fields:
         """The target for module edge_drain: with one instance the whole host, so that the balancer in front notices;
-        with several, and for a removal, the instance.
+        with several, for a removal, and where the host serves without it, the instance.
         """
-        return {"instance": server_name(self.index)} if self.others or not self.release else {}
+        alone = not self.others and self.release and not self.settings.edge_later
+        return {} if alone else {"instance": server_name(self.index)}
 
     def note(self, step: str) -> JournalEntry:
         name = self.subject.get("name") or self.name

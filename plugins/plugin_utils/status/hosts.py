@@ -227,6 +227,8 @@ def _show_read(reading: HostReading, status: dict[str, t.Any], common: dict[str,
         state = _IN_SERVICE if serves else "nothing installed"
     kind = min(kinds or [OK if serves else MUTED], key=KINDS.index)
     loads = [(as_integer(one.get("running")), as_integer(one.get("waiting"))) for one in instances]
+    pools = as_dict(edge.get("pools"))
+    loads.append((as_integer(pools.get("running")), as_integer(pools.get("waiting"))))
     known = [(running, waiting or 0) for running, waiting in loads if running is not None]
     return StatusHost(
         kind=kind,

@@ -242,6 +242,7 @@ class Edge:
             __edge_servers_file=str(self.directory / "servers.state"),
             __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
+            __edge_choose_model_program=str(ROLE / "files" / "choose_model.lua"),
             __edge_affinity_program=str(ROLE / "files" / "affinity.lua"),
             __edge_home_program=str(ROLE / "files" / "home.lua"),
             # The paths of the role's templates and files.

@@ -32,6 +32,8 @@ class Recorder:
         self.models: t.Any = None
         self.healthy = True
         self.breaks = False
+        #: The status of every answer, if not 0.
+        self.refuses = 0
         #: Whether a request ends the process: its port closes, and the connection without an answer.
         self.dies = False
         self.health_takes = 0.0
@@ -92,6 +94,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         recorder.seen.append(Seen(self.command, self.path, dict(self.headers), body))
         if self.path == "/v1/models" and recorder.models:
             return self._send(200, json.dumps(recorder.models, separators=(",", ":")).encode())
+        if recorder.refuses:
+            return self._send(recorder.refuses, b"{}")
         if recorder.dies:
             recorder.stop()
             self.close_connection = True

@@ -20,7 +20,7 @@ class BalancedFleet:
         self.hosts: Hosts = {}
         for name, subnet in zip(("gpu-1", "gpu-2"), self.made.subnets):
             self.hosts[name] = self._host(name, launch(subnet))
-        self.hosts["gw-1"] = {**self._host("gw-1", launch(self.made.subnets[0])), "litellm_models": []}
+        self.hosts["gw-1"] = {**self._host("gw-1", launch(self.made.subnets[0])), "gateway_models": []}
         self.register("gpu-1", "gpu-2")
 
     def _host(self, name: str, instance: str) -> dict[str, t.Any]:

@@ -70,7 +70,7 @@ def test_each_host_finds_its_own_facts_after_one_task(tmp_path: Path) -> None:
                 },
                 "gpu-2": {"fleet_instance_type": "{{ 'g6e' ~ '.12xlarge' }}", "fleet_engine_tag": "sglang"},
             },
-            "gateway": {"gw-1": {"litellm_models": [{"name": "a", "model": "org/qwen"}]}},
+            "gateway": {"gw-1": {"gateway_models": [{"name": "a", "model": "org/qwen"}]}},
         },
     )
     assert [one["name"] for one in found["gpu-1"]["instances"]] == ["vllm-0"]

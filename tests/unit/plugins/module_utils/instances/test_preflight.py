@@ -5,6 +5,8 @@ import typing as t
 import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.instances.preflight import (
     Listener,
+    candidate_version,
+    package_problems,
     parse_listeners,
     port_problems,
     system_problems,
@@ -82,3 +84,25 @@ def test_nothing_is_wrong_with_a_right_host() -> None:
 def test_a_problem_is_reported_with_the_value(clients: list[t.Any], change: dict[str, t.Any], says: str) -> None:
     [problem] = variable_problems(clients, **{**RIGHT, **change})
     assert says in problem
+
+
+HAPROXY = {"name": "haproxy", "at_least": "2.5", "why": "it needs Lua. Set something else"}
+
+
+@pytest.mark.parametrize("version", ["2.5", "2.6.12-1+deb12u3", "2.8.5-1ubuntu3", "3.10.1", "1:2.6.1-1", ""])
+def test_a_package_that_does_is_no_problem(version: str) -> None:
+    assert package_problems([HAPROXY], {"haproxy": version}) == []
+
+
+@pytest.mark.parametrize("version", ["2.4.30-0ubuntu0.22.04.1", "2.4", "1.9.9"])
+def test_a_package_that_is_too_old_is_named_with_what_to_do(version: str) -> None:
+    assert package_problems([HAPROXY], {"haproxy": version}) == [
+        f"haproxy is {version}, and 2.5 is the first that does: it needs Lua. Set something else."
+    ]
+
+
+def test_the_version_that_would_be_installed_is_read() -> None:
+    text = "haproxy:\n  Installed: (none)\n  Candidate: 2.4.30-0ubuntu0.22.04.1\n  Version table:\n"
+    assert candidate_version(text) == "2.4.30-0ubuntu0.22.04.1"
+    assert candidate_version("haproxy:\n  Installed: (none)\n  Candidate: (none)\n") == ""
+    assert candidate_version("") == ""

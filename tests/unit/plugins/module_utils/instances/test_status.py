@@ -144,6 +144,12 @@ def test_a_bare_host_has_a_row() -> None:
     ]
 
 
+def test_an_edge_that_leads_into_the_pools_has_a_row() -> None:
+    edge = {"health": 200, "pools": {"running": 2, "waiting": 0, "limit": 9}}
+    [row] = rows_of("b", status(edge=edge))
+    assert (row["engine"], row["state"], row["requests"], row["edge"]) == ("edge", "active", "2/0", "in service")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

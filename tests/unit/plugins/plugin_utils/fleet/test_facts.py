@@ -127,7 +127,8 @@ def test_a_host_without_a_plan_says_why_and_keeps_what_does_not_depend_on_it(var
 def test_an_invalid_port_is_named_once() -> None:
     found = facts("gpu-1", {"gpu-1": host(edge_port="80o0")})
     assert found["problem"] == "edge_port is '80o0'; it must be a whole number."
-    assert set(found) == {"tier", "address", "ring", "is_gateway", "engine", "has_database", "problem"}
+    known = {"tier", "address", "ring", "is_gateway", "gateway_kind", "engine", "has_database", "caches", "affinity"}
+    assert set(found) == {*known, "problem"}
 
 
 def test_a_host_has_the_ring_of_its_group() -> None:
@@ -147,7 +148,7 @@ def test_instances_span_hosts_that_the_inventory_has() -> None:
 
 def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> None:
     gateways = {
-        "gw-2": {"litellm_models": [{"name": "a", "model": QWEN}, {"name": "b", "model": QWEN}], "fleet_vcpus": 2},
+        "gw-2": {"gateway_models": [{"name": "a", "model": QWEN}, {"name": "b", "model": QWEN}], "fleet_vcpus": 2},
         "gw-1": {"fleet_gateway_port": 4443, "edge_tls_certificate": "x", "fleet_address": "a.internal"},
     }
     found = facts("gw-2", {"gpu-1": host()}, gateways)
@@ -177,14 +178,41 @@ def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> N
     ]
 
 
+def test_a_gateway_that_is_haproxy_alone_has_a_service_and_no_instances() -> None:
+    gateways = {
+        "gw-1": {"gateway_kind": "edge", "litellm_database_url": "postgresql://db", "gateway_counters_port": 4999},
+        "gw-2": {"gateway_kind": "edge"},
+        "gw-3": {},
+    }
+    found = facts("gw-2", {"gpu-1": host()}, gateways)
+    assert (found["gateway_kind"], found["engine"], found["caches"], found["has_database"]) == (
+        "edge",
+        "edge",
+        False,
+        False,
+    )
+    assert (found["instances"], found["engine_urls"], found["problem"]) == ([], [], "")
+    assert found["edge_services"] == [found["front"]]
+    assert found["gate_targets"] == [{"name": "edge", "url": "http://127.0.0.1:4000", "model": QWEN}]
+    # Gateways of either kind take over for each other, and those of this kind count together.
+    assert [one["name"] for one in found["peers"]] == ["gw-1", "gw-3"]
+    assert [(one["name"], one["port"]) for one in found["front"]["counters"]["peers"]] == [("gw-1", 4999)]
+    assert [one["host"] for one in found["counters"]] == ["gw-1", "gw-2"]
+    other = facts("gw-3", {"gpu-1": host()}, gateways)
+    assert (other["gateway_kind"], other["engine"], other["caches"]) == ("litellm", "litellm", True)
+    assert (other["front"], other["counters"], len(other["instances"])) == ({}, [], 1)
+
+
 @pytest.mark.parametrize(
     ("variables", "problem"),
     [
+        ({"gateway_kind": "nginx"}, "gateway_kind is 'nginx'; valid are litellm, edge."),
+        ({"gateway_kind": "edge", "gateway_counters_port": "x"}, "gw-1: gateway_counters_port is 'x'; it must be"),
         ({"litellm_instances": "many"}, "litellm_instances is 'many'"),
         ({"litellm_instances": 0}, "litellm_instances is 0; give one for each core"),
         (
-            {"litellm_models": [{"name": "a", "model": "org/none"}]},
-            "litellm_models[0]: no inference host serves org/none",
+            {"gateway_models": [{"name": "a", "model": "org/none"}]},
+            "gateway_models[0]: no inference host serves org/none",
         ),
         ({"fleet_gateway_port": "4ooo"}, "fleet_gateway_port is '4ooo'; it must be a whole number."),
     ],
@@ -201,6 +229,13 @@ def test_the_problem_of_a_host_is_its_gateways_with_its_name() -> None:
     gateways = {"gw-1": {}, "gw-2": {"fleet_gateway_port": "4ooo"}}
     found = facts("gw-1", {"gpu-1": host()}, gateways)
     assert found["problem"] == "gw-2: fleet_gateway_port is '4ooo'; it must be a whole number."
+
+
+def test_a_gateways_affinity_has_a_variable_of_its_own() -> None:
+    hosts = {"gpu-1": host(edge_affinity="none", gateway_affinity="client")}
+    gateways = {"gw-1": {"gateway_affinity": "client"}, "gw-2": {}, "gw-3": {"edge_affinity": "none"}}
+    found = [facts(name, hosts, gateways)["affinity"] for name in ("gpu-1", "gw-1", "gw-2", "gw-3")]
+    assert found == ["none", "client", "prefix", "none"]
 
 
 def test_a_database_is_the_gateways_or_a_stores() -> None:

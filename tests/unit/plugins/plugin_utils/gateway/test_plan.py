@@ -46,33 +46,33 @@ SERVED = [up("gpu-1"), up("gpu-2", "sglang"), up("gpu-3", model=OTHER)]
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], rf"{QWEN} is served by different engines \(sglang on gpu-2; vllm on gpu-1\), and litellm_models does not"),
-        ([{"name": QWEN}], r"litellm_models\[0\] does not say which are meant.*engines: \[sglang, vllm\]"),
-        ([{"name": "a"}], r"litellm_models\[0\] does not say which model a is"),
+        ([], rf"{QWEN} is served by different engines \(sglang on gpu-2; vllm on gpu-1\), and gateway_models does not"),
+        ([{"name": QWEN}], r"gateway_models\[0\] does not say which are meant.*engines: \[sglang, vllm\]"),
+        ([{"name": "a"}], r"gateway_models\[0\] does not say which model a is"),
         ([{"name": "a", "model": "Qwen/Qwen3-VL-8B"}], r"no inference host serves Qwen/Qwen3-VL-8B.* Did you mean"),
         (
             [{"name": "a", "model": OTHER, "engines": ["sglang"]}],
             "no host serves a with sglang; it is served with vllm",
         ),
-        ([{"name": "a", "model": OTHER, "engines": ["tgi"]}], r"litellm_models\[0\].engines is 'tgi'"),
+        ([{"name": "a", "model": OTHER, "engines": ["tgi"]}], r"gateway_models\[0\].engines is 'tgi'"),
         ([{"name": "a", "model": OTHER, "hosts": ["gpu-9"]}], "names gpu-9, which the group inference does not have"),
         ([{"name": "a", "model": OTHER, "hosts": ["gpu-1"]}], rf"names gpu-1, which serves something else: {QWEN}"),
-        ([{"name": OTHER}, {"name": OTHER}], f"litellm_models has {OTHER} 2 times"),
+        ([{"name": OTHER}, {"name": OTHER}], f"gateway_models has {OTHER} 2 times"),
         ([{"name": OTHER, "fallbacks": ["x"]}], f"{OTHER} falls back to x, which is no model"),
         ([{"name": OTHER, "fallbacks": [OTHER]}], f"{OTHER} falls back to itself"),
         (
             [{"name": OTHER, "engine": "vllm"}],
-            r"litellm_models\[0\] has the unknown key engine. Valid are: name, model",
+            r"gateway_models\[0\] has the unknown key engine. Valid are: name, model",
         ),
         (
             [{"name": OTHER, "timeout": "long"}],
-            r"litellm_models\[0\].timeout of org/other is 'long'; it must be a number",
+            r"gateway_models\[0\].timeout of org/other is 'long'; it must be a number",
         ),
         ([{"name": OTHER, "timeout": True}], r"is True; it must be a number"),
         ([{"name": OTHER, "cache": 1}], r"it must be true or false"),
         ([{"name": OTHER, "hosts": "gpu-1"}], r"it must be a list"),
-        ([{"model": OTHER}], r"litellm_models\[0\] is .*; it must be a dictionary with a name"),
-        (["a"], r"litellm_models\[0\] is 'a'; it must be a dictionary with a name"),
+        ([{"model": OTHER}], r"gateway_models\[0\] is .*; it must be a dictionary with a name"),
+        (["a"], r"gateway_models\[0\] is 'a'; it must be a dictionary with a name"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(given: list[t.Any], message: str) -> None:

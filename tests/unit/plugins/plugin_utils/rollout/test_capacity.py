@@ -16,6 +16,18 @@ def test_only_what_clients_reach_serves() -> None:
     assert [one.name for one in part] == ["vllm-0"]
 
 
+def test_an_edge_that_leads_into_the_pools_serves_and_no_change_of_an_instance_takes_it_out() -> None:
+    front = status(1)
+    front["edge"]["pools"] = {"running": 7, "waiting": 0, "limit": 100_000}
+    [one] = serving(front)
+    assert (one.name, one.busy, one.limit) == ("edge", 7, 100_000)
+    left = room({"a": [one]}, {"a": ONE}, 0.9)
+    assert left.enough
+    assert not left.is_downtime
+    front["edge"]["health"] = 503
+    assert serving(front) == []
+
+
 def test_the_rest_has_to_carry_the_load() -> None:
     fleet = {host: serving(status(busy)) for host, busy in {"a": 6, "b": 4, "c": 8}.items()}
     enough = room(fleet, {"a": ONE}, 0.9)

@@ -167,6 +167,13 @@ def test_one_of_several_is_drained_alone_and_the_others_are_named_to_the_key() -
     assert (renewed["others"], renewed["engines"]) == ([1], ["sglang", "vllm"])
 
 
+def test_a_host_that_serves_without_its_instance_is_not_drained_for_it() -> None:
+    host = Host()
+    settings = dataclasses.replace(SETTINGS, edge_later=True)
+    host.attempt(changes.begin({**STAGED, "running": "", "running_unit": ""}, [FIRST], settings, 1000.0))
+    assert host.arguments("Drain")["instance"] == host.arguments("Undrain")["instance"] == "engine-0"
+
+
 def test_a_first_start_stops_nothing_and_waits_for_no_requests() -> None:
     host = Host()
     host.attempt(begun(running="", running_unit=""))

@@ -113,6 +113,12 @@ def test_the_inner_node_of_an_instance_over_hosts_serves_through_the_first() -> 
     assert (show(read).kind, show(read).state) == ("ok", "in service")
 
 
+def test_a_gateway_without_instances_serves_with_what_is_in_its_pools() -> None:
+    edge = {"health": 200, "responses": None, "held": None, "pools": {"running": 4, "waiting": 0, "limit": 9}}
+    host = show(status(instances=[], edge=edge))
+    assert (host.kind, host.state, host.serves, host.load, host.trouble) == ("ok", "in service", True, "4/0", [])
+
+
 def test_a_bare_host_is_neither_good_nor_bad() -> None:
     read = status(instances=[], edge={"health": None, "responses": None, "held": None}, gates={})
     assert (show(read).kind, show(read).state) == ("muted", "nothing installed")
