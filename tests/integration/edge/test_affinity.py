@@ -13,6 +13,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
 
 from tests.fakes.engine import MODEL, FakeEngine, tokens_of
 from tests.fakes.prefix_cache import PrefixCache
@@ -82,13 +83,20 @@ def moved(before: Homes, after: Homes) -> set[tuple[int, int]]:
     return {(before[session], after[session]) for session in before if before[session] != after[session]}
 
 
-def at_once(port: int, count: int, session: str, seconds: float = 1.0) -> None:
-    """As many requests of a session at once."""
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        asked = [
-            pool.submit(Client(port).ask, session, f"/v1/slow/{seconds}", X_Session_ID=session) for _ in range(count)
-        ]
-        assert [one.result() for one in asked] == [200] * count
+@contextlib.contextmanager
+def held(port: int, engines: list[Recorder], count: int, session: str = "") -> t.Iterator[list[int]]:
+    """So many requests in flight, one sent after the other, of a session or of none: how many each engine has."""
+    aborted = sum(engine.aborted for engine in engines)
+    for engine in engines:
+        engine.seen.clear()
+    headers = {"Authorization": f"Bearer {KEY}", **({"X-Session-ID": session} if session else {})}
+    with contextlib.ExitStack() as stack:
+        for number in range(1, count + 1):
+            connection = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)))
+            connection.request("POST", "/v1/slow/60", b"{}", headers)
+            eventually(lambda number=number: sum(len(engine.seen) for engine in engines) == number)  # type: ignore[misc]
+        yield [len(engine.seen) for engine in engines]
+    eventually(lambda: sum(engine.aborted for engine in engines) == aborted + count)
 
 
 @contextlib.contextmanager
@@ -200,41 +208,38 @@ def test_an_instance_that_has_just_died_loses_no_request(host: Edge, engines: li
 
 
 def test_few_requests_at_once_stay_together(host: Edge, engines: list[Recorder]) -> None:
-    at_once(host.port, 4, "one")
-    assert sorted(len(engine.seen) for engine in engines) == [0, 0, 0, 4]
+    with held(host.port, engines, 4, "one") as had:
+        assert sorted(had) == [0, 0, 0, 4]
 
 
 def test_many_at_once_are_shared_with_the_same_others(host: Edge, engines: list[Recorder]) -> None:
-    at_once(host.port, 4, "one", 0.1)
-    home = max(range(4), key=lambda number: len(engines[number].seen))
-    seconds = set()
-    for count in (8, 8, 16, 40):
-        for engine in engines:
-            engine.seen.clear()
-        at_once(host.port, count, "one", 1.5)
-        had = [len(engine.seen) for engine in engines]
-        # Half as much again as the mean, or four. Each of HAProxy's two threads may have overlooked one.
-        assert max(had) - had[home] <= 1, had
-        assert had[home] - max(4, int(1.5 * count / 4)) in (0, 1), had
-        others = sorted((had[number], number) for number in range(4) if number != home)
-        seconds.add(others[-1][1])
-        if count == 8:
-            assert others[-1][0] in (3, 4), had
-    assert len(seconds) == 1
+    with held(host.port, engines, 8, "one") as first:
+        assert sorted(first) == [0, 0, 4, 4]
+    with held(host.port, engines, 8, "one") as again:
+        assert again == first
+    for count, most in ((16, 6), (40, 15)):
+        with held(host.port, engines, count, "one") as had:
+            # Half as much again as the mean.
+            assert max(had) == most, had
 
 
 def test_a_full_instance_is_passed_over_and_what_is_too_much_waits_for_any(
     tmp_path: Path, engines: list[Recorder]
 ) -> None:
-    with unstarted_edge(tmp_path, engines) as edge:
-        edge.start_and_wait(edge_instance_max_requests=2, edge_threads=1)
-        at_once(edge.port, 8, "one", 0.5)
-        assert not [line for line in edge.access_log() if "queued_ms=0 " not in line]
-        assert [len(engine.seen) for engine in engines] == [2] * 4
-        at_once(edge.port, 12, "one", 0.5)
-        assert sum("queued_ms=0 " not in line for line in edge.access_log()) == 4
-        # Those that waited were taken by whoever had room first.
-        assert min(len(engine.seen) for engine in engines) >= 4
+    with unstarted_edge(tmp_path, engines) as edge, concurrent.futures.ThreadPoolExecutor(4) as pool:
+        edge.start_and_wait(edge_instance_max_requests=2)
+
+        def queued() -> dict[str, int]:
+            rows = haproxy.workers(edge.socket, edge.master_socket)[0].statistics()
+            return {row["svname"]: int(row["qcur"]) for row in rows if row["pxname"] == f"instances_{edge.port}"}
+
+        with held(edge.port, engines, 8, "one") as had:
+            assert had == [2] * 4
+            waiting = [pool.submit(Client(edge.port).ask, "", X_Session_ID="one") for _ in range(4)]
+            eventually(lambda: queued()["BACKEND"] == 4)
+            # None waits for its own instance.
+            assert {number for name, number in queued().items() if name != "BACKEND"} == {0}
+        assert [one.result() for one in waiting] == [200] * 4
 
 
 def services(port: int, engines: dict[str, Recorder], **weights: int) -> list[dict[str, t.Any]]:
@@ -267,14 +272,10 @@ def test_an_instance_gets_as_much_as_it_weighs(tmp_path: Path, engines: list[Rec
         found = homes(edge.port, engines)
         assert 0.68 < sum(home == 1 for home in found.values()) / len(SESSIONS) < 0.82
         # So does what has no affinity, and so does what is too much for one.
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda _: Client(edge.port).ask("", "/v1/slow/0.5"), range(16)))
-        assert [sum("slow" in seen.path for seen in engine.seen) for engine in engines[:2]] == [4, 12]
-        for engine in engines:
-            engine.seen.clear()
-        at_once(edge.port, 24, "one")
-        had = [len(engine.seen) for engine in engines[:2]]
-        assert had[1] >= 12, had
+        with held(edge.port, engines, 16) as had:
+            assert had[:2] == [4, 12]
+        with held(edge.port, engines, 24, "one") as had:
+            assert had[1] >= 15, had
 
 
 @pytest.mark.parametrize(("affinity", "instances"), [("client", 1), ("none", 4)])
@@ -432,7 +433,8 @@ def test_a_drained_hosts_sessions_meet_another_and_come_back(fleet: Fleet[Record
         # At once: what the host refuses goes on to another one.
         during = homes(gateway.port, fleet.engines)
         leaving, staying = fleet.of("engine-1"), fleet.of("engine-0")
-        assert moved(before, during) == {(old, new) for old in leaving for new in staying}
+        assert {old for old, _new in moved(before, during)} == leaving
+        assert {new for _old, new in moved(before, during)} == staying
     finally:
         host.drain(state="undrained")
     eventually(lambda: all(server.up for server in gateway.servers()))
