@@ -270,6 +270,17 @@ def test_the_log_has_the_client_and_the_host(front: Front) -> None:
     ]
 
 
+def test_the_log_has_what_an_answer_used(front: Front) -> None:
+    edge = front.gateways[0]
+    before = len(edge.access_log())
+    # The engine says what it is asked to say.
+    answer = {"model": "beta", "object": "chat.completion", "usage": {"prompt_tokens": 12, "completion_tokens": 3}}
+    assert front.ask(answer, path="/v1/says/200", Content_Type="application/json")[0] == 200
+    eventually(lambda: len(edge.access_log()) > before)
+    line = dict(word.partition("=")[::2] for word in edge.access_log()[before].split())
+    assert (line["client"], line["model"], line["prompt"], line["completion"]) == ("team-a", "beta", "12", "3")
+
+
 # Limits
 
 

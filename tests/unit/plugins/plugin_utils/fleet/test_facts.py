@@ -179,7 +179,7 @@ def test_a_gateway_lists_hosts_and_peers_and_is_asked_for_its_first_model() -> N
 
 
 def test_a_gateway_that_is_haproxy_alone_has_a_service_and_no_instances() -> None:
-    gateways = {
+    gateways: dict[str, dict[str, t.Any]] = {
         "gw-1": {"gateway_kind": "edge", "litellm_database_url": "postgresql://db", "gateway_counters_port": 4999},
         "gw-2": {"gateway_kind": "edge"},
         "gw-3": {},
