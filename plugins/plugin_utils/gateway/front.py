@@ -15,6 +15,7 @@ import re
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
+from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import LIMITS, Enforcer
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObjects
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, GATEWAY_ENGINE
@@ -40,7 +41,7 @@ _NEEDS_A_PROCESS = {
 }
 
 #: The limits that need a process that counts tokens.
-_COUNTED_BY_A_PROCESS = ("tokens_per_minute", "budget")
+_COUNTED_BY_A_PROCESS = tuple(limit.name for limit in LIMITS if limit.enforcer is Enforcer.GATEWAY and limit.is_counted)
 
 
 @dataclasses.dataclass(frozen=True)
