@@ -266,3 +266,34 @@ def test_a_receipt_notes_every_package_that_roles_install() -> None:
     installed = {*engine["__engine_packages_common"], "haproxy", "python3-venv"}
     installed.update(*engine["__engine_packages_accelerator"].values())
     assert set(load(ROOT / "roles/receipt/defaults/main.yml")["receipt_packages"]) == installed
+
+
+def test_the_end_to_end_test_runs_every_example() -> None:
+    tree = ast.parse((ROOT / "tests/e2e/test_fleet.py").read_text())
+    (run,) = (
+        set(ast.literal_eval(node.value))
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target) == "EXAMPLES"
+    )
+    assert {path.name for path in (ROOT / "examples").iterdir() if path.is_file()} == run
+
+
+def test_the_guides_name_every_example() -> None:
+    examples = [path.name for path in (ROOT / "examples").iterdir() if path.is_file()]
+    for page in ("guide.md", "guide.zh-CN.md"):
+        text = (ROOT / "docs" / page).read_text()
+        assert [name for name in examples if f"](../examples/{name})" not in text] == [], page
+
+
+def test_both_pages_on_clients_say_the_same_of_applications() -> None:
+    """The settings in their blocks, but for comments, and the sources of what they say."""
+    settings: set[tuple[str, ...]] = set()
+    sources: set[tuple[str, ...]] = set()
+    for name, heading in (("clients.md", "## Applications"), ("clients.zh-CN.md", "## 应用")):
+        text = (ROOT / "docs" / name).read_text().partition(heading)[2]
+        blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        assert blocks
+        settings.add(tuple(re.sub(r" +#.*", "", block) for _language, block in blocks))
+        sources.add(tuple(sorted(re.findall(r"https://[^)\s]+(?=\))", text))))
+        assert all(yaml.safe_load(block) for language, block in blocks if language == "yaml")
+    assert len(settings) == len(sources) == 1
