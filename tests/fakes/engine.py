@@ -534,7 +534,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if asked is None:
             return raw
         self._rewritten = report.StreamUsage(asked)
-        return bytes(report.with_usage(raw, asked))
+        always = self.headers[report.HEADER.decode()] == report.ALWAYS.decode()
+        return bytes(report.with_usage(raw, asked, always))
 
     def _wait_while_mute(self) -> None:
         while self.fake.faults.get("mute") and not self.fake.closing.wait(LOOK):

@@ -4,12 +4,13 @@
 An engine says what a stream used only if its client asked, and then at its end. Its own option to say it always would
 change the streams of clients that did not ask: a last piece without choices, on which ``choices[0]`` fails, and usage
 in each piece, which langchain adds up. So the engine is asked here, on behalf of each client, and what the client did
-not ask for is taken out again. The edge gets it in front of the end, and every quarter of a second, so that a stream
-that is broken off counts, too:
+not ask for is taken out again. The edge gets it in front of the end; for clients with limits also every quarter of a
+second, so that a stream counts that is broken off:
 
     : usage {"prompt_tokens":12,"total_tokens":40,"completion_tokens":28}
 
-This happens to requests on which the edge has set X-Fleet-Usage, and to no others. Standard library only.
+This happens to requests on which the edge has set X-Fleet-Usage (end, or always), and to no others. Before the end of a
+stream a comment alone is not harmless: openai-go before 3.43 takes it for the end. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ Receive = t.Callable[[], t.Awaitable[Message]]
 Send = t.Callable[[Message], t.Awaitable[None]]
 App = t.Callable[[t.Any, Receive, Send], t.Awaitable[None]]
 
-#: The edge's header.
+#: The edge's header, and its value where a stream is reported while it runs.
 HEADER = b"x-fleet-usage"
+ALWAYS = b"always"
 PATHS = ("/v1/chat/completions", "/v1/completions")
 #: Seconds between two reports.
 INTERVAL = 0.25
@@ -74,10 +76,16 @@ def asked_in(body: bytes) -> UsageWish | None:
     return UsageWish(options, usage, usage and options.get("continuous_usage_stats") is True, not several)
 
 
-def with_usage(body: bytes, asked: UsageWish) -> bytes:
-    """The body with the engine asked for usage. Of a name that is there twice, the last one counts."""
+def with_usage(body: bytes, asked: UsageWish, always: bool) -> bytes:
+    """The body with the engine asked for usage. Of a name that is there twice, the last one counts.
+
+    Args:
+        body: the client's.
+        asked: what it says.
+        always: whether the stream is reported while it runs.
+    """
     options = {**asked.options, "include_usage": True}
-    if asked.single:
+    if asked.single and always:
         options["continuous_usage_stats"] = True
     head, _brace, _rest = body.rpartition(b"}")
     return head + b',"stream_options":' + json.dumps(options).encode() + b"}"
@@ -144,7 +152,8 @@ class UsageReport:
         self._app = app
 
     async def __call__(self, scope: t.Any, receive: Receive, send: Send) -> None:
-        if scope.get("path") not in PATHS or not any(name == HEADER for name, _value in scope.get("headers", ())):
+        mark = dict(scope.get("headers", ())).get(HEADER)
+        if scope.get("path") not in PATHS or mark is None:
             return await self._app(scope, receive, send)
         message = await receive()
         asked = None
@@ -152,7 +161,7 @@ class UsageReport:
             asked = asked_in(message.get("body", b""))
         first = [message]
         if asked is not None:
-            body = with_usage(message["body"], asked)
+            body = with_usage(message["body"], asked, mark == ALWAYS)
             first = [{**message, "body": body}]
             scope = {**scope, "headers": _with_length(scope["headers"], len(body))}
             send = _rewriting(StreamUsage(asked), send)

@@ -142,8 +142,7 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         version=importlib.metadata.version(DISTRIBUTION),
         with_cached=bool(args.enable_prompt_tokens_details),
         stream_usage="each" if args.enable_force_include_usage else "asked",
-        # The module of the middleware brings it.
-        usage_report=importlib.import_module("usage_report") if args.middleware else None,
+        usage_report=_usage_report(args.middleware),
         remember=False,
     )
     nodes = args.nnodes or 1
@@ -162,6 +161,13 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
     print(f"INFO:     Started server process [{os.getpid()}]\nINFO:     Waiting for application startup.", flush=True)
     print("INFO:     Application startup complete.", flush=True)
     engine.serve(fake, lambda process, text: log("core.py:1635", text, process))
+
+
+def _usage_report(middleware: str | None) -> t.Any:
+    """The module that the middleware brings, if it does: on hosts that an earlier version deployed it does not."""
+    if middleware:
+        importlib.import_module(middleware.rpartition(".")[0])
+    return sys.modules.get("usage_report")
 
 
 def _said_first(args: argparse.Namespace, path: str) -> None:

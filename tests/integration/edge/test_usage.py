@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import http.client
 import json
@@ -368,7 +369,7 @@ def test_engines_are_asked_to_report(edge: Edge, engines: list[Recorder]) -> Non
     for method, path in (("POST", "/v1/x"), ("GET", "/v1/x")):
         edge.ask(path, KEY, method=method, X_Fleet_Usage="2")
     given = [{k.lower(): v for k, v in seen.headers.items()} for engine in engines for seen in engine.seen]
-    assert sorted(headers.get("x-fleet-usage", "") for headers in given) == ["", "1"]
+    assert sorted(headers.get("x-fleet-usage", "") for headers in given) == ["", "end"]
 
 
 def test_only_those_are_counted_who_should_be(unstarted: Edge, engines: list[Recorder]) -> None:
@@ -386,6 +387,10 @@ def test_only_those_are_counted_who_should_be(unstarted: Edge, engines: list[Rec
     assert "X-Fleet-Usage" not in edge.config.read_text()
 
 
+#: The key of a client with a limit.
+LIMITED = "sk-the-key-of-team-b-for-tests-only-000000000"
+
+
 @pytest.fixture(scope="module", params=["vllm", "sglang"])
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -395,6 +400,7 @@ def service(
     with FakeEngine(engine=request.param, key=ENGINE_KEY, token=0.02, with_cached=True, usage_report=report) as engine:
         given = t.cast("list[Recorder]", [engine])
         with unstarted_edge(tmp_path_factory.mktemp("clients"), given) as edge:
+            edge.set_keys({KEY: "team-a", LIMITED: "team-b"}, {"team-b": {"requests_per_minute": 1000}})
             edge.start_and_wait()
             yield edge, clients.Service(f"http://127.0.0.1:{edge.port}", KEY, ENGINES_MODEL)
 
@@ -430,7 +436,9 @@ def test_langchain_adds_up_no_usage(service: tuple[Edge, clients.Service]) -> No
 
 
 def test_a_stream_that_its_client_leaves_has_its_tokens_until_then(service: tuple[Edge, clients.Service]) -> None:
-    edge, one = service
+    """For clients with limits; to others streams say it at their end alone."""
+    edge, other = service
+    one = dataclasses.replace(other, key=LIMITED)
 
     def leave() -> None:
         with one.chat("Count without end", stream=True, max_tokens=400) as stream:

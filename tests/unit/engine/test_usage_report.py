@@ -12,7 +12,7 @@ import pytest
 from tests.programs import load
 
 FILES = Path(__file__).parents[3] / "roles/engine/files"
-MARK = [(b"x-fleet-usage", b"1"), (b"content-length", b"0")]
+MARK = [(b"x-fleet-usage", b"always"), (b"content-length", b"0")]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_what_is_no_stream_is_left_alone(report: t.Any, body: bytes) -> None:
 def test_the_engine_is_asked(report: t.Any, given: t.Any, options: t.Any) -> None:
     before = {"stream": True, "messages": [{"content": '{"}'}], **given}
     for body in (json.dumps(before).encode(), json.dumps(before, indent=1).encode() + b" \n"):
-        document = json.loads(report.with_usage(body, report.asked_in(body)))
+        document = json.loads(report.with_usage(body, report.asked_in(body), True))
         assert document == {**before, "stream_options": options}
 
 
@@ -191,6 +191,15 @@ def ask(guard: t.Any, body: t.Any, kind: bytes = b"text/event-stream", **scope: 
     asyncio.run(guard.RequestGuard(app)(asked, receive, send))
     assert not sent[-1].get("more_body")
     return got, json.loads(got["body"]), b"".join(message.get("body", b"") for message in sent)
+
+
+def test_the_engine_is_asked_for_the_end_alone_where_that_is_enough(report: t.Any) -> None:
+    """A comment that stands alone ends the streams of some clients, so others than those with limits get none."""
+    body = b'{"stream":true}'
+    document = json.loads(report.with_usage(body, report.asked_in(body), False))
+    assert document["stream_options"] == {"include_usage": True}
+    out = rewritten(report, {}, [piece("Par", None), piece("is", None), LAST, DONE])
+    assert b"".join(out) == b"".join([piece("Par", None), piece("is", None), commented(**usage(2, 8)), DONE])
 
 
 def test_it_stands_behind_the_guard(guard: t.Any) -> None:

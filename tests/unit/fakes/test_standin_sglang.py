@@ -123,7 +123,7 @@ def test_usage_is_said_as_its_options_want_it(runtime: Path, tmp_path: Path) -> 
     with engine(runtime, tmp_path) as fake:
         fake.wait()
         assert "usage" not in fake.chat()
-        reported = fake.chat(**{"X-Fleet-Usage": "1"})
+        reported = fake.chat(**{"X-Fleet-Usage": "always"})
         assert '"choices": []' not in reported
         assert '"cached_tokens": 8' in reported.partition("\n\n: usage ")[2]
     with engine(

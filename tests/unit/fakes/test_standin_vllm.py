@@ -245,7 +245,7 @@ def test_usage_is_said_as_its_options_want_it(runtime: Path, tmp_path: Path) -> 
     with engine(runtime, tmp_path) as fake:
         fake.wait()
         assert "usage" not in fake.chat()
-        reported = fake.chat(**{"X-Fleet-Usage": "1"})
+        reported = fake.chat(**{"X-Fleet-Usage": "always"})
         assert '"choices": []' not in reported
         assert re.search(r'\n\n: usage \{.*"cached_tokens": 8\}\}\n\ndata: \[DONE\]\n\n$', reported)
     with engine(runtime, tmp_path, {"enable-force-include-usage": True, "enable-prompt-tokens-details": False}) as fake:
