@@ -65,8 +65,10 @@ class Unit:
 
     def stop(self) -> None:
         self._ended = True
-        self._process.kill()
-        self._thread.join()
+        # Its process may have ended by itself, and the next one be about to start.
+        while self._thread.is_alive():
+            self._process.kill()
+            self._thread.join(0.1)
 
     def _start(self) -> subprocess.Popen[bytes]:
         self.starts += 1
@@ -85,6 +87,8 @@ class Unit:
             if self._ended:
                 return
             time.sleep(0.5)
+            if self._ended:
+                return
             self._process = self._start()
 
 
