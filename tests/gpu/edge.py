@@ -22,10 +22,7 @@ FILES = (
     "plugins/module_utils/edge/haproxy_socket.py",
     "roles/edge/files/edge_servers.py",
     "roles/edge/files/key_usage.py",
-    "roles/edge/files/one_model.lua",
-    "roles/edge/files/body_limit.lua",
-    "roles/edge/files/affinity.lua",
-    "roles/edge/files/home.lua",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "roles/edge/files").glob("*.lua")),
 )
 CLIENT = "gpu-steps"
 
