@@ -20,6 +20,7 @@ def facts(run: Run) -> None:
     (run.out / "smi-facts.txt").write_text(smi(*queries.gpu_query(gpus.FIELDS)), encoding="utf-8")
     host = Host(run_bundle(run, "vllm-one"), run.sites)
     wanted = {"host": "gpu", "gpus": len(rows("--query-gpu=uuid")), "nvidia_smi": shutil.which("nvidia-smi")}
+    done = host.module("edge_facts", tier="inference", **wanted)
     if done.get("failed"):
         raise CommandError(done["msg"])
     service = units.Unit(unit.SERVICE, (units.UNITS / unit.SERVICE).read_text(encoding="utf-8"))
