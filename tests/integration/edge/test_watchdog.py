@@ -53,7 +53,7 @@ class Unit:
         self.directory = directory
         self.port = port
         self.starts = 0
-        self._ended = False
+        self._ended = threading.Event()
         self._process = self._start()
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
@@ -64,7 +64,7 @@ class Unit:
         open_directly(request, timeout=10).close()
 
     def stop(self) -> None:
-        self._ended = True
+        self._ended.set()
         # Its process may have ended by itself, and the next one be about to start.
         while self._thread.is_alive():
             self._process.kill()
@@ -84,10 +84,7 @@ class Unit:
     def _keep(self) -> None:
         while True:
             self._process.wait()
-            if self._ended:
-                return
-            time.sleep(0.5)
-            if self._ended:
+            if self._ended.wait(0.5):
                 return
             self._process = self._start()
 
