@@ -2,7 +2,7 @@
 --   txn.model     the model that the body names; or else
 --   txn.no_model  why there is none: cut (the buffer ends before it), none, two, type or invalid
 --   txn.affinity  what two requests have in common that should meet the same cache, as 16 hexadecimal digits
--- A body that cannot be read gets no affinity: it goes to whoever has least to do.
+-- A body that cannot be read gets no affinity: it goes to the server with the fewest requests.
 --
 -- Usage: http-request lua.affinity MODE
 --   prefix  the header X-Session-ID, else prompt_cache_key of the body, else the beginning of the conversation

@@ -154,7 +154,7 @@ def test_a_session_stays_with_its_instance_and_sessions_are_shared_out(host: Edg
     assert 0.15 < sum(found[session] == others[session] for session in SESSIONS) / len(SESSIONS) < 0.35
 
 
-def test_what_has_no_prompt_goes_to_whoever_has_least_to_do(host: Edge, engines: list[Recorder]) -> None:
+def test_what_has_no_prompt_goes_to_the_server_with_the_fewest_requests(host: Edge, engines: list[Recorder]) -> None:
     client = Client(host.port)
     for _ in range(20):
         assert client.ask("", "/v1/models", "GET", X_Session_ID="one") == 200
@@ -421,7 +421,7 @@ def test_gateways_agree_and_no_instance_is_left_out(fleet: Fleet[Recorder]) -> N
     assert first == second
     assert len(shares(first)) == 4
     assert shares(first)[0] <= 1.3 * len(SESSIONS) / 4
-    # What a request is known by is its client's, whom hosts do not see.
+    # The affinity includes the client, which hosts do not see.
     others = homes(fleet.gateways[0].port, fleet.engines, key=OTHER_KEY)
     assert 0.1 < sum(first[session] == others[session] for session in SESSIONS) / len(SESSIONS) < 0.4
 
