@@ -13,10 +13,11 @@ import typing as t
 WHOLE, PARTIAL, UNKNOWN = "whole", "partial", "unknown"
 KNOWN = (WHOLE, PARTIAL, UNKNOWN)
 
-#: Further clients and models count under this name. A client's name is the key store's; a model's can be anything.
+#: Further clients, and further models of a client, count under this name. A client's name is the key store's. SGLang
+#: answers with whatever model its client named, so the bound is each client's: it spoils its own figures alone.
 OTHER = "other"
 _MOST_CLIENTS = 1000
-_MOST_MODELS = 50
+_MOST_MODELS = 20
 
 # The end of a line of the access log.
 _ANSWER = re.compile(
@@ -139,7 +140,7 @@ class AnswerCounters:
         clients = {known for known, _model in self.tokens}
         if client not in clients and len(clients) >= _MOST_CLIENTS:
             client = OTHER
-        models = {known for _client, known in self.tokens}
+        models = {known for of, known in self.tokens if of == client}
         if model not in models and len(models) >= _MOST_MODELS:
             model = OTHER
         return client, model

@@ -145,12 +145,3 @@ def test_their_number_has_a_bound() -> None:
     assert counters.served[OTHER][0] == 100
     assert sum(count for count in counters.rejected.values()) == 1100
     assert len(counters.rejected) == 51
-
-
-def test_the_number_of_answers_labels_has_a_bound() -> None:
-    many = [answer(model=f"m{number}", client=f"c{number}") for number in range(1100)]
-    found = counted(*many).answers
-    assert {model for _client, model in found.tokens} == {OTHER, *(f"m{number}" for number in range(50))}
-    assert len({client for client, _model in found.tokens}) == 1001
-    assert len(found.answers) == len(found.tokens) == 1001
-    assert sum(prompt for prompt, _cached, _completion in found.tokens.values()) == 110_000
