@@ -13,8 +13,8 @@ import typing as t
 WHOLE, PARTIAL, UNKNOWN = "whole", "partial", "unknown"
 KNOWN = (WHOLE, PARTIAL, UNKNOWN)
 
-#: Further clients, and further models of a client, count under this name. A client's name is the key store's. SGLang
-#: answers with whatever model its client named, so the bound is each client's: it spoils its own figures alone.
+#: Further clients, and further models of a client, count under this name. An engine may repeat
+#: whatever model its client named, so the bound is for each client: it spoils its own figures alone.
 OTHER = "other"
 _MOST_CLIENTS = 1000
 _MOST_MODELS = 20
