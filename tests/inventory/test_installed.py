@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import installed
-from tests.inventory.conftest import REGION, ROOT, Answer, Api, run_in
+from tests.inventory.conftest import ROOT, Answer, Api, copy_for_one_region, run_in
 
 NO_API = "http://127.0.0.1:9"
 #: Unreachable hosts.
@@ -98,9 +98,7 @@ def test_a_page_finds_its_templates_and_stylesheets(user: Path) -> None:
 def test_a_copy_of_the_aws_inventory_finds_the_fleet(user: Path, api: Api) -> None:
     api.launch("g6e.xlarge", {"Name": "gpu-1", "inference:role": "inference", "inference:ring": "canary"})
     api.launch("m7i.large", {"Name": "gateway-1", "inference:role": "gateway"})
-    shutil.copytree(user / installed.FLEET / "inventories" / "aws", user / "aws")
-    source = user / "aws" / "aws_ec2.yml"
-    source.write_text(source.read_text(encoding="utf-8").replace("regions: []", f"regions: [{REGION}]"))
+    copy_for_one_region(user / installed.FLEET / "inventories" / "aws", user / "aws")
     found = run_in(user, "ansible-inventory", "-i", "aws", "--list", url=api.url)
     assert found.members("ring_canary") == {"gpu-1"}
     assert found.members("gateway") == {"gateway-1"}

@@ -8,9 +8,12 @@ import typing as t
 from pathlib import Path
 
 from tests.integration.aws.conftest import Scaled, scaled, scaling_cloud
-from tests.inventory.conftest import Answer, run
+from tests.inventory.conftest import ROOT, Answer, copy_for_one_region, run
 
 __all__ = ["scaled", "scaling_cloud"]
+
+
+AWS = ROOT / "inventories" / "aws"
 
 
 def play(scaled: Scaled, place: Path, playbook: str, instance: str, **variables: t.Any) -> Answer:
@@ -25,8 +28,9 @@ def play(scaled: Scaled, place: Path, playbook: str, instance: str, **variables:
         "ansible_become": False,
         **variables,
     }
-    words = ["-i", "inventories/aws", f"playbooks/{playbook}.yml", "-l", f"*{instance}", "-e", json.dumps(extra)]
-    return run("ansible-playbook", *words, url=scaled.cloud.url, HOME=str(place))
+    inventory = copy_for_one_region(AWS, place / "aws")
+    words = [f"playbooks/{playbook}.yml", "-l", f"*{instance}", "-e", json.dumps(extra)]
+    return run("ansible-playbook", "-i", str(inventory), *words, url=scaled.cloud.url, HOME=str(place))
 
 
 def read_outcome(place: Path) -> dict[str, str]:
@@ -86,12 +90,11 @@ def test_a_host_out_of_reach_leaves_all_the_same(scaled: Scaled, tmp_path: Path)
 
 def test_without_one_host_nothing_is_done(scaled: Scaled, tmp_path: Path) -> None:
     instance = scaled.start_one()
-    words = ["-i", "inventories/aws", "playbooks/join.yml", "-e", f"fleet_admit={instance}"]
-    answer = run("ansible-playbook", *words, url=scaled.cloud.url, HOME=str(tmp_path))
+    join = ["ansible-playbook", "-i", str(copy_for_one_region(AWS, tmp_path / "aws")), "playbooks/join.yml"]
+    answer = run(*join, "-e", f"fleet_admit={instance}", url=scaled.cloud.url, HOME=str(tmp_path))
     assert answer.status != 0
     assert "Say which host: -l HOST -e fleet_admit=INSTANCE_ID." in answer.output + answer.said
-    words = ["-i", "inventories/aws", "playbooks/join.yml", "-l", f"*{instance}"]
-    answer = run("ansible-playbook", *words, url=scaled.cloud.url, HOME=str(tmp_path))
+    answer = run(*join, "-l", f"*{instance}", url=scaled.cloud.url, HOME=str(tmp_path))
     assert answer.status != 0
     assert "has no host in the group inference" in " ".join(answer.said.split())
     assert scaled.states() == {instance: "Pending:Wait"}
