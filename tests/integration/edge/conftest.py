@@ -328,7 +328,9 @@ class Edge:
         return haproxy.workers(self.socket, self.master_socket)[0].servers()
 
     def access_log(self) -> list[str]:
-        return [line for line in self.log.read_text().splitlines() if line.startswith("client=")]
+        """The complete lines: HAProxy may be writing the last one."""
+        *lines, _unfinished = self.log.read_text().split("\n")
+        return [line for line in lines if line.startswith("client=")]
 
 
 def _trusted(value: t.Any) -> t.Any:
