@@ -1,7 +1,5 @@
-"""The fleet switches from vLLM to SGLang and back under load, runs both on one host, and loses SGLang's processes.
-
-The first test switches; the switch back ends with a host on each engine.
-"""
+"""A host switches from vLLM to SGLang under load, and the fleet then serves with both. In part long the whole fleet
+switches and back, both engines run on one host, and SGLang's processes are lost."""
 
 from __future__ import annotations
 
@@ -21,6 +19,7 @@ from tests.e2e.test_fleet import QUESTION, ask, ask_in_a_stream, square
 from tests.project import MODEL, Run
 
 SGLANG = "sglang@0.service"
+TO_SGLANG = ("site.yml", "-l", "inference-2", "-e", "engine=sglang")
 INSTALLED = re.compile(r"Install the engine and what it needs[^\n]*\n(\S*changed)", re.MULTILINE)
 BOTH = '{"fleet_instances": [{"engine": "vllm"}, {"engine": "sglang", "port": 8001, "served_name": "fast"}]}'
 
@@ -37,6 +36,15 @@ def question_about(colour: str) -> list[dict[str, t.Any]]:
         {"type": "image_url", "image_url": {"url": square(colour)}},
         {"type": "text", "text": "What colour is the square? Answer with one word."},
     ]
+
+
+def serves_with_sglang(fleet: Fleet, host: str) -> None:
+    assert fleet.process(host, SGLANG) != "0"
+    assert fleet.process(host) == "0"
+    assert ask(at(fleet, host)) == "Paris"
+    assert ask(at(fleet, host), question_about("green")).lower() == "green"
+    # Both engines use this model, which was fetched once.
+    assert fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") == "1"
 
 
 def become(fleet: Fleet, health: t.Mapping[str, str]) -> None:
@@ -80,49 +88,45 @@ class Stuck(threading.Thread):
         return self._problem is not None and not isinstance(self._problem, openai.APITimeoutError)
 
 
-def test_sglang_takes_over_nothing_is_lost_and_a_second_rollout_is_refused(
+def test_sglang_takes_over_a_host_nothing_is_lost_and_a_second_rollout_is_refused(
     demo: Run, fleet: Fleet, traffic: StartTraffic, tmp_path: Path
 ) -> None:
     clients = traffic(streams=1, requests_per_second=2)
-    switch = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang")
-    switch.wait_for("step", host="inference-1", step="drain")
+    switch = Rollout(fleet.environment, tmp_path, *TO_SGLANG)
+    switch.wait_for("step", host="inference-2", step="drain")
     second = fleet.playbook("playbooks/rolling_restart.yml")
     assert second.code != 0
     assert "has been changing this fleet since" in second.text
-    assert second.recap["inference-2"]["changed"] == 0
+    assert second.recap["inference-1"]["changed"] == 0
     done = switch.wait()
     assert done.code == 0
     assert nothing_was_lost(clients.stop())
     record = json.loads((switch.record / "record.json").read_text())
     assert record["outcome"] == "finished"
-    assert {name: host["outcome"] for name, host in record["hosts"].items()} == dict.fromkeys(HOSTS, "done")
+    assert {name: host["outcome"] for name, host in record["hosts"].items()} == {"inference-2": "done"}
     assert record["self_test"]["passed"]
     assert (switch.record / "index.html").stat().st_size > 10_000
     assert "inference-2 done in" in done.text
     assert INSTALLED.search(done.output)
-    assert "2 hosts in 2 waves" in done.text
-    for host in HOSTS:
-        assert fleet.process(host, SGLANG) != "0"
-        assert fleet.process(host) == "0"
-        assert ask(at(fleet, host)) == "Paris"
-        assert ask(at(fleet, host), question_about("green")).lower() == "green"
+    serves_with_sglang(fleet, "inference-2")
+    assert fleet.process("inference-1") != "0"
+    assert ask(at(fleet, "inference-1")) == "Paris"
 
 
 def test_a_second_run_with_sglang_changes_nothing(fleet: Fleet) -> None:
-    before = [fleet.process(host, SGLANG) for host in HOSTS]
-    again = fleet.playbook("site.yml", "-e", "engine=sglang")
+    before = fleet.process("inference-2", SGLANG)
+    again = fleet.playbook(*TO_SGLANG)
     assert again.code == 0
     assert {host: counts["changed"] for host, counts in again.recap.items()} == dict.fromkeys(again.recap, 0)
-    assert [fleet.process(host, SGLANG) for host in HOSTS] == before
+    assert fleet.process("inference-2", SGLANG) == before
 
 
 def test_sglang_streams_and_says_why_it_stopped(fleet: Fleet) -> None:
-    assert ask_in_a_stream(fleet.client) == "Paris"
+    assert ask_in_a_stream(at(fleet, "inference-2")) == "Paris"
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_sglang_shows_nothing_but_its_answers(fleet: Fleet, host: str) -> None:
-    base, key = f"http://{fleet.address(host)}:8000", fleet.environment["OPENAI_API_KEY"]
+def test_sglang_shows_nothing_but_its_answers(fleet: Fleet) -> None:
+    base, key = f"http://{fleet.address('inference-2')}:8000", fleet.environment["OPENAI_API_KEY"]
     for path in (
         "/server_info",
         "/get_server_info",
@@ -133,10 +137,10 @@ def test_sglang_shows_nothing_but_its_answers(fleet: Fleet, host: str) -> None:
     ):
         assert status(f"{base}{path}", key) == 404, path
         assert status(f"{base}{path}", key, b"{}") == 404, path
-    listening = fleet.on(host, "ss -H -l -t -n | awk '{print $4}'").split()
+    listening = fleet.on("inference-2", "ss -H -l -t -n | awk '{print $4}'").split()
     assert {one.rsplit(":", 1)[1] for one in listening if not one.startswith(("127.", "[::1]"))} == {"22", "8000"}
     leaks = fleet.on(
-        host,
+        "inference-2",
         "key=$(sed -n s/^ENGINE_API_KEY=//p /etc/inference/engine_key.env);"
         ' for p in /proc/[0-9]*/cmdline; do grep -alF "$key" $p 2>/dev/null; done;'
         ' journalctl --no-pager | grep -cF "$key";'
@@ -146,48 +150,12 @@ def test_sglang_shows_nothing_but_its_answers(fleet: Fleet, host: str) -> None:
 
 
 def test_an_option_of_vllm_is_refused_for_sglang_before_anything_stops(fleet: Fleet) -> None:
-    before = [fleet.process(host, SGLANG) for host in HOSTS]
-    done = fleet.playbook("site.yml", "-e", "engine=sglang", "-e", '{"sglang_extra_args": {"max-num-seqs": 4}}')
+    before = fleet.process("inference-2", SGLANG)
+    done = fleet.playbook(*TO_SGLANG, "-e", '{"sglang_extra_args": {"max-num-seqs": 4}}')
     assert done.code != 0
     assert "sets max-num-seqs, which is an option of vLLM" in done.text
     assert "max-running-requests" in done.text
-    assert [fleet.process(host, SGLANG) for host in HOSTS] == before
-
-
-def test_sglangs_killed_and_hanging_processes_come_back_by_themselves(fleet: Fleet) -> None:
-    """The scheduler is a child, holds the model, and is killed by the watchdog: nothing else would end the hang."""
-    before = {host: fleet.process(host, SGLANG) for host in HOSTS}
-    fleet.on("inference-1", f"kill -9 {before['inference-1']}")
-    stop_core(fleet, "inference-2", SGLANG, "sglang::scheduler")
-    assert fleet.health("inference-2") == "200"
-    stuck = Stuck(at(fleet, "inference-2"))
-    become(fleet, dict.fromkeys(HOSTS, "503"))
-    become(fleet, dict.fromkeys(HOSTS, "200"))
-    for host in HOSTS:
-        assert fleet.process(host, SGLANG) not in (before[host], "0")
-        assert ask(at(fleet, host)) == "Paris"
-    assert stuck.failed_within_its_timeout()
-    assert restarts(fleet, "inference-2") == 1
-    stacks = fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/stack-*.txt")
-    assert "sglang::scheduler" in stacks
-    assert "event_loop" in stacks
-    assert '"client": "demo"' in fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/requests.json")
-
-
-def test_vllm_comes_back_with_nothing_installed_and_nothing_lost(
-    fleet: Fleet, traffic: StartTraffic, tmp_path: Path
-) -> None:
-    """On one host, so that both engines serve behind one address; later tests use such a fleet."""
-    clients = traffic(streams=1, requests_per_second=2)
-    done = Rollout(fleet.environment, tmp_path, "site.yml", "-l", "inference-1", "-e", "engine=vllm").wait()
-    assert done.code == 0
-    assert nothing_was_lost(clients.stop())
-    assert fleet.process("inference-1") != "0"
-    assert fleet.process("inference-2", SGLANG) != "0"
-    assert not INSTALLED.search(done.output)
-    assert ask(fleet.client) == "Paris"
-    # Both engines use this model, which was fetched once.
-    assert [fleet.on(host, "ls /opt/dlami/nvme/models/*/ | grep -c ^content-") for host in HOSTS] == ["1", "1"]
+    assert fleet.process("inference-2", SGLANG) == before
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -255,6 +223,52 @@ def test_a_vllm_core_that_hangs_in_a_stream_and_in_its_first_request_is_restarte
     assert ask(client) == "Paris"
     assert "VLLM::EngineCore" in fleet.on("inference-1", "cat /var/lib/inference/hangs/*-engine-0/stack-*.txt")
     assert fleet.playbook(*words).code == 0
+
+
+@pytest.mark.long
+def test_the_whole_fleet_changes_its_engine_and_back_and_nothing_is_lost(
+    demo: Run, fleet: Fleet, traffic: StartTraffic, tmp_path: Path
+) -> None:
+    assert fleet.playbook("site.yml", "-e", "engine=vllm").code == 0
+    clients = traffic(streams=1, requests_per_second=2)
+    switch = Rollout(fleet.environment, tmp_path, "site.yml", "-e", "engine=sglang")
+    done = switch.wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    record = json.loads((switch.record / "record.json").read_text())
+    assert {name: host["outcome"] for name, host in record["hosts"].items()} == dict.fromkeys(HOSTS, "done")
+    assert "2 hosts in 2 waves" in done.text
+    for host in HOSTS:
+        serves_with_sglang(fleet, host)
+    clients = traffic(streams=1, requests_per_second=2)
+    done = Rollout(fleet.environment, tmp_path, "site.yml", "-l", "inference-1", "-e", "engine=vllm").wait()
+    assert done.code == 0
+    assert nothing_was_lost(clients.stop())
+    assert fleet.process("inference-1") != "0"
+    assert not INSTALLED.search(done.output)
+    assert ask(at(fleet, "inference-1")) == "Paris"
+
+
+@pytest.mark.long
+def test_sglangs_killed_and_hanging_processes_come_back_by_themselves(demo: Run, fleet: Fleet) -> None:
+    """The scheduler is a child, holds the model, and is killed by the watchdog: nothing else would end the hang."""
+    assert fleet.playbook("site.yml", "-e", "engine=sglang").code == 0
+    before = {host: fleet.process(host, SGLANG) for host in HOSTS}
+    fleet.on("inference-1", f"kill -9 {before['inference-1']}")
+    stop_core(fleet, "inference-2", SGLANG, "sglang::scheduler")
+    assert fleet.health("inference-2") == "200"
+    stuck = Stuck(at(fleet, "inference-2"))
+    become(fleet, dict.fromkeys(HOSTS, "503"))
+    become(fleet, dict.fromkeys(HOSTS, "200"))
+    for host in HOSTS:
+        assert fleet.process(host, SGLANG) not in (before[host], "0")
+        assert ask(at(fleet, host)) == "Paris"
+    assert stuck.failed_within_its_timeout()
+    assert restarts(fleet, "inference-2") == 1
+    stacks = fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/stack-*.txt")
+    assert "sglang::scheduler" in stacks
+    assert "event_loop" in stacks
+    assert '"client": "demo"' in fleet.on("inference-2", "cat /var/lib/inference/hangs/*-engine-0/requests.json")
 
 
 @pytest.mark.long
