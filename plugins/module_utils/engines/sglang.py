@@ -266,7 +266,8 @@ _PROFILES = {
         ),
         Setting(
             "limit_mm_data_per_request",
-            {"image": 4, "video": 1},
+            {"image": 16, "video": 1},
+            "A conversation sends its pictures again with each turn. "
             "Without a limit one request may have any number, up to 16384 tokens a picture.",
             _FIELDS + "mm.py",
         ),

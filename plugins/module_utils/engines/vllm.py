@@ -322,7 +322,8 @@ _PROFILES = {
         ),
         Setting(
             "limit_mm_per_prompt",
-            {"image": 4, "video": 1},
+            {"image": 16, "video": 1},
+            "A conversation sends its pictures again with each turn. "
             "Without a limit one request may have 999 of each, up to 16384 tokens a picture.",
             _SOURCE + "multimodal.py",
         ),
