@@ -57,7 +57,8 @@ class RealEdge:
             shutil.copy(ROOT / file, PLACE)
         (PLACE / "haproxy.cfg").write_text(self._config, encoding="utf-8")
         shutil.chown(PLACE / "haproxy.cfg", group=user.pw_gid)
-        origin = {"id": "0" * 32, "generation": 1, "name": "tests/gpu"}
+        # A later edge on this machine has another key.
+        origin = {"id": "0" * 32, "generation": time.time_ns(), "name": "tests/gpu"}
         keys = [{"name": CLIENT, "sha256": hashlib.sha256(self.key.encode()).hexdigest()}]
         for name, arguments in (("edge_keys", {"keys": keys, "origin": origin}), ("edge_drain", {"state": "kept"})):
             made = self._host.module(name, **arguments)

@@ -3,10 +3,11 @@
 usage: python3 -m tests.gpu.several STEP... --bundles DIRECTORY --out DIRECTORY --site ENGINE=DIRECTORY...
 
 STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs, an engine on each, behind the edge), two (two GPUs, a
-vLLM on each), span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it), watch:ENGINE (one
-GPU, under the watchdog) or facts (the GPUs as metrics). Run it as root on a machine whose GPUs are idle, with its own
-Python, which has PyTorch. tests/gpu/render.yml makes the bundles, docs/testing.md has the rest. Each result is a line
-of results.jsonl in the output directory as soon as it is known, beside the journals of the units.
+vLLM on each), affinity:vllm (the same behind the edge, which chooses), span:ENGINE (two hosts, with a GPU each or,
+where the machine has one, sharing it), watch:ENGINE (one GPU, under the watchdog) or facts (the GPUs as metrics). Run
+it as root on a machine whose GPUs are idle, with its own Python, which has PyTorch. tests/gpu/render.yml makes the
+bundles, docs/testing.md has the rest. Each result is a line of results.jsonl in the output directory as soon as it is
+known, beside the journals of the units.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import urllib.error
 from pathlib import Path
 
 from tests.gpu import spaces, units
+from tests.gpu.affinity import affinity
 from tests.gpu.client import IDS, Client, Streams, Workload
 from tests.gpu.edge import RealEdge
 from tests.gpu.facts import facts
@@ -480,6 +482,7 @@ STEPS: dict[str, t.Callable[..., None]] = {
     "pair": pair,
     "both": both,
     "two": two,
+    "affinity": affinity,
     "span": span,
     "watch": watch,
     "facts": facts,

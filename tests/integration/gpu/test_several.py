@@ -47,7 +47,7 @@ def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
     """What two runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
-        ("facts", "watch:vllm", "--quick"),
+        ("facts", "watch:vllm", "affinity:vllm", "--quick"),
     )
     # Not pytest's own place, which the engines' user must not enter.
     with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
@@ -169,6 +169,16 @@ def test_a_hang_ends_with_a_kill_and_a_gate(notes: dict[str, Note]) -> None:
     assert [client["after"] > 0 for client in hang["clients"]] == [True] * 4
     (evidence,) = hang["evidence"]
     assert {"hang.txt", "journal.txt", "metrics.txt", "processes.txt", "requests.json"} <= set(evidence)
+
+
+@pytest.mark.parametrize(
+    "way", ["each session at one instance", "the edge by affinity", "the edge by the fewest requests"]
+)
+def test_every_turn_of_every_session_is_answered(notes: dict[str, Note], way: str) -> None:
+    note = notes[f"affinity: chat, {way}"]
+    assert (note["answers"], note["errors"]) == (18, [])
+    assert note["later_first_token_ms"]["p50"] > 0
+    assert sum(note.get("answered", {"all": 18}).values()) == 18
 
 
 def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
