@@ -42,15 +42,15 @@ class Run:
         return re.sub(r"\s+", " ", self.output)
 
 
-def run(*command: str, environment: t.Mapping[str, str], timeout: float = 1200) -> Run:
-    """Run a command in the checkout; its output is shown when a test fails.
+def run(*command: str, environment: t.Mapping[str, str], timeout: float = 1200, directory: Path = ROOT) -> Run:
+    """Run a command, in the checkout or another directory; its output is shown when a test fails.
 
     Raises:
         subprocess.TimeoutExpired: it was still running after ``timeout`` seconds.
     """
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=directory,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

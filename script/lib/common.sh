@@ -86,6 +86,14 @@ ensure_controller() {
   echo "$wanted" > "$stamp"
 }
 
+# Makes .cache/llamaindex, for the example with LlamaIndex, which does not run beside the release of OpenAI's client in
+# .venv. uv does nothing where it is complete.
+ensure_llamaindex() {
+  use_package_indexes
+  [[ -x .cache/llamaindex/bin/python ]] || .venv/bin/uv venv --quiet --clear --python .venv/bin/python .cache/llamaindex
+  .venv/bin/uv pip sync --quiet --require-hashes --python .cache/llamaindex/bin/python requirements/llamaindex.txt
+}
+
 # uv reads neither pip's configuration nor, by itself, this machine's certificates.
 use_package_indexes() {
   local settings

@@ -10,15 +10,12 @@ import time
 import types
 
 from tests.bench import gateway, keys, noop, rollout, s3, seeing, soak
+from tests.bench.apart import measure_apart, report
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "s3", "seeing", "soak")
+PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "affinity", "s3", "seeing", "soak")
 CONVERGED = 3
 PAIRS = 200
-
-
-def report(part: str, text: str) -> None:
-    print(f"{part:9} {text}", flush=True)
 
 
 def memory(fleet: Fleet) -> None:
@@ -78,6 +75,11 @@ def gateways(fleet: Fleet) -> None:
         gateway.gateways(report_past)
 
 
+def affinities(fleet: Fleet) -> None:
+    del fleet
+    measure_apart("tests.bench.affinity")
+
+
 def weights(fleet: Fleet) -> None:
     del fleet
     with contextlib.redirect_stdout(io.StringIO()):
@@ -108,7 +110,14 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     measures = {"memory": memory, "converge": converge, "noop": noops, "edge": edge}
-    measures |= {"rollout": rollouts, "keys": rotations, "gateway": gateways, "s3": weights, "seeing": sight}
+    measures |= {
+        "rollout": rollouts,
+        "keys": rotations,
+        "gateway": gateways,
+        "affinity": affinities,
+        "s3": weights,
+        "seeing": sight,
+    }
     measures |= {"soak": soaked}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:

@@ -1,5 +1,9 @@
-"""The latency of a gateway, beside the edge of an inference host in the same run; and what clients lose when something
-fails behind it or with it. With the stand-in for the engines, whose answers take no time."""
+"""What gateways of both kinds cost, beside the edge of an inference host in the same run; and what clients lose when
+something fails behind those with LiteLLM or with them. With the stand-in for the engines, whose answers take no time.
+
+On a busy machine CPU time says more than waiting times and rates. It is read from the processes of each gateway. All
+kinds are measured in turns, and of each the least counts.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import typing as t
 import urllib.parse
 from pathlib import Path
 
+from tests.bench.apart import measure_apart
 from tests.gateways import FAULTS, GATEWAYS, HOST, GatewayLab, suffer
 from tests.project import MODEL
 
@@ -20,6 +25,7 @@ Report = t.Callable[[str, str], None]
 STREAMS, REQUESTS_PER_SECOND = 10, 40.0
 LASTS, AFTER = 7.0, 10.0
 UNIT = "litellm@0.service"
+ROUNDS = 4
 BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "What is the capital of France?"}]})
 
 
@@ -37,6 +43,11 @@ def gateways(report: Report) -> None:
         if done.code:
             raise SystemExit(f"bench: site.yml failed:\n{done.output[-6000:]}")
         measure(lab, Path(place), report)
+        done = lab.site("-l", GATEWAYS[1], "-e", "gateway_kind=edge")
+        if done.code:
+            raise SystemExit(f"bench: {GATEWAYS[1]} has not become one of kind edge:\n{done.output[-6000:]}")
+        kinds(lab, report)
+    measure_apart("tests.bench.front")
 
 
 def measure(lab: GatewayLab, place: Path, report: Report) -> None:
@@ -94,6 +105,45 @@ def overhead(lab: GatewayLab, report: Report) -> None:
         each = spent / (2 * requests)
         report("", f"gateway/edge: p50 {ratio.p50:.1f}, p95 {ratio.p95:.1f}, requests/s {ratio.rate:.3f}")
         report("", f"LiteLLM: {each * 1000:.1f} ms of CPU a request, so {1 / each:.0f} requests/s a core")
+
+
+def kinds(lab: GatewayLab, report: Report) -> None:
+    """A gateway with LiteLLM, one of kind edge and an inference host's edge, in turns."""
+    urls = {
+        "host": f"http://{lab.address(HOST)}:8000",
+        "litellm": lab.url(GATEWAYS[0]),
+        "edge": lab.url(GATEWAYS[1]),
+    }
+    hosts = {"host": HOST, "litellm": GATEWAYS[0], "edge": GATEWAYS[1]}
+    for clients, counts in (
+        (1, {"host": 200, "litellm": 60, "edge": 200}),
+        (32, {"host": 1600, "litellm": 320, "edge": 1600}),
+    ):
+        rounds: dict[str, list[Timed]] = {name: [] for name in urls}
+        spent: dict[str, list[float]] = {name: [] for name in urls}
+        for _ in range(ROUNDS):
+            for name, url in urls.items():
+                before = service_seconds(lab, hosts[name])
+                rounds[name].append(load(url, lab.key(), clients, counts[name]))
+                spent[name].append((service_seconds(lab, hosts[name]) - before) / counts[name])
+        least = {name: min(seconds) for name, seconds in spent.items()}
+        p50 = {name: statistics.median(one.p50 for one in seen) for name, seen in rounds.items()}
+        for name in urls:
+            report(
+                "gateway",
+                f"{name}, {clients} at once: {least[name] * 1000:.2f} ms of CPU a request, {1 / least[name]:.0f} a "
+                f"second and core; p50 {p50[name] * 1000:.1f} ms, {(p50[name] - p50['host']) * 1000:+.1f} to the host",
+            )
+        report("", f"requests/s a core, edge/litellm: {least['litellm'] / least['edge']:.0f}")
+
+
+def service_seconds(lab: GatewayLab, host: str) -> float:
+    """The processor time of HAProxy on a host, and of LiteLLM where there is one, so far."""
+    command = (
+        f"for pid in $(pgrep -x haproxy) $(systemctl show --value --property MainPID {UNIT}); do"
+        " cat /proc/$pid/task/*/schedstat 2>/dev/null; done | awk '{sum += $1} END {printf \"%.6f\", sum / 1e9}'"
+    )
+    return float(lab.on(host, command))
 
 
 def cpu_seconds(lab: GatewayLab) -> float:

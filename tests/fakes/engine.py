@@ -175,6 +175,7 @@ class FakeEngine:
         with_metrics: whether there is /metrics.
         remember: whether to keep ``requests``; a program that runs for long does not.
         cache: the cache of prompts whose hits its usage has; None for none.
+        prefill: seconds before the first token for each of the prompt's tokens that is not in ``cache``.
 
     Attributes:
         requests: (method, path, authorization, body) of each request, in order.
@@ -208,6 +209,7 @@ class FakeEngine:
         with_metrics: bool = True,
         remember: bool = True,
         cache: Cache | None = None,
+        prefill: float = 0.0,
     ) -> None:
         self.engine = engine
         self.model = model
@@ -228,6 +230,7 @@ class FakeEngine:
         self.with_metrics = with_metrics
         self.remember = remember
         self.cache = cache
+        self.prefill = prefill
         self.faults = Faults()
         self.requests: list[tuple[str, str, str | None, t.Any]] = []
         self.running = 0
@@ -462,6 +465,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     #: What a stream goes through on its way out, and whether each of its pieces has usage.
     _rewritten: t.Any = None
     _each = False
+    #: Seconds for what of the prompt is not in the cache.
+    _prefill = 0.0
 
     def setup(self) -> None:
         super().setup()
@@ -662,6 +667,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             cached = self.fake.cache.find(tokens)
             self.fake.cache.keep(tokens + tokens_of([{"role": "assistant", "content": "".join(pieces)}]))
             usage.update(prompt_tokens=len(tokens), prompt_tokens_details={"cached_tokens": cached})
+            self._prefill = (len(tokens) - cached) * self.fake.prefill
         usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         self.fake.work(prompted=usage["prompt_tokens"])
         if self.fake.with_cached and "prompt_tokens_details" not in usage:
@@ -701,7 +707,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         slow = faults.get("slow_first") is not None or faults.get("slow_token") is not None
         if slow and faults.use("slow_times"):
             first, token = float(faults.get("slow_first", first)), float(faults.get("slow_token", token))
-        return first, token
+        return first + self._prefill, token
 
     def _whole(
         self, model: str, pieces: list[str], finish: str, usage: dict[str, t.Any], asked: t.Any, uses: set[str]
