@@ -145,10 +145,11 @@ def waits(backend: wire.Backend, report: Report) -> None:
             for _ in range(ROUNDS):
                 direct.append(wire.ask(host.port, request, clients, count).p50)
                 added.append(wire.ask(gateway.port, request, clients, count).p50 - direct[-1])
+            at_host, more = statistics.median(direct) * 1e3, statistics.median(added) * 1e3
             report(
                 "gateway",
-                f"edge, {clients} at once, answers of {takes * 1e3:.0f} ms: p50 {statistics.median(direct) * 1e3:.2f} ms "
-                f"at the host, {statistics.median(added) * 1e3:+.2f} ms through the gateway",
+                f"edge, {clients} at once, answers of {takes * 1e3:.0f} ms: p50 {at_host:.2f} ms at the host, {more:+.2f} "
+                "ms through the gateway",
             )
 
 
@@ -213,8 +214,8 @@ def held(backend: wire.Backend, report: Report) -> None:
         most = wire.hold(gateway.port, [streams, waiting], lambda: memory(gateway))
     report(
         "gateway",
-        f"edge, memory: {rest:.0f} MB at rest, {some:.0f} with {HELD} streams, {most:.0f} with {WAITING} bodies of 1 MB, "
-        "too",
+        f"edge, memory: {rest:.0f} MB at rest, {some:.0f} with {HELD} streams, {most:.0f} with {WAITING} bodies of "
+        "1 MB as well",
     )
 
 
