@@ -83,21 +83,20 @@ def chain(backend: wire.Backend, on_gateways: t.Mapping[str, t.Any], **variables
         )
 
 
-def fronts(report: Report) -> dict[str, float]:
-    """All figures. Returns the CPU seconds of a request, by what it went through."""
+def fronts(report: Report) -> None:
+    """All figures."""
     with wire.Backend() as backend:
-        cost = requests(backend, report)
+        requests(backend, report)
+        waits(backend, report)
         variants(backend, report)
         pictures(backend, report)
         chunks(backend, report)
         held(backend, report)
-    return cost
 
 
 class Cost(t.NamedTuple):
-    """Of a request: its p50, and CPU seconds of the gateway and of the host's edge."""
+    """CPU seconds of a request, of the gateway and of the host's edge."""
 
-    p50: float
     gateway: float
     host: float
 
@@ -108,18 +107,17 @@ def through(
     """Requests to one of a fleet's edges."""
     [gateway], [host] = fleet.gateways, fleet.hosts.values()
     before = cpu_seconds(gateway), cpu_seconds(host)
-    timed = wire.ask(edge.port, wire.request_of(KEY, body.encode()), clients, requests, tls)
+    wire.ask(edge.port, wire.request_of(KEY, body.encode()), clients, requests, tls)
     count = requests // clients * clients
-    return Cost(timed.p50, (cpu_seconds(gateway) - before[0]) / count, (cpu_seconds(host) - before[1]) / count)
+    return Cost((cpu_seconds(gateway) - before[0]) / count, (cpu_seconds(host) - before[1]) / count)
 
 
 def least(costs: t.Sequence[Cost]) -> Cost:
     return Cost(*(min(one) for one in zip(*costs, strict=True)))
 
 
-def requests(backend: wire.Backend, report: Report) -> dict[str, float]:
+def requests(backend: wire.Backend, report: Report) -> None:
     """Through the gateway and at the host's edge in turns."""
-    cost = {}
     with chain(backend, {}) as fleet:
         [gateway], [host] = fleet.gateways, fleet.hosts.values()
         through(fleet, gateway, BODY, 32, 640)
@@ -129,15 +127,30 @@ def requests(backend: wire.Backend, report: Report) -> dict[str, float]:
                 seen["host"].append(through(fleet, host, BODY, clients, count // ROUNDS))
                 seen["gateway"].append(through(fleet, gateway, BODY, clients, count // ROUNDS))
             direct, passed = least(seen["host"]), least(seen["gateway"])
-            added = statistics.median(b.p50 - a.p50 for a, b in zip(seen["host"], seen["gateway"], strict=True))
-            cost[f"host {clients}"], cost[f"gateway {clients}"] = direct.host, passed.gateway
             report(
                 "gateway",
                 f"edge, {clients} at once: {passed.gateway * 1e3:.3f} ms of the gateway's CPU a request "
-                f"({1 / passed.gateway:.0f} requests/s a core), {direct.host * 1e3:.3f} of a host's edge; "
-                f"p50 {direct.p50 * 1e3:.2f} ms at the host, {added * 1e3:+.2f} ms through the gateway",
+                f"({1 / passed.gateway:.0f} requests/s a core), {direct.host * 1e3:.3f} of a host's edge",
             )
-    return cost
+
+
+def waits(backend: wire.Backend, report: Report) -> None:
+    """What the gateway adds where it is not busy."""
+    with chain(backend, {}) as fleet:
+        [gateway], [host] = fleet.gateways, fleet.hosts.values()
+        for clients, count, takes in ((1, 100, 0.005), (32, 640, 0.025)):
+            request = wire.request_of(KEY, BODY.encode(), f"after {takes}")
+            wire.ask(gateway.port, request, clients, clients * 4)
+            direct, added = [], []
+            for _ in range(ROUNDS):
+                direct.append(wire.ask(host.port, request, clients, count).p50)
+                added.append(wire.ask(gateway.port, request, clients, count).p50 - direct[-1])
+            at_host, more = statistics.median(direct) * 1e3, statistics.median(added) * 1e3
+            report(
+                "gateway",
+                f"edge, {clients} at once, answers of {takes * 1e3:.0f} ms: p50 {at_host:.2f} ms at the host, {more:+.2f} "
+                "ms through the gateway",
+            )
 
 
 def variants(backend: wire.Backend, report: Report) -> None:
@@ -191,17 +204,18 @@ def chunks(backend: wire.Backend, report: Report) -> None:
 
 
 def held(backend: wire.Backend, report: Report) -> None:
-    """Memory at rest, with streams, and with bodies whose requests wait."""
+    """Memory at rest, with streams, and with bodies beside them whose requests wait."""
+    streams = wire.Held(wire.request_of(KEY, BODY.encode(), "stream 100 1"), HELD, True)
+    waiting = wire.Held(wire.request_of(KEY, PICTURE.encode(), "wait"), WAITING, False)
     with chain(backend, {}) as fleet:
         [gateway] = fleet.gateways
-        figures = [memory(gateway)]
-        for count, body, wanted, answered in ((HELD, BODY, "stream 100 1", True), (WAITING, PICTURE, "wait", False)):
-            request = wire.request_of(KEY, body.encode(), wanted)
-            figures.append(wire.Open(gateway.port, request, count).hold(lambda: memory(gateway), 2, answered))
+        rest = memory(gateway)
+        some = wire.hold(gateway.port, [streams], lambda: memory(gateway))
+        most = wire.hold(gateway.port, [streams, waiting], lambda: memory(gateway))
     report(
         "gateway",
-        f"edge, memory: {figures[0]:.0f} MB at rest, {figures[1]:.0f} with {HELD} streams, then {figures[2]:.0f} with "
-        f"{WAITING} bodies of 1 MB that wait for an answer",
+        f"edge, memory: {rest:.0f} MB at rest, {some:.0f} with {HELD} streams, {most:.0f} with {WAITING} bodies of "
+        "1 MB as well",
     )
 
 

@@ -50,8 +50,8 @@ def chunk(data: bytes) -> bytes:
 class Backend:
     """The server, in a process of its own. Use it as a context manager.
 
-    A request says in the header X-Bench what it gets: nothing for an answer, ``stream PIECES SECONDS`` for so many
-    pieces with so much between them, ``wait`` for no answer.
+    A request says in the header X-Bench what it gets: nothing for an answer, ``after SECONDS`` for one later, ``stream
+    PIECES SECONDS`` for so many pieces with so much between them, ``wait`` for none.
     """
 
     def __init__(self) -> None:
@@ -98,6 +98,8 @@ class _Engine(asyncio.Protocol):
     def _answer(self, wanted: list[bytes]) -> None:
         if not wanted:
             self._transport.write(HEAD % len(ANSWER) + ANSWER)
+        elif wanted[0] == b"after":
+            asyncio.get_running_loop().call_later(float(wanted[1]), self._answer, [])
         elif wanted[0] == b"stream":
             self._transport.write(STREAM_HEAD)
             self._stream(int(wanted[1]), float(wanted[2]))
@@ -160,48 +162,52 @@ async def _ask(port: int, request: bytes, clients: int, each: int, tls: t.Any) -
     return Timed(statistics.median(seconds), time.perf_counter() - began)
 
 
-class Open:
-    """Connections that have sent a request and read what comes, until the block ends."""
+class Held(t.NamedTuple):
+    """Requests that are open at once.
 
-    def __init__(self, port: int, request: bytes, count: int) -> None:
-        self._port, self._request, self._count = port, request, count
+    Attributes:
+        request: each of them.
+        many: how many.
+        answered: whether their answers begin.
+    """
 
-    def hold(self, ready: t.Callable[[], t.Any], seconds: float, answered: bool) -> t.Any:
-        """What ``ready`` returns, so many seconds after all have sent their request, or have had the first piece."""
-        return asyncio.run(self._hold(ready, seconds, answered))
+    request: bytes
+    many: int
+    answered: bool
 
-    async def _hold(self, ready: t.Callable[[], t.Any], seconds: float, answered: bool) -> t.Any:
-        first = 0
-        closing = False
 
-        async def one() -> None:
-            nonlocal first
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            writer.write(self._request)
-            await writer.drain()
-            if not answered:
-                first += 1
-            while not closing:
-                data = await reader.read(65536)
-                if not data:
-                    break
-                if answered and data.startswith(b"HTTP/1.1 "):
-                    first += data.startswith(b"HTTP/1.1 200")
-            writer.close()
+def hold(port: int, requests: t.Sequence[Held], ready: t.Callable[[], float]) -> float:
+    """What ``ready`` returns while all of these are open, some seconds after the last one has begun."""
+    return asyncio.run(_hold(port, requests, ready))
 
-        tasks = [asyncio.create_task(one()) for _ in range(self._count)]
-        end = time.monotonic() + 60
-        while first < self._count:
-            if time.monotonic() > end:
-                raise SystemExit(f"bench: {first} of {self._count} requests were answered with 200 within 60 s")
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(seconds)
-        found = ready()
-        closing = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return found
+
+async def _hold(port: int, requests: t.Sequence[Held], ready: t.Callable[[], float]) -> float:
+    begun = 0
+
+    async def one(held: Held) -> None:
+        nonlocal begun
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(held.request)
+        await writer.drain()
+        begun += not held.answered
+        while data := await reader.read(65536):
+            if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"bench: the edge at port {port} answered {data[:300]!r}")
+            begun += held.answered and data.startswith(b"HTTP/1.1 200")
+        writer.close()
+
+    tasks = [asyncio.create_task(one(held)) for held in requests for _ in range(held.many)]
+    wanted, end = sum(held.many for held in requests), time.monotonic() + 60
+    while begun < wanted:
+        if time.monotonic() > end:
+            raise SystemExit(f"bench: {begun} of {wanted} requests had begun after 60 s")
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(2)
+    found = ready()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return found
 
 
 def stream(port: int, key: str, body: bytes, streams: int, pieces: int, pause: float) -> int:

@@ -98,8 +98,9 @@ def test_streams_have_comments(fleet: EdgeFleet) -> None:
     """What the examples have to pass over: between the pieces at a host, at least before the end at a gateway."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "stream": True}
     for edge, before_the_end in ((fleet.hosts["inference-1"], 10), (fleet.gateways[0], 1)):
-        sent = {"method": "POST", "body": json.dumps(body).encode(), "Content_Type": "application/json"}
-        pieces = edge.ask("/v1/chat/completions", KEY, **sent)[2].split(b"\n\n")
+        data = json.dumps(body).encode()
+        answer = edge.ask("/v1/chat/completions", KEY, "POST", data, Content_Type="application/json")[2]
+        pieces = answer.split(b"\n\n")
         comments = [number for number, piece in enumerate(pieces) if piece.startswith(b":")]
         assert comments
         assert comments[0] < len(pieces) - before_the_end
