@@ -11,9 +11,9 @@ author:
   - inference.fleet contributors (@inference-fleet)
 short_description: Count the tokens of clients at a gateway that is HAProxy alone
 description:
-  - Installs C(inference-accountant.service). HAProxy asks it before it lets a request of a client with a limit on tokens
-    through. It books what the request may use at most, and settles that with what the answer did use, when its line of
-    the access log says so.
+  - Installs C(inference-accountant.service). HAProxy asks it before it lets a request of a client with a limit on
+    tokens through. It books what the request may use at most, and settles that with what the answer did use, when its
+    line of the access log says so.
   - With a Redis the gateways count together, in the same accounts as those that run LiteLLM. Without one each has its
     part of every limit. While the Redis is away each has its part of what is left.
   - What was used is kept in C(accountant.json) below O(state_directory), and survives restarts. A file that cannot be

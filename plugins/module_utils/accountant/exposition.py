@@ -13,7 +13,10 @@ _HELP = {
         "The share of its budget that a client has spent in this period, as this gateway knows it.",
     ),
     "fleet_budget_left": ("gauge", "What is left of it, in the unit of the prices."),
-    "fleet_tokens_last_minute": ("gauge", "Tokens that a client with tokens_per_minute has used here in a minute."),
+    "fleet_tokens_last_minute": (
+        "gauge",
+        "Tokens that a client with a limit on them has used here in the last minute.",
+    ),
     "fleet_accountant_bookings": ("gauge", "Requests in flight that have something booked."),
     "fleet_accountant_store_up": ("gauge", "Whether the Redis of the gateways answers; 1 where there is none."),
     "fleet_accountant_skipped_total": ("counter", "Places in the ring's lines that could not be read."),

@@ -17,7 +17,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.lines import AnswerUse
 
-#: Seconds of tokens_per_minute.
+#: Seconds in which tokens are counted.
 WINDOW = 60
 #: Seconds for which a booking from before a restart is expected to be settled.
 RESTORED = 120.0
@@ -180,14 +180,28 @@ class Ledger:
         self._gone: dict[int, float] = {}
 
     def book(
-        self, request: str, client: str, bounds: ClientBounds, model: str, prompt: int, completion: int, worker: int,
+        self,
+        request: str,
+        client: str,
+        bounds: ClientBounds,
+        model: str,
+        prompt: int,
+        completion: int,
+        worker: int,
         now: float,
     ) -> Booking:
         """Book what a request may use."""
         budget = budget_key(client, bounds, now) if bounds.budget else ""
         booking = Booking(
-            client, worker, now, now + self._patience, prompt + completion,
-            self._tariff.cost(model, prompt, completion), model, budget, 2 * bounds.period,
+            client,
+            worker,
+            now,
+            now + self._patience,
+            prompt + completion,
+            self._tariff.cost(model, prompt, completion),
+            model,
+            budget,
+            2 * bounds.period,
         )
         self.bookings[request] = booking
         if budget:

@@ -77,7 +77,7 @@ class Accountant:
             address = redis.parse(settings.redis_url, "gateway_redis_url")
             self._store = shared.SharedAccounts(address, time.monotonic, say)
         self._verdicts = LastVerdicts(settings.socket, say)
-        self._workers = HeldWorkers(settings.socket, time.monotonic)
+        self._workers = HeldWorkers(settings.socket, time.monotonic, self._take_former_line)
         self._postings: asyncio.Queue[Posting] = asyncio.Queue()
         self._reporting = asyncio.Lock()
         self._asked: set[str] = set()
@@ -95,8 +95,11 @@ class Accountant:
         notify("READY=1")
         self._say(
             f"Counting for {self._settings.gateways} gateways, "
-            + (f"together in {redis.parse(self._settings.redis_url, 'gateway_redis_url').place}." if self._store else
-               "each for itself.")
+            + (
+                f"together in {redis.parse(self._settings.redis_url, 'gateway_redis_url').place}."
+                if self._store
+                else "each for itself."
+            )
         )
         stop = loop.create_task(ended.wait())
         done, _rest = await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -115,7 +118,9 @@ class Accountant:
     # What HAProxy asks, and what it sends.
 
     async def _listen(
-        self, name: str, serve: t.Callable[[asyncio.StreamReader, asyncio.StreamWriter], t.Coroutine[t.Any, t.Any, None]]
+        self,
+        name: str,
+        serve: t.Callable[[asyncio.StreamReader, asyncio.StreamWriter], t.Coroutine[t.Any, t.Any, None]],
     ) -> asyncio.AbstractServer:
         path = os.path.join(self._settings.directory, name)
         make_directories(self._settings.directory, 0o750)
@@ -216,6 +221,12 @@ class Accountant:
                 return self._ledger.refuse_budget(finding, bounds, now)
         return self._ledger.decide_budget(request, bounds, now)
 
+    def _take_former_line(self, line: bytes) -> None:
+        """A line of a process that a reload has left. It may have come over the ring before."""
+        use = lines.parse(line)
+        if use and use.request in self._ledger.bookings:
+            self._settle(use)
+
     def _settle(self, use: lines.AnswerUse) -> None:
         bounds, now = self._bounds.of(use.client), time.time()
         posting = self._ledger.settle(use, bounds, now)
@@ -235,7 +246,10 @@ class Accountant:
             async with self._reporting:
                 if self._bounds.of(posting.client).tokens:
                     await self._store.post(
-                        shared.tokens_key(posting.client), f"s{posting.second}", posting.tokens, shared.TOKENS_KEPT,
+                        shared.tokens_key(posting.client),
+                        f"s{posting.second}",
+                        posting.tokens,
+                        shared.TOKENS_KEPT,
                         [posting.request],
                     )
                 if posting.budget:

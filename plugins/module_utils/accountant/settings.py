@@ -66,4 +66,6 @@ def read_settings(path: str) -> AccountantSettings:
         prices = {str(model): (float(read), float(write)) for model, (read, write) in document["prices"].items()}
         return AccountantSettings(**{**document, "prices": prices})
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise FleetError(f"{path} is not what module gateway_accountant writes: {error}. Run site.yml again.") from error
+        raise FleetError(
+            f"{path} is not what module gateway_accountant writes: {error}. Run site.yml again."
+        ) from error

@@ -4,8 +4,8 @@
 """What clients have used and booked at all gateways together, in their Redis.
 
 A budget is the hash that gateways of kind litellm keep, too: what was spent, and each booking by its request, as its
-amount and its end. So a client's spending goes on when the kind of its gateways changes, and where both kinds are mixed.
-The tokens of a minute are a hash of the same form, with a field for each second.
+amount and its end. So a client's spending goes on when the kind of its gateways changes, and where both kinds are
+mixed. The tokens of a minute are a hash of the same form, with a field for each second.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SharedAccounts:
             return None
         async with self._lock:
             # Others may have found out meanwhile.
-            if not self.asks:
+            if self._clock() < self._silent_until:
                 return None
             try:
                 answer = await asyncio.wait_for(self._ask("EVAL", script, "1", key, *map(str, arguments)), PATIENCE)

@@ -14,6 +14,8 @@ from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger 
 
 #: The table in HAProxy's configuration.
 TABLE = "verdicts"
+#: The ring there.
+RING = "accountant"
 #: A refusal without an end: the largest number that a table has room for.
 FOR_EVER = 2**32 - 1
 #: Seconds for an answer.
@@ -91,16 +93,19 @@ class LastVerdicts:
 class HeldWorkers:
     """HAProxy's processes, each kept by an open connection to its socket until its last lines have come.
 
-    One that a reload has left ends with its last request, and its ring with it, before it has sent that request's line.
+    One that a reload has left sends nothing over its ring any more, and ends with its last request. So it is asked for
+    the ring's lines on that connection, which keeps it, too.
 
     Args:
         socket: of HAProxy; the newest process listens there.
         clock: seconds that only grow.
+        take: gets each line of the ring of a process that a reload has left, also those that it has sent before.
     """
 
-    def __init__(self, socket: str, clock: t.Callable[[], float]) -> None:
+    def __init__(self, socket: str, clock: t.Callable[[], float], take: t.Callable[[bytes], None]) -> None:
         self._socket = socket
         self._clock = clock
+        self._take = take
         self._held: dict[int, asyncio.StreamWriter] = {}
         self._left: dict[int, float] = {}
         self._newest = 0
@@ -111,7 +116,7 @@ class HeldWorkers:
     def hold_soon(self, worker: int) -> None:
         """Keep a process, if it is the newest one and not kept yet."""
         held, now = self._held.get(worker), self._clock()
-        if held and not held.is_closing() or now - self._tried.get(worker, -_RETRY) < _RETRY:
+        if (held and not held.is_closing()) or now - self._tried.get(worker, -_RETRY) < _RETRY:
             return
         self._tried = {pid: tried for pid, tried in self._tried.items() if now - tried < _RETRY}
         self._tried[worker] = now
@@ -126,7 +131,9 @@ class HeldWorkers:
                     former.close()
                 self._held[pid] = writer
                 self._newest = pid
-                self._begin(_read_until_closed(reader, writer))
+                self._begin(self._read(reader, writer))
+                for left in [one for held, one in self._held.items() if held != pid]:
+                    left.write(f"show events {RING} -w\n".encode())
 
     def let_go(self, needed: t.Collection[int]) -> None:
         """Let processes end that a reload has left and whose lines have come."""
@@ -142,6 +149,19 @@ class HeldWorkers:
         for writer in self._held.values():
             writer.close()
         self._held.clear()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            # A line that is too long is none of the ring's.
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:
+                    continue
+                if not line:
+                    break
+                self._take(line)
+        writer.close()
 
     def _begin(self, work: t.Coroutine[t.Any, t.Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -163,13 +183,6 @@ class HeldWorkers:
             writer.close()
             raise
         return int(found[1]), reader, writer
-
-
-async def _read_until_closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while await reader.read(4096):
-            pass
-    writer.close()
 
 
 async def _ask(path: str, command: str) -> str:

@@ -5,8 +5,8 @@
 
 A value is ``v=2|name``, or ``v=2|name|…`` with the limits in the places of ``edge_field`` in schema.py: numbers, the
 Unix time of moments and the seconds of periods, 0 for no limit, and models as ``,model,model,``. The fields of limits
-that only accountants enforce are left out behind the last one that is set. Further fields may follow. No client's name has a
-``=``, so a value of the first version, which lacks ``v=2|``, cannot be mistaken for a later one.
+that only accountants enforce are left out behind the last one that is set. Further fields may follow. No client's name
+has a ``=``, so a value of the first version, which lacks ``v=2|``, cannot be mistaken for a later one.
 """
 
 from __future__ import annotations

@@ -166,6 +166,15 @@ def problems(
     return found
 
 
+def counted_clients(clients: t.Sequence[t.Any]) -> list[str]:
+    """The clients with limits on tokens, by name."""
+    return [
+        str(client["name"])
+        for client in clients
+        if isinstance(client, dict) and client.get("name") and any(client.get(limit.name) for limit in _ON_TOKENS)
+    ]
+
+
 def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[str, list[float]]:
     """The prices of a token of the prompt and of the answer, by model; 0 where there is none.
 
@@ -242,8 +251,8 @@ def _counting_problems(client: t.Mapping[str, t.Any], known: t.Sequence[Model], 
     if limits and counting.usage == "none":
         found.append(
             f"Client {name} has {', '.join(limit.name for limit in limits)}, and edge_usage of {counting.host} is "
-            f"{counting.usage}, so its edge does not read what answers used. Set edge_usage to limited or all, or remove "
-            "the limit."
+            f"{counting.usage}, so its edge does not read what answers used. Set edge_usage to limited or all, or "
+            "remove the limit."
         )
     wanted = client.get("models") or []
     without = sorted(

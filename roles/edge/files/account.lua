@@ -3,11 +3,12 @@
 --   txn.wait     after how many seconds another try makes sense, where that is known
 --
 -- What it may use is as much as can be known before it is answered. No token is shorter than a byte, so the bytes of all
--- texts bound the prompt. What the buffer does not show, and an answer without a bound, count as the arguments say.
+-- texts bound the prompt. Where the buffer ends within a picture, and an answer without a bound, count as the arguments
+-- say.
 --
 -- Usage: http-request lua.account SOCKET PROMPT OUTPUT MEDIA
 --   SOCKET  of the accountant, as HAProxy sees it
---   PROMPT  tokens of a prompt that the buffer does not show whole
+--   PROMPT  tokens of what is behind a picture that the buffer does not show whole
 --   OUTPUT  tokens of an answer whose request does not bound it
 --   MEDIA   tokens of a picture, a video or a sound
 
@@ -18,7 +19,7 @@ local TEMPLATE = 512
 -- Seconds for an answer; Redis has less.
 local PATIENCE = 1
 -- Seconds for which an accountant that did not answer in time is not asked: each request would wait for it.
-local SILENCE = 1
+local SILENCE = 2
 -- Longer numbers are none of tokens.
 local MOST = 1000000000
 -- A body without an announced length is cut where it is longer than this, if it does not end as JSON does.
@@ -92,8 +93,9 @@ local function estimate(txn, default_prompt, default_output, media_tokens)
   local texts, media = without_media(body)
   local prompt = TEMPLATE + #texts + media * media_tokens
   if is_cut then
-    local whole = announced and prompt + announced - #body or math.huge
-    prompt = math.min(whole, math.max(prompt, default_prompt))
+    local last = find(body, '"[^"]*$') or 1
+    local in_medium = media > 0 and (find(body, '^"data:', last) or find(sub(body, 1, last - 1), '"data"%s*:%s*$'))
+    prompt = prompt + (announced and not in_medium and announced - #body or default_prompt)
   end
 
   local path = txn:get_var("txn.path") or ""
