@@ -45,7 +45,7 @@ class ClientBounds(t.NamedTuple):
         return int(now) // self.period * self.period if self.period else 0
 
 
-class Finding(enum.Enum):
+class Shortfall(enum.Enum):
     """Why a request is not let through; the words that HAProxy gets."""
 
     TOKENS = "tokens"
@@ -53,7 +53,7 @@ class Finding(enum.Enum):
     RESERVED = "reserved"
 
 
-class Decision(t.NamedTuple):
+class Admission(t.NamedTuple):
     """What a request gets.
 
     Attributes:
@@ -61,7 +61,7 @@ class Decision(t.NamedTuple):
         wait: seconds after which another try makes sense; 0 where that is not known.
     """
 
-    finding: Finding | None = None
+    finding: Shortfall | None = None
     wait: int = 0
 
 
@@ -115,7 +115,7 @@ class BudgetAccount:
         return self.known + self.unreported
 
 
-class Tariff(t.NamedTuple):
+class PriceList(t.NamedTuple):
     """Prices of a token of the prompt and of the answer, by model."""
 
     prices: t.Mapping[str, tuple[float, float]]
@@ -169,7 +169,7 @@ class Ledger:
         patience: seconds after which a request has surely ended.
     """
 
-    def __init__(self, gateways: int, tariff: Tariff, patience: float = 3600.0) -> None:
+    def __init__(self, gateways: int, tariff: PriceList, patience: float = 3600.0) -> None:
         self._gateways = max(1, gateways)
         self._tariff = tariff
         self._patience = patience
@@ -212,17 +212,17 @@ class Ledger:
         """Forget a booking whose request is not let through."""
         self.bookings.pop(request, None)
 
-    def decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Decision:
+    def decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         """Whether the client's tokens of the minute are enough for a request, by what is known here."""
         own = self.bookings[request]
         limit = bounds.tokens / self._gateways
         window = self._window(own.client, now)
         held = sum(one.tokens for name, one in self._others(request) if one.client == own.client)
         if sum(window.values()) + held < limit:
-            return Decision()
-        return Decision(Finding.TOKENS, wait_for(window, held, limit, now))
+            return Admission()
+        return Admission(Shortfall.TOKENS, wait_for(window, held, limit, now))
 
-    def decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Decision:
+    def decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         """Whether the client's budget is enough for a request, by what is known here."""
         own = self.bookings[request]
         account = self.budgets[own.budget]
@@ -230,25 +230,25 @@ class Ledger:
         # What other gateways spend meanwhile is not known, so each takes its part of the rest.
         left = (bounds.budget - account.known) / self._gateways
         if account.unreported >= left:
-            return self.refuse_budget(Finding.SPENT, bounds, now)
-        return Decision() if account.unreported + held < left else Decision(Finding.RESERVED)
+            return self.refuse_budget(Shortfall.SPENT, bounds, now)
+        return Admission() if account.unreported + held < left else Admission(Shortfall.RESERVED)
 
     @staticmethod
-    def refuse_budget(finding: Finding, bounds: ClientBounds, now: float) -> Decision:
+    def refuse_budget(finding: Shortfall, bounds: ClientBounds, now: float) -> Admission:
         """The refusal of a request whose budget is not enough."""
-        if finding is Finding.SPENT and bounds.period:
-            return Decision(finding, max(1, math.ceil(bounds.began(now) + bounds.period - now)))
-        return Decision(finding)
+        if finding is Shortfall.SPENT and bounds.period:
+            return Admission(finding, max(1, math.ceil(bounds.began(now) + bounds.period - now)))
+        return Admission(finding)
 
-    def reached(self, client: str, bounds: ClientBounds, now: float) -> list[Decision]:
+    def reached(self, client: str, bounds: ClientBounds, now: float) -> list[Admission]:
         """The refusals of a client's next request, as far as they follow from what was used."""
         found = []
         limit, window = bounds.tokens / self._gateways, self._window(client, now)
         if bounds.tokens and sum(window.values()) >= limit:
-            found.append(Decision(Finding.TOKENS, wait_for(window, 0.0, limit, now)))
+            found.append(Admission(Shortfall.TOKENS, wait_for(window, 0.0, limit, now)))
         account = self.budgets.get(budget_key(client, bounds, now), BudgetAccount())
         if bounds.budget and account.unreported >= (bounds.budget - account.known) / self._gateways:
-            found.append(self.refuse_budget(Finding.SPENT, bounds, now))
+            found.append(self.refuse_budget(Shortfall.SPENT, bounds, now))
         return found
 
     def settle(self, use: AnswerUse, bounds: ClientBounds, now: float) -> Posting | None:

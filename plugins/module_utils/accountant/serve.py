@@ -28,11 +28,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.accountant.bounds 
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger import (
     WINDOW,
     ClientBounds,
-    Decision,
-    Finding,
+    Admission,
+    Shortfall,
     Ledger,
     Posting,
-    Tariff,
+    PriceList,
     wait_for,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.settings import (
@@ -71,7 +71,7 @@ class Accountant:
         self._settings = settings
         self._say = say
         self._bounds = BoundsFile(settings.keys_map, say)
-        self._ledger = Ledger(settings.gateways, Tariff(settings.prices), settings.patience)
+        self._ledger = Ledger(settings.gateways, PriceList(settings.prices), settings.patience)
         self._store: shared.SharedAccounts | None = None
         if settings.redis_url:
             address = redis.parse(settings.redis_url, "gateway_redis_url")
@@ -171,14 +171,14 @@ class Accountant:
 
     async def decide(
         self, request: str, client: str, model: str, prompt: int, completion: int, worker: int
-    ) -> Decision:
+    ) -> Admission:
         """Whether a request is let through. What it may use is booked then."""
         bounds, now = self._bounds.of(client), time.time()
         if not bounds.tokens and not bounds.budget:
-            return Decision()
+            return Admission()
         self._asked.add(client)
         booking = self._ledger.book(request, client, bounds, model, prompt, completion, worker, now)
-        decision = Decision()
+        decision = Admission()
         if bounds.tokens:
             decision = await self._decide_tokens(request, bounds, now)
         if bounds.budget and not decision.finding:
@@ -195,7 +195,7 @@ class Accountant:
         self._verdicts.note(client, decision, now)
         return decision
 
-    async def _decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Decision:
+    async def _decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         booking = self._ledger.bookings[request]
         key = shared.tokens_key(booking.client)
         if self._store:
@@ -204,10 +204,10 @@ class Accountant:
             )
             if answer:
                 wait = wait_for(answer.seconds, answer.held, bounds.tokens, now)
-                return Decision() if answer.booked else Decision(Finding.TOKENS, wait)
+                return Admission() if answer.booked else Admission(Shortfall.TOKENS, wait)
         return self._ledger.decide_tokens(request, bounds, now)
 
-    async def _decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Decision:
+    async def _decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         booking = self._ledger.bookings[request]
         account = self._ledger.budgets[booking.budget]
         if self._store:
@@ -216,8 +216,8 @@ class Accountant:
             if answer:
                 account.known = answer.used
                 if answer.booked:
-                    return Decision()
-                finding = Finding.SPENT if account.spent >= bounds.budget else Finding.RESERVED
+                    return Admission()
+                finding = Shortfall.SPENT if account.spent >= bounds.budget else Shortfall.RESERVED
                 return self._ledger.refuse_budget(finding, bounds, now)
         return self._ledger.decide_budget(request, bounds, now)
 

@@ -3,7 +3,7 @@
 # Private to this collection: not part of its public interface.
 """What clients have used and booked at all gateways together, in their Redis.
 
-A budget is the hash that gateways of kind litellm keep, too: what was spent, and each booking by its request, as its
+A budget is the hash that gateways with a process keep, too: what was spent, and each booking by its request, as its
 amount and its end. So a client's spending goes on when the kind of its gateways changes, and where both kinds are
 mixed. The tokens of a minute are a hash of the same form, with a field for each second.
 """

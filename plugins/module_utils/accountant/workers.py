@@ -10,7 +10,7 @@ import contextlib
 import re
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger import Decision, Finding
+from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger import Admission, Shortfall
 
 #: The table in HAProxy's configuration.
 TABLE = "verdicts"
@@ -27,7 +27,7 @@ _RETRY = 1.0
 _PID = re.compile(rb"^Pid: (\d+)", re.MULTILINE)
 _NAME = re.compile(r"[\w.@-]+")
 #: What holds until its end. Bookings end by themselves.
-_ENTRIES = {Finding.TOKENS: "tokens", Finding.SPENT: "budget"}
+_ENTRIES = {Shortfall.TOKENS: "tokens", Shortfall.SPENT: "budget"}
 
 
 class LastVerdicts:
@@ -45,7 +45,7 @@ class LastVerdicts:
         self._waiting: dict[str, int] = {}
         self._problem = ""
 
-    def note(self, client: str, decision: Decision, now: float) -> None:
+    def note(self, client: str, decision: Admission, now: float) -> None:
         """Keep what a client's request got, for the next one."""
         for finding, what in _ENTRIES.items():
             entry = f"{client}/{what}"
@@ -59,7 +59,7 @@ class LastVerdicts:
             if abs(self._known.get(entry, 0) - until) > 1 and _NAME.fullmatch(client):
                 self._known[entry] = self._waiting[entry] = until
 
-    def note_reached(self, client: str, decisions: t.Iterable[Decision], now: float) -> None:
+    def note_reached(self, client: str, decisions: t.Iterable[Admission], now: float) -> None:
         """Keep the limits that a client has reached, before a request meets them."""
         for decision in decisions:
             self.note(client, decision, now)

@@ -11,17 +11,17 @@ from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger 
     RESTORED,
     WINDOW,
     ClientBounds,
-    Decision,
-    Finding,
+    Admission,
+    Shortfall,
     Ledger,
-    Tariff,
+    PriceList,
     budget_key,
     wait_for,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.lines import AnswerUse
 
 NOW = 1_000_000.0
-TARIFF = Tariff({"a": (1.0, 2.0), "b": (3.0, 1.0)})
+TARIFF = PriceList({"a": (1.0, 2.0), "b": (3.0, 1.0)})
 TOKENS = ClientBounds(tokens=1000)
 MONEY = ClientBounds(budget=1000.0, period=3600)
 
@@ -32,10 +32,10 @@ def ledger(gateways: int = 1) -> Ledger:
 
 def ask(
     accounts: Ledger, request: str, bounds: ClientBounds, tokens: int = 100, now: float = NOW, client: str = "c"
-) -> Decision:
+) -> Admission:
     """A request as the accountant handles it, without a Redis."""
     booking = accounts.book(request, client, bounds, "a", tokens, 0, 7, now)
-    decision = accounts.decide_tokens(request, bounds, now) if bounds.tokens else Decision()
+    decision = accounts.decide_tokens(request, bounds, now) if bounds.tokens else Admission()
     if not decision.finding and bounds.budget:
         decision = accounts.decide_budget(request, bounds, now)
     if decision.finding:
@@ -69,17 +69,17 @@ def test_no_client_gets_more_than_its_limit_and_a_request() -> None:
 
 def test_what_was_used_counts_in_place_of_what_was_booked() -> None:
     accounts = ledger()
-    assert ask(accounts, "1", TOKENS, 5000) == Decision()
-    assert ask(accounts, "2", TOKENS).finding is Finding.TOKENS
+    assert ask(accounts, "1", TOKENS, 5000) == Admission()
+    assert ask(accounts, "2", TOKENS).finding is Shortfall.TOKENS
     end(accounts, "1", 100)
     assert accounts.used("c", NOW) == 100
-    assert ask(accounts, "2", TOKENS) == Decision()
+    assert ask(accounts, "2", TOKENS) == Admission()
 
 
 def test_another_client_has_its_own() -> None:
     accounts = ledger()
     ask(accounts, "1", TOKENS, 5000)
-    assert ask(accounts, "2", TOKENS, client="other") == Decision()
+    assert ask(accounts, "2", TOKENS, client="other") == Admission()
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_tokens_leave_after_a_minute() -> None:
     for second, tokens in ((0, 600), (10, 500)):
         ask(accounts, str(second), TOKENS, tokens, NOW + second)
         end(accounts, str(second), tokens, NOW + second)
-    assert ask(accounts, "x", TOKENS, now=NOW + 11) == Decision(Finding.TOKENS, WINDOW - 11)
-    assert ask(accounts, "x", TOKENS, now=NOW + WINDOW - 1).finding is Finding.TOKENS
-    assert ask(accounts, "x", TOKENS, now=NOW + WINDOW) == Decision()
+    assert ask(accounts, "x", TOKENS, now=NOW + 11) == Admission(Shortfall.TOKENS, WINDOW - 11)
+    assert ask(accounts, "x", TOKENS, now=NOW + WINDOW - 1).finding is Shortfall.TOKENS
+    assert ask(accounts, "x", TOKENS, now=NOW + WINDOW) == Admission()
 
 
 def test_a_client_waits_until_enough_is_old() -> None:
@@ -123,29 +123,29 @@ def test_a_clock_that_is_set_back_does_not_hold_tokens() -> None:
     accounts = ledger()
     ask(accounts, "1", TOKENS, 2000, NOW + 86400)
     end(accounts, "1", 2000, NOW + 86400)
-    assert ask(accounts, "2", TOKENS, now=NOW) == Decision(Finding.TOKENS, WINDOW)
-    assert ask(accounts, "2", TOKENS, now=NOW + WINDOW) == Decision()
+    assert ask(accounts, "2", TOKENS, now=NOW) == Admission(Shortfall.TOKENS, WINDOW)
+    assert ask(accounts, "2", TOKENS, now=NOW + WINDOW) == Admission()
 
 
 def test_a_clock_that_is_set_forward_begins_a_minute() -> None:
     accounts = ledger()
     ask(accounts, "1", TOKENS, 2000)
     end(accounts, "1", 2000)
-    assert ask(accounts, "2", TOKENS, now=NOW + 86400) == Decision()
+    assert ask(accounts, "2", TOKENS, now=NOW + 86400) == Admission()
 
 
 def test_a_budget_is_spent_in_its_period() -> None:
     accounts = ledger()
     began = NOW // 3600 * 3600
     for number in range(10):
-        assert ask(accounts, str(number), MONEY, now=began) == Decision()
+        assert ask(accounts, str(number), MONEY, now=began) == Admission()
     # All of it is booked, and nothing spent.
-    assert ask(accounts, "x", MONEY, now=began) == Decision(Finding.RESERVED)
+    assert ask(accounts, "x", MONEY, now=began) == Admission(Shortfall.RESERVED)
     for number in range(10):
         end(accounts, str(number), 100, began + 10)
-    assert ask(accounts, "x", MONEY, now=began + 600) == Decision(Finding.SPENT, 3000)
+    assert ask(accounts, "x", MONEY, now=began + 600) == Admission(Shortfall.SPENT, 3000)
     assert accounts.spent("c", MONEY, began + 600) == 1000
-    assert ask(accounts, "x", MONEY, now=began + 3600) == Decision()
+    assert ask(accounts, "x", MONEY, now=began + 3600) == Admission()
     # What ends in the next period was let through in this one.
     assert accounts.spent("c", MONEY, began + 3600) == 0
 
@@ -154,9 +154,9 @@ def test_a_budget_for_ever_has_no_end() -> None:
     accounts, bounds = ledger(), ClientBounds(budget=50.0)
     ask(accounts, "1", bounds)
     end(accounts, "1", 100)
-    assert ask(accounts, "2", bounds, now=NOW + 1e8) == Decision(Finding.SPENT, 0)
+    assert ask(accounts, "2", bounds, now=NOW + 1e8) == Admission(Shortfall.SPENT, 0)
     accounts.forget(NOW + 1e9)
-    assert ask(accounts, "2", bounds, now=NOW + 1e9).finding is Finding.SPENT
+    assert ask(accounts, "2", bounds, now=NOW + 1e9).finding is Shortfall.SPENT
 
 
 def test_each_gateway_has_its_part_of_what_redis_last_said_is_left() -> None:
@@ -164,16 +164,16 @@ def test_each_gateway_has_its_part_of_what_redis_last_said_is_left() -> None:
     ask(accounts, "1", MONEY)
     accounts.budgets[budget_key("c", MONEY, NOW)].known = 800.0
     end(accounts, "1", 60)
-    assert ask(accounts, "2", MONEY) == Decision()
+    assert ask(accounts, "2", MONEY) == Admission()
     end(accounts, "2", 40)
-    assert ask(accounts, "3", MONEY).finding is Finding.SPENT
+    assert ask(accounts, "3", MONEY).finding is Shortfall.SPENT
 
 
 def test_the_models_price_counts_and_the_dearest_where_it_is_not_known() -> None:
     assert TARIFF.cost("a", 10, 5) == 20
     assert TARIFF.cost("b", 10, 5) == 35
     assert TARIFF.cost("-", 10, 5) == 35
-    assert Tariff({}).cost("a", 10, 5) == 0
+    assert PriceList({}).cost("a", 10, 5) == 0
 
 
 def test_a_line_without_a_booking_counts() -> None:
@@ -192,7 +192,7 @@ def test_a_request_that_is_not_let_through_holds_no_other_up() -> None:
     accounts = ledger()
     for number in range(32):
         accounts.book(str(number), "c", TOKENS, "a", 900, 0, 7, NOW)
-    assert accounts.decide_tokens("31", TOKENS, NOW) == Decision()
+    assert accounts.decide_tokens("31", TOKENS, NOW) == Admission()
 
 
 @pytest.mark.parametrize("reason", ["gone", "late"])
@@ -270,4 +270,4 @@ def test_limits_that_are_reached_are_known_without_a_request() -> None:
     assert accounts.reached("c", bounds, NOW) == []
     ask(accounts, "1", bounds)
     end(accounts, "1", 1000)
-    assert [one.finding for one in accounts.reached("c", bounds, NOW)] == [Finding.TOKENS, Finding.SPENT]
+    assert [one.finding for one in accounts.reached("c", bounds, NOW)] == [Shortfall.TOKENS, Shortfall.SPENT]
