@@ -214,7 +214,10 @@ class Ledger:
 
     def decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         """Whether the client's tokens of the minute are enough for a request, by what is known here."""
-        own = self.bookings[request]
+        own = self.bookings.get(request)
+        if own is None:
+            # HAProxy has not waited, and the request has ended.
+            return Admission()
         limit = bounds.tokens / self._gateways
         window = self._window(own.client, now)
         held = sum(one.tokens for name, one in self._others(request) if one.client == own.client)
@@ -224,7 +227,9 @@ class Ledger:
 
     def decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Admission:
         """Whether the client's budget is enough for a request, by what is known here."""
-        own = self.bookings[request]
+        own = self.bookings.get(request)
+        if own is None:
+            return Admission()
         account = self.budgets[own.budget]
         held = sum(one.cost for name, one in self._others(request) if one.budget == own.budget)
         # What other gateways spend meanwhile is not known, so each takes its part of the rest.

@@ -27,12 +27,13 @@ from ansible_collections.inference.fleet.plugins.module_utils.accountant import 
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.bounds import BoundsFile
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger import (
     WINDOW,
-    ClientBounds,
     Admission,
-    Shortfall,
+    Booking,
+    ClientBounds,
     Ledger,
     Posting,
     PriceList,
+    Shortfall,
     wait_for,
 )
 from ansible_collections.inference.fleet.plugins.module_utils.accountant.settings import (
@@ -180,9 +181,9 @@ class Accountant:
         booking = self._ledger.book(request, client, bounds, model, prompt, completion, worker, now)
         decision = Admission()
         if bounds.tokens:
-            decision = await self._decide_tokens(request, bounds, now)
+            decision = await self._decide_tokens(request, booking, bounds, now)
         if bounds.budget and not decision.finding:
-            decision = await self._decide_budget(request, bounds, now)
+            decision = await self._decide_budget(request, booking, bounds, now)
             if decision.finding and bounds.tokens:
                 # Its tokens may have been booked in Redis.
                 self._postings.put_nowait(Posting(request, client, "", 0, int(now)))
@@ -195,8 +196,7 @@ class Accountant:
         self._verdicts.note(client, decision, now)
         return decision
 
-    async def _decide_tokens(self, request: str, bounds: ClientBounds, now: float) -> Admission:
-        booking = self._ledger.bookings[request]
+    async def _decide_tokens(self, request: str, booking: Booking, bounds: ClientBounds, now: float) -> Admission:
         key = shared.tokens_key(booking.client)
         if self._store:
             answer = await self._store.book(
@@ -207,8 +207,7 @@ class Accountant:
                 return Admission() if answer.booked else Admission(Shortfall.TOKENS, wait)
         return self._ledger.decide_tokens(request, bounds, now)
 
-    async def _decide_budget(self, request: str, bounds: ClientBounds, now: float) -> Admission:
-        booking = self._ledger.bookings[request]
+    async def _decide_budget(self, request: str, booking: Booking, bounds: ClientBounds, now: float) -> Admission:
         account = self._ledger.budgets[booking.budget]
         if self._store:
             limit = bounds.budget - account.unreported

@@ -271,3 +271,10 @@ def test_limits_that_are_reached_are_known_without_a_request() -> None:
     ask(accounts, "1", bounds)
     end(accounts, "1", 1000)
     assert [one.finding for one in accounts.reached("c", bounds, NOW)] == [Shortfall.TOKENS, Shortfall.SPENT]
+
+
+def test_a_request_that_has_ended_meanwhile_is_not_refused() -> None:
+    accounts, bounds = ledger(), ClientBounds(1, 1.0)
+    accounts.book("1", "c", bounds, "a", 100, 0, 7, NOW)
+    end(accounts, "1", 100)
+    assert accounts.decide_tokens("1", bounds, NOW) == accounts.decide_budget("1", bounds, NOW) == Admission()
