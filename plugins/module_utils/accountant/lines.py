@@ -15,6 +15,8 @@ _MOST = 65536
 
 _LINE = re.compile(rb"client=(?P<client>\S+) key=\S+ .*? status=(?P<status>-?\d+) .* request=(?P<request>\S+) answer=")
 
+_STREAM = b" answer=stream "
+
 
 class AnswerUse(t.NamedTuple):
     """What a request has used.
@@ -45,7 +47,9 @@ def parse(line: bytes) -> AnswerUse | None:
     begun = match["status"] == b"200"
     text = line[match.start() :].decode("utf-8", "replace").rstrip("\r\n\0")
     answer = answers.parse(text, client, "")
-    if answer is None or answer.prompt is None:
+    # A stream may be broken off before it says how long its answer is. What is no stream may have none to be written.
+    is_cut = answer is not None and answer.completion is None and _STREAM in line
+    if answer is None or answer.prompt is None or is_cut:
         return AnswerUse(request, client, begun, known=False)
     return AnswerUse(request, client, begun, True, answer.prompt, answer.completion or 0)
 

@@ -104,9 +104,15 @@ local function estimate(txn, default_prompt, default_output, media_tokens)
       return prompt, 0
     end
   end
+  -- An escaped name is one, too.
+  if find(body, '\\u00[2-7]%x[%w_\\]*"%s*:') then
+    body = gsub(body, "\\u00([2-7]%x)", function(code)
+      return string.char(tonumber(code, 16))
+    end)
+  end
   local output = most(body, LENGTHS)
-  -- An escaped name is one, too, and what is not shown may have a larger number.
-  if not output or is_cut or find(body, '\\u00[2-7]%x[%w_\\]*"%s*:') then
+  -- What is not shown may have a larger number.
+  if not output or is_cut then
     output = math.max(output or 0, default_output)
   end
   return prompt, output * (most(body, CHOICES) or 1) * prompts(body)

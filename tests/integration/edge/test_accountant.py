@@ -360,6 +360,8 @@ def test_hosts_and_clients_are_asked_for_usage_only_where_it_counts(one: Gateway
         ({"max_tokens": 30}, 512 + 30),
         ({"max_completion_tokens": 30, "max_tokens": "50", "n": 3}, 512 + 150),
         ({"max_tokens": 1e3}, 512 + 1000),
+        # Escaped.
+        ({"^6dax^5ftokens": 1000, "max_tokens": 1, "^6e": 2}, 512 + 2000),
         ({"messages": [{"role": "user", "content": '"max_tokens": 1'}]}, 512 + 400),
         (
             {
@@ -383,7 +385,7 @@ def test_hosts_and_clients_are_asked_for_usage_only_where_it_counts(one: Gateway
 )
 def test_a_request_books_what_it_may_use(one: Gateways, body: dict[str, t.Any], booked: int) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        request = {"model": "org/Alpha", **body}
+        request = json.dumps({"model": "org/Alpha", **body}).replace("^", "\\u00").encode()
         waiting = pool.submit(one.ask, request, key_of("both"), "/v1/uses/2/1/1")
         eventually(lambda: one.services[0].booked() == 1)
         [booking] = one.services[0].document()["bookings"].values()

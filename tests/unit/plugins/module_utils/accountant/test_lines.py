@@ -24,6 +24,7 @@ def line(**changes: str) -> bytes:
         ({}, (True, True, 12, 3)),
         ({"end": "CD", "answer": "stream"}, (True, True, 12, 3)),
         ({"completion": "-"}, (True, True, 12, 0)),
+        ({"completion": "-", "answer": "stream", "end": "CD"}, (True, False, 0, 0)),
         ({"prompt": "-"}, (True, False, 0, 0)),
         ({"prompt": "-", "completion": "-"}, (True, False, 0, 0)),
         ({"answer": "-"}, (True, False, 0, 0)),
