@@ -10,11 +10,11 @@ from ansible_collections.inference.fleet.plugins.module_utils.accountant.ledger 
     LAST_LINES,
     RESTORED,
     WINDOW,
-    ClientBounds,
     Admission,
-    Shortfall,
+    ClientBounds,
     Ledger,
     PriceList,
+    Shortfall,
     budget_key,
     wait_for,
 )
