@@ -60,11 +60,32 @@ def gateway_problems(
 
 
 def front_problems(
-    wanted: t.Sequence[t.Any], upstreams: JsonObjects, clients: t.Sequence[t.Any], client: str, counters: JsonObjects
+    wanted: t.Sequence[t.Any],
+    upstreams: JsonObjects,
+    clients: t.Sequence[t.Any],
+    client: str,
+    counters: JsonObjects,
+    counting: t.Mapping[str, t.Any],
 ) -> list[str]:
     """See front_problems.yml."""
     known = [front.CounterPeer(**item) for item in plain(counters)]
-    return front.problems(plain(wanted), _upstreams(upstreams), plain(clients), client, known)
+    has = front.Counting(str(counting["host"]), str(counting["usage"]), bool(counting["priced"]))
+    return front.problems(plain(wanted), _upstreams(upstreams), plain(clients), client, known, has)
+
+
+def front_prices(
+    wanted: t.Sequence[t.Any], upstreams: JsonObjects, defaults: t.Mapping[str, t.Any]
+) -> dict[str, t.Any]:
+    """See front_prices.yml."""
+    try:
+        return front.prices(plan.models(plain(wanted), _upstreams(upstreams)), plain(defaults))
+    except FleetError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
+def clients_on_tokens(clients: t.Sequence[t.Any]) -> list[str]:
+    """See clients_on_tokens.yml."""
+    return front.counted_clients(plain(clients))
 
 
 def _upstreams(items: JsonObjects) -> list[plan.Upstream]:
@@ -80,6 +101,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         return {
+            "clients_on_tokens": clients_on_tokens,
+            "front_prices": front_prices,
             "front_problems": front_problems,
             "gateway_config": gateway_config,
             "gateway_lock_problems": problems.lock_problems,

@@ -68,6 +68,7 @@ class Limit:
         unit: what stands behind the number in few words.
         period_of: of a duration, the limit that it is for.
         edge_field: its place behind the client's name in the value of the edge's map. Never given to another limit.
+            What gateways count together is there for the accountant of those that are HAProxy alone.
         gateway_name: in the gateways' file, where that has another form of it.
         litellm: its names there.
         since: the version of the key store that has it first. A new limit has the next one, so that an earlier
@@ -145,6 +146,7 @@ LIMITS: tuple[Limit, ...] = (
         "The most tokens a minute.",
         "200000",
         unit="tokens/min",
+        edge_field=5,
         litellm=LiteLLM("tpm_limit", "team_tpm_limit", "tpm_limit"),
     ),
     Limit(
@@ -153,6 +155,7 @@ LIMITS: tuple[Limit, ...] = (
         Enforcer.GATEWAY,
         "What the client's requests may cost, in the unit of the models' prices.",
         "50",
+        edge_field=6,
         litellm=LiteLLM(team_column="max_budget"),
     ),
     Limit(
@@ -163,6 +166,7 @@ LIMITS: tuple[Limit, ...] = (
         "30d",
         least=60,
         period_of="budget",
+        edge_field=7,
         gateway_name="budget_seconds",
         litellm=LiteLLM(team_column="budget_duration"),
     ),

@@ -78,13 +78,14 @@ def problems(
     found: list[str] = []
     for client in clients:
         if isinstance(client, dict) and client.get("name"):
-            found += _limit_problems(client)
+            found += limit_problems(client)
             found += model_problems(client, models)
             found += _shared_problems(client, models, counts_together, processes, priced)
     return found
 
 
-def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
+def limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
+    """The errors in a client's limits, whatever the gateways are."""
     found = client_limits.problems(client)
     for row in schema.LIMITS:
         if row.period_of and client.get(row.name) and client.get(row.period_of) is None:

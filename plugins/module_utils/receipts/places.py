@@ -9,6 +9,7 @@ import glob
 import os
 import typing as t
 
+from ..accountant.unit import UNIT as ACCOUNTANT
 from ..core.files import read_json
 from ..edge.hold import UNIT as PRESENCE
 from ..facts.exporter import SETTINGS as EXPORTER_SETTINGS
@@ -45,11 +46,11 @@ def places_of(root: str, packages: list[str], maps: str, state: str) -> Places:
         for name in ("model_path", "draft_path")
         if manifest.get(name)
     }
-    watching = (f"{unit}*" for unit in (NOTICES, WATCHDOG, FACTS, FACTS_TIMER))
+    watching = (f"{unit}*" for unit in (NOTICES, WATCHDOG, ACCOUNTANT, FACTS, FACTS_TIMER))
     ours = ("*@*.service*", "haproxy.service*", RESTORE, PRESENCE, *watching)
     systemd = [os.path.join(UNIT_DIRECTORY, *parent, name) for parent in ((), ("*.wants",)) for name in ours]
     # Not on every host. Of the facts only the timer: the service runs for a moment, again and again.
-    optional = (RESTORE, NOTICES, WATCHDOG, FACTS_TIMER)
+    optional = (RESTORE, NOTICES, WATCHDOG, ACCOUNTANT, FACTS_TIMER)
     further = [name for name in optional if os.path.exists(os.path.join(UNIT_DIRECTORY, name))]
     # One that somebody else runs does not count.
     if os.path.exists(os.path.join(UNIT_DIRECTORY, EXPORTER_SETTINGS)):

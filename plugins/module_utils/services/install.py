@@ -51,9 +51,12 @@ class ServiceFiles:
             self.actions.append(f"enable {self._name}")
             self._systemctl("enable", "--quiet", self._name)
         if any(changed) or not self._runs():
-            self.actions.append(f"start {self._name}")
-            # A service keeps its state in files: a restart interrupts nothing.
-            self._systemctl("restart", self._name)
+            self.restart()
+
+    def restart(self) -> None:
+        """Start the service, also where it runs: it keeps its state in files, so nothing is interrupted."""
+        self.actions.append(f"start {self._name}")
+        self._systemctl("restart", self._name)
 
     def remove(self) -> None:
         """Stop the service and remove its files."""

@@ -184,7 +184,9 @@ class Fleet:
         mine = next(one for one in counters if one.host == host)
         others = [one for one in counters if one is not mine]
         gateway["counters"] = [dataclasses.asdict(one) for one in counters]
-        return _plan(own, model, 0, [], port, gateway, front.service(port, served, gateway["peers"], mine, others))
+        reserved = {name: _reserved(own, name, default) for name, default in front.RESERVED.items()}
+        service = front.service(port, served, gateway["peers"], mine, others, reserved)
+        return _plan(own, model, 0, [], port, gateway, service)
 
     def _instances(self, host: str, gpu_count: int) -> list[Instance]:
         own = self.variables[host]
@@ -355,6 +357,11 @@ def _port(own: Variables, is_gateway: bool = False) -> int:
     if is_gateway:
         return _integer(own, "fleet_gateway_port", DEFAULT_GATEWAY_PORT)
     return _integer(own, "edge_port", DEFAULT_EDGE_PORT)
+
+
+def _reserved(own: Variables, name: str, default: int) -> int:
+    """What a request books; the variables of the other kind of gateway hold for this one, too."""
+    return _integer(own, f"gateway_reserved_{name}", _integer(own, f"litellm_reserved_{name}", default))
 
 
 def _url(own: Variables, is_gateway: bool) -> str:

@@ -4,7 +4,7 @@
 """A gateway that is HAProxy alone: its service, and what it cannot do. Pure.
 
 Its edge finds the model of a request, checks the client, and leads into the pool of that model. No process is behind
-it, so what needs one is refused here, by name, before any change.
+it, so what needs one is refused here, by name, before any change. Tokens are counted by a process beside it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import ipaddress
 import re
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.clients import limits as client_limits
-from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import LIMITS, Enforcer
+from ansible_collections.inference.fleet.plugins.module_utils.clients.schema import LIMITS, Enforcer, Kind
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.types import JsonObjects
+from ansible_collections.inference.fleet.plugins.module_utils.core.values import typed
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY, GATEWAY_ENGINE
-from ansible_collections.inference.fleet.plugins.module_utils.gateway.clients import model_problems
+from ansible_collections.inference.fleet.plugins.module_utils.gateway.clients import limit_problems, model_problems
 from ansible_collections.inference.fleet.plugins.plugin_utils.gateway.plan import Model, Upstream, models
 
 #: The kind of a gateway that is HAProxy alone; the other one is what gateways run.
@@ -40,8 +40,28 @@ _NEEDS_A_PROCESS = {
     "options": "they are its parameters",
 }
 
-#: The limits that need a process that counts tokens.
-_COUNTED_BY_A_PROCESS = tuple(limit.name for limit in LIMITS if limit.enforcer is Enforcer.GATEWAY and limit.is_counted)
+#: The limits that need counted tokens; those in amounts need prices, too.
+_ON_TOKENS = tuple(limit for limit in LIMITS if limit.enforcer is Enforcer.GATEWAY and limit.is_counted)
+
+#: What a request books where its body does not say it; a host's own variables take precedence.
+RESERVED = {"prompt_tokens": 32768, "output_tokens": 4096, "media_tokens": 16384}
+
+_PRICES = ("input_cost_per_token", "output_cost_per_token")
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """What a gateway has for counting tokens.
+
+    Attributes:
+        host: its name in the inventory.
+        usage: ``edge_usage``, by which its edge reads what answers used.
+        priced: whether there are default prices for models without their own.
+    """
+
+    host: str = ""
+    usage: str = "all"
+    priced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +98,12 @@ def choose_kind(value: t.Any) -> str:
 
 
 def service(
-    port: int, found: t.Sequence[Model], peers: JsonObjects, own: CounterPeer, others: t.Sequence[CounterPeer]
+    port: int,
+    found: t.Sequence[Model],
+    peers: JsonObjects,
+    own: CounterPeer,
+    others: t.Sequence[CounterPeer],
+    reserved: t.Mapping[str, int] | None = None,
 ) -> dict[str, t.Any]:
     """The gateway's service, as role edge takes it.
 
@@ -88,6 +113,7 @@ def service(
         peers: the edges of the other gateways, of either kind.
         own: where this one tells what its clients have had.
         others: the other gateways of this kind.
+        reserved: what requests book where their bodies do not say it, like RESERVED.
     """
     return {
         "port": port,
@@ -102,6 +128,7 @@ def service(
             "local_port": own.port + 1,
             "peers": [{name: value for name, value in vars(one).items() if name != "host"} for one in others],
         },
+        "accountant": dict(reserved or RESERVED),
     }
 
 
@@ -111,6 +138,7 @@ def problems(
     clients: t.Sequence[t.Any],
     own_client: str,
     counters: t.Sequence[CounterPeer],
+    counting: Counting,
 ) -> list[str]:
     """The problems of a gateway of this kind, each with the variable, the value and what to do.
 
@@ -120,6 +148,7 @@ def problems(
         clients: ``fleet_clients``.
         own_client: the gateways' client name on the inference hosts.
         counters: all gateways of this kind.
+        counting: what this one has for it.
     """
     found = own_client_problems(clients, own_client)
     found += _address_problems(counters)
@@ -131,10 +160,36 @@ def problems(
         found += _model_problems(model)
     for client in clients:
         if isinstance(client, dict) and client.get("name"):
-            found += client_limits.problems(client)
+            found += limit_problems(client)
             found += model_problems(client, [one.name for one in known])
-            found += _limit_problems(client)
+            found += _counting_problems(client, known, counting)
     return found
+
+
+def counted_clients(clients: t.Sequence[t.Any]) -> list[str]:
+    """The clients with limits on tokens, by name."""
+    return [
+        str(client["name"])
+        for client in clients
+        if isinstance(client, dict) and client.get("name") and any(client.get(limit.name) for limit in _ON_TOKENS)
+    ]
+
+
+def prices(found: t.Sequence[Model], defaults: t.Mapping[str, t.Any]) -> dict[str, list[float]]:
+    """The prices of a token of the prompt and of the answer, by model; 0 where there is none.
+
+    Args:
+        found: the models.
+        defaults: the prices of models without their own.
+    """
+    return {
+        model.name: [float(typed(_own_or_default(model, name, defaults)) or 0) for name in _PRICES] for model in found
+    }
+
+
+def _own_or_default(model: Model, name: str, defaults: t.Mapping[str, t.Any]) -> t.Any:
+    own = model.settings.get(name)
+    return defaults.get(name) if own is None else own
 
 
 def own_client_problems(clients: t.Sequence[t.Any], own_client: str) -> list[str]:
@@ -189,10 +244,28 @@ def _model_problems(model: Model) -> list[str]:
     return found
 
 
-def _limit_problems(client: t.Mapping[str, t.Any]) -> list[str]:
-    return [
-        f"Client {client['name']} has {limit}, which needs a process that counts tokens, and a gateway of "
-        f"gateway_kind: {EDGE} has none. Remove the limit, or set gateway_kind: {GATEWAY}."
-        for limit in _COUNTED_BY_A_PROCESS
-        if client.get(limit)
-    ]
+def _counting_problems(client: t.Mapping[str, t.Any], known: t.Sequence[Model], counting: Counting) -> list[str]:
+    """The limits of a client that cannot be counted here."""
+    name, found = client["name"], []
+    limits = [limit for limit in _ON_TOKENS if client.get(limit.name)]
+    if limits and counting.usage == "none":
+        found.append(
+            f"Client {name} has {', '.join(limit.name for limit in limits)}, and edge_usage of {counting.host} is "
+            f"{counting.usage}, so its edge does not read what answers used. Set edge_usage to limited or all, or "
+            "remove the limit."
+        )
+    wanted = client.get("models") or []
+    without = sorted(
+        model.name
+        for model in known
+        if (not wanted or model.name in wanted)
+        and not counting.priced
+        and any(model.settings.get(price) is None for price in _PRICES)
+    )
+    for limit in limits:
+        if limit.kind is Kind.AMOUNT and without:
+            found.append(
+                f"Client {name} has a {limit.name}, and {', '.join(without)} no price. Set "
+                "gateway_input_cost_per_token and gateway_output_cost_per_token, or the model's own in gateway_models."
+            )
+    return found

@@ -21,6 +21,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.inference.fleet.plugins.module_utils.accountant import serve as accountant
 from ansible_collections.inference.fleet.plugins.module_utils.core import keys as api_keys
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy
@@ -156,6 +157,12 @@ class Edge:
         path.write_bytes(build_program(watchdog))
         return path
 
+    def install_accountant(self) -> Path:
+        """The program that module gateway_accountant installs."""
+        path = self.directory / "accountant.pyz"
+        path.write_bytes(build_program(accountant))
+        return path
+
     def install_facts(self) -> Path:
         """The program that module edge_facts installs."""
         path = self.directory / "facts.pyz"
@@ -243,6 +250,7 @@ class Edge:
             __edge_one_model_program=str(ROLE / "files" / "one_model.lua"),
             __edge_body_limit_program=str(ROLE / "files" / "body_limit.lua"),
             __edge_choose_model_program=str(ROLE / "files" / "choose_model.lua"),
+            __edge_account_program=str(ROLE / "files" / "account.lua"),
             __edge_affinity_program=str(ROLE / "files" / "affinity.lua"),
             __edge_home_program=str(ROLE / "files" / "home.lua"),
             # The paths of the role's templates and files.

@@ -21,9 +21,9 @@ class Seen(t.NamedTuple):
 
 class Recorder:
     """Paths: /v1/stream/SECONDS streams, /v1/slow/SECONDS answers late, /v1/status/CODE answers so, /v1/says/CODE with
-    the request's own body and type, too; /v1/pieces/END sends the list of texts in the body one by one, and then ends,
-    waits until the client has gone (wait), or resets the connection (cut); /v1/responses/ may come before each; else it
-    echoes."""
+    the request's own body and type, too; /v1/uses/SECONDS/PROMPT/COMPLETION answers late, with usage; /v1/pieces/END
+    sends the list of texts in the body one by one, and then ends, waits until the client has gone (wait), or resets the
+    connection (cut); /v1/responses/ may come before each; else it echoes."""
 
     def __init__(self, port: int = 0) -> None:
         self.seen: list[Seen] = []
@@ -109,6 +109,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(int(rest[0]), b'{"from":"engine"}')
         if kind == "says":
             return self._send(int(rest[0]), body, self.headers.get("Content-Type", ""))
+        if kind == "uses":
+            return self._use(float(rest[0]), int(rest[1]), int(rest[2]))
         if kind == "pieces":
             return self._pieces(json.loads(body), rest[0])
         if kind == "break" or recorder.breaks:
@@ -142,6 +144,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self._send(200, b"{}")
+
+    def _use(self, seconds: float, prompt: int, completion: int) -> None:
+        time.sleep(seconds)
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        self._send(200, json.dumps({"object": "chat.completion", "model": "org/Alpha", "usage": usage}).encode())
 
     def _stream(self, seconds: float) -> None:
         self.send_response(200)

@@ -18,6 +18,10 @@ VALUES: list[tuple[dict[str, t.Any], str]] = [
     ({"requests_per_minute": 600}, "team-a|600|0|0|"),
     ({"max_concurrent": 8, "expires": "2027-01-31T00:00:00Z"}, "team-a|0|8|1801353600|"),
     ({"models": ("a/b", "c")}, "team-a|0|0|0|,a/b,c,"),
+    ({"tokens_per_minute": 5}, "team-a|0|0|0||5"),
+    ({"budget": 0.25, "max_concurrent": 2}, "team-a|0|2|0||0|0.25"),
+    ({"budget": 1e-7}, "team-a|0|0|0||0|0.0000001"),
+    ({"budget": 50, "budget_period": "3600s"}, "team-a|0|0|0||0|50|3600"),
 ]
 
 
@@ -30,12 +34,14 @@ def test_a_value_says_what_it_was_made_of(limits: dict[str, t.Any], first: str) 
     assert edge_values.in_version(value, 2) == edge_values.in_version(first, 2) == value
 
 
-def test_what_only_gateways_enforce_is_not_in_it() -> None:
-    assert edge_values.render("team-a", Limits({"tokens_per_minute": 5, "budget": 1.0})) == "v=2|team-a"
+def test_a_period_is_in_seconds() -> None:
+    value = edge_values.render("team-a", Limits({"budget": 5, "budget_period": "1d"}))
+    assert value == "v=2|team-a|0|0|0||0|5|86400"
+    assert edge_values.parse(value) == ("team-a", Limits({"budget": 5, "budget_period": "86400s"}))
 
 
 def test_further_fields_are_left_alone() -> None:
-    assert edge_values.parse("v=2|a|5|0|0||7|,x,") == ("a", Limits({"requests_per_minute": 5}))
+    assert edge_values.parse("v=2|a|5|0|0||0|0|0|7|,x,") == ("a", Limits({"requests_per_minute": 5}))
 
 
 @pytest.mark.parametrize("value", ["intruder", "intruder|", "intruder|x|y|z|", "intruder|1|2|3|4|5"])
@@ -79,8 +85,9 @@ def test_the_configuration_of_the_role_reads_this_version() -> None:
 
 def test_the_configuration_takes_each_limit_from_its_field() -> None:
     found = dict(re.findall(r"set-var\(txn\.(\w+)\) var\(txn\.entry\),field\((\d+),\|\)", TEMPLATE))
-    # Without the version the name is first.
-    assert found == {"client": "1", **{row.name: str(row.edge_field + 1) for row in edge_values.enforced()}}
+    # Without the version the name is first. A period is for the accountant alone, which reads the map itself.
+    wanted = {row.name: str(row.edge_field + 1) for row in edge_values.carried() if not row.period_of}
+    assert found == {"client": "1", **wanted}
 
 
 def test_an_edge_enforces_kinds_that_haproxy_can_compare() -> None:

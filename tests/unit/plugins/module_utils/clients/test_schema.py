@@ -40,9 +40,10 @@ def test_each_row_has_a_name_and_a_place_of_its_own() -> None:
         assert len(set(used)) == len(used), names
 
 
-def test_what_an_edge_enforces_has_a_field_and_nothing_else_has() -> None:
+def test_each_row_has_a_field_first_those_that_every_edge_enforces() -> None:
     for row in schema.LIMITS:
-        assert bool(row.edge_field) == (row.enforcer is not Enforcer.GATEWAY), row.name
+        assert row.edge_field, row.name
+        assert (row.edge_field > 4) == (row.enforcer is Enforcer.GATEWAY), row.name
         assert not row.period_of or row.period_of in NAMES
 
 
@@ -77,8 +78,12 @@ def test_no_other_file_lists_the_limits() -> None:
         for path in files
         if path.suffix in (".py", ".yml", ".j2") and listed.search(path.read_text())
     }
-    # The second enforces one of them.
-    assert found == {"plugins/module_utils/clients/schema.py", "roles/edge/templates/haproxy.cfg.j2"}
+    # The others enforce some of them.
+    assert found == {
+        "plugins/module_utils/accountant/bounds.py",
+        "plugins/module_utils/clients/schema.py",
+        "roles/edge/templates/haproxy.cfg.j2",
+    }
 
 
 #: A limit that the collection does not have, for the tests below.
@@ -89,7 +94,7 @@ NEW = Limit(
     "The most images a minute.",
     "30",
     unit="images/min",
-    edge_field=5,
+    edge_field=8,
     litellm=LiteLLM("ipm_limit", "team_ipm_limit", "ipm_limit"),
     since=2,
 )
@@ -148,7 +153,7 @@ def test_one_row_is_all_that_one_more_limit_needs(
         {**places, "gateway_clients": str(clients_file), "keys": changed["hashes"], "origin": changed["store"]},
     )
     assert taken["actions"][0].endswith("(40 images/min)")
-    assert (tmp_path / "path").read_text().endswith("v=2|a|0|0|0||40\n")
+    assert (tmp_path / "path").read_text().endswith("v=2|a|0|0|0||0|0|0|40\n")
     known = next(iter(one_more.parse(json.loads(clients_file.read_text())).values()))
     assert known.counted_by_litellm(for_team=False)["ipm_limit"] == 40
     assert known.counted_by_litellm(for_team=True)["team_ipm_limit"] == 40

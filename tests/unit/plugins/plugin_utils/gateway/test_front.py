@@ -26,6 +26,7 @@ def problems(**changes: t.Any) -> list[str]:
         "clients": CLIENTS,
         "own_client": "gateway",
         "counters": [peer("gw-1")],
+        "counting": front.Counting("gw-1"),
     }
     return front.problems(**{**given, **changes})
 
@@ -76,13 +77,47 @@ def test_what_is_wrong_is_said(changes: dict[str, t.Any], words: str) -> None:
     assert words in problem
 
 
-@pytest.mark.parametrize("limit", [{"tokens_per_minute": 1000}, {"budget": 5}, {"budget": 5, "budget_period": "1d"}])
-def test_a_limit_on_tokens_needs_the_other_kind(limit: dict[str, t.Any]) -> None:
-    [problem] = problems(clients=[*CLIENTS, {"name": "team-a", **limit}])
+LIMITED: list[dict[str, t.Any]] = [{"tokens_per_minute": 1000}, {"budget": 5}, {"budget": 5, "budget_period": "1d"}]
+
+
+@pytest.mark.parametrize("limit", LIMITED)
+def test_a_limit_on_tokens_needs_a_way_to_count_them(limit: dict[str, t.Any]) -> None:
+    clients = [*CLIENTS, {"name": "team-a", **limit}]
+    assert problems(clients=clients, counting=front.Counting("gw-1", "limited", priced=True)) == []
+    [problem] = problems(clients=clients, counting=front.Counting("gw-1", "none", priced=True))
     assert problem == (
-        f"Client team-a has {next(iter(limit))}, which needs a process that counts tokens, and a gateway of "
-        "gateway_kind: edge has none. Remove the limit, or set gateway_kind: litellm."
+        f"Client team-a has {next(iter(limit))}, and edge_usage of gw-1 is none, so its edge does not read what "
+        "answers used. Set edge_usage to limited or all, or remove the limit."
     )
+    assert front.counted_clients(clients) == ["team-a"]
+
+
+def test_a_budget_needs_prices() -> None:
+    clients = [*CLIENTS, {"name": "team-a", "budget": 5}]
+    [problem] = problems(clients=clients)
+    assert problem == (
+        f"Client team-a has a budget, and {QWEN}, {OTHER} no price. Set gateway_input_cost_per_token and "
+        "gateway_output_cost_per_token, or the model's own in gateway_models."
+    )
+    own = {"input_cost_per_token": 0, "output_cost_per_token": 1e-6}
+    assert problems(clients=clients, wanted=[{"name": QWEN, **own}, {"name": OTHER, **own}]) == []
+    mine = [*CLIENTS, {"name": "team-a", "budget": 5, "models": [QWEN]}]
+    assert problems(clients=mine, wanted=[{"name": QWEN, **own}, {"name": OTHER}]) == []
+    [problem] = problems(clients=[*CLIENTS, {"name": "team-a", "budget_period": "1d"}])
+    assert "has a budget_period and no budget" in problem
+
+
+def test_a_model_costs_its_own_price_or_the_default_one() -> None:
+    found = models([{"name": QWEN, "input_cost_per_token": 0.5}, {"name": OTHER}], SERVED)
+    assert front.prices(found, {"input_cost_per_token": "1.5", "output_cost_per_token": None}) == {
+        QWEN: [0.5, 0.0],
+        OTHER: [1.5, 0.0],
+    }
+
+
+def test_the_service_says_what_requests_reserve() -> None:
+    found = front.service(4000, models([], SERVED), [], peer("gw-1"), [])
+    assert found["accountant"] == {"prompt_tokens": 32768, "output_tokens": 4096, "media_tokens": 16384}
 
 
 def test_a_gateway_alone_may_have_a_name_for_an_address() -> None:
