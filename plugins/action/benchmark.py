@@ -91,7 +91,7 @@ class BenchmarkRecords(Run):
         ]
         return {"rows": rows, "columns": columns, "notes": table.notes(made), "page": page, "unmeasured": failed}
 
-    def _records_of(self, host: str) -> list[records.Record]:
+    def _records_of(self, host: str) -> list[records.BenchmarkRecord]:
         measured = plain(self._of(host, "benchmark_results", {}))
         checked = plain(self._of(host, "benchmark_checked", {})).get("instances", {})
         instances = {one["name"]: one for one in plain(self._of(host, "benchmark_instances_seen", []))}
@@ -142,7 +142,7 @@ def _prices() -> price_table.PriceTable:
 
 
 def _terminal(
-    made: list[records.Record], before: list[records.Record | None]
+    made: list[records.BenchmarkRecord], before: list[records.BenchmarkRecord | None]
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Rows and columns for the filter table."""
     columns = [{"key": "load", "title": "load"}, {"key": "figure", "title": "figure"}]

@@ -19,7 +19,7 @@ Records = t.Sequence[t.Mapping[str, t.Any]]
 _BARS = ("tokens/s", "first token, ms", "between tokens, ms")
 
 
-class Bar(t.NamedTuple):
+class ChartBar(t.NamedTuple):
     """A bar: its column, its value, and its length in percent of the longest one of the chart."""
 
     column: int
@@ -27,11 +27,11 @@ class Bar(t.NamedTuple):
     length: float
 
 
-class BarGroup(t.NamedTuple):
+class ChartGroup(t.NamedTuple):
     """The bars of a scenario."""
 
     scenario: str
-    bars: list[Bar]
+    bars: list[ChartBar]
 
 
 def render_page(run: str, at: str, records: Records, before: t.Sequence[t.Mapping[str, t.Any] | None]) -> str:
@@ -76,17 +76,17 @@ def render_page(run: str, at: str, records: Records, before: t.Sequence[t.Mappin
     )
 
 
-def bar_groups(rows: t.Iterable[table.FigureRow], figure: str) -> list[BarGroup]:
+def bar_groups(rows: t.Iterable[table.FigureRow], figure: str) -> list[ChartGroup]:
     """The bars of a figure, one group for each scenario; a bar that has no value is left out."""
     own = [row for row in rows if row.figure == figure]
     longest = max((number for row in own for number in row.numbers if number is not None), default=0.0)
     if not longest:
         return []
     return [
-        BarGroup(
+        ChartGroup(
             row.scenario,
             [
-                Bar(column, row.values[column], round(100 * number / longest, 1))
+                ChartBar(column, row.values[column], round(100 * number / longest, 1))
                 for column, number in enumerate(row.numbers)
                 if number is not None
             ],

@@ -17,7 +17,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.errors import
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, write_atomically
 from ansible_collections.inference.fleet.plugins.plugin_utils.benchmark.cost import usd_per_million
 
-Record = dict[str, t.Any]
+BenchmarkRecord = dict[str, t.Any]
 
 PAGES = "pages"
 #: A record is some kB, a page some tens of kB.
@@ -61,14 +61,14 @@ def check_room(records: str) -> None:
         )
 
 
-def previous(records: str, record: t.Mapping[str, t.Any]) -> Record | None:
+def previous(records: str, record: t.Mapping[str, t.Any]) -> BenchmarkRecord | None:
     """The last record of the same kind before this one; None where there is none."""
     folder = os.path.join(records, folder_of(record))
     earlier = [name for name in _names(folder) if name < f"{record['id']}.json"]
     return next(filter(None, (_read(os.path.join(folder, name)) for name in reversed(earlier))), None)
 
 
-def write(records: str, record: Record, keep: int) -> str:
+def write(records: str, record: BenchmarkRecord, keep: int) -> str:
     """Write a record, and remove those of its kind beyond the last ``keep``.
 
     Returns:
@@ -96,7 +96,7 @@ def write_page(records: str, run: str, page: str, keep: int) -> str:
     return path
 
 
-def newest(records: str, host: str) -> list[Record]:
+def newest(records: str, host: str) -> list[BenchmarkRecord]:
     """The last record of each kind of a host that was not measured beside clients' requests."""
     base = os.path.join(records, _UNSAFE.sub("-", host))
     found = []
@@ -122,7 +122,7 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _read(path: str) -> Record | None:
+def _read(path: str) -> BenchmarkRecord | None:
     # A record that cannot be read is none to compare with.
     with contextlib.suppress(FleetError, OSError):
         document = read_json(path)

@@ -150,7 +150,7 @@ def further_rows(records: t.Sequence[t.Mapping[str, t.Any]]) -> list[tuple[str, 
         ("$/h of its GPUs", [_money(record.get("usd_per_hour"), 3) for record in records]),
         ("$ for a million tokens", [_money(usd_per_million(record), 2) for record in records]),
     ]
-    return [(title_of, values) for title_of, values in rows if set(values) != {NOTHING}]
+    return [(title_of, values) for title_of, values in rows if set(values) - {NOTHING}]
 
 
 def notes(records: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
