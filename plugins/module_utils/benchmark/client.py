@@ -1,9 +1,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to this collection: not part of its public interface.
-"""The benchmark client: its command line for a scenario, and the requests that it reports. Pure.
+"""The benchmark client: its configuration for a scenario, and the requests that it reports. Pure.
 
-The client is aiperf, in a runtime of its own. Only this module knows its options and its files.
+The client is aiperf, in a runtime of its own. Only this module knows its configuration and its files.
 """
 
 from __future__ import annotations
@@ -104,51 +104,83 @@ def picture_size(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found and int(found[1]) and int(found[2]) else None
 
 
-def command(
-    client: str, scenario: Scenario, endpoint: MeasuredEndpoint, seed: int, directory: str, timeout: float
-) -> list[str]:
-    """The client's command line.
+def command(client: str, path: str) -> list[str]:
+    """The client's command line; what it is to do is in a file."""
+    return [client, "profile", "--config", path]
+
+
+def configure(
+    scenario: Scenario, endpoint: MeasuredEndpoint, seed: int, directory: str, timeout: float
+) -> dict[str, t.Any]:
+    """The client's configuration.
 
     Args:
-        client: the program.
         scenario: the load.
         endpoint: what is measured.
         seed: decides every prompt; another seed makes other prompts.
         directory: for the client's files.
         timeout: seconds for one request.
     """
-    words = [client, "profile", "--ui", "none", "--no-gpu-telemetry", "--no-server-metrics"]
-    words += ["--model", endpoint.model, "--url", endpoint.url, "--tokenizer", endpoint.tokenizer]
-    words += ["--endpoint-type", "chat", "--streaming", "--use-server-token-count"]
-    # Every answer has the wanted length, whatever the model would say.
-    words += ["--extra-inputs", "ignore_eos:true", "--random-seed", str(seed)]
-    words += ["--concurrency", str(scenario.concurrency), "--request-timeout-seconds", f"{timeout:g}"]
-    words += ["--isl", str(scenario.prompt_tokens), "--osl", str(scenario.output_tokens)]
-    # With fewer prompts than requests the client repeats prompts, and the engine answers from its cache.
-    words += ["--num-conversations", str(scenario.requests + scenario.warmup)]
+    # A conversation is counted as a whole.
+    counted = "sessions" if scenario.turns > 1 else "requests"
+    phase = {"type": "concurrency", "concurrency": scenario.concurrency}
+    warmup = {"name": "warmup", "kind": "warmup", "exclude_from_results": True, counted: scenario.warmup, **phase}
+    measured = {"name": _MEASURED, "kind": _MEASURED, counted: scenario.requests, **phase}
+    return {
+        "schemaVersion": "2.0",
+        "randomSeed": seed,
+        "benchmark": {
+            "models": {"items": [{"name": endpoint.model}]},
+            "endpoint": {
+                "urls": [endpoint.url],
+                "type": "chat",
+                "streaming": True,
+                "use_server_token_count": True,
+                "timeout": timeout,
+                # Every answer has the wanted length, whatever the model would say.
+                "extra": {"ignore_eos": True},
+                # The client reads the environment: no file and no argument has the key.
+                "api_key": f"${{{KEY_VARIABLE}}}",
+            },
+            "datasets": [_dataset(scenario, seed)],
+            "phases": [*([warmup] if scenario.warmup else []), measured],
+            "artifacts": {"dir": directory, "records": ["jsonl"], "auto_plot": False},
+            "tokenizer": {"name": endpoint.tokenizer},
+            "gpu_telemetry": {"enabled": False},
+            "server_metrics": {"enabled": False},
+            "runtime": {"ui": "none"},
+        },
+    }
+
+
+def _dataset(scenario: Scenario, seed: int) -> dict[str, t.Any]:
+    made: dict[str, t.Any] = {
+        "name": "main",
+        "type": "synthetic",
+        # With fewer prompts than requests the client repeats prompts, and the engine answers from its cache.
+        "entries": scenario.requests + scenario.warmup,
+        "random_seed": seed,
+        "prompts": {"isl": {"mean": scenario.prompt_tokens}, "osl": {"mean": scenario.output_tokens}},
+    }
     if scenario.turns > 1:
-        words += ["--session-turns-mean", str(scenario.turns), "--session-turns-stddev", "0"]
-        words += ["--session-turn-delay-mean", "0", "--request-count", str(scenario.requests * scenario.turns)]
-    else:
-        words += ["--request-count", str(scenario.requests)]
-    if scenario.warmup:
-        words += ["--warmup-request-count", str(scenario.warmup * scenario.turns)]
+        made["turns"] = {"mean": scenario.turns, "stddev": 0}
+        made["turn_delay"] = {"mean": 0, "stddev": 0}
     if scenario.document_tokens:
-        words += ["--shared-system-prompt-length", str(scenario.document_tokens)]
+        made["prefix_prompts"] = {"shared_system_length": scenario.document_tokens}
     size = picture_size(scenario.picture)
     if size:
-        words += ["--image-width-mean", str(size[0]), "--image-height-mean", str(size[1]), "--image-batch-size", "1"]
-    return [*words, "--artifact-dir", directory]
+        made["images"] = {"batch_size": 1, "width": {"mean": size[0]}, "height": {"mean": size[1]}, "format": "png"}
+    return made
 
 
-def environment(home: str, key: str | None) -> dict[str, str]:
+def environment(home: str, key: str) -> dict[str, str]:
     """The client's environment: nothing of the host's configuration, its caches in ``home``."""
     kept = {name: os.environ[name] for name in ("LANG", "PATH") if name in os.environ}
     # Without the proxy: the client is on the host that it measures.
     own = {"HOME": home, "TMPDIR": home, "HF_HOME": home, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
     # The host's own address, which no certificate names.
     own["AIPERF_HTTP_SSL_VERIFY"] = "false"
-    return {**kept, **own, **({KEY_VARIABLE: key} if key else {})}
+    return {**kept, **own, KEY_VARIABLE: key}
 
 
 def read_report(text: str) -> list[MeasuredRequest]:

@@ -42,7 +42,7 @@ class BenchmarkRun:
     Attributes:
         program: the client.
         endpoint: what is measured.
-        key: the key that the client sends; None for none.
+        key: the key that the client sends.
         gpus: the indices of the instance's GPUs.
         id: of the whole run; prompts follow from it, so those of two runs differ.
         repeats: how often each scenario is measured.
@@ -52,7 +52,7 @@ class BenchmarkRun:
 
     program: str
     endpoint: MeasuredEndpoint
-    key: str | None = dataclasses.field(repr=False)
+    key: str = dataclasses.field(repr=False)
     gpus: t.Sequence[int]
     id: str
     repeats: int
@@ -111,16 +111,15 @@ class ClientReport(t.NamedTuple):
 def _one_repeat(run: BenchmarkRun, scenario: Scenario, number: int, meter: GpuMeter, path: str) -> ClientReport:
     directory = tempfile.mkdtemp(prefix="inference-benchmark-")
     try:
-        words = client.command(
-            run.program,
-            scenario,
-            run.endpoint,
-            seed_of(run.id, scenario.name, number),
-            os.path.join(directory, "out"),
-            run.request_timeout,
-        )
+        seed = seed_of(run.id, scenario.name, number)
+        out = os.path.join(directory, "out")
+        config = client.configure(scenario, run.endpoint, seed, out, run.request_timeout)
+        # JSON is YAML, which the client reads.
+        path_of_config = os.path.join(directory, "config.yaml")
+        write_atomically(path_of_config, json.dumps(config), 0o600)
+        words = client.command(run.program, path_of_config)
         problem = _run(words, client.environment(directory, run.key), directory, run.timeout, meter, path)
-        return ClientReport(read_text(os.path.join(directory, "out", client.REPORT)) or "", problem)
+        return ClientReport(read_text(os.path.join(out, client.REPORT)) or "", problem)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The client's command line, and its report: recorded from aiperf 0.13.0."""
+"""The client's configuration, and its report: recorded from aiperf 0.13.0."""
 
 from __future__ import annotations
 
@@ -16,44 +16,40 @@ ENDPOINT = MeasuredEndpoint("http://127.0.0.1:8100", "qwen", "/opt/models/qwen")
 LOAD = Scenario("at_8", 8, 32, 8, 1024, 128)
 
 
-def words_of(**changes: t.Any) -> list[str]:
+def made(**changes: t.Any) -> dict[str, t.Any]:
     load = dataclasses.replace(LOAD, **changes)
-    return client.command("/rt/bin/aiperf", load, ENDPOINT, 7, "/tmp/x/out", 600)
-
-
-def option(words: list[str], name: str) -> str:
-    return words[words.index(name) + 1]
+    found: dict[str, t.Any] = client.configure(load, ENDPOINT, 7, "/tmp/x/out", 600)["benchmark"]
+    return found
 
 
 def test_each_request_has_a_prompt_of_its_own() -> None:
-    words = words_of()
-    assert words[:2] == ["/rt/bin/aiperf", "profile"]
-    assert option(words, "--num-conversations") == "40"
-    assert option(words, "--request-count") == "32"
-    assert option(words, "--warmup-request-count") == "8"
-    assert (option(words, "--isl"), option(words, "--osl"), option(words, "--concurrency")) == ("1024", "128", "8")
-    assert option(words, "--random-seed") == "7"
-    assert not [word for word in words if word.startswith(("--image", "--session", "--shared"))]
+    config = made()
+    [dataset] = config["datasets"]
+    assert (dataset["entries"], dataset["random_seed"]) == (40, 7)
+    assert dataset["prompts"] == {"isl": {"mean": 1024}, "osl": {"mean": 128}}
+    warmup, measured = config["phases"]
+    assert (warmup["requests"], warmup["exclude_from_results"], warmup["concurrency"]) == (8, True, 8)
+    assert (measured["requests"], measured["concurrency"]) == (32, 8)
+    assert not {"images", "turns", "prefix_prompts"} & set(dataset)
+    assert config["endpoint"]["urls"] == ["http://127.0.0.1:8100"]
 
 
-def test_a_conversation_counts_its_turns() -> None:
-    words = words_of(turns=10, requests=2, warmup=1, concurrency=1)
-    assert option(words, "--session-turns-mean") == "10"
-    assert option(words, "--session-turns-stddev") == "0"
-    assert option(words, "--request-count") == "20"
-    assert option(words, "--warmup-request-count") == "10"
-    assert option(words, "--num-conversations") == "3"
+def test_a_conversation_is_counted_as_a_whole() -> None:
+    config = made(turns=10, requests=2, warmup=1, concurrency=1)
+    assert config["datasets"][0]["turns"] == {"mean": 10, "stddev": 0}
+    assert [phase["sessions"] for phase in config["phases"]] == [1, 2]
+    assert config["datasets"][0]["entries"] == 3
 
 
 def test_a_document_is_the_same_for_all_questions_and_not_warmed_up() -> None:
-    words = words_of(document_tokens=10000, requests=5, warmup=0)
-    assert option(words, "--shared-system-prompt-length") == "10000"
-    assert "--warmup-request-count" not in words
+    config = made(document_tokens=10000, requests=5, warmup=0)
+    assert config["datasets"][0]["prefix_prompts"] == {"shared_system_length": 10000}
+    assert [phase["kind"] for phase in config["phases"]] == ["profiling"]
 
 
 def test_a_picture_has_its_size() -> None:
-    words = words_of(picture="1280x720")
-    assert (option(words, "--image-width-mean"), option(words, "--image-height-mean")) == ("1280", "720")
+    images = made(picture="1280x720")["datasets"][0]["images"]
+    assert (images["width"], images["height"], images["batch_size"]) == ({"mean": 1280}, {"mean": 720}, 1)
 
 
 @pytest.mark.parametrize("text", ["", "1280", "0x720", "1280x0", "1280x720x3", "axb"])
@@ -66,8 +62,9 @@ def test_the_key_is_in_the_environment_alone(monkeypatch: pytest.MonkeyPatch) ->
     found = client.environment("/tmp/x", "sk-secret")
     assert found[client.KEY_VARIABLE] == "sk-secret"
     assert "HTTP_PROXY" not in found
-    assert client.KEY_VARIABLE not in client.environment("/tmp/x", None)
-    assert "sk-secret" not in " ".join(words_of())
+    # The client replaces it when it reads the file.
+    assert made()["endpoint"]["api_key"] == "${OPENAI_API_KEY}"
+    assert client.command("/rt/bin/aiperf", "/tmp/x/c") == ["/rt/bin/aiperf", "profile", "--config", "/tmp/x/c"]
 
 
 def test_a_recorded_report_has_the_measured_requests_alone() -> None:

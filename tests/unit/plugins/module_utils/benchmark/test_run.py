@@ -19,10 +19,10 @@ LOAD = Scenario("at_1", 1, 2, 1, 100, 10)
 
 CLIENT = """
 import json, os, subprocess, sys, time
-words = sys.argv
-place = words[words.index("--artifact-dir") + 1]
+config = json.load(open(sys.argv[3]))
+place = config["benchmark"]["artifacts"]["dir"]
 with open(os.environ["HOME"] + "/../asked", "a") as file:
-    file.write(json.dumps([words, os.environ.get("OPENAI_API_KEY")]) + "\\n")
+    file.write(json.dumps([config, os.environ.get("OPENAI_API_KEY")]) + "\\n")
 {behaviour}
 os.makedirs(place)
 with open(place + "/profile_export.jsonl", "w") as file:
@@ -66,9 +66,9 @@ def test_each_repeat_has_its_figures_and_prompts_of_its_own(place: Place) -> Non
     assert [one["tokens_per_second"] for one in found["repeats"]] == [10.0, 10.0]
     assert (found["requests"], found["failed"], found["problem"]) == (4, 0, "")
     assert found["scenario"]["name"] == "at_1"
-    seeds = [words[words.index("--random-seed") + 1] for words, _key in place.asked()]
+    seeds = [config["randomSeed"] for config, _key in place.asked()]
     assert len(set(seeds)) == 2
-    assert {key for _words, key in place.asked()} == {"sk-x"}
+    assert {key for _config, key in place.asked()} == {"sk-x"}
     assert not list(place.path.glob("inference-benchmark-*"))
     assert not place.state.exists()
 
