@@ -154,15 +154,13 @@ def _terminal(
     if len(made) == 2:
         columns.append({"key": "against", "title": "second against first"})
     rows = []
-    last = ""
     for row in table.figure_rows(made, before):
-        line = {"load": row.scenario if row.scenario != last else "", "figure": row.figure, "against": row.against}
+        line = {"load": row.scenario, "figure": row.figure, "against": row.against}
         line.update({f"value{number}": value for number, value in enumerate(row.values)})
         line.update({f"change{number}": change for number, change in enumerate(row.changes)})
         rows.append(line)
-        last = row.scenario
     for title, values in table.further_rows(made):
-        rows.append({"load": "", "figure": title, **{f"value{number}": one for number, one in enumerate(values)}})
+        rows.append({"load": "all of it", "figure": title, **{f"value{number}": one for number, one in enumerate(values)}})
     return rows, columns
 
 
