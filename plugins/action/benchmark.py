@@ -10,7 +10,6 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core import times
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
-from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import hardware_of
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import Result, plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.record import RecordAction, Run
 from ansible_collections.inference.fleet.plugins.plugin_utils.benchmark import records, scenarios, table
@@ -98,14 +97,13 @@ class BenchmarkRecords(Run):
         plan = self._arguments["plan"]
         planned = plan["hosts"].get(host, {})
         cost = hourly.cost_of(host, self._vars["hostvars"][host], _prices())
-        hardware = hardware_of(cost.type)
         found = []
         for name, results in measured.items():
             gpus = list(instances.get(name, {}).get("gpus") or [])
-            price = instance_price(cost.usd, len(gpus), hardware.count if hardware else 0, len(instances))
+            price = instance_price(cost.usd, len(gpus), cost.gpus or 0, len(instances))
             # Beside clients' requests the edge is measured, with what its instances have in common.
-            served = checked.get(name) or next(iter(checked.values()), {})
-            left_out = (planned.get(name) or next(iter(planned.values()), {})).get("left_out", {})
+            served: dict[str, t.Any] = checked.get(name) or next(iter(checked.values()), {})
+            own_plan: dict[str, t.Any] = planned.get(name) or next(iter(planned.values()), {})
             found.append(
                 {
                     "schema": 1,
@@ -122,7 +120,7 @@ class BenchmarkRecords(Run):
                     "usd_per_hour": price,
                     "price_of": cost.source,
                     "price_problem": cost.problem,
-                    "left_out": left_out,
+                    "left_out": own_plan.get("left_out", {}),
                     "measured": {one["scenario"]["name"]: one for one in results},
                 }
             )
@@ -160,7 +158,9 @@ def _terminal(
         line.update({f"change{number}": change for number, change in enumerate(row.changes)})
         rows.append(line)
     for title, values in table.further_rows(made):
-        rows.append({"load": "all of it", "figure": title, **{f"value{number}": one for number, one in enumerate(values)}})
+        rows.append(
+            {"load": "all of it", "figure": title, **{f"value{number}": one for number, one in enumerate(values)}}
+        )
     return rows, columns
 
 
@@ -171,5 +171,3 @@ class ActionModule(RecordAction):
     RUN = BenchmarkRecords
     RECORD = "benchmark"
     ADVICE = "Free the disk, correct the directory's rights, or set benchmark_records."
-
-

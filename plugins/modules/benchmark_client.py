@@ -40,8 +40,8 @@ options:
     default: []
   drained:
     description:
-      - With O(state=checked), whether the host will be drained to be measured. One that an operator or AWS has drained is
-        a problem then.
+      - With O(state=checked), whether the host will be drained to be measured. One that an operator or AWS has drained
+        is a problem then.
     type: bool
     default: true
   root:

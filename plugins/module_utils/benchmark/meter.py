@@ -57,9 +57,9 @@ class GpuMeter:
             self.problem = f"{self.program} shows {len(found)} of the instance's {len(self.gpus)} GPUs"
             return
         for key, readings in (("memory_used_mib", self._memory), ("power_w", self._watts)):
-            values = [gpu.get(key) for gpu in found]
-            if None not in values:
-                readings.append(float(sum(values)))
+            values = [float(gpu[key]) for gpu in found if gpu.get(key) is not None]
+            if len(values) == len(found):
+                readings.append(sum(values))
 
     def figures(self) -> dict[str, float]:
         """The most memory and the usual power, over all GPUs of the instance."""

@@ -33,7 +33,9 @@ _KIND = ("instance", "version", "profile", "model")
 def folder_of(record: t.Mapping[str, t.Any]) -> str:
     """The folder of a record's kind, below the records: its host, and what it compares with over time."""
     words = [_UNSAFE.sub("-", str(record.get(name) or "none")) for name in _KIND]
-    return os.path.join(_UNSAFE.sub("-", str(record["host"])), "_".join([*words, *(["live"] if record["live"] else [])]))
+    return os.path.join(
+        _UNSAFE.sub("-", str(record["host"])), "_".join([*words, *(["live"] if record["live"] else [])])
+    )
 
 
 def check_room(records: str) -> None:
@@ -108,11 +110,33 @@ def newest(records: str, host: str) -> list[BenchmarkRecord]:
     return sorted(found, key=lambda one: str(one.get("id")))
 
 
-def price_of(records: str, host: str, **wanted: str) -> str:
-    """What a million tokens cost on a host by the last record with these values; empty where there is none."""
-    own = [one for one in newest(records, host) if all(str(one.get(name) or "") == wanted[name] for name in wanted)]
-    prices = [usd for one in own if (usd := usd_per_million(one)) is not None]
-    return f"{prices[-1]:.2f}" if prices else ""
+def benchmarked_rows(rows: t.Iterable[t.Mapping[str, t.Any]], records: str) -> list[dict[str, t.Any]]:
+    """The rows of a table, each with ``usd_per_million`` where what it names was measured.
+
+    Args:
+        rows: each has host and version; one of what runs has the end of its release, one of what would run has
+            instance and profile.
+        records: the directory of the records.
+    """
+    found = []
+    known: dict[str, list[BenchmarkRecord]] = {}
+    for row in rows:
+        host = str(row.get("host") or "")
+        if host not in known:
+            known[host] = newest(records, host)
+        prices = [usd for one in known[host] if _is_of(one, row) and (usd := usd_per_million(one)) is not None]
+        found.append({**row, **({"usd_per_million": f"{prices[-1]:.2f}"} if prices else {})})
+    return found
+
+
+def _is_of(record: t.Mapping[str, t.Any], row: t.Mapping[str, t.Any]) -> bool:
+    """Whether a record is of what a row names."""
+    if not row.get("version") or str(record.get("version")) != str(row["version"]):
+        return False
+    if row.get("release"):
+        return str(record.get("release") or "").endswith(f"-{row['release']}")
+    names = ("instance", "profile")
+    return all(row.get(name) and str(record.get(name)) == str(row[name]) for name in names)
 
 
 def _names(folder: str) -> list[str]:

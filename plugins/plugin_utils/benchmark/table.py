@@ -167,7 +167,9 @@ def notes(records: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
         left = [f"{title(name)} ({why})" for name, why in (record.get("left_out") or {}).items()]
         lines += [f"{where}, not measured: {'; '.join(left)}."] if left else []
         missing = {one.get("gpu_problem") for one in (record.get("measured") or {}).values()} - {None, ""}
-        lines += [f"{where}, no memory and no power of a GPU: {'; '.join(sorted(map(str, missing)))}."] if missing else []
+        lines += (
+            [f"{where}, no memory and no power of a GPU: {'; '.join(sorted(map(str, missing)))}."] if missing else []
+        )
         if usd_per_million(record) is None:
             lines.append(f"{where}, no $ for a million tokens: {_no_price(record)}.")
     return lines

@@ -125,7 +125,8 @@ def test_check_mode_sends_nothing(place: Place, run_module: RunModule) -> None:
 def test_the_client_gets_the_key_of_the_host(place: Place, run_module: RunModule) -> None:
     client = place.path / "client"
     client.write_text(
-        f"#!{sys.executable}\nimport os, sys\nopen({str(place.path / 'seen')!r}, 'w').write(os.environ['OPENAI_API_KEY'])\n"
+        f"#!{sys.executable}\nimport os, sys\n"
+        f"open({str(place.path / 'seen')!r}, 'w').write(os.environ['OPENAI_API_KEY'])\n"
         "sys.exit('ERROR no server')\n"
     )
     client.chmod(0o755)

@@ -27,7 +27,8 @@ with open(os.environ["HOME"] + "/../asked", "a") as file:
 os.makedirs(place)
 with open(place + "/profile_export.jsonl", "w") as file:
     for number in range(2):
-        metadata = dict(benchmark_phase="profiling", request_start_ns=10**9 * number, request_end_ns=10**9 * (number + 1))
+        began, ended = 10**9 * number, 10**9 * (number + 1)
+        metadata = dict(benchmark_phase="profiling", request_start_ns=began, request_end_ns=ended)
         metrics = dict(usage_completion_tokens=dict(value=10), time_to_first_token=dict(value=50.0))
         file.write(json.dumps(dict(metadata=metadata, metrics=metrics)) + "\\n")
 {end}

@@ -44,17 +44,31 @@ def test_names_of_any_kind_stay_below_the_records(tmp_path: Path) -> None:
     assert Path(path).resolve().is_relative_to(tmp_path)
 
 
-def test_the_price_is_of_the_last_run_with_the_same_values(tmp_path: Path) -> None:
+def test_a_row_gets_the_price_of_what_it_names(tmp_path: Path) -> None:
     place = str(tmp_path)
-    records.write(place, record(id=run(1)), 10)
-    records.write(place, record(id=run(2), release="vllm-2", usd_per_hour=3.6), 10)
-    records.write(place, record(id=run(3), version="0.33.0", usd_per_hour=18.0), 10)
-    assert records.price_of(place, "gpu-1", instance="vllm-0", release="vllm-2") == "1.00"
-    assert records.price_of(place, "gpu-1", version="0.33.0") == "5.00"
-    assert records.price_of(place, "gpu-1", version="0.34.0") == ""
-    assert records.price_of(place, "gpu-9") == ""
-    records.write(place, record(id=run(4), live=True, host="gpu-3"), 10)
-    assert records.newest(place, "gpu-3") == []
+    records.write(place, record(id=run(1), release="vllm-aaa"), 10)
+    records.write(place, record(id=run(2), release="vllm-bbb", usd_per_hour=3.6), 10)
+    records.write(place, record(id=run(3), version="0.33.0", release="vllm-ccc", usd_per_hour=18.0), 10)
+    records.write(place, record(id=run(4), host="gpu-3", live=True, release="vllm-ddd"), 10)
+
+    def price(**row: object) -> object:
+        [found] = records.benchmarked_rows([row], place)
+        assert {name: value for name, value in found.items() if name != "usd_per_million"} == row
+        return found.get("usd_per_million")
+
+    # What runs: the last run of a kind counts, if it was of this release.
+    assert price(host="gpu-1", instance=0, version="0.32.0", release="bbb") == "1.00"
+    assert price(host="gpu-1", instance=0, version="0.33.0", release="ccc") == "5.00"
+    assert price(host="gpu-1", instance=0, version="0.32.0", release="aaa") is None
+    # What would run.
+    assert price(host="gpu-1", instance="vllm-0", version="0.32.0", profile="balanced") == "1.00"
+    assert price(host="gpu-1", instance="vllm-0", version="0.32.0", profile="throughput") is None
+    assert price(host="gpu-1", instance="vllm-0", version="0.32.0") is None
+    assert price(host="gpu-9", version="0.32.0", release="bbb") is None
+    assert price(host="gpu-1", edge="UNREACHABLE") is None
+    # Beside clients' requests nothing has a price.
+    assert price(host="gpu-3", version="0.32.0", release="ddd") is None
+    assert records.benchmarked_rows([{"host": "gpu-1"}], str(tmp_path / "none")) == [{"host": "gpu-1"}]
 
 
 def test_there_is_room_for_records(tmp_path: Path) -> None:
