@@ -75,6 +75,19 @@ def test_a_controller_that_is_killed_leaves_a_host_that_the_next_run_puts_back(f
     assert nothing_was_lost(clients.stop())
 
 
+def test_site_puts_back_what_a_killed_benchmark_left_drained(fleet: Fleet, tmp_path: Path) -> None:
+    process = fleet.process("inference-1")
+    run = Rollout(fleet.environment, tmp_path, *fleet.inventory, BENCHMARK, "-l", "inference-1", *SMALL)
+    run.wait_for("step", host="inference-1", step="measure")
+    run.kill()
+    assert fleet.health("inference-1") == "503"
+    converged = fleet.playbook("site.yml", "-e", "engine=vllm")
+    assert converged.code == 0, converged.output
+    assert drain_of(fleet, "inference-1") is None
+    assert fleet.health("inference-1") == "200"
+    assert fleet.process("inference-1") == process
+
+
 def test_two_hosts_stand_side_by_side_and_compare_with_the_run_before(fleet: Fleet, tmp_path: Path) -> None:
     clients = Traffic(fleet.environment, tmp_path / "traffic.json", 2, 4)
     run = measure(fleet, "-l", "inference-1,inference-2")
