@@ -16,7 +16,7 @@ description:
     repeat. Prompts follow from O(run), so those of two runs or two repeats are never the same, and no answer comes from
     a cache by accident.
   - It ends the client when the controller or its connection is lost, and when a repeat takes too long.
-  - It does not drain. Role P(inference.fleet.benchmark#role) does what belongs around it.
+  - It does not drain. Role C(benchmark) does what belongs around it.
 attributes:
   check_mode:
     support: full
