@@ -26,6 +26,7 @@ BEGIN, PROVE, FOLLOW, CONFIRM, JUDGE = "begin", "prove", "follow", "confirm", "j
 #: Steps that change the host, or whose begin is recorded.
 STEPS: dict[str, t.Callable[[Change], changes.ChangeStep]] = {
     "drain": changes.drain,
+    "measure": changes.measure,
     "stop": changes.stop,
     "start": changes.start,
     "gate": changes.gate,
@@ -47,6 +48,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "forget_previous": {"type": "bool", "default": False},
     "keep_releases": {"type": "int", "default": 3},
     "edge_later": {"type": "bool", "default": False},
+    "measures": {"type": "bool", "default": False},
     "task": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
 }

@@ -33,9 +33,10 @@ options:
         V(judge) decides what a failure leads to.
       - V(stop) also selects the release that is started next, and V(undrain) removes the drain of an instance that was
         removed.
+      - V(measure) takes the place of V(stop) and V(start) in a benchmark, which changes nothing.
     type: str
     required: true
-    choices: [begin, drain, stop, start, gate, undrain, edge_gate, prove, follow, confirm, judge]
+    choices: [begin, drain, measure, stop, start, gate, undrain, edge_gate, prove, follow, confirm, judge]
   change:
     description:
       - The result of the previous step.
@@ -87,6 +88,11 @@ options:
     description:
       - With O(step=begin), whether the host serves without its instances until one has passed its gate. The host is not
         drained then.
+    type: bool
+    default: false
+  measures:
+    version_added: 0.3.0
+    description: With O(step=begin), whether the instance is measured and not changed, so that nothing is rolled back.
     type: bool
     default: false
   task:

@@ -69,7 +69,7 @@ options:
     description: With O(state=done), the instance.
     type: str
   seconds:
-    description: With O(state=done), how long its change took.
+    description: With O(state=done), how long its change took; 0 for what is no change.
     type: float
     default: 0
   group:

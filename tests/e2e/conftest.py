@@ -37,6 +37,7 @@ ORDER = (
     "test_scaling",
     "test_notices",
     "test_registration",
+    "test_benchmark",
 )
 SUBNET = "10.217.0.0/24"
 

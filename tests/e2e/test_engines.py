@@ -158,6 +158,20 @@ def test_an_option_of_vllm_is_refused_for_sglang_before_anything_stops(fleet: Fl
     assert fleet.process("inference-2", SGLANG) == before
 
 
+#: Little of each load: the engines compute on two cores.
+FEW_TOKENS = {
+    "benchmark_scenarios": ["at_1", "at_2", "picture", "conversation", "document"],
+    "benchmark_repeats": 1,
+    "benchmark_requests": 1,
+    "benchmark_prompt_tokens": 64,
+    "benchmark_output_tokens": 8,
+    "benchmark_turns": 3,
+    "benchmark_document_tokens": 300,
+    "benchmark_document_questions": 2,
+    "benchmark_picture": "64x64",
+}
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_request_ends_an_engine_for_want_of_a_compiler(fleet: Fleet, host: str) -> None:
     """One host has each engine, and neither host has a compiler."""
@@ -247,6 +261,20 @@ def test_the_whole_fleet_changes_its_engine_and_back_and_nothing_is_lost(
     assert fleet.process("inference-1") != "0"
     assert not INSTALLED.search(done.output)
     assert ask(at(fleet, "inference-1")) == "Paris"
+
+
+@pytest.mark.long
+def test_both_engines_are_measured_side_by_side_under_traffic(fleet: Fleet, traffic: StartTraffic) -> None:
+    """Each host is drained in its turn while the other one has the clients."""
+    clients = traffic(streams=1, requests_per_second=1)
+    done = fleet.playbook("playbooks/benchmark.yml", "-l", ",".join(HOSTS), "-e", json.dumps(FEW_TOKENS))
+    assert done.code == 0, done.output
+    assert nothing_was_lost(clients.stop())
+    assert re.search(r"inference-1 vllm-0 0\.32\.0 +inference-2 sglang-0 0\.5\.23 +second against first", done.output)
+    for load in ("1 at once", "2 at once", "one picture", "a conversation", "a document, asked again"):
+        assert re.search(rf"^{load}.*  [0-9.]+ +[0-9.]+  ", done.output, re.MULTILINE), load
+    assert "requests failed" not in done.text
+    assert [fleet.health(host) for host in HOSTS] == ["200", "200"]
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 #: Playbooks that say it in another way, or are about the hosts of --limit alone.
 OTHERWISE = {
     "balancer": "asks no host",
+    "benchmark": "demands --limit",
     "drain": "demands --limit",
     "undrain": "demands --limit",
     "join": "demands --limit, for one host",

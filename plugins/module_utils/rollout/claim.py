@@ -20,7 +20,7 @@ class Claim:
 
     Attributes:
         id: the rollout's.
-        verb: what it does: ``site``, ``rolling_restart``, ``rollback``.
+        verb: what it does: ``site``, ``rolling_restart``, ``rollback``, ``benchmark``.
         who: the user.
         controller: the machine and directory that hold the record.
         since: when it began, UTC.
@@ -92,7 +92,6 @@ def claimed(before: Claim | None, wanted: Claim, take_over: bool) -> tuple[Claim
 
 
 def with_done(before: Claim, instance: str, at: str, seconds: float) -> Claim:
-    """The claim after an instance was done."""
-    return dataclasses.replace(
-        before, done={**before.done, instance: at}, seconds={**before.seconds, instance: round(seconds, 1)}
-    )
+    """The claim after an instance was done; without seconds, how long its last change took stays as it was."""
+    took = {instance: round(seconds, 1)} if seconds else {}
+    return dataclasses.replace(before, done={**before.done, instance: at}, seconds={**before.seconds, **took})

@@ -64,6 +64,7 @@ class Settings:
         forget_previous: whether not to keep the previous good release for a rollback.
         keep_releases: how many unused ones to keep.
         edge_later: whether the host serves without its instances until one has passed its gate.
+        measures: whether the instance is measured and not changed.
     """
 
     host: str
@@ -76,6 +77,7 @@ class Settings:
     forget_previous: bool = False
     keep_releases: int = 3
     edge_later: bool = False
+    measures: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,12 @@ def drain(change: Change) -> ChangeStep:
     names = ("idle", "requests", "engines", "waited", "lame_duck_seconds")
     yield JournalEntry("drained", {"instance": change.name, **{name: drained.get(name) for name in names}})
     return change
+
+
+def measure(change: Change) -> ChangeStep:
+    """Role benchmark measures; the instance goes on running what it runs."""
+    yield change.note("measure")
+    return dataclasses.replace(change, subject=change.instance, subject_release=change.release)
 
 
 def stop(change: Change) -> ChangeStep:
@@ -349,17 +357,27 @@ def confirm(change: Change, now: float) -> ChangeStep:
 
 def _notes(change: Change, now: float) -> t.Iterator[Call]:
     settings = change.settings
+    if settings.measures:
+        yield from _note_done(change, now)
+        return
     if change.release:
         forget = {"forget_previous": settings.forget_previous}
         yield change.call_release("Confirm the release", "good", **forget)
-    if settings.rollout:
-        done = {"state": DONE, "id": settings.rollout, "instance": change.name, "seconds": now - change.began}
-        yield Call("Note on the host that this instance is done", "inference.fleet.rollout_claim", done)
+    yield from _note_done(change, now)
     if change.release:
         told = {"instances": [change.instance], "root": settings.root}
         yield Call("Keep what the engine said of memory", "inference.fleet.engine_memory", told)
         pruned = {"state": "pruned", "root": settings.root, "keep": settings.keep_releases}
         yield Call("Remove releases that nothing refers to", "inference.fleet.engine_release", pruned)
+
+
+def _note_done(change: Change, now: float) -> t.Iterator[Call]:
+    settings = change.settings
+    if settings.rollout:
+        # How long a measurement took says nothing about the next restart.
+        seconds = {} if settings.measures else {"seconds": now - change.began}
+        done = {"state": DONE, "id": settings.rollout, "instance": change.name, **seconds}
+        yield Call("Note on the host that this instance is done", "inference.fleet.rollout_claim", done)
 
 
 # What a failure leads to
@@ -372,6 +390,11 @@ def judge(change: Change, failure: str) -> ChangeStep:
         change: as the failure left it.
         failure: what failed, and why.
     """
+    if change.settings.measures:
+        # Nothing was changed, so there is nothing to go back to.
+        present = yield from _look(change)
+        text = f"{change.settings.host}: {change.name} was measured, and did not come back ({failure})."
+        return _end(change, present["outcome"], f"{text} {present['said']}")
     if not change.release:
         present = yield from _look(change)
         text = f"{change.name}, which is no longer wanted, could not be taken out ({failure})."

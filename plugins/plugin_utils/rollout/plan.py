@@ -22,7 +22,9 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import wav
 SITE = "site"
 ROLLING_RESTART = "rolling_restart"
 ROLLBACK = "rollback"
-VERBS = (SITE, ROLLING_RESTART, ROLLBACK)
+#: Measures instances, each drained, and changes nothing.
+BENCHMARK = "benchmark"
+VERBS = (SITE, ROLLING_RESTART, ROLLBACK, BENCHMARK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,16 +127,22 @@ def make(
         instances = _instances(settings, plan, host, facts)
         if instances:
             plan.hosts[host] = {"instances": instances, "expected_seconds": None, "together": []}
-    plan.waves = rollout_waves.together(
-        rollout_waves.split(list(plan.hosts), canary, settings.waves), _companions(fleet)
-    )
+    waves = rollout_waves.split(list(plan.hosts), canary, settings.waves)
+    if settings.verb == BENCHMARK:
+        # What is measured side by side is measured alone, and the fleet misses no more than one host.
+        waves = [[host] for host in plan.hosts]
+    plan.waves = rollout_waves.together(waves, _companions(fleet))
     for number, wave in enumerate(plan.waves, 1):
         for host in wave:
             companions = _companions(fleet)[host]
             together = [other for other in wave if other in companions and other != host]
             plan.hosts[host] = {"wave": number, **plan.hosts[host], "together": together}
-    _expect(plan, fleet)
-    _refuse(settings, plan, fleet)
+    if settings.verb == BENCHMARK:
+        # Who names a host wants its figures: without it there is nothing to show.
+        plan.refusals += [f"{name} cannot be measured: {why}." for name, why in plan.left_out.items()]
+    else:
+        _expect(plan, fleet)
+        _refuse(settings, plan, fleet)
     _refuse_parts(plan, fleet)
     return plan
 
@@ -193,20 +201,21 @@ def _instances(settings: RolloutSettings, plan: RolloutPlan, host: str, facts: H
         elif one["pending"] and one["index"] in drained:
             plan.left_out[f"{name} of {host}"] = _drained_by_hand(drained[one["index"]])
         elif one["pending"]:
-            changing.append(_instance(name, one))
+            changing.append(_instance(name, one, settings.verb))
     if done and not changing:
         plan.done.append(host)
     return changing
 
 
-def _instance(name: str, staged: dict[str, t.Any]) -> dict[str, t.Any]:
+def _instance(name: str, staged: dict[str, t.Any], verb: str) -> dict[str, t.Any]:
     described = staged.get("described") or {}
     before = staged["running"] or staged["current"]
     release = staged["release"]
+    change = "restart" if before and release else "first start" if release else "stop"
     return {
         "name": name,
         "index": staged["index"],
-        "action": "restart" if before and release else "first start" if release else "stop",
+        "action": "measure" if verb == BENCHMARK else change,
         "reason": staged["pending"],
         "from": {"release": before, **described.get(before, {})} if before else None,
         "to": {"release": release, **described.get(release, {})} if release else None,

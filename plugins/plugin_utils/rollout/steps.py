@@ -24,6 +24,7 @@ class Step(t.NamedTuple):
         out: whether the instance cannot serve in it.
         reports: whether an engine reports progress meanwhile, so that silence means something.
         balancer: whether it is one of the whole host at its target groups, which only hosts with such groups take.
+        measures: whether it is one of a benchmark, which changes nothing.
     """
 
     name: str
@@ -33,12 +34,14 @@ class Step(t.NamedTuple):
     out: bool = False
     reports: bool = False
     balancer: bool = False
+    measures: bool = False
 
 
 #: In their order.
 STEPS: tuple[Step, ...] = (
     Step("deregister", "deregister", "#a8542a", "#e08a5c", balancer=True),
     Step("drain", "drain", "#b26a00", "#e0a040"),
+    Step("measure", "measure", "#4f6bed", "#94a6ff", out=True, measures=True),
     Step("stop", "stop", "#68727e", "#8e99a5", out=True),
     Step("start", "start", "#2767c9", "#6aa5fb", out=True, reports=True),
     Step("gate", "gate", "#7b42c8", "#b48cf3", out=True),
@@ -50,8 +53,8 @@ STEPS: tuple[Step, ...] = (
 
 
 def of_instances() -> list[Step]:
-    """The steps that every instance takes."""
-    return [step for step in STEPS if not step.balancer]
+    """The steps that every changed instance takes."""
+    return [step for step in STEPS if not step.balancer and not step.measures]
 
 
 def find(name: str) -> Step | None:

@@ -71,8 +71,24 @@ def test_one_place_judges_every_failure() -> None:
     (block,) = load("attempt.yml")
     (judge,) = block["rescue"]
     assert judge[CHANGE]["step"] == "judge"
-    rescued = [path.name for path in TASKS.glob("*.yml") if "rescue:" in path.read_text()]
-    assert rescued == ["attempt.yml"]
+    # And what is measured comes back or is judged in the same place.
+    (measured,) = load("measure_drained.yml")
+    assert [task[CHANGE]["step"] for task in measured["rescue"]] == ["judge"]
+    rescued = sorted(path.name for path in TASKS.glob("*.yml") if "rescue:" in path.read_text())
+    assert rescued == ["attempt.yml", "measure_drained.yml"]
+
+
+def test_a_measured_instance_is_measured_drained_and_gated_before_and_after_it_is_undrained() -> None:
+    (block,) = load("measure_drained.yml")
+    steps = [
+        task[CHANGE]["step"] if CHANGE in task else task["ansible.builtin.include_role"] for task in block["block"]
+    ]
+    benchmark = {"name": "inference.fleet.benchmark", "tasks_from": "measure"}
+    own_gate, edge_gate = {"name": "inference.fleet.gate", "tasks_from": "instance"}, {"name": "inference.fleet.gate"}
+    assert steps == [
+        "drain", "measure", benchmark, "gate", own_gate, "undrain", "edge_gate", edge_gate, "prove", "follow",
+    ]  # fmt: skip
+    assert not {"stop", "start"} & {step for step in steps if isinstance(step, str)}
 
 
 def test_the_way_back_takes_the_same_steps_and_what_was_proved_is_written_down_outside_of_it() -> None:
@@ -142,7 +158,8 @@ def test_a_turns_alerts_are_silent_exactly_while_its_hosts_are_changed() -> None
     assert states["present"] == deploy - 1
     assert states["absent"] == back + 1
     # Nothing in between ends the run: a host that fails is the turn's outcome.
-    assert order[deploy : states["absent"]] == ["inference.fleet.engine/deploy", "put_back.yml"]
+    changes = ["inference.fleet.engine/deploy", "inference.fleet.engine/measure", "put_back.yml"]
+    assert order[deploy : states["absent"]] == changes
 
 
 def test_the_key_of_metrics_moves_while_both_keys_are_valid() -> None:

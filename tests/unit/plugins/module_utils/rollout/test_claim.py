@@ -64,3 +64,9 @@ def test_two_controllers_do_not_go_on_with_one_rollout() -> None:
     assert refused is None
     assert given is not None
     assert (given.controller, given.done) == ("laptop:/records", {"vllm-0": "t"})
+
+
+def test_a_measurement_does_not_change_how_long_a_change_took() -> None:
+    before = claim(verb="benchmark", seconds={"vllm-0": 41.0})
+    after = with_done(before, "vllm-0", "t", 0)
+    assert (after.done, after.seconds) == ({"vllm-0": "t"}, {"vllm-0": 41.0})

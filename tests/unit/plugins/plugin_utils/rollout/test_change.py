@@ -373,3 +373,38 @@ def test_outside_of_a_rollout_there_is_no_claim_to_note_it_in() -> None:
     host = Host()
     host.do(changes.confirm(change, 1075.0))
     assert NOTES[1] not in host.done
+
+
+MEASURED = dataclasses.replace(SETTINGS, measures=True)
+MEASURE = {name: FORWARD.get(name, changes.measure) for name in ("drain", "measure", "gate", "undrain", "edge_gate")}
+
+
+def measure_until(host: Host, failing: str = "") -> Change:
+    change = changes.begin(STAGED, [FIRST], MEASURED, 100.0)
+    for name, step in MEASURE.items():
+        change = dataclasses.replace(change, step=name)
+        if name == failing:
+            return host.do(changes.judge(change, "the gate failed"))
+        change = host.do(step(change))
+    return host.do(changes.confirm(changes.prove(change), 160.0))
+
+
+def test_a_measured_instance_is_drained_and_undrained_and_nothing_else() -> None:
+    host = Host()
+    change = measure_until(host)
+    assert change.outcome == "done"
+    assert [call.what for call in host.calls] == ["Drain", "Undrain", "Note on the host that this instance is done"]
+    # How long it took says nothing about a restart.
+    assert "seconds" not in host.calls[-1].arguments
+    assert [event.fields["step"] for event in host.events if event.event == "step"] == [*MEASURE, "confirm"]
+    assert change.subject == {}
+
+
+@pytest.mark.parametrize("failing", ["drain", "measure", "gate", "edge_gate"])
+def test_after_a_measurement_there_is_nothing_to_go_back_to(failing: str) -> None:
+    host = Host()
+    change = measure_until(host, failing)
+    assert change.attempt == 0
+    assert change.outcome not in ("", "done")
+    assert "vllm-0 was measured, and did not come back (the gate failed)." in change.message
+    assert not [call for call in host.calls if "release" in call.what.lower() and call.what != "See what it runs"]

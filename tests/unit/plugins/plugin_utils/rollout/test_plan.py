@@ -257,3 +257,26 @@ def test_a_part_of_an_instance_is_not_changed_alone() -> None:
     drained = status(0, drain={"state": "drained", "by": "operator", "reason": ""})
     [refusal] = plan({"b": spanning("b", "d"), "d": spanning("b", "d", host_status=drained)}).refusals
     assert "leaves d out" in refusal
+
+
+def test_a_benchmark_measures_one_host_after_the_other_whatever_the_waves() -> None:
+    fleet = {host: facts(staged("a benchmark was asked for", good="")) for host in "abc"}
+    made = plan(fleet, verb="benchmark", canary=["b", "c"], waves=["100%"])
+    assert made.waves == [["a"], ["b"], ["c"]]
+    assert {one["action"] for planned in made.hosts.values() for one in planned["instances"]} == {"measure"}
+    # Nothing is replaced, so nothing has to be rolled back; and a restart's time says nothing.
+    assert made.refusals + made.warnings == []
+    assert expected_seconds(made) is None
+
+
+def test_a_benchmark_of_a_host_that_is_drained_by_hand_is_refused() -> None:
+    drained = status(0, drain={"state": "drained", "by": "operator", "reason": "fan"})
+    made = plan({"a": facts(staged(), host_status=drained), "b": facts(staged())}, verb="benchmark")
+    assert made.refusals == [
+        "a cannot be measured: an operator has drained it (fan); playbooks/undrain.yml puts it back."
+    ]
+
+
+def test_a_benchmark_of_the_last_host_is_downtime() -> None:
+    fleet = {"a": facts(staged())}
+    assert "this means downtime" in downtime(plan(fleet, verb="benchmark"), serving(fleet))
