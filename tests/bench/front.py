@@ -148,8 +148,8 @@ def waits(backend: wire.Backend, report: Report) -> None:
             at_host, more = statistics.median(direct) * 1e3, statistics.median(added) * 1e3
             report(
                 "gateway",
-                f"edge, {clients} at once, answers of {takes * 1e3:.0f} ms: p50 {at_host:.2f} ms at the host, {more:+.2f} "
-                "ms through the gateway",
+                f"edge, {clients} at once, answers of {takes * 1e3:.0f} ms: p50 {at_host:.2f} ms at the host, "
+                f"{more:+.2f} ms through the gateway",
             )
 
 
