@@ -28,6 +28,8 @@ def of(*values: float) -> RepeatedFigure:
         ((100, 101, 99), (90, 91, 89), WORSE),
         # Their ranges overlap.
         ((100, 120, 90), (110, 111, 109), NONE),
+        # They touch, although the medians are further apart than either is wide.
+        ((91, 90, 100), (110, 100, 110), NONE),
         # Apart, but no more than the repeats of one of them differ by themselves.
         ((100, 102, 96), (103, 104, 103), NONE),
         ((100, 100, 100), (100, 100, 100), NONE),
