@@ -384,7 +384,19 @@ def test_only_those_are_counted_who_should_be(unstarted: Edge, engines: list[Rec
     assert (asked(KEY), asked(limited)) == (NOTHING, used(1200, 1024, 34))
     edge.configure(edge_usage="none")
     assert "lua.usage" not in edge.config.read_text()
-    assert "X-Fleet-Usage" not in edge.config.read_text()
+    # What a gateway counts it still gets.
+    asks = [line.strip() for line in edge.config.read_text().splitlines() if "set-header X-Fleet-Usage" in line]
+    assert asks == ["http-request set-header X-Fleet-Usage always if { var(txn.usage) -m found }"]
+
+
+def test_a_gateway_asks_engines_for_what_it_counts(unstarted: Edge, engines: list[Recorder]) -> None:
+    gateway = "sk-the-key-of-gateway-for-tests-only-00000000"
+    unstarted.set_keys({KEY: "team-a", gateway: "gateway"})
+    edge = unstarted.start_and_wait(edge_usage="none")
+    for key, asked in ((gateway, "always"), (gateway, "2"), (KEY, "always")):
+        edge.ask("/v1/x", key, method="POST", X_Fleet_Usage=asked)
+    given = [{k.lower(): v for k, v in seen.headers.items()} for engine in engines for seen in engine.seen]
+    assert sorted(headers.get("x-fleet-usage", "") for headers in given) == ["", "", "always"]
 
 
 #: The key of a client with a limit.

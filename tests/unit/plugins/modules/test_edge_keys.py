@@ -243,8 +243,11 @@ def test_litellm_gets_the_same_keys(keys: Keys, tmp_path: Path) -> None:
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 100}])["changed"]
-    # Limits that only LiteLLM enforces change, too.
-    assert keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"][1:] == ["give LiteLLM 1 keys"]
+    # Limits that no edge enforces change, too: the map has them for the accountant.
+    actions = keys([{**A, "requests_per_minute": 5, "tokens_per_minute": 99}])["actions"]
+    assert [action.split(" (")[0].split()[0] for action in actions] == ["limit", "take", "give"]
+    assert "99 tokens/min" in actions[0]
+    assert actions[-1] == "give LiteLLM 1 keys"
     assert not keys(None)["changed"]
 
 
