@@ -46,7 +46,7 @@ class StatusServer(http.server.ThreadingHTTPServer):
 def describe_age(seconds: float, patience: float) -> str:
     """HTML that says how old a page is, and what to do about an old one."""
     if seconds <= patience:
-        return f" · written {words.duration(round(seconds))} ago"
+        return f" · written {round(seconds)} s ago"
     return (
         f' · <b class="bad">{words.duration(seconds)} old, and not renewed: systemctl status inference-status.timer '
         "inference-status.service</b>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import typing as t
@@ -45,6 +46,12 @@ def test_the_page_says_how_old_it_is(ask: Ask, tmp_path: Path) -> None:
     # A page that was written since is the next answer.
     write(tmp_path / "status.html")
     assert " · written 4" not in ask().text()
+
+
+@pytest.mark.parametrize("age", [0, 0.4, 1, 5, 9.6, 60, 89])
+def test_the_age_is_in_whole_seconds(ask: Ask, tmp_path: Path, age: float) -> None:
+    write(tmp_path / "status.html", age)
+    assert re.search(r" · written [0-9]+ s ago", ask().text())
 
 
 def test_a_page_that_is_not_renewed_says_what_to_do(ask: Ask, tmp_path: Path) -> None:
