@@ -17,3 +17,12 @@ def program(name: str) -> str:
     if not found:
         pytest.skip(f"needs {name}; script/test integration brings it")
     return found
+
+
+def command(name: str) -> list[str]:
+    """The words that run a program, as root. An unpacked one sees its package's shared files in their place."""
+    found = Path(program(name))
+    if not found.is_relative_to(ROOT / ".cache"):
+        return [str(found)]
+    mount = 'mount -t overlay -o "lowerdir=$1:/usr/share" share /usr/share; shift; exec "$@"'
+    return ["unshare", "--mount", "sh", "-ec", mount, "sh", str(found.parents[1] / "share"), str(found)]

@@ -214,6 +214,19 @@ def test_every_user_of_a_role_has_a_group_of_its_own() -> None:
     assert all(user.get("group") == user["name"] for user in users)
 
 
+def test_no_task_that_runs_once_is_to_ignore_an_unreachable_host() -> None:
+    """Ansible ends the play for all hosts where a task with run_once finds one unreachable, ignored or not."""
+    paths = [*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/tasks/*.yml")]
+    ignoring = [
+        (str(path.relative_to(ROOT)), task)
+        for path in paths
+        for task in tasks_of(yaml.safe_load(path.read_text()) or [])
+        if task.get("ignore_unreachable")
+    ]
+    assert ignoring
+    assert [(path, task["name"]) for path, task in ignoring if "run_once" in task] == []
+
+
 def test_nothing_asks_our_own_hosts_through_a_proxy_of_the_environment() -> None:
     """urllib and Ansible's uri use any proxy that they find; http.client and open_directly() use none."""
     opening = re.compile(r"\burlopen\(|\brequests\.(get|post|request|Session)\(")

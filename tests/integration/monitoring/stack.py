@@ -22,7 +22,7 @@ import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.facts.exporter import COLLECTORS
 from ansible_collections.inference.fleet.plugins.plugin_utils.monitoring import receivers, rules, scrape
 
-from tests.debian import program
+from tests.debian import command, program
 from tests.fakes.webhook import Hook
 from tests.integration.edge.conftest import ENGINE_KEY, HAPROXY, KEY, Edge, eventually, free_port
 from tests.project import ROOT, open_directly
@@ -148,9 +148,7 @@ def open_place(directory: Path, edge_directory: Path, stack: contextlib.ExitStac
     """Start all of it, and wait until Prometheus answers. ``stack`` ends it."""
     if os.geteuid() != 0 or not shutil.which(HAPROXY):
         pytest.skip("needs root and HAProxy")
-    prometheus, alertmanager, exporter = (
-        program(name) for name in ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
-    )
+    prometheus, exporter = program("prometheus"), program("prometheus-node-exporter")
     engine_ports = [free_port(), free_port()]
     port, alertmanager_port = free_port(), free_port()
     exporters = {host: free_port() for host in (*HOSTS, WATCH)}
@@ -203,7 +201,7 @@ def open_place(directory: Path, edge_directory: Path, stack: contextlib.ExitStac
     stack.enter_context(
         running(
             directory / "alertmanager.log",
-            alertmanager,
+            *command("prometheus-alertmanager"),
             f"--config.file={directory}/alertmanager.yml",
             f"--storage.path={directory}/alerts",
             f"--web.listen-address=127.0.0.1:{alertmanager_port}",

@@ -31,7 +31,12 @@ class Rollout:
         watching = {
             WATCH: {**local, "monitoring_alertmanager_url": alertmanager},
             "watch-silent": {**local, "monitoring_alertmanager_url": closed},
-            "watch-away": {"ansible_host": "127.0.0.1", "ansible_port": free_port()},
+            # Ansible takes a local connection to this address unless one is named.
+            "watch-away": {
+                "ansible_connection": "ssh",
+                "ansible_host": "127.0.0.1",
+                "ansible_port": free_port(),
+            },
         }
         groups = {"inference": {"hosts": dict.fromkeys(HOSTS, local)}, "monitoring": {"hosts": watching}}
         tasks = {"name": "inference.fleet.rollout", "tasks_from": "silence"}
