@@ -61,6 +61,9 @@ def _cost(fleet: StandinLab, report: Report, what: str) -> None:
 
 
 def _hang(fleet: StandinLab, report: Report) -> None:
+    # One that has just started has two minutes before it is suspected, until it has finished ten requests.
+    for _ in range(10):
+        _ask_once(fleet)
     client = threading.Thread(target=_ask_once, args=(fleet,), daemon=True)
     fleet.faults(HOST, freeze=True)
     began = time.monotonic()

@@ -35,6 +35,14 @@ class Run:
         self.sites = dict((word.split("=")[0], Path(word.split("=")[1])) for word in options.site)
         self.out.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def words(self) -> list[str]:
+        """The options of the command line, for a step that runs elsewhere."""
+        sites = [f"--site={engine}={place}" for engine, place in self.sites.items()]
+        without = [f"--without={option}" for option in self._without]
+        flags = [*(["--unchecked"] if self._unchecked else []), *(["--quick"] if self.quick else [])]
+        return [f"--bundles={self._bundles}", f"--out={self.out}", *sites, *without, *flags]
+
     def does(self, part: str) -> bool:
         """Whether a part that takes long is wanted."""
         return part not in self._skipped

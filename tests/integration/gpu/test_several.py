@@ -47,7 +47,7 @@ def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
     """What two runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
-        ("facts", "watch:vllm", "affinity:vllm", "--quick"),
+        ("facts", "watch:vllm", "affinity:vllm", "profiles:vllm-seed,vllm-throughput,vllm-balanced", "--quick"),
     )
     # Not pytest's own place, which the engines' user must not enter.
     with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
@@ -179,6 +179,15 @@ def test_every_turn_of_every_session_is_answered(notes: dict[str, Note], way: st
     assert (note["answers"], note["errors"]) == (18, [])
     assert note["later_first_token_ms"]["p50"] > 0
     assert sum(note.get("answered", {"all": 18}).values()) == 18
+
+
+@pytest.mark.parametrize("profile", ["vllm-seed", "vllm-throughput", "vllm-balanced"])
+def test_each_profile_gets_the_same_load(notes: dict[str, Note], profile: str) -> None:
+    assert "profiles: broke off" not in notes
+    note = notes[f"{profile}: load"]
+    assert (note["requests"], note["failed"], note["at_once"]) == (8, [], 4)
+    assert note["first_token_ms"]["p95"] >= note["first_token_ms"]["p50"] > 0
+    assert note["tokens_per_second"] > 0
 
 
 def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
