@@ -54,9 +54,9 @@ class Run:
             file.write(line + "\n")
         print(line[:600], flush=True)
 
-    def host(self, name: str, prefix: t.Sequence[str] = (), checked: bool = True) -> Host:
-        """A host with its releases deployed."""
-        host = Host(self._bundles / f"{name}.json", self.sites, prefix)
+    def host(self, name: str, prefix: t.Sequence[str] = (), checked: bool = True, bundle: Path | None = None) -> Host:
+        """A host with its releases deployed; those of a bundle instead of its own."""
+        host = Host(bundle or self._bundles / f"{name}.json", self.sites, prefix)
         began = time.time()
         host.deploy(self._without, checked and not self._unchecked)
         self.note(f"{name}: deployed", seconds=round(time.time() - began, 1))

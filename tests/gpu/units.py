@@ -6,10 +6,10 @@ usage: python3 -m tests.gpu.units install DIRECTORY
 
 ``install`` writes both programs to a directory for PATH. A unit is a file of /etc/systemd/system, as module
 engine_release writes it. Each started one has a supervisor, a process that reads the same settings as systemd: the
-environment with its files, the runtime and the cache directory, the credential, the commands before the start, the
-user, ``Restart=always``, ``KillMode=mixed`` with its timeout. The process group of systemd is here every descendant of
-the supervisor. What systemd restricts (``Protect…``, ``Restrict…``, ``MemoryMax``) is not restricted. Units of our
-other services run too; their timers do not.
+environment with its files, the runtime and the cache directory, the credential, a directory for temporary files of its
+own (by TMPDIR), the commands before the start, the user, ``Restart=always``, ``KillMode=mixed`` with its timeout. The
+process group of systemd is here every descendant of the supervisor. What systemd restricts (``Protect…``,
+``Restrict…``, ``MemoryMax``) is not restricted. Units of our other services run too; their timers do not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import typing as t
 import uuid
@@ -136,7 +137,7 @@ class Supervisor:
             left = self._kill_all()
             if left:
                 self._say(f"killed {left} processes that were left")
-            for name in ("RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY"):
+            for name in ("RUNTIME_DIRECTORY", "CREDENTIALS_DIRECTORY", "TMPDIR"):
                 if name in directories:
                     shutil.rmtree(directories[name], ignore_errors=True)
 
@@ -156,6 +157,10 @@ class Supervisor:
             path.mkdir(parents=True, exist_ok=True)
             os.chmod(path, mode)
             os.chown(path, user.pw_uid, user.pw_gid)
+        if self._unit.one("PrivateTmp") == "true":
+            # Programs that take the directory of the environment find nothing of an earlier start in it.
+            found["TMPDIR"] = Path(tempfile.mkdtemp(prefix="unit-", dir="/tmp"))
+            os.chown(found["TMPDIR"], user.pw_uid, user.pw_gid)
         for credential in self._unit.all("LoadCredential"):
             name, _colon, source = credential.partition(":")
             target = found["CREDENTIALS_DIRECTORY"] / name

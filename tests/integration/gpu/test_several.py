@@ -44,10 +44,11 @@ def make_nvidia_smi(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
-    """What two runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
+    """What three runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
         ("facts", "watch:vllm", "affinity:vllm", "profiles:vllm-seed,vllm-throughput,vllm-balanced", "--quick"),
+        ("starts:vllm:profiled+imports+kept,cold+fork", "--quick"),
     )
     # Not pytest's own place, which the engines' user must not enter.
     with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
@@ -193,3 +194,25 @@ def test_each_profile_gets_the_same_load(notes: dict[str, Note], profile: str) -
 def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
     lines = notes["facts"]["lines"]
     assert {"fleet_gpu_count 2", 'fleet_gpu_verdict{gpu="1"} 0', 'fleet_gpu_power_watts{gpu="0"} 92'} <= set(lines)
+
+
+STARTS = [f"starts of vllm: {name}" for name in ("first", "second", "profiled+imports+kept", "cold+fork")]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_start_is_measured_and_gated(notes: dict[str, Note], start: str) -> None:
+    note = notes[start]
+    assert {"core: memory", "server"} <= set(note["parts"])
+    assert sum(note["parts"].values()) == pytest.approx(note["seconds"], abs=0.5)
+    assert notes[f"{start}: gate"]["passed"]
+
+
+def test_a_profiled_start_says_what_the_time_goes_to(notes: dict[str, Note]) -> None:
+    assert notes["starts of vllm: profiled+imports+kept: imports"]["packages"]["asyncio"] > 0
+    (server,) = [note for what, note in notes.items() if ": time of " in what and "serve" in note["command"]]
+    assert sum(server["function"].values()) > 0.3
+
+
+def test_the_packages_of_the_engine_are_taken_out_of_the_page_cache(notes: dict[str, Note]) -> None:
+    assert "mib" in notes["starts of vllm: cold+fork: out of the page cache"]
+    assert notes["starts of vllm: bytecode"]["after"]["vllm"] == 1.0
