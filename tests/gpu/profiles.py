@@ -144,21 +144,27 @@ def profiles(run: Run, names: str) -> None:
     while left:
         now, left = left[:count], left[count:]
         with concurrent.futures.ThreadPoolExecutor(count) as pool:
-            for error in pool.map(lambda pair: apart(run, *pair, count), enumerate(now)):
-                if error:
-                    run.note("profiles: broke off", error=error)
+            list(pool.map(lambda pair: on(run, f"{pair[0]}:profile:{pair[1]}"), enumerate(now)))
 
 
-def apart(run: Run, gpu: int, name: str, count: int) -> str:
-    """Measure a host in namespaces of its own; what went wrong, or nothing."""
-    hidden = [other for other in range(count) if other != gpu]
-    words = [sys.executable, "-m", "tests.gpu.several", f"profile:{name}", *run.words]
+def on(run: Run, argument: str) -> None:
+    """A step on one of the machine's GPUs, as on a host of its own, so that others can run beside it."""
+    gpu, _colon, step = argument.partition(":")
+    error = apart(run, int(gpu), step)
+    if error:
+        run.note(f"{step}: broke off", error=error)
+
+
+def apart(run: Run, gpu: int, step: str) -> str:
+    """Do a step in namespaces of its own; what went wrong, or nothing."""
+    hidden = [other for other in range(len(rows("--query-gpu=uuid"))) if other != gpu]
+    words = [sys.executable, "-m", "tests.gpu.several", step, *run.words]
     try:
-        with Space(name, hide_gpus=hidden, own=True) as space:
+        with Space(f"gpu-{gpu}", hide_gpus=hidden, own=True) as space:
             done = subprocess.run(
                 [*space.prefix, *words], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
             )
     except (SpaceError, OSError, subprocess.TimeoutExpired) as error:
-        return f"{name}: {error!r}"
+        return repr(error)
     print(done.stdout, end="", flush=True)
-    return "" if done.returncode == 0 else f"{name}: {(done.stdout + done.stderr)[-1500:]}"
+    return "" if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]

@@ -4,11 +4,11 @@ usage: python3 -m tests.gpu.several STEP... --bundles DIRECTORY --out DIRECTORY 
 
 STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs, an engine on each, behind the edge), two (two GPUs, a
 vLLM on each), affinity:vllm (the same behind the edge, which chooses), profiles:HOST,HOST,... (the same load for the
-settings of each), span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it), watch:ENGINE
-(one GPU, under the watchdog), starts:ENGINE (one GPU, how long a start takes; see starts.py) or facts (the GPUs as
-metrics). Run it as root on a machine whose GPUs are idle, with its own Python, which has PyTorch. tests/gpu/render.yml
-makes the bundles, docs/testing.md has the rest. Each result is a line of results.jsonl in the output directory as soon
-as it is known, beside the journals of the units.
+settings of each), on:GPU:STEP (a step on one GPU, beside others), span:ENGINE (two hosts, with a GPU each or, where
+the machine has one, sharing it), watch:ENGINE (one GPU, under the watchdog), starts:ENGINE (one GPU, how long a start
+takes; see starts.py) or facts (the GPUs as metrics). Run it as root on a machine whose GPUs are idle, with its own
+Python, which has PyTorch. tests/gpu/render.yml makes the bundles, docs/testing.md has the rest. Each result is a line
+of results.jsonl in the output directory as soon as it is known, beside the journals of the units.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.gpu.client import IDS, Client, Streams, Workload
 from tests.gpu.edge import RealEdge
 from tests.gpu.facts import facts
 from tests.gpu.hosts import CommandError, Host
-from tests.gpu.profiles import profile, profiles
+from tests.gpu.profiles import on, profile, profiles
 from tests.gpu.runs import (
     Instance,
     Run,
@@ -488,6 +488,7 @@ STEPS: dict[str, t.Callable[..., None]] = {
     "affinity": affinity,
     "profile": profile,
     "profiles": profiles,
+    "on": on,
     "span": span,
     "watch": watch,
     "starts": starts,

@@ -44,7 +44,7 @@ def make_nvidia_smi(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
-    """What three runs of the steps found, by what it is. They wait more than they work, so they run at the same time."""
+    """What three runs of the steps found, by what it is. They wait more than they work, so they run side by side."""
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
         ("facts", "watch:vllm", "affinity:vllm", "profiles:vllm-seed,vllm-throughput,vllm-balanced", "--quick"),
@@ -184,7 +184,7 @@ def test_every_turn_of_every_session_is_answered(notes: dict[str, Note], way: st
 
 @pytest.mark.parametrize("profile", ["vllm-seed", "vllm-throughput", "vllm-balanced"])
 def test_each_profile_gets_the_same_load(notes: dict[str, Note], profile: str) -> None:
-    assert "profiles: broke off" not in notes
+    assert not [what for what in notes if "broke off" in what]
     note = notes[f"{profile}: load"]
     assert (note["requests"], note["failed"], note["at_once"]) == (8, [], 4)
     assert note["first_token_ms"]["p95"] >= note["first_token_ms"]["p50"] > 0
