@@ -138,13 +138,12 @@ def heaviest(samples: t.Iterable[str], most: int = 25) -> dict[str, dict[str, fl
         Seconds by the innermost frame, by its package, and of whole imports by module.
     """
     tables: dict[str, dict[str, float]] = {"function": {}, "package": {}, "import": {}}
-    before = None
-    for line in samples:
-        at, _space, stack = line.strip().partition(" ")
+    pieces = [line.strip().partition(" ") for line in samples]
+    times = [float(at) for at, _space, _stack in pieces]
+    for (_at, _space, stack), before, at in zip(pieces[1:], times, times[1:]):
         frames = stack.split(";")
         # A call into a library may hold the interpreter's lock for long; the next sample then stands for all of it.
-        took = float(at) - before if before is not None else 0.0
-        before = float(at)
+        took = at - before
         for table, names in (
             ("function", {frames[-1]}),
             ("package", {frames[-1].partition(":")[0].partition(".")[0]}),
