@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.starts import DEFAULT, SAMPLING, VARIANTS, StartError, Variant, evict, parse, share_compiled, vary
+from tests.gpu.starts import DEFAULT, SAMPLING, VARIANTS, StartError, Variant, parse, share_compiled, vary
 
 
 @pytest.mark.parametrize("engine", VARIANTS)
@@ -38,16 +38,6 @@ def test_a_change_is_one_of_every_instance() -> None:
     assert changed == {"index": 0, "environment": {"A": "1", "B": "3", "C": "4"}, "options": {"x": 1, "y": 2}}
     assert (varied["host"], varied["releases"][0]["engine"]) == ("one", "vllm")
     assert instance["environment"] == {"A": "1", "B": "2"}
-
-
-def test_files_leave_the_page_cache(tmp_path: Path) -> None:
-    path = tmp_path / "package/large.so"
-    path.parent.mkdir()
-    path.write_bytes(os.urandom(1 << 20))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    (tmp_path / "package/link.so").symlink_to(path)
-    assert evict(tmp_path) == 1 << 20
 
 
 def test_bytecode_is_looked_for(tmp_path: Path) -> None:
