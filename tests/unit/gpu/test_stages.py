@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.stages import heaviest, import_seconds, split
+from tests.gpu.stages import Stages, heaviest, import_seconds, journal_lines, split
 
 JOURNALS = Path(__file__).parents[1] / "fixtures/engines"
 CLOCK = re.compile(r"(?:\d\d-\d\d|\d{4}-\d\d-\d\d) (\d\d):(\d\d):(\d\d)")
@@ -121,3 +121,17 @@ def test_a_sample_stands_for_the_time_since_the_one_before() -> None:
     assert tables["package"] == {"torch": 2.02, "vllm": 0.02}
     assert tables["import"] == {"__main__": 2.04, "vllm": 2.02, "torch": 2.02}
     assert list(heaviest(samples, 1)["function"]) == ["torch._C:load"]
+
+
+def test_the_lines_of_a_journal_have_times() -> None:
+    text = (
+        '{"__REALTIME_TIMESTAMP": "1764493200250000", "MESSAGE": "serves"}\n'
+        '{"__REALTIME_TIMESTAMP": "1764493201000000", "MESSAGE": [27, 91, 226, 150, 136]}\n'
+        '{"__REALTIME_TIMESTAMP": "1764493202000000", "MESSAGE": null}\n'
+    )
+    assert journal_lines(text) == [(1764493200.25, "serves"), (1764493201.0, "\x1b[\u2588"), (1764493202.0, "")]
+
+
+def test_a_start_is_written_as_a_sum() -> None:
+    stages = Stages(3.0, {"imports, arguments": 1.96, "core: weights": 0.04, "server": 1.0}, {"pictures": 0.5})
+    assert str(stages) == "imports, arguments 2.0 + server 1.0; beside that pictures 0.5"
