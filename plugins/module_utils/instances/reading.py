@@ -127,8 +127,6 @@ def read_ahead(
     began = time.monotonic()
     result = ReadAhead(present=sum(file.present for file in files))
     for file in [] if dry_run else choose(files, available, reserve):
-        if time.monotonic() - began >= seconds:
-            break
         with contextlib.suppress(OSError):
             # Of a part of a file, that much is new at least.
             result.read += max(0, page_cache.read_file(file.path, began + seconds) - file.present)
