@@ -9,11 +9,24 @@ import sys
 import time
 import types
 
-from tests.bench import gateway, keys, noop, rollout, s3, seeing, soak
+from tests.bench import gateway, keys, noop, rollout, s3, seeing, soak, start
 from tests.bench.apart import measure_apart, report
 from tests.bench.fleet import Fleet
 
-PARTS = ("memory", "converge", "noop", "edge", "rollout", "keys", "gateway", "affinity", "s3", "seeing", "soak")
+PARTS = (
+    "memory",
+    "converge",
+    "noop",
+    "edge",
+    "rollout",
+    "keys",
+    "gateway",
+    "affinity",
+    "s3",
+    "seeing",
+    "start",
+    "soak",
+)
 CONVERGED = 3
 PAIRS = 200
 
@@ -92,6 +105,10 @@ def sight(fleet: Fleet) -> None:
         seeing.seeing(report_past)
 
 
+def starts(fleet: Fleet) -> None:
+    start.starts(fleet, report_past)
+
+
 def soaked(fleet: Fleet) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         soak.soak(fleet, report_past)
@@ -118,7 +135,7 @@ def main() -> int:
         "s3": weights,
         "seeing": sight,
     }
-    measures |= {"soak": soaked}
+    measures |= {"start": starts, "soak": soaked}
     with Fleet("bench", "10.216.0.0/24") as fleet:
         for part in chosen:
             measures[part](fleet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import typing as t
 
@@ -71,6 +72,11 @@ class Stages:
     parts: dict[str, float]
     beside: dict[str, float]
 
+    def __str__(self) -> str:
+        parts = [f"{stage} {took:.1f}" for stage, took in self.parts.items() if took >= 0.05]
+        aside = [f"; beside that {stage} {took:.1f}" for stage, took in self.beside.items()]
+        return " + ".join(parts) + "".join(aside)
+
     def as_dict(self) -> dict[str, t.Any]:
         """Rounded, for a result."""
         tenths = [{name: round(took, 1) for name, took in each.items()} for each in (self.parts, self.beside)]
@@ -108,6 +114,18 @@ def split(lines: Lines, engine: str, began: float, ended: float) -> Stages:
     return Stages(ended - began, parts, beside)
 
 
+def journal_lines(text: str) -> list[tuple[float, str]]:
+    """The lines of ``journalctl --output json`` with their times."""
+    lines = []
+    for line in text.splitlines():
+        entry = json.loads(line)
+        message = entry.get("MESSAGE") or ""
+        # Bytes, where they are no text or have control characters.
+        said = bytes(message).decode(errors="replace") if isinstance(message, list) else message
+        lines.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, said))
+    return lines
+
+
 _IMPORT = re.compile(r"import time: +(?P<own>\d+) \| +\d+ \| *(?P<module>[\w.]+)")
 
 
@@ -138,13 +156,12 @@ def heaviest(samples: t.Iterable[str], most: int = 25) -> dict[str, dict[str, fl
         Seconds by the innermost frame, by its package, and of whole imports by module.
     """
     tables: dict[str, dict[str, float]] = {"function": {}, "package": {}, "import": {}}
-    before = None
-    for line in samples:
-        at, _space, stack = line.strip().partition(" ")
+    pieces = [line.strip().partition(" ") for line in samples]
+    times = [float(at) for at, _space, _stack in pieces]
+    for (_at, _space, stack), before, at in zip(pieces[1:], times, times[1:]):
         frames = stack.split(";")
         # A call into a library may hold the interpreter's lock for long; the next sample then stands for all of it.
-        took = float(at) - before if before is not None else 0.0
-        before = float(at)
+        took = at - before
         for table, names in (
             ("function", {frames[-1]}),
             ("package", {frames[-1].partition(":")[0].partition(".")[0]}),

@@ -25,6 +25,7 @@ from tests.gpu import units
 from tests.gpu.hosts import Host
 from tests.gpu.runs import START_LIMIT, Instance, Run, client_of, gate
 from tests.gpu.stages import heaviest, import_seconds, split
+from tests.page_cache import drop
 
 SAMPLING = Path(__file__).parent / "sampling"
 #: Where the engines' user finds what samples a process, and where it writes.
@@ -170,8 +171,8 @@ def prepare(run: Run, what: str, variants: t.Sequence[Variant], engine: str) -> 
                 shutil.rmtree(path, ignore_errors=True)
     if any(variant.cold for variant in variants):
         began = time.time()
-        evicted = sum(evict(place) for place in packages(run, engine))
-        run.note(f"{what}: out of the page cache", mib=evicted >> 20, seconds=round(time.time() - began, 1))
+        dropped = sum(drop(place) for place in packages(run, engine))
+        run.note(f"{what}: out of the page cache", mib=dropped >> 20, seconds=round(time.time() - began, 1))
 
 
 def packages(run: Run, engine: str) -> list[Path]:
@@ -182,17 +183,6 @@ def packages(run: Run, engine: str) -> list[Path]:
             spec = importlib.util.find_spec(name)
             found += [Path(place) for place in (spec.submodule_search_locations or [] if spec else [])]
     return found
-
-
-def evict(place: Path) -> int:
-    """Take the files below a directory out of the page cache; how many bytes they have."""
-    size = 0
-    for path in place.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                size += os.fstat(file.fileno()).st_size
-    return size
 
 
 def compile_bytecode(run: Run, title: str, engine: str) -> None:

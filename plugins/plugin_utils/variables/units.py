@@ -39,6 +39,7 @@ TIMES = frozenset(
         "edge_stream_timeout",
         "engine_drain_timeout",
         "engine_lame_duck",
+        "engine_read_ahead",
         "engine_start_timeout",
         "gate_deadline",
         "gate_timeout",

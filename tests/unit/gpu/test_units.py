@@ -25,6 +25,7 @@ ExecStartPre={python} -c "import os; open(os.environ['RUNTIME_DIRECTORY'] + '/en
 ExecStart={python} {place}/engine.py
 Restart=always
 RestartSec=0.1
+PrivateTmp=true
 TimeoutStopSec={timeout}
 UMask=0077
 """
@@ -113,6 +114,21 @@ def test_it_starts_again_and_leaves_nothing_of_the_old_process(place: Path) -> N
     assert (state["NRestarts"], state["ExecMainStatus"]) == (1, 3)
     assert not is_alive(old)
     assert is_alive(new)
+
+
+def test_each_start_has_an_empty_directory_for_temporary_files(place: Path) -> None:
+    def directory(count: int) -> Path:
+        lines = Path(f"/proc/{seen(place, count)[-1][-1]}/environ").read_text().split("\0")
+        return Path(next(line for line in lines if line.startswith("TMPDIR=")).removeprefix("TMPDIR="))
+
+    start(place)
+    first = directory(1)
+    (first / "cache").write_text("of the first start")
+    (place / "crash").touch()
+    second = directory(2)
+    assert (first.exists(), list(second.iterdir())) == (False, [])
+    units.stop("fake@3.service")
+    assert not second.exists()
 
 
 def test_a_stop_ends_all_of_it(place: Path) -> None:
