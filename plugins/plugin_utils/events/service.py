@@ -24,7 +24,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.events.settings im
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import journal
 
 #: How long nothing else receives a message that this process has; it is extended at half of that.
-VISIBILITY = 120
+VISIBILITY = 60
 #: A poll waits for so long while playbooks run, and a look is this old at most while messages wait.
 _BUSY_WAIT, _BUSY_LOOK = 2, 5.0
 #: The pause after a failure.
