@@ -34,10 +34,11 @@ def sample(file: t.TextIO, thread: int) -> None:
         file.write(f"# {sys.orig_argv}\n")
         until = time.time() + LIMIT
         while time.time() < until:
-            frame = sys._current_frames().get(thread)
-            if frame is None:
+            # A frame that is held keeps its variables alive, and on a GPU these are its memory.
+            stack = describe(sys._current_frames().get(thread))
+            if not stack:
                 break
-            file.write(f"{time.time():.3f} {describe(frame)}\n")
+            file.write(f"{time.time():.3f} {stack}\n")
             file.flush()
             time.sleep(INTERVAL)
 

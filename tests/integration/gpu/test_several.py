@@ -48,7 +48,7 @@ def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
         ("facts", "watch:vllm", "affinity:vllm", "profiles:vllm-seed,vllm-throughput,vllm-balanced", "--quick"),
-        ("starts:vllm:profiled+imports+kept,cold+fork", "--quick"),
+        ("starts:vllm:profiled+imports,cold+fork", "--quick"),
     )
     # Not pytest's own place, which the engines' user must not enter.
     with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
@@ -196,7 +196,7 @@ def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
     assert {"fleet_gpu_count 2", 'fleet_gpu_verdict{gpu="1"} 0', 'fleet_gpu_power_watts{gpu="0"} 92'} <= set(lines)
 
 
-STARTS = [f"starts of vllm: {name}" for name in ("first", "second", "profiled+imports+kept", "cold+fork")]
+STARTS = [f"starts of vllm: {name}" for name in ("first", "second", "profiled+imports", "cold+fork")]
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -208,7 +208,7 @@ def test_a_start_is_measured_and_gated(notes: dict[str, Note], start: str) -> No
 
 
 def test_a_profiled_start_says_what_the_time_goes_to(notes: dict[str, Note]) -> None:
-    assert notes["starts of vllm: profiled+imports+kept: imports"]["packages"]["asyncio"] > 0
+    assert notes["starts of vllm: profiled+imports: imports"]["packages"]["asyncio"] > 0
     (server,) = [note for what, note in notes.items() if ": time of " in what and "serve" in note["command"]]
     assert sum(server["function"].values()) > 0.3
 

@@ -58,6 +58,38 @@ def test_a_start_of_vllm_is_split_by_its_lines() -> None:
     assert stages.beside == {"pictures": pytest.approx(7.853 + 0.667)}
 
 
+def stamped(name: str) -> list[tuple[float, str]]:
+    """A journal whose lines begin with the seconds since the unit was started."""
+    pieces = [line.partition(" ") for line in (JOURNALS / name).read_text(encoding="utf-8").splitlines()]
+    return [(float(at), text) for at, _space, text in pieces]
+
+
+def test_a_second_start_on_one_gpu_is_split_by_its_lines() -> None:
+    assert split(stamped("vllm-0.26-second-start.log"), "vllm", 0, 65.72).as_dict() == {
+        "seconds": 65.7,
+        "parts": {
+            "imports, arguments": 12.7,
+            "model's configuration": 0.0,
+            "core: process, imports": 13.9,
+            "core: device": 2.1,
+            "core: weights": 1.4,
+            "core: compile": 6.7,
+            "core: memory": 1.9,
+            "core: CUDA graphs": 4.9,
+            "core: kernels": 12.6,
+            "core: scheduler": 1.7,
+            "server": 7.8,
+            "answers /health": 0.0,
+        },
+        "beside": {"pictures": 6.6},
+    }
+
+
+def test_a_start_without_a_second_import_is_split_by_its_lines() -> None:
+    parts = split(stamped("vllm-0.26-fork.log"), "vllm", 0, 43.1).as_dict()["parts"]
+    assert (parts["core: process, imports"], parts["core: kernels"], parts["core: compile"]) == (3.2, 0.9, 8.1)
+
+
 def test_a_start_of_sglang_is_split_by_its_lines() -> None:
     stages = split(recorded("sglang-0.5.17-two-gpus.log"), "sglang", clock("16:07:20"), clock("16:08:24"))
     assert stages.parts == {

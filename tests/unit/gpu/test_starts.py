@@ -20,9 +20,9 @@ def test_the_default_starts_exist(engine: str) -> None:
 
 
 def test_starts_are_named_and_combined() -> None:
-    found = parse("vllm", "fork,kept+plan")
-    assert [label for label, _variants in found] == ["fork", "kept+plan"]
-    assert found[1][1] == [VARIANTS["vllm"]["kept"], VARIANTS["vllm"]["plan"]]
+    found = parse("vllm", "fork,cold+plan")
+    assert [label for label, _variants in found] == ["fork", "cold+plan"]
+    assert found[1][1] == [VARIANTS["vllm"]["cold"], VARIANTS["vllm"]["plan"]]
 
 
 def test_an_unknown_start_is_named() -> None:
@@ -65,6 +65,26 @@ else:
     assert ast.literal_eval(command.removeprefix("# "))[1:] == ["-c", program]
     assert samples[-1].endswith(" __main__:<module>;__main__:work")
     assert "work" not in parent.read_text().split("\n", 1)[1]
+
+
+def test_a_sampled_process_frees_what_it_drops(tmp_path: Path) -> None:
+    program = """
+import time, weakref
+class Tensor: ...
+def work():
+    tensor = Tensor()
+    time.sleep(0.1)
+    return weakref.ref(tensor)
+def is_left(tensor):
+    # Time for a look that has begun.
+    time.sleep(0.005)
+    return tensor() is not None
+print(sum(is_left(work()) for _ in range(20)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(SAMPLING), "START_SAMPLES": str(tmp_path)}
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_without_its_directory_nothing_is_sampled(tmp_path: Path) -> None:
