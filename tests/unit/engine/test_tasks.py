@@ -92,12 +92,21 @@ def test_a_measured_instance_is_measured_drained_and_gated_before_and_after_it_i
 
 
 def test_the_way_back_takes_the_same_steps_and_what_was_proved_is_written_down_outside_of_it() -> None:
-    begin, forward, back, confirm = load("deploy_instance.yml")
+    begin, _ahead, forward, back, confirm = load("deploy_instance.yml")
     assert begin[CHANGE]["step"] == "begin"
     for number, attempt in enumerate((forward, back), 1):
         assert attempt["ansible.builtin.include_tasks"] == "attempt.yml"
         assert attempt["when"] == f"engine_change.attempt == {number}"
     assert confirm[CHANGE]["step"] == "confirm"
+
+
+def test_what_a_start_reads_is_read_before_the_drain() -> None:
+    _begin, ahead, forward, _back, _confirm = load("deploy_instance.yml")
+    assert ahead["inference.fleet.engine_read_ahead"]["release"] == "{{ __engine_staged.release }}"
+    # On the way back the instance does not serve meanwhile.
+    assert "engine_change.attempt == 1" in ahead["when"]
+    drain, *_rest = load(forward["ansible.builtin.include_tasks"])[0]["block"]
+    assert drain[CHANGE]["step"] == "drain"
 
 
 def test_each_step_hands_the_change_on() -> None:
