@@ -20,7 +20,7 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.plugin_utils.benchmark.compare import BETTER, WORSE
 from ansible_collections.inference.fleet.plugins.plugin_utils.tune.space import Changes, SearchOption
-from ansible_collections.inference.fleet.plugins.plugin_utils.tune.verdict import Judgement, TuningGoal, compare
+from ansible_collections.inference.fleet.plugins.plugin_utils.tune.verdict import JudgedTrial, TuningGoal, compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,14 @@ class TuningBudget:
         """What the baseline, one trial and the way back need."""
         return 2 * (self.start_seconds + self.measuring_seconds)
 
-    def expected(self, judged: t.Iterable[Judgement]) -> tuple[float, float]:
+    def expected(self, judged: t.Iterable[JudgedTrial]) -> tuple[float, float]:
         """Seconds of a start with its gate and of a measurement: the longest that were seen, else as expected."""
         trials = [one.trial for one in judged if one.figure is not None]
         starts = [trial.seconds - trial.measuring_seconds for trial in trials if trial.number]
         measurements = [trial.measuring_seconds for trial in trials]
         return max(starts, default=self.start_seconds), max(measurements, default=self.measuring_seconds)
 
-    def holds_another(self, spent: float, judged: t.Iterable[Judgement]) -> bool:
+    def holds_another(self, spent: float, judged: t.Iterable[JudgedTrial]) -> bool:
         """Whether another trial fits, with the way back.
 
         Args:
@@ -89,7 +89,7 @@ class _Untried(Exception):
 class _Walker:
     """The strategy, over trials that are known."""
 
-    def __init__(self, space: t.Sequence[SearchOption], goal: TuningGoal, judged: t.Iterable[Judgement]) -> None:
+    def __init__(self, space: t.Sequence[SearchOption], goal: TuningGoal, judged: t.Iterable[JudgedTrial]) -> None:
         self._space = space
         self._goal = goal
         self._known = {key_of(one.trial.changes): one for one in judged}
@@ -105,7 +105,7 @@ class _Walker:
         while any([self._vary(option) for option in self._space]):
             pass
 
-    def _look(self, changes: Changes) -> Judgement:
+    def _look(self, changes: Changes) -> JudgedTrial:
         found = self._known.get(key_of(changes))
         if found is None:
             raise _Untried(changes)
@@ -129,7 +129,7 @@ class _Walker:
         return False
 
 
-def replay(space: t.Sequence[SearchOption], judged: t.Iterable[Judgement], goal: TuningGoal) -> SearchState:
+def replay(space: t.Sequence[SearchOption], judged: t.Iterable[JudgedTrial], goal: TuningGoal) -> SearchState:
     """Where a search stands after its trials."""
     walker = _Walker(space, goal, judged)
     try:
@@ -139,7 +139,9 @@ def replay(space: t.Sequence[SearchOption], judged: t.Iterable[Judgement], goal:
     return SearchState(walker.best, None)
 
 
-def find_winner(space: t.Sequence[SearchOption], judged: t.Sequence[Judgement], goal: TuningGoal) -> Judgement | None:
+def find_winner(
+    space: t.Sequence[SearchOption], judged: t.Sequence[JudgedTrial], goal: TuningGoal
+) -> JudgedTrial | None:
     """The best of the trials, where it keeps the limits and is better than the baseline; None where none is."""
     if not judged:
         return None

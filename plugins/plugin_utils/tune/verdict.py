@@ -110,7 +110,7 @@ class Trial:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class JudgedTrial:
     """What a trial is worth.
 
     Attributes:
@@ -173,28 +173,28 @@ def read_limits(given: t.Mapping[str, t.Any]) -> list[TuningLimit]:
     return found
 
 
-def judge(trial: Trial, goal: TuningGoal, limits: t.Iterable[TuningLimit]) -> Judgement:
+def judge(trial: Trial, goal: TuningGoal, limits: t.Iterable[TuningLimit]) -> JudgedTrial:
     """What a trial is worth. Every repeat has to keep the limits, and every request has to be answered."""
     if trial.outcome != MEASURED:
-        return Judgement(trial, None, trial.problem or "no reason given")
+        return JudgedTrial(trial, None, trial.problem or "no reason given")
     figure = spread(trial.measured, goal.figure)
     failed = int(trial.measured.get("failed") or 0)
     problem = trial.measured.get("problem") or "no reason given"
     if failed or figure is None:
         why = f"{failed} of {trial.measured.get('requests', 0)} requests failed" if failed else "nothing was measured"
-        return Judgement(trial, None, f"{why} ({problem})")
+        return JudgedTrial(trial, None, f"{why} ({problem})")
     broken, beyond = [], []
     for limit in limits:
         found = spread(trial.measured, limit.figure)
         if found is None:
-            return Judgement(trial, figure, f"{limit.title} was not measured, so its limit cannot be seen to hold")
+            return JudgedTrial(trial, figure, f"{limit.title} was not measured, so its limit cannot be seen to hold")
         if found.high > limit.most:
             broken.append(f"{limit.title} {found.high:.3g} s, above {limit.variable} {limit.most:g}")
             beyond.append(_over(found, limit.most))
-    return Judgement(trial, figure, "", tuple(broken), max(beyond, key=lambda one: one.high, default=None))
+    return JudgedTrial(trial, figure, "", tuple(broken), max(beyond, key=lambda one: one.high, default=None))
 
 
-def compare(before: Judgement, after: Judgement, goal: TuningGoal) -> str:
+def compare(before: JudgedTrial, after: JudgedTrial, goal: TuningGoal) -> str:
     """Whether the later one is BETTER or WORSE, NONE where they do not differ, or FAILED.
 
     Limits come first: what keeps them is better than what does not. Of two that break them, the one is better that is

@@ -8,7 +8,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.plugin_utils.tune.search import TuningBudget, replay
 from ansible_collections.inference.fleet.plugins.plugin_utils.tune.space import Changes, SearchOption
 from ansible_collections.inference.fleet.plugins.plugin_utils.tune.verdict import (
-    Judgement,
+    JudgedTrial,
     Trial,
     TuningGoal,
     TuningLimit,
@@ -71,10 +71,10 @@ def search(
     goal: TuningGoal,
     limits: t.Sequence[TuningLimit] = (),
     minutes: float = 60,
-) -> list[Judgement]:
+) -> list[JudgedTrial]:
     """Search as the playbook does: a trial that does not fit the budget is not begun."""
     budget = TuningBudget(minutes * 60, 60, 60)
-    judged: list[Judgement] = []
+    judged: list[JudgedTrial] = []
     while not judged or budget.holds_another(engine.seconds, judged):
         wanted = replay(space, judged, goal).further
         if wanted is None:

@@ -14,7 +14,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.tune.verdict impor
     FAILED,
     GOALS,
     LIMITED,
-    Judgement,
+    JudgedTrial,
     Trial,
     TuningLimit,
     choose_goal,
@@ -34,7 +34,7 @@ def trial(*values: float, between: float = 0.02, **changes: t.Any) -> Trial:
     return Trial(1, {"max_num_seqs": 64}, **{"measured": {**repeats({}), "repeats": figures}, **changes})
 
 
-def judged(*values: float, between: float = 0.02) -> Judgement:
+def judged(*values: float, between: float = 0.02) -> JudgedTrial:
     return judge(trial(*values, between=between), GOAL, [LIMIT])
 
 
