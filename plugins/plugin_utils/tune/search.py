@@ -62,15 +62,24 @@ class TuningBudget:
         measurements = [trial.measuring_seconds for trial in trials]
         return max(starts, default=self.start_seconds), max(measurements, default=self.measuring_seconds)
 
-    def holds_another(self, spent: float, judged: t.Iterable[JudgedTrial]) -> bool:
+    def way_back(self, spent: float, judged: t.Sequence[JudgedTrial]) -> float:
+        """Seconds until the instance is back: a start with its gate, and a drain with what else is no part of a trial.
+
+        Args:
+            spent: seconds since the drain began.
+            judged: the trials so far.
+        """
+        other = spent - sum(one.trial.seconds for one in judged)
+        return self.expected(judged)[0] + max(0.0, other)
+
+    def holds_another(self, spent: float, judged: t.Sequence[JudgedTrial]) -> bool:
         """Whether another trial fits, with the way back.
 
         Args:
-            spent: seconds since the drain.
+            spent: seconds since the drain began.
             judged: the trials so far.
         """
-        start, measuring = self.expected(judged)
-        return spent + start + measuring + start <= self.seconds
+        return spent + sum(self.expected(judged)) + self.way_back(spent, judged) <= self.seconds
 
 
 def key_of(changes: t.Mapping[str, t.Any]) -> str:
