@@ -148,8 +148,11 @@ def test_a_slow_trial_makes_the_next_one_expected_as_slow() -> None:
     budget = TuningBudget(1000, 60, 60)
     slow = Trial(1, {"steps": 4096}, measured=repeats({"tokens_per_second": 1}), seconds=300, measuring_seconds=100)
     assert budget.expected([judge(slow, THROUGHPUT, [])]) == (200, 100)
-    assert not budget.holds_another(501, [judge(slow, THROUGHPUT, [])])
-    assert budget.holds_another(500, [judge(slow, THROUGHPUT, [])])
+    assert budget.way_back(300, [judge(slow, THROUGHPUT, [])]) == 200
+    # What was no trial is expected again on the way back.
+    assert budget.way_back(400, [judge(slow, THROUGHPUT, [])]) == 300
+    assert budget.holds_another(400, [judge(slow, THROUGHPUT, [])])
+    assert not budget.holds_another(401, [judge(slow, THROUGHPUT, [])])
 
 
 def test_what_is_best_so_far_wins_when_the_time_is_over() -> None:
