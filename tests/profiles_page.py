@@ -49,7 +49,11 @@ def _measured() -> str:
         "`-e tune_lossy=true`.",
     ]
     for engine, known in ENGINES.items():
-        lines += ["", f"| {known.title} | tried | what more gives and costs | changes answers |", "| --- | --- | --- | --- |"]
+        lines += [
+            "",
+            f"| {known.title} | tried | what more gives and costs | changes answers |",
+            "| --- | --- | --- | --- |",
+        ]
         for tunable in known.tunables:
             values = ", ".join(f"`{json.dumps(value)}`" for value in tunable.values)
             cells = [f"`{engine}_{tunable.name}`", values, tunable.why, "yes" if tunable.lossy else "no"]

@@ -282,8 +282,10 @@ def test_bad_settings_are_refused_before_any_host_is_asked(tmp_path: Path, setti
 
 
 def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
-    refused = Search(tmp_path, **{"for": "x", "minutes": -1, "max_itl": 0}).check()
-    assert all(name in refused["msg"] for name in ("tune_for", "tune_minutes", "tune_max_itl", "Nothing was touched."))
+    refused = Search(tmp_path, minutes=-1, max_itl=0, repeats=0).check()
+    assert all(
+        name in refused["msg"] for name in ("tune_repeats", "tune_minutes", "tune_max_itl", "Nothing was touched.")
+    )
 
 
 def test_instances_that_cannot_try_settings_are_refused(tmp_path: Path) -> None:
