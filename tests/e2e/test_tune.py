@@ -92,32 +92,6 @@ def is_as_before(fleet: Fleet, own: str) -> None:
     assert fleet.health(HOST) == "200"
 
 
-def test_what_must_not_begin_is_refused_and_touches_nothing(fleet: Fleet) -> None:
-    before = [fleet.process(host) for host in (HOST, OTHER)]
-    for more, said in (
-        (["-l", f"{HOST},{OTHER}"], f"Settings are searched on one host at a time; this run has {HOST}, {OTHER}."),
-        (["-e", "tune_for=speed"], "tune_for is 'speed'. Valid are interactive, throughput, balanced, long_context."),
-        (["-e", "tune_max_itl=0"], "tune_max_itl is '0'; between tokens p95 has a limit in seconds above 0"),
-        (["-e", "tune_minutes=0.1"], "tune_minutes is 0.1, and the baseline, one trial and the way back need about"),
-        (["-e", "benchmark_records=/proc/none"], "the results cannot be written to /proc/none"),
-        (["-e", "engine_profiles=/proc/none"], "the profile cannot be written to /proc/none"),
-        (["-e", "vllm_max_model_len=1024"], f"and the variables of {HOST} say vllm-"),
-        (["-e", "engine_profile=fast"], "engine_profile is 'fast', which is no profile. Valid are: balanced"),
-    ):
-        run = tune(fleet, *more)
-        assert run.code != 0, run.output
-        assert said in run.text, run.output
-    drained = fleet.playbook("playbooks/drain.yml", "-l", OTHER, "-e", "reason=fan")
-    assert drained.code == 0, drained.output
-    last = tune(fleet)
-    assert f"Nothing else serves while vllm-0 of {HOST} is changed" in last.text, last.output
-    theirs = tune(fleet, "-l", OTHER)
-    assert f"{OTHER}: an operator has drained it (fan); playbooks/undrain.yml puts it back." in theirs.text
-    assert fleet.playbook("playbooks/undrain.yml", "-l", OTHER).code == 0
-    assert [fleet.process(host) for host in (HOST, OTHER)] == before
-    assert fleet.health(HOST) == "200"
-
-
 def test_a_restart_puts_back_what_a_killed_search_has_left(fleet: Fleet, tmp_path: Path) -> None:
     own = release(fleet)
     clients = Traffic(fleet.environment, tmp_path / "traffic.json", 2, 4)
@@ -176,6 +150,32 @@ def test_the_planted_best_is_found_within_the_budget_and_the_host_gets_its_setti
     [setting] = profile["engines"]["vllm"]["settings"]
     assert (setting["name"], setting["value"]) == ("max_num_batched_tokens", 8192)
     assert record["id"] in setting["why"]
+
+
+def test_what_must_not_begin_is_refused_and_touches_nothing(fleet: Fleet) -> None:
+    before = [fleet.process(host) for host in (HOST, OTHER)]
+    for more, said in (
+        (["-l", f"{HOST},{OTHER}"], f"Settings are searched on one host at a time; this run has {HOST}, {OTHER}."),
+        (["-e", "tune_for=speed"], "tune_for is 'speed'. Valid are interactive, throughput, balanced, long_context."),
+        (["-e", "tune_max_itl=0"], "tune_max_itl is '0'; between tokens p95 has a limit in seconds above 0"),
+        (["-e", "tune_minutes=0.1"], "tune_minutes is 0.1, and the baseline, one trial and the way back need about"),
+        (["-e", "benchmark_records=/proc/none"], "the results cannot be written to /proc/none"),
+        (["-e", "engine_profiles=/proc/none"], "the profile cannot be written to /proc/none"),
+        (["-e", "vllm_max_model_len=1024"], f"and the variables of {HOST} say vllm-"),
+        (["-e", "engine_profile=fast"], "engine_profile is 'fast', which is no profile. Valid are: balanced"),
+    ):
+        run = tune(fleet, *more)
+        assert run.code != 0, run.output
+        assert said in run.text, run.output
+    drained = fleet.playbook("playbooks/drain.yml", "-l", OTHER, "-e", "reason=fan")
+    assert drained.code == 0, drained.output
+    last = tune(fleet)
+    assert f"Nothing else serves while vllm-0 of {HOST} is changed" in last.text, last.output
+    theirs = tune(fleet, "-l", OTHER)
+    assert f"{OTHER}: an operator has drained it (fan); playbooks/undrain.yml puts it back." in theirs.text
+    assert fleet.playbook("playbooks/undrain.yml", "-l", OTHER).code == 0
+    assert [fleet.process(host) for host in (HOST, OTHER)] == before
+    assert fleet.health(HOST) == "200"
 
 
 def test_the_profile_deploys_the_release_that_won(fleet: Fleet) -> None:
