@@ -235,10 +235,11 @@ def conclude(change: Change, release: str, now: float) -> Change:
         release: what it is to run.
         now: Unix time.
     """
+    unit = change.instance["unit"]
     # How long a search took says nothing about the next restart.
-    return dataclasses.replace(
-        change, release=release, trial="", step="", subject={}, subject_release="", requests=False, began=now
-    )
+    done = dataclasses.replace(change, release=release, trial="", step="", requests=False, began=now)
+    # A trial may run now, whatever ran when the search began.
+    return dataclasses.replace(done, subject={}, subject_release="", running_unit=unit)
 
 
 def stop(change: Change) -> ChangeStep:

@@ -437,12 +437,14 @@ def test_a_trial_starts_a_release_that_is_only_tried_and_undrains_nothing() -> N
 
 
 def test_after_the_trials_an_instance_gets_its_release_back_through_both_gates() -> None:
-    tried = search(Host(), "vllm-a")
+    # Nothing ran when it began, as after a trial of an earlier search that was broken off.
+    tried = dataclasses.replace(search(Host(), "vllm-a"), running_unit="")
     change = changes.conclude(tried, "vllm-own", 5000.0)
     host = Host()
     change = host.attempt(change)
     assert [what for what in host.done if "elease" in what] == ["Activate the release"]
     assert "trial" not in host.arguments("Activate the release")
+    assert host.done.index("Stop the unit") < host.done.index("Activate the release")
     assert host.arguments("Activate the release")["instances"] == [{"index": 0, "release": "vllm-own"}]
     # It is drained, and no client has a request in it.
     assert (host.arguments("Drain")["lame_duck_seconds"], host.arguments("Drain")["wait"]) == (0, 0)
