@@ -25,7 +25,7 @@ pytestmark = pytest.mark.long
 TUNE = "playbooks/tune.yml"
 HOST, OTHER = "inference-1", "inference-2"
 PROFILE = "measured-cpu-throughput"
-MINUTES = 15
+MINUTES = 30
 PLANTED = {
     "vllm_environment": {
         "FAKE_ENGINE_PACE": json.dumps({"max_num_batched_tokens": {"4096": 2, "8192": 3, "16384": 9}}),
