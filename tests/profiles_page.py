@@ -23,7 +23,7 @@ def written(text: str) -> str:
     """The page with its tables up to date."""
     before, _begin, rest = text.partition(BEGIN)
     _old, _end, after = rest.partition(END)
-    tables = "\n\n".join(_section(name, purpose) for name, purpose in PROFILES.items())
+    tables = "\n\n".join([*(_section(name, purpose) for name, purpose in PROFILES.items()), _measured()])
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
@@ -35,6 +35,28 @@ def _section(name: str, purpose: str) -> str:
             gpu = f" ({setting.gpu} only)" if setting.gpu else ""
             value = f"`{json.dumps(setting.value)}`"
             cells = [f"`{engine}_{setting.name}`{gpu}", value, setting.why, _links(setting.source)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _measured() -> str:
+    """What a search varies, from which measured profiles come."""
+    lines = [
+        "### measured-…",
+        "",
+        "For a GPU, a model and a purpose that you measured: [playbooks/tune.yml](tuning.md) writes them beside group "
+        "vars. It tries these values, each with the best of the others, and those that change answers only with "
+        "`-e tune_lossy=true`.",
+    ]
+    for engine, known in ENGINES.items():
+        lines += [
+            "",
+            f"| {known.title} | tried | what more gives and costs | changes answers |",
+            "| --- | --- | --- | --- |",
+        ]
+        for tunable in known.tunables:
+            values = ", ".join(f"`{json.dumps(value)}`" for value in tunable.values)
+            cells = [f"`{engine}_{tunable.name}`", values, tunable.why, "yes" if tunable.lossy else "no"]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -22,10 +22,12 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.rollout.change imp
 )
 
 BEGIN, PROVE, FOLLOW, CONFIRM, JUDGE = "begin", "prove", "follow", "confirm", "judge"
+TRIAL, CONCLUDE = "trial", "conclude"
 
 #: Steps that change the host, or whose begin is recorded.
 STEPS: dict[str, t.Callable[[Change], changes.ChangeStep]] = {
     "drain": changes.drain,
+    TRIAL: changes.trial,
     "measure": changes.measure,
     "stop": changes.stop,
     "start": changes.start,
@@ -35,8 +37,9 @@ STEPS: dict[str, t.Callable[[Change], changes.ChangeStep]] = {
 }
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "step": {"type": "str", "required": True, "choices": [BEGIN, *STEPS, PROVE, FOLLOW, CONFIRM, JUDGE]},
+    "step": {"type": "str", "required": True, "choices": [BEGIN, *STEPS, CONCLUDE, PROVE, FOLLOW, CONFIRM, JUDGE]},
     "change": {"type": "dict", "default": {}},
+    "release": {"type": "str", "default": ""},
     "staged": {"type": "dict"},
     "instances": {"type": "list", "elements": "dict", "default": []},
     "root": {"type": "str", "default": ENGINE_ROOT},
@@ -59,9 +62,8 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> Result:
         result: Result = super().run(tmp, task_vars)
-        _validated, given = self.validate_argument_spec(
-            argument_spec=ARGUMENTS, required_if=[("step", BEGIN, ("staged",))]
-        )
+        needed = [("step", BEGIN, ("staged",)), ("step", TRIAL, ("release",)), ("step", CONCLUDE, ("release",))]
+        _validated, given = self.validate_argument_spec(argument_spec=ARGUMENTS, required_if=needed)
         variables = task_vars or {}
         arguments = plain(given)
         step = arguments["step"]
@@ -70,6 +72,8 @@ class ActionModule(ActionBase):
         change = changes.read(arguments["change"])
         if step in STEPS:
             change = dataclasses.replace(change, step=step)
+        if step == TRIAL:
+            change = dataclasses.replace(change, trial=arguments["release"])
         work = _Work(self._execute, change.settings, writes=not self._task.check_mode)
         try:
             change = self._act(step, change, arguments, variables, work)
@@ -93,6 +97,8 @@ class ActionModule(ActionBase):
     ) -> Change:
         if step in STEPS:
             return work.carry_out(STEPS[step](change), variables)
+        if step == CONCLUDE:
+            return changes.conclude(change, arguments["release"], time.time())
         if step == CONFIRM:
             return work.carry_out(changes.confirm(change, time.time()), variables)
         if step == JUDGE:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import typing as t
@@ -18,6 +19,7 @@ from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller
     by_name,
     plain,
 )
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import name_profile
 from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import unknown_roles
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables.checks import (
     name_problem,
@@ -52,6 +54,8 @@ class ActionModule(ControllerAction):
             if check_names:
                 known = words | set(_WORD.findall(" ".join(_texts(raw))))
                 found += [name_problem(name, specs, prefixes, known) for name in raw]
+            if "engine_profile" in raw and "engine_profile" in specs:
+                found.append(_profile_problem(variables))
             problems[host] = [problem for problem in found if problem]
         if check_names:
             problems |= _role_problems(task_vars)
@@ -81,6 +85,24 @@ def _value_problem(name: str, variables: t.Mapping[str, t.Any], option: t.Mappin
     except AnsibleError as error:
         return f"{name} cannot be worked out: {error}."
     return value_problem(name, value, option)
+
+
+def _profile_problem(variables: t.Mapping[str, t.Any]) -> str:
+    """The error in the name of the profile, or in its file."""
+    try:
+        name_profile(_rendered(variables, "engine_profile", "engine_profiles", "inventory_dir"))
+    except FleetError as error:
+        return error.message
+    return ""
+
+
+def _rendered(variables: t.Mapping[str, t.Any], *names: str) -> dict[str, t.Any]:
+    """Some of a host's variables; one that refers to a role's variable is left out."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(AnsibleError, KeyError):
+            found[name] = plain(variables[name])
+    return found
 
 
 def _words_of(collection: Path) -> set[str]:

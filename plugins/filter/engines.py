@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.options import (
     engine_kind,
@@ -14,15 +15,23 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.options im
     engine_problems,
     tool_options,
 )
-from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import profile_settings
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.measured import ProfileUse
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import find_settings
 
 
-def engine_profile(profile: str, engine: str, gpu: str = "") -> dict[str, t.Any]:
+def engine_profile(
+    profile: str, engine: str, gpu: str = "", use: t.Mapping[str, t.Any] | None = None
+) -> dict[str, t.Any]:
     """See engine_profile.yml."""
     try:
-        return profile_settings(profile, engine, gpu)
+        where = ProfileUse(**{name: str(value) for name, value in (use or {}).items()})
+        found = find_settings(profile, engine, gpu, where)
     except FleetError as error:
         raise AnsibleFilterError(error.message) from error
+    if found.note:
+        # Ansible shows it once a run.
+        Display().warning(found.note)
+    return found.values
 
 
 class FilterModule:

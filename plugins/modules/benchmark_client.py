@@ -44,6 +44,12 @@ options:
         is a problem then.
     type: bool
     default: true
+  trials:
+    description:
+      - With O(state=checked), whether an instance may run a release that a search of settings only tries. Without it
+        that is a problem. With it the instance's last good release counts, and it may be down.
+    type: bool
+    default: false
   root:
     description: The directory of releases.
     type: path
@@ -158,6 +164,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.modules impor
 from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.key import parse
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 
@@ -176,13 +183,20 @@ def check(params: dict[str, t.Any], stop: bool) -> dict[str, t.Any]:
         if not instance.get("serves", True):
             continue
         name, index = str(instance["name"]), int(instance["index"])
-        release = releases.linked(index, "current")
+        trial = releases.trial(index)
+        if trial and not params["trials"]:
+            problems.append(
+                f"{name} has {trial}, which a search of settings was only trying when it was broken off. "
+                "playbooks/tune.yml, site.yml or playbooks/rolling_restart.yml puts its settings back."
+            )
+            continue
+        release = releases.kept(index)
         manifest = releases.manifest(release)
         if not manifest:
             problems.append(f"{name} has no release: site.yml deploys one.")
             continue
         try:
-            served = _ask(int(instance["engine_port"]), _engine_key(params["key_file"]))
+            served = {} if trial else _ask(int(instance["engine_port"]), _engine_key(params["key_file"]))
         except (HttpFailure, FleetError) as error:
             said = error.said if isinstance(error, HttpFailure) else error.message
             problems.append(f"{name} does not answer at its own port {instance['engine_port']}: {said}.")
@@ -193,9 +207,16 @@ def check(params: dict[str, t.Any], stop: bool) -> dict[str, t.Any]:
             "release": release,
             "tokenizer": str(manifest.get("model_path") or ""),
             "served_name": str(served.get("id") or manifest.get("served_name") or ""),
-            "context": int(served.get("max_model_len") or 0),
+            "context": int(served.get("max_model_len") or _context(manifest)),
         }
     return {"changed": False, "instances": found, "problems": problems, "stopped": stopped}
+
+
+def _context(manifest: dict[str, t.Any]) -> int:
+    """The context that a release's options name; 0 where they name none."""
+    means = kind(manifest["engine"]).options.means
+    found = (manifest.get("options") or {}).get(means.get("context_length", ""))
+    return found if isinstance(found, int) else 0
 
 
 def _held(path: str) -> list[str]:
@@ -252,6 +273,7 @@ def main() -> None:
             "state": {"type": "str", "required": True, "choices": ["checked", "measured"]},
             "instances": {"type": "list", "elements": "dict", "default": []},
             "drained": {"type": "bool", "default": True},
+            "trials": {"type": "bool", "default": False},
             "drain_path": {"type": "path", "default": edge_state.DRAIN_RECORD_PATH},
             "root": {"type": "path", "default": ENGINE_ROOT},
             "client": {"type": "path"},

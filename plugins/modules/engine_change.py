@@ -34,9 +34,12 @@ options:
       - V(stop) also selects the release that is started next, and V(undrain) removes the drain of an instance that was
         removed.
       - V(measure) takes the place of V(stop) and V(start) in a benchmark, which changes nothing.
+      - V(trial) stops a drained instance and selects O(release), which is only tried, for the next V(start).
+        V(conclude) ends the trials, and makes the rest a change to O(release).
     type: str
     required: true
-    choices: [begin, drain, measure, stop, start, gate, undrain, edge_gate, prove, follow, confirm, judge]
+    choices:
+      [begin, drain, trial, measure, stop, start, gate, undrain, edge_gate, conclude, prove, follow, confirm, judge]
   change:
     description:
       - The result of the previous step.
@@ -44,6 +47,11 @@ options:
         RV(attempt=0). The host's other instances are then left unchanged.
     type: dict
     default: {}
+  release:
+    version_added: 0.3.0
+    description: With O(step=trial) and O(step=conclude), the release.
+    type: str
+    default: ""
   staged:
     description: With O(step=begin), what M(inference.fleet.engine_release) returned for the instance.
     type: dict

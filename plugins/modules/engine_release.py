@@ -20,6 +20,7 @@ description:
   - O(state=active) makes the next start of the unit run a release, with its unit file. O(state=good) records that it
     passed its gate, O(state=restored) goes back to the last good one. O(state=removed) removes a stopped instance that
     is no longer wanted.
+  - What O(state=active) only tries (O(trial)) is not kept. O(state=kept) then returns the last good release.
   - O(state=pruned) removes unused releases, and runtimes that no remaining release uses. In use are an instance's
     current, good, previous, staged and running release, and those of an unfinished rollout.
   - This module starts and stops nothing.
@@ -100,6 +101,11 @@ options:
     description: Further files of the release, their texts by their names; for O(state=staged).
     type: dict
     default: {}
+  trial:
+    version_added: 0.3.0
+    description: With O(state=active), whether the release is only tried, so that a later run does not keep it.
+    type: bool
+    default: false
   forget_previous:
     description: With O(state=good), do not keep the previous good release for a rollback.
     type: bool
@@ -161,6 +167,9 @@ instances:
       type: str
     good:
       description: The last release that passed its gate.
+      type: str
+    trial:
+      description: RV(instances[].current) where that is only tried, as a search that was broken off has left it.
       type: str
     running:
       description: The release that the process runs; empty when none does.
@@ -316,7 +325,7 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     for item in module.params["instances"]:
         index = item["index"]
         current = releases.linked(index, "current")
-        release = (item["release"] or releases.earlier(index)) if back else current
+        release = (item["release"] or releases.earlier(index)) if back else releases.kept(index)
         problem = ""
         if release is None or not releases.exists(release):
             wanted = f"release {release} any more" if release else "earlier good release" if back else "release"
@@ -404,7 +413,7 @@ def linked(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
             if module.check_mode:
                 changed |= releases.linked(index, "current") != name
             else:
-                changed |= releases.activate(index, name)
+                changed |= releases.activate(index, name, module.params["trial"])
         elif state == "good":
             name = releases.linked(index, "current")
             if module.check_mode:
@@ -448,6 +457,7 @@ def _links(releases: Releases, index: int) -> dict[str, t.Any]:
         "index": index,
         "current": releases.linked(index, "current") or "",
         "good": releases.linked(index, "good") or "",
+        "trial": releases.trial(index) or "",
     }
 
 
@@ -503,6 +513,7 @@ def main() -> None:
             "revision": {"type": "str", "default": ""},
             "unit": {"type": "str", "default": ""},
             "files": {"type": "dict", "default": {}},
+            "trial": {"type": "bool", "default": False},
             "forget_previous": {"type": "bool", "default": False},
             "unit_directory": {"type": "path", "default": UNIT_DIRECTORY},
             "edge_config": {"type": "path", "default": edge_state.CONFIG_PATH},

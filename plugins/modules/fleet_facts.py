@@ -79,6 +79,13 @@ hosts:
       returned: always
       type: str
       sample: edge
+    profile:
+      description: >-
+        The profile of its engines' settings, C(engine_profile); of a measured one with a digest of its file. Empty
+        where the variable is not set, and on a gateway.
+      returned: always
+      type: str
+      sample: measured-l40s-interactive 5d41402abc4b
     problem:
       description: What is wrong with the host's variables, with the variable, its value and what is valid.
       returned: always; empty where nothing is

@@ -50,7 +50,7 @@ options:
   verb:
     description: What the rollout does.
     type: str
-    choices: [site, rolling_restart, rollback, benchmark]
+    choices: [site, rolling_restart, rollback, benchmark, tune]
     default: site
   waves:
     description: The waves after the canary ring, numbers of hosts or percentages of what is done after the wave.

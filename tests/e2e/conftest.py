@@ -38,6 +38,7 @@ ORDER = (
     "test_notices",
     "test_registration",
     "test_benchmark",
+    "test_tune",
 )
 SUBNET = "10.217.0.0/24"
 

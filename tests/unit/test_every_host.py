@@ -15,6 +15,7 @@ OTHERWISE = {
     "benchmark": "demands --limit",
     "drain": "demands --limit",
     "undrain": "demands --limit",
+    "tune": "demands --limit, for one host",
     "join": "demands --limit, for one host",
     "leave": "demands --limit, for one host",
     "rotate_keys": "role keys names them with the outcome, and does not count dead keys as proven",

@@ -300,6 +300,27 @@ class Setting(t.NamedTuple):
     gpu: str = ""
 
 
+class Tunable(t.NamedTuple):
+    """A variable of the engine's role that a search of settings varies. Profiles set it.
+
+    What only looks good under a benchmark does not belong here: its prompts have nothing in common, so that without a
+    prefix cache it would run faster, and clients would not.
+
+    Attributes:
+        name: of the variable, without the role's prefix.
+        values: those to try, each with more of the same than the one before.
+        why: what a larger value gives, and what it costs.
+        own: the engine's own value where the variable is null, on a GPU below 70 GiB; None where that is no number.
+        lossy: whether the values decide what the model answers.
+    """
+
+    name: str
+    values: tuple[t.Any, ...]
+    why: str
+    own: float | None = None
+    lossy: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class RoleVariables:
     """The variables of the engine's role with units, without its prefix.
@@ -363,6 +384,7 @@ class Engine:
         variables: those of its role that take units.
         memory: how it uses a GPU's memory; None where that is unknown, so that nothing is refused.
         profiles: what each profile of plugin_utils/fleet/profiles.py sets, ``balanced`` being the role's defaults.
+        tunables: what a search of settings varies, the most promising first.
         programs: what it needs on a host beside what all engines need, by accelerator.
         cache: of answers; None where it keeps none.
     """
@@ -379,6 +401,7 @@ class Engine:
     variables: RoleVariables = RoleVariables()
     memory: MemoryModel | None = None
     profiles: t.Mapping[str, tuple[Setting, ...]] = dataclasses.field(default_factory=dict)
+    tunables: tuple[Tunable, ...] = ()
     programs: t.Mapping[str, tuple[Program, ...]] = dataclasses.field(default_factory=dict)
     cache: AnswerCache | None = None
 

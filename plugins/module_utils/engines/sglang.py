@@ -43,6 +43,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Program,
     RoleVariables,
     Setting,
+    Tunable,
     Vitals,
     first,
     largest,
@@ -339,6 +340,33 @@ _PROFILES = {
     ),
 }
 
+_TUNABLES = (
+    Tunable(
+        "chunked_prefill_size",
+        (1024, 2048, 4096, 8192, 16384),
+        "Larger steps take prompts in fewer pieces, and make running streams wait longer for their next token.",
+        own=4096,
+    ),
+    Tunable(
+        "max_running_requests",
+        (32, 64, 128, 256, 512),
+        "More share a step, which makes a token cheaper and each stream slower.",
+        own=256,
+    ),
+    Tunable(
+        "schedule_policy",
+        ("fcfs", "lpm"),
+        "Requests that share a prefix with the cache go first; with fcfs those that came first.",
+    ),
+    Tunable(
+        "mem_fraction_static",
+        (0.8, 0.85, 0.9),
+        "More room for the cache lets more requests run at once, and leaves less for what is not counted.",
+    ),
+    Tunable("quantization", (None, "fp8"), "Half the weights to read for each token; answers change.", lossy=True),
+    Tunable("kv_cache_dtype", ("auto", "fp8_e4m3"), "Twice the requests in the cache; answers change.", lossy=True),
+)
+
 ENGINE = Engine(
     name="sglang",
     title="SGLang",
@@ -454,6 +482,7 @@ ENGINE = Engine(
     variables=RoleVariables(times=("http_keep_alive", "shutdown_timeout")),
     memory=_SglangMemory(),
     profiles=_PROFILES,
+    tunables=_TUNABLES,
     programs={
         "cuda": (
             Program(

@@ -40,6 +40,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.base impor
     Phase,
     RoleVariables,
     Setting,
+    Tunable,
     Vitals,
     largest,
     last,
@@ -442,6 +443,28 @@ _PROFILES = {
     ),
 }
 
+_TUNABLES = (
+    Tunable(
+        "max_num_batched_tokens",
+        (1024, 2048, 4096, 8192, 16384),
+        "Larger steps take prompts in fewer pieces, and make running streams wait longer for their next token.",
+        own=2048,
+    ),
+    Tunable(
+        "max_num_seqs",
+        (32, 64, 128, 256, 512),
+        "More share a step, which makes a token cheaper and each stream slower.",
+        own=256,
+    ),
+    Tunable(
+        "gpu_memory_utilization",
+        (0.9, 0.92, 0.95),
+        "More room for the cache lets more requests run at once, and leaves less for what is not counted.",
+    ),
+    Tunable("quantization", (None, "fp8"), "Half the weights to read for each token; answers change.", lossy=True),
+    Tunable("kv_cache_dtype", ("auto", "fp8"), "Twice the requests in the cache; answers change.", lossy=True),
+)
+
 ENGINE = Engine(
     name="vllm",
     title="vLLM",
@@ -556,5 +579,6 @@ ENGINE = Engine(
     ),
     memory=_VllmMemory(),
     profiles=_PROFILES,
+    tunables=_TUNABLES,
     # It works without nvcc: FlashInfer is off where there is none, and others take its place. ninja is in the locks.
 )

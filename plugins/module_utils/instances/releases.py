@@ -10,6 +10,7 @@ Layout under the root (``/opt/inference``)::
     instances/<i>/current       the release that the unit starts
     instances/<i>/good          the last one that passed its gate
     instances/<i>/previous      the good one before that, for playbooks/rollback.yml
+    instances/<i>/trial         a file with the name of `current`, where that is only tried
     staged/<i>                  the one that waits for the instance's turn
 
 A release is garbage when none of these names it, no process runs it and no unfinished rollout deploys it. A number of
@@ -48,6 +49,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.instances.staging 
 from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import is_complete, lock_path
 
 LINKS = ("current", "good", "previous")
+TRIAL = "trial"
 UNIT_DIRECTORY = "/etc/systemd/system"
 CACHE_DIRECTORY = "/var/cache/inference"
 _UNFINISHED = (".staging-", ".removing-")
@@ -303,8 +305,13 @@ class Releases:
         os.replace(temporary, os.path.join(directory, link))
         return True
 
-    def activate(self, index: int, name: str) -> bool:
+    def activate(self, index: int, name: str, trial: bool = False) -> bool:
         """Make a release the one of the instance's next start, with its unit.
+
+        Args:
+            index: the instance's.
+            name: the release's.
+            trial: whether it is only tried, so that a later run does not keep it.
 
         Raises:
             FleetError: there is no such release.
@@ -312,9 +319,27 @@ class Releases:
         if not self.exists(name):
             raise FleetError(f"There is no complete release {name} under {self._root}/releases. Run site.yml again.")
         written = self._write_unit(index, name)
+        mark = os.path.join(self._root, "instances", str(index), TRIAL)
+        if trial:
+            # First: at no moment is it taken for what somebody wants.
+            make_directories(os.path.dirname(mark))
+            write_atomically(mark, name + "\n")
         pointed = self.point(index, "current", name)
+        if not trial:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(mark)
         self._staging.drop(str(index), name)
         return pointed or written
+
+    def trial(self, index: int) -> str | None:
+        """The current release of an instance where it is only tried, as a search that was broken off has left it."""
+        current = self.linked(index, "current")
+        marked = (read_text(os.path.join(self._root, "instances", str(index), TRIAL)) or "").strip()
+        return current if current and marked == current != self.linked(index, "good") else None
+
+    def kept(self, index: int) -> str | None:
+        """The release that an instance is to run as it is: its current one, or the last good one during a trial."""
+        return self.linked(index, "good" if self.trial(index) else "current")
 
     def _write_unit(self, index: int, name: str) -> bool:
         manifest = self.manifest(name)

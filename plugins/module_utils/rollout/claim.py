@@ -20,7 +20,7 @@ class Claim:
 
     Attributes:
         id: the rollout's.
-        verb: what it does: ``site``, ``rolling_restart``, ``rollback``, ``benchmark``.
+        verb: what it does: ``site``, ``rolling_restart``, ``rollback``, ``benchmark``, ``tune``.
         who: the user.
         controller: the machine and directory that hold the record.
         since: when it began, UTC.

@@ -11,6 +11,7 @@ from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.plugin_utils.actions.controller import plain
 from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.facts import Fleet
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.profiles import name_profile
 
 _T = t.TypeVar("_T")
 
@@ -30,7 +31,7 @@ def read_fleet(task_vars: t.Mapping[str, t.Any], templar: t.Any) -> Fleet:
             return _variables(host, lambda name: templar.template(task_vars[name]))
         return _variables(host, task_vars["hostvars"][host].__getitem__)
 
-    return Fleet(plain(task_vars["groups"]), _Lookup(variables))
+    return Fleet(plain(task_vars["groups"]), _Lookup(variables), name_profile)
 
 
 class _Lookup(t.Mapping[str, _T]):

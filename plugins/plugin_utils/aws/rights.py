@@ -152,9 +152,9 @@ _OWN_SESSIONS = Scope("OwnSessions", ("arn:aws:ssm:*:*:session/${aws:userid}-*",
 _PRICE_LIST = Scope("ReadPriceList", _EVERYTHING)
 
 _ALL, _READ, _KEYS = "every playbook", "every playbook that uses a key", "`site.yml`, `keys.yml`, `rotate_keys.yml`"
-_CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `benchmark.yml`, `drain.yml`, `undrain.yml`"
+_CHANGES = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `benchmark.yml`, `tune.yml`, `drain.yml`, `undrain.yml`"
 _HOOKS, _SERVICE = "`join.yml`, `leave.yml`, and the service of `fleet_events.yml`", "the service of `fleet_events.yml`"
-_ROLLOUTS = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `benchmark.yml`"
+_ROLLOUTS = "`site.yml`, `rolling_restart.yml`, `rollback.yml`, `benchmark.yml`, `tune.yml`"
 _SETTINGS = "`balancer.yml`, `site.yml`, `rolling_restart.yml`, `rollback.yml`"
 _INVENTORY = "amazon.aws:plugins/inventory/aws_ec2.py"
 _INVENTORY_BASE = "amazon.aws:plugins/plugin_utils/inventory.py"

@@ -32,10 +32,13 @@ _KIND = ("instance", "version", "profile", "model")
 
 def folder_of(record: t.Mapping[str, t.Any]) -> str:
     """The folder of a record's kind, below the records: its host, and what it compares with over time."""
-    words = [_UNSAFE.sub("-", str(record.get(name) or "none")) for name in _KIND]
-    return os.path.join(
-        _UNSAFE.sub("-", str(record["host"])), "_".join([*words, *(["live"] if record["live"] else [])])
-    )
+    words = [file_name(str(record.get(name) or "none")) for name in _KIND]
+    return os.path.join(file_name(str(record["host"])), "_".join([*words, *(["live"] if record["live"] else [])]))
+
+
+def file_name(text: str) -> str:
+    """The name of a file or a folder for any text."""
+    return _UNSAFE.sub("-", text)
 
 
 def check_room(records: str) -> None:
@@ -80,7 +83,7 @@ def write(records: str, record: BenchmarkRecord, keep: int) -> str:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, f"{record['id']}.json")
     write_atomically(path, json.dumps(record, indent=1) + "\n", _MODE)
-    _keep_last(folder, keep)
+    keep_last(folder, keep)
     return path
 
 
@@ -94,13 +97,20 @@ def write_page(records: str, run: str, page: str, keep: int) -> str:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     path = os.path.join(folder, f"{run}.html")
     write_atomically(path, page, _MODE)
-    _keep_last(folder, keep)
+    keep_last(folder, keep)
     return path
+
+
+def keep_last(folder: str, keep: int) -> None:
+    """Remove the files of a folder beyond the last ``keep``."""
+    for name in _names(folder)[:-keep]:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, name))
 
 
 def newest(records: str, host: str) -> list[BenchmarkRecord]:
     """The last record of each kind of a host that was not measured beside clients' requests."""
-    base = os.path.join(records, _UNSAFE.sub("-", host))
+    base = os.path.join(records, file_name(host))
     found = []
     for kind in _names(base):
         folder = os.path.join(base, kind)
@@ -153,9 +163,3 @@ def _read(path: str) -> BenchmarkRecord | None:
         if isinstance(document, dict):
             return document
     return None
-
-
-def _keep_last(folder: str, keep: int) -> None:
-    for name in _names(folder)[:-keep]:
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(folder, name))

@@ -108,7 +108,7 @@ def figure_rows(
                 FigureRow(
                     scenario=_titled(name, measured),
                     figure=figure.title,
-                    values=[_value(one, figure) if one else NOTHING for one in found],
+                    values=[shown_value(one, figure) if one else NOTHING for one in found],
                     changes=[_said(own.get(name, {}).get(figure.name)) for own in changes],
                     against=_against(measured, found, figure.name),
                     numbers=[one.middle * figure.factor if one else None for one in found],
@@ -131,7 +131,8 @@ def _titled(name: str, measured: t.Sequence[t.Mapping[str, t.Any] | None]) -> st
     return f"{title(name)} ({tokens} tokens)" if name in ("document", "long") and tokens else title(name)
 
 
-def _value(figure: RepeatedFigure, shown: ShownFigure) -> str:
+def shown_value(figure: RepeatedFigure, shown: ShownFigure) -> str:
+    """A figure with half of the range of its repeats."""
     middle = f"{figure.middle * shown.factor:.{shown.digits}f}"
     # A single repeat has no spread.
     return middle if figure.count < 2 else f"{middle} ±{figure.width / 2 * shown.factor:.{shown.digits}f}"

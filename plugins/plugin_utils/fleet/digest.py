@@ -15,7 +15,7 @@ COLLECTION = Path(__file__).absolute().parents[3]
 
 # Settings of a run, not of a host; and what EC2 says of the instance. What counts of that has a name of its own
 # (fleet_instance_type, …).
-_NOT_OF_THE_HOST = ("ansible_", "aws_", "gate_", "join_", "leave_", "rollout_", "scaling_")
+_NOT_OF_THE_HOST = ("ansible_", "aws_", "gate_", "join_", "leave_", "rollout_", "scaling_", "tune_")
 _MAGIC = frozenset(
     (
         # A host that joins is as it will be as a member.

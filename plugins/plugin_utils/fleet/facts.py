@@ -89,6 +89,7 @@ class HostFacts:
         has_database: whether the gateways record spending.
         caches: whether its answers may come from a cache of whole answers.
         affinity: how a request finds the instance, or on a gateway the host, that may have its beginning in the cache.
+        profile: of its engines' settings; a measured one with a digest of its file, which decides what the host runs.
         plan: what it runs.
         problem: why some of this is None; empty where nothing is.
     """
@@ -104,6 +105,7 @@ class HostFacts:
     has_database: bool | None
     caches: bool
     affinity: str
+    profile: str
     plan: HostPlan | None
     problem: str
 
@@ -121,10 +123,12 @@ class Fleet:
     Attributes:
         groups: the hosts of each group.
         variables: those of each host.
+        name_profile: the name of the profile that a host's variables select, with a digest where it is in a file.
     """
 
     groups: t.Mapping[str, t.Sequence[str]]
     variables: t.Mapping[str, Variables]
+    name_profile: t.Callable[[Variables], str] = lambda own: str(own.get("engine_profile") or "")
 
     def work_out(self, host: str) -> HostFacts:
         """The facts of one host. An unknown one does not affect the others."""
@@ -154,6 +158,7 @@ class Fleet:
             has_database=attempt(lambda: self._has_database(own)),
             caches=kind == GATEWAY,
             affinity=_affinity(own, is_gateway),
+            profile="" if is_gateway else attempt(lambda: self.name_profile(own)) or "",
             plan=attempt(lambda: self._plan_gateway(host) if is_gateway else self._plan_inference(host)),
             problem=" ".join(dict.fromkeys(problems)),
         )

@@ -4,7 +4,8 @@
 """Profiles: sets of role variables for one purpose each. The engines' modules have the values, with their reasons.
 
 ``balanced`` has the roles' defaults; the others have their differences from it. ``python -m tests.profiles_page``
-writes docs/profiles.md from all of this.
+writes docs/profiles.md from all of this. A measured profile has its differences from one of these in a file:
+measured.py reads it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES, check_engine
 from ansible_collections.inference.fleet.plugins.module_utils.gpu.hardware import is_named
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet import measured
+from ansible_collections.inference.fleet.plugins.plugin_utils.fleet.measured import ProfileUse
 
 DEFAULT = "balanced"
 
@@ -31,8 +34,67 @@ PROFILES = {
 }
 
 
+class ProfileSettings(t.NamedTuple):
+    """The settings of a profile.
+
+    Attributes:
+        values: the role variables, without the engine's prefix.
+        note: what a user of the profile has to know; empty for nothing.
+    """
+
+    values: dict[str, t.Any]
+    note: str
+
+
+def find_settings(profile: str, engine: str, gpu: str, use: ProfileUse) -> ProfileSettings:
+    """The role variables of any profile, including those of ``balanced`` that it does not change.
+
+    Args:
+        profile: one of PROFILES, or a measured one.
+        engine: one of ENGINES.
+        gpu: the host's GPU, as ``L40S`` or ``NVIDIA L40S``; empty where unknown.
+        use: where it is to be used.
+
+    Raises:
+        FleetError: there is no such profile, or no such engine; or it was measured for something else.
+    """
+    check_profile(profile, use.directory)
+    if not measured.is_measured(profile):
+        return ProfileSettings(profile_settings(profile, engine, gpu), "")
+    own = measured.choose(profile, check_engine(engine), use)
+    return ProfileSettings({**profile_settings(own.base, engine, gpu), **own.settings}, own.note)
+
+
+def check_profile(profile: str, directory: str = "") -> None:
+    """Refuse a profile that there is not, and a measured one whose file is not valid.
+
+    Args:
+        profile: its name.
+        directory: of the measured ones.
+
+    Raises:
+        FleetError: with those that there are.
+    """
+    if profile in PROFILES or (measured.is_measured(profile) and directory and measured.read(directory, profile)):
+        return
+    raise FleetError(measured.unknown(profile, directory, tuple(PROFILES)))
+
+
+def name_profile(own: t.Mapping[str, t.Any]) -> str:
+    """The name of the profile that a host's variables select; of a measured one with a digest of its file.
+
+    Raises:
+        FleetError: there is no such profile.
+    """
+    profile = str(own.get("engine_profile") or "")
+    if profile:
+        check_profile(profile, measured.directory_of(own))
+    found = measured.digest(measured.directory_of(own), profile) if measured.is_measured(profile) else ""
+    return f"{profile} {found}".strip()
+
+
 def profile_settings(profile: str, engine: str, gpu: str = "") -> dict[str, t.Any]:
-    """The role variables of a profile, including those of ``balanced`` that it does not change.
+    """The role variables of a profile of the collection, including those of ``balanced`` that it does not change.
 
     Args:
         profile: one of PROFILES.

@@ -97,6 +97,7 @@ class Change:
         step: the last one that began.
         subject: the instance as this attempt starts it; empty before it is known, and where there is none.
         subject_release: the release of the subject.
+        trial: the release that is tried; empty for none.
         drafts: whether that has a draft model.
         held_by: who keeps the host or the instance drained although this change has undrained it; empty for none.
         passed: the attempt that passed both gates; 0 for none.
@@ -117,6 +118,7 @@ class Change:
     step: str = ""
     subject: Fields = dataclasses.field(default_factory=dict)
     subject_release: str = ""
+    trial: str = ""
     drafts: bool = False
     held_by: str = ""
     passed: int = 0
@@ -212,7 +214,32 @@ def drain(change: Change) -> ChangeStep:
 def measure(change: Change) -> ChangeStep:
     """Role benchmark measures; the instance goes on running what it runs."""
     yield change.note("measure")
-    return dataclasses.replace(change, subject=change.instance, subject_release=change.release)
+    return dataclasses.replace(change, subject=change.instance, subject_release=change.trial or change.release)
+
+
+def trial(change: Change) -> ChangeStep:
+    """Stop what runs, and select a release that is only tried. The last good one stays what it was."""
+    yield change.note("trial")
+    yield _stop_unit(change.instance["unit"], stays=True)
+    named = {"index": change.index, "release": change.trial}
+    given = {"state": "active", "root": change.settings.root, "instances": [named], "trial": True}
+    yield Call("Activate the release for a trial", "inference.fleet.engine_release", given)
+    return dataclasses.replace(change, subject=change.instance, subject_release=change.trial)
+
+
+def conclude(change: Change, release: str, now: float) -> Change:
+    """End the trials: from here on it is the change of a drained instance to a release.
+
+    Args:
+        change: of an instance that was drained.
+        release: what it is to run.
+        now: Unix time.
+    """
+    unit = change.instance["unit"]
+    # How long a search took says nothing about the next restart.
+    done = dataclasses.replace(change, release=release, trial="", step="", requests=False, began=now)
+    # A trial may run now, whatever ran when the search began.
+    return dataclasses.replace(done, subject={}, subject_release="", running_unit=unit)
 
 
 def stop(change: Change) -> ChangeStep:

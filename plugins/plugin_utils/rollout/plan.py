@@ -24,7 +24,12 @@ ROLLING_RESTART = "rolling_restart"
 ROLLBACK = "rollback"
 #: Measures instances, each drained, and changes nothing.
 BENCHMARK = "benchmark"
-VERBS = (SITE, ROLLING_RESTART, ROLLBACK, BENCHMARK)
+#: Tries settings on instances, each drained, and puts back what they ran.
+TUNE = "tune"
+VERBS = (SITE, ROLLING_RESTART, ROLLBACK, BENCHMARK, TUNE)
+
+#: What these do to an instance. Who names a host wants its figures.
+_MEASURES = {BENCHMARK: ("measure", "measured"), TUNE: ("tune", "tuned")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +133,7 @@ def make(
         if instances:
             plan.hosts[host] = {"instances": instances, "expected_seconds": None, "together": []}
     waves = rollout_waves.split(list(plan.hosts), canary, settings.waves)
-    if settings.verb == BENCHMARK:
+    if settings.verb in _MEASURES:
         # What is measured side by side is measured alone, and the fleet misses no more than one host.
         waves = [[host] for host in plan.hosts]
     plan.waves = rollout_waves.together(waves, _companions(fleet))
@@ -137,11 +142,13 @@ def make(
             companions = _companions(fleet)[host]
             together = [other for other in wave if other in companions and other != host]
             plan.hosts[host] = {"wave": number, **plan.hosts[host], "together": together}
-    if settings.verb == BENCHMARK:
-        # Who names a host wants its figures: without it there is nothing to show.
-        plan.refusals += [f"{name} cannot be measured: {why}." for name, why in plan.left_out.items()]
+    if settings.verb in _MEASURES:
+        # Without it there is nothing to show.
+        done = _MEASURES[settings.verb][1]
+        plan.refusals += [f"{name} cannot be {done}: {why}." for name, why in plan.left_out.items()]
     else:
         _expect(plan, fleet)
+    if settings.verb != BENCHMARK:
         _refuse(settings, plan, fleet)
     _refuse_parts(plan, fleet)
     return plan
@@ -215,7 +222,7 @@ def _instance(name: str, staged: dict[str, t.Any], verb: str) -> dict[str, t.Any
     return {
         "name": name,
         "index": staged["index"],
-        "action": "measure" if verb == BENCHMARK else change,
+        "action": _MEASURES[verb][0] if verb in _MEASURES else change,
         "reason": staged["pending"],
         "from": {"release": before, **described.get(before, {})} if before else None,
         "to": {"release": release, **described.get(release, {})} if release else None,

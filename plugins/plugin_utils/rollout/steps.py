@@ -24,7 +24,7 @@ class Step(t.NamedTuple):
         out: whether the instance cannot serve in it.
         reports: whether an engine reports progress meanwhile, so that silence means something.
         balancer: whether it is one of the whole host at its target groups, which only hosts with such groups take.
-        measures: whether it is one of a benchmark, which changes nothing.
+        measures: whether it is one of a benchmark or a search of settings, and of no other rollout.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Step(t.NamedTuple):
 STEPS: tuple[Step, ...] = (
     Step("deregister", "deregister", "#a8542a", "#e08a5c", balancer=True),
     Step("drain", "drain", "#b26a00", "#e0a040"),
+    Step("trial", "trial", "#8f5a0a", "#d9a441", out=True, measures=True),
     Step("measure", "measure", "#4f6bed", "#94a6ff", out=True, measures=True),
     Step("stop", "stop", "#68727e", "#8e99a5", out=True),
     Step("start", "start", "#2767c9", "#6aa5fb", out=True, reports=True),

@@ -23,6 +23,8 @@ PREFIX = "FAKE_ENGINE_"
 START = {
     "start_seconds": "from the start of the process until it serves; without it 1",
     "start_error": "end instead of serving, as vLLM does: one of START_ERRORS, or the text of an error",
+    "pace": "how many times as fast, by the values of options, as JSON: {option: {value: times}}",
+    "wrong_where": "answer London where an option has one of these values, as JSON: {option: [value, …]}",
     "refuse": "have the parser refuse the options with this text, before anything is stopped",
 }
 
@@ -76,6 +78,19 @@ def from_environment(environment: t.Mapping[str, str]) -> Given:
         if value is not None and value is not False:
             known[name] = value
     return given
+
+
+def times_as_fast(options: t.Mapping[str, t.Any], pace: t.Any) -> float:
+    """How fast options make it, as ``pace`` has it; those that it does not name change nothing."""
+    found = 1.0
+    for name, times in (pace or {}).items():
+        found *= float(times.get(str(options.get(name)), 1))
+    return found
+
+
+def is_wrong(options: t.Mapping[str, t.Any], where: t.Any) -> bool:
+    """Whether an option has one of the values with which answers are wrong."""
+    return any(options.get(name) in values for name, values in (where or {}).items())
 
 
 def _value(text: str) -> t.Any:

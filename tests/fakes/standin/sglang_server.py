@@ -99,6 +99,9 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
     """
     given = faults.from_environment(environment)
     seconds = float(given.start.get("start_seconds", pace.START_SECONDS))
+    times = faults.times_as_fast(vars(args), given.start.get("pace"))
+    if faults.is_wrong(vars(args), given.start.get("wrong_where")):
+        given.run["wrong_answer"] = True
     log = Log(args.log_level)
     log.info(f"server_args={ {name: value for name, value in vars(args).items() if value not in (None, False)} }")
     running = args.max_running_requests or MAX_RUNNING_REQUESTS
@@ -109,8 +112,8 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         key=args.api_key,
         host=args.host or "127.0.0.1",
         port=args.port or 30000,
-        first_token=pace.FIRST_TOKEN,
-        token=pace.TOKEN,
+        first_token=pace.FIRST_TOKEN / times,
+        token=pace.TOKEN / times,
         shutdown_timeout=FOR_EVER,
         max_running=running,
         max_in_flight=None if queued is None else running + queued,

@@ -125,6 +125,9 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
     path = args.model_tag or args.model
     served = (args.served_model_name or [path])[0]
     seconds = float(given.start.get("start_seconds", pace.START_SECONDS))
+    times = faults.times_as_fast(vars(args), given.start.get("pace"))
+    if faults.is_wrong(vars(args), given.start.get("wrong_where")):
+        given.run["wrong_answer"] = True
     _said_first(args, path)
     fake = engine.FakeEngine(
         engine="vllm",
@@ -133,8 +136,8 @@ def serve(args: argparse.Namespace, environment: t.Mapping[str, str]) -> None:
         other_keys=(args.api_key or [])[1:],
         host=args.host or "0.0.0.0",  # noqa: S104 - as vLLM does; the roles say 127.0.0.1
         port=args.port or 8000,
-        first_token=pace.FIRST_TOKEN,
-        token=pace.TOKEN,
+        first_token=pace.FIRST_TOKEN / times,
+        token=pace.TOKEN / times,
         shutdown_timeout=float(args.shutdown_timeout or 0),
         max_running=args.max_num_seqs or MAX_NUM_SEQS,
         max_in_flight=args.max_num_queued_reqs,

@@ -75,7 +75,14 @@ def test_one_place_judges_every_failure() -> None:
     (measured,) = load("measure_drained.yml")
     assert [task[CHANGE]["step"] for task in measured["rescue"]] == ["judge"]
     rescued = sorted(path.name for path in TASKS.glob("*.yml") if "rescue:" in path.read_text())
-    assert rescued == ["attempt.yml", "measure_drained.yml"]
+    assert rescued == ["attempt.yml", "measure_drained.yml", "tune.yml"]
+    # A search that breaks off is no failed change: the instance is put back as at its end.
+    drained, searched = [task for task in load("tune.yml") if "rescue" in task]
+    assert [task[CHANGE]["step"] for task in drained["rescue"]] == ["judge"]
+    assert taken(drained["block"]) == ["drain"]
+    assert [next(name for name in task if name not in KEYWORDS) for task in searched["rescue"]] == [
+        "ansible.builtin.set_fact"
+    ]
 
 
 def test_a_measured_instance_is_measured_drained_and_gated_before_and_after_it_is_undrained() -> None:
@@ -109,6 +116,19 @@ def test_what_a_start_reads_is_read_before_the_drain() -> None:
     assert drain[CHANGE]["step"] == "drain"
 
 
+def test_what_was_tried_comes_into_service_only_by_the_steps_of_every_change() -> None:
+    tasks = load("tune.yml")
+    assert taken(tasks[:3]) == ["begin", "drain", "inference.fleet.tune"]
+    concluded, forward, back, confirm = tasks[3:]
+    assert concluded[CHANGE]["step"] == "conclude"
+    for number, attempt in enumerate((forward, back), 1):
+        assert attempt["ansible.builtin.include_tasks"] == "attempt.yml"
+        assert attempt["when"] == f"engine_change.attempt == {number}"
+    assert confirm[CHANGE]["step"] == "confirm"
+    # A trial ends before anything that lets requests come.
+    assert taken(load("try.yml")) == ["trial", "start", "gate", "inference.fleet.gate"]
+
+
 def test_each_step_hands_the_change_on() -> None:
     """The next step would get a skipped step as its input."""
     for path in TASKS.glob("*.yml"):
@@ -117,7 +137,8 @@ def test_each_step_hands_the_change_on() -> None:
             if CHANGE in task:
                 assert task["register"] == "engine_change"
                 assert "engine_change" in task[CHANGE]["change"]
-                assert "when" not in task
+                # The trials end for an instance that was drained; where the drain failed, nothing follows.
+                assert ("when" in task) == (task[CHANGE]["step"] == "conclude")
 
 
 def test_no_file_name_is_made_of_variables() -> None:
@@ -167,7 +188,8 @@ def test_a_turns_alerts_are_silent_exactly_while_its_hosts_are_changed() -> None
     assert states["present"] == deploy - 1
     assert states["absent"] == back + 1
     # Nothing in between ends the run: a host that fails is the turn's outcome.
-    changes = ["inference.fleet.engine/deploy", "inference.fleet.engine/measure", "put_back.yml"]
+    entries = ("deploy", "measure", "tune")
+    changes = [*(f"inference.fleet.engine/{entry}" for entry in entries), "put_back.yml"]
     assert order[deploy : states["absent"]] == changes
 
 

@@ -254,3 +254,17 @@ def test_usage_is_said_as_its_options_want_it(runtime: Path, tmp_path: Path) -> 
         assert said.count('"usage": {') == said.count("data: {")
         assert '"choices": [], "usage": {' in said
         assert "cached_tokens" not in said
+
+
+def test_its_pace_and_its_answers_may_depend_on_its_options() -> None:
+    pace = {"max_num_batched_tokens": {"4096": 2, "8192": 3}, "max_num_seqs": {"64": 1.5}}
+    assert faults.times_as_fast({}, None) == 1
+    assert faults.times_as_fast({"max_num_batched_tokens": 4096, "max_num_seqs": 64}, pace) == 3
+    assert faults.times_as_fast({"max_num_batched_tokens": None, "max_num_seqs": 32}, pace) == 1
+    assert faults.is_wrong({"max_num_batched_tokens": 8192}, {"max_num_batched_tokens": [8192]})
+    assert not faults.is_wrong({"max_num_batched_tokens": 4096}, {"max_num_batched_tokens": [8192]})
+    assert not faults.is_wrong({}, None)
+    given = faults.from_environment(
+        {"FAKE_ENGINE_PACE": json.dumps(pace), "FAKE_ENGINE_WRONG_WHERE": '{"max_num_seqs": [64]}'}
+    )
+    assert given.start == {"pace": pace, "wrong_where": {"max_num_seqs": [64]}}

@@ -93,3 +93,51 @@ def test_a_role_that_there_is_not_is_named_with_its_host(tmp_path: Path) -> None
     assert status != 0
     assert "Its tag inference:role is 'inferense', valid are inference, gateway" in output
     assert "On odd." in output
+
+
+def measured_profile(tmp_path: Path, **changes: str) -> None:
+    """A measured profile beside the group vars of the inventory, which Ansible must take neither for hosts nor vars."""
+    part = {
+        "version": "0.32.0",
+        "model": "Qwen/Qwen3-VL-8B-Instruct",
+        "gpu": "L40S",
+        "base": "balanced",
+        "tune_for": "interactive",
+        "run": "1",
+        "at": "2026-11-30T10:42:00Z",
+        "host": "gpu-1",
+        "settings": [{"name": "max_num_seqs", "value": 64, "why": "Run 1."}],
+        **changes,
+    }
+    folder = tmp_path / "group_vars" / "engine_profiles"
+    folder.mkdir(parents=True)
+    document = {"schema": 1, "profile": "measured-l40s-interactive", "engines": {"vllm": part}}
+    (folder / "measured-l40s-interactive.yml").write_text(json.dumps(document))
+
+
+def test_an_unknown_profile_is_refused_with_the_measured_ones_as_well(tmp_path: Path) -> None:
+    measured_profile(tmp_path)
+    status, output = play(tmp_path, {"gpu-1": {"engine_profile": "fast"}}, {}, "site", "--check")
+    assert status != 0
+    assert "Check variables and hosts" not in output
+    assert "engine_profile is 'fast', which is no profile. Valid are: balanced, interactive, throughput" in output
+    assert "engine_profiles: measured-l40s-interactive. On gpu-1." in output
+
+
+def test_a_measured_profile_is_taken_where_it_belongs_and_refused_elsewhere(tmp_path: Path) -> None:
+    measured_profile(tmp_path)
+    host = {"fleet_instance_type": "g6e.xlarge", "engine_profile": "measured-l40s-interactive"}
+    _status, output = play(tmp_path, {"gpu-1": host}, {}, "site", "--check")
+    assert "TASK [check_host | Check system, ports and disk]" in output
+    words = ("--check", "-e", "fleet_model=Qwen/Qwen3-8B")
+    _status, output = play(tmp_path, {"gpu-1": {**host, "fleet_instance_type": "g6.xlarge"}}, {}, "site", *words)
+    assert "was measured on L40S, and this host has L4 and with Qwen/Qwen3-VL-8B-Instruct, and this host" in output
+    assert "TASK [check_host | Check system, ports and disk]" not in output
+    _status, output = play(tmp_path, {"gpu-1": host}, {}, "site", "--check", "-e", "vllm_version=0.31.0")
+    assert "was measured with vllm 0.32.0, and 0.31.0 runs here: its figures may not hold" in output
+    path = tmp_path / "group_vars" / "engine_profiles" / "measured-l40s-interactive.yml"
+    path.write_text("schema: 1\n")
+    status, output = play(tmp_path, {"gpu-1": host}, {}, "site", "--check")
+    assert status != 0
+    assert "measured-l40s-interactive.yml is not valid: it says that it is the profile None." in output
+    assert "Check variables and hosts" not in output

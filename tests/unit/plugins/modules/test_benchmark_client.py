@@ -135,3 +135,30 @@ def test_the_client_gets_the_key_of_the_host(place: Place, run_module: RunModule
     assert not found.get("failed")
     assert "the client ended with 1" in found["measured"]["problem"]
     assert KEY not in json.dumps(found)
+
+
+def test_what_is_only_tried_is_no_benchmark_and_a_search_counts_from_the_good_release(
+    place: Place, run_module: RunModule
+) -> None:
+    tried = place.path / "releases" / "vllm-2"
+    tried.mkdir()
+    manifest = json.loads((place.path / "releases" / "vllm-1" / "manifest.json").read_text())
+    (tried / "manifest.json").write_text(json.dumps({**manifest, "version": "0.33.0"}))
+    good = {**manifest, "served_name": "qwen", "options": {"max-model-len": 32768}}
+    (place.path / "releases" / "vllm-1" / "manifest.json").write_text(json.dumps(good))
+    instance = place.path / "instances" / "0"
+    (instance / "good").symlink_to("../../releases/vllm-1")
+    (instance / "current").unlink()
+    (instance / "current").symlink_to("../../releases/vllm-2")
+    (instance / "trial").write_text("vllm-2\n")
+    refused = run_module("benchmark_client", place.arguments(None))
+    assert refused["problems"] == [
+        "vllm-0 has vllm-2, which a search of settings was only trying when it was broken off. playbooks/tune.yml, "
+        "site.yml or playbooks/rolling_restart.yml puts its settings back."
+    ]
+    # It may be down: it is put back before it is measured.
+    found = run_module("benchmark_client", place.arguments(None, trials=True))
+    assert found["problems"] == []
+    served = found["instances"]["vllm-0"]
+    assert (served["release"], served["version"]) == ("vllm-1", "0.32.0")
+    assert (served["served_name"], served["context"]) == ("qwen", 32768)

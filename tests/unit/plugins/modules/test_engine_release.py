@@ -318,3 +318,18 @@ def test_what_was_staged_for_an_instance_that_never_ran_is_dropped(host: Host) -
     assert host.release("unwanted")["instances"] == []
     assert not (host.root / "staged" / "3").is_symlink()
     assert not host.release("unwanted")["changed"]
+
+
+def test_a_restart_does_not_run_what_is_only_tried(host: Host) -> None:
+    own = host.deploy(options={"a": 1})
+    tried = host.release("staged", options={"a": 2})["instances"][0]["release"]
+    assert host.release("active", release=tried, more={"trial": True})["instances"][0]["trial"] == tried
+    host.start(tried)
+    kept = host.release("kept")["instances"][0]
+    assert (kept["release"], kept["current"], kept["running"], kept["trial"]) == (own, tried, tried, tried)
+    assert host.release("staged", options={"a": 1})["instances"][0]["pending"] == (
+        f"its release changes from {tried} to {own}"
+    )
+    assert host.release("earlier")["instances"][0]["release"] == own
+    host.release("active", release=own)
+    assert host.release("kept")["instances"][0]["trial"] == ""

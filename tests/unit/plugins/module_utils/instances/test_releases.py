@@ -115,6 +115,46 @@ def test_the_good_release_comes_back(root: Path) -> None:
     assert releases.restorable(0) == first
 
 
+def test_what_is_only_tried_is_not_kept(root: Path) -> None:
+    releases = Releases(str(root))
+    own, tried, another = stage(root), stage(root, revision="r2"), stage(root, revision="r3")
+    releases.activate(0, own)
+    releases.mark_good(0)
+    assert (releases.kept(0), releases.trial(0)) == (own, None)
+    releases.activate(0, tried, trial=True)
+    assert releases.linked(0, "current") == tried
+    assert (releases.kept(0), releases.trial(0), releases.restorable(0)) == (own, tried, own)
+    # Its own release, started again for a trial, is no other.
+    releases.activate(0, own, trial=True)
+    assert (releases.kept(0), releases.trial(0)) == (own, None)
+    releases.activate(0, tried, trial=True)
+    # A deployment ends the trial, also one of the release that was tried.
+    releases.activate(0, tried)
+    assert (releases.kept(0), releases.trial(0)) == (tried, None)
+    releases.activate(0, another, trial=True)
+    releases.activate(0, own)
+    assert (releases.kept(0), releases.trial(0)) == (own, None)
+
+
+def test_a_trial_that_was_broken_off_before_it_was_current_is_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    releases = Releases(str(root))
+    own, tried = stage(root), stage(root, revision="r2")
+    releases.activate(0, own)
+    releases.mark_good(0)
+
+    def end(*_words: object) -> t.NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Releases, "point", end)
+        with pytest.raises(KeyboardInterrupt):
+            releases.activate(0, tried, trial=True)
+    assert (releases.kept(0), releases.trial(0)) == (own, None)
+    # And one that was deployed before it was a trial is marked first: it is never taken for what is wanted.
+    releases.activate(0, tried, trial=True)
+    assert releases.trial(0) == tried
+
+
 def test_the_good_release_before_is_remembered(root: Path) -> None:
     releases = Releases(str(root))
     first, second = stage(root), stage(root, revision="r2")

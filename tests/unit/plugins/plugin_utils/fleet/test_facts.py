@@ -128,7 +128,7 @@ def test_an_invalid_port_is_named_once() -> None:
     found = facts("gpu-1", {"gpu-1": host(edge_port="80o0")})
     assert found["problem"] == "edge_port is '80o0'; it must be a whole number."
     known = {"tier", "address", "ring", "is_gateway", "gateway_kind", "engine", "has_database", "caches", "affinity"}
-    assert set(found) == {*known, "problem"}
+    assert set(found) == {*known, "profile", "problem"}
 
 
 def test_a_host_has_the_ring_of_its_group() -> None:

@@ -408,3 +408,61 @@ def test_after_a_measurement_there_is_nothing_to_go_back_to(failing: str) -> Non
     assert change.outcome not in ("", "done")
     assert "vllm-0 was measured, and did not come back (the gate failed)." in change.message
     assert not [call for call in host.calls if "release" in call.what.lower() and call.what != "See what it runs"]
+
+
+def search(host: Host, *tried: str) -> Change:
+    """Drain, and try releases; each is started, gated and measured."""
+    change = host.do(changes.drain(begun(release="vllm-own", running="vllm-own")))
+    for release in tried:
+        change = host.do(changes.trial(dataclasses.replace(change, trial=release)))
+        for step in (changes.start, changes.gate, changes.measure):
+            change = host.do(step(change))
+    return change
+
+
+def test_a_trial_starts_a_release_that_is_only_tried_and_undrains_nothing() -> None:
+    host = Host()
+    change = search(host, "vllm-a", "vllm-b")
+    assert host.done == [
+        "Drain",
+        *("Stop the unit", "Activate the release for a trial", "Start the unit") * 2,
+    ]
+    given = [call.arguments for call in host.calls if call.what == "Activate the release for a trial"]
+    assert [(one["trial"], one["instances"]) for one in given] == [
+        (True, [{"index": 0, "release": "vllm-a"}]),
+        (True, [{"index": 0, "release": "vllm-b"}]),
+    ]
+    assert (change.release, change.trial, change.subject_release) == ("vllm-own", "vllm-b", "vllm-b")
+    assert [step for step, _name, _attempt in host.steps] == ["drain", *("trial", "start", "gate", "measure") * 2]
+
+
+def test_after_the_trials_an_instance_gets_its_release_back_through_both_gates() -> None:
+    # Nothing ran when it began, as after a trial of an earlier search that was broken off.
+    tried = dataclasses.replace(search(Host(), "vllm-a"), running_unit="")
+    change = changes.conclude(tried, "vllm-own", 5000.0)
+    host = Host()
+    change = host.attempt(change)
+    assert [what for what in host.done if "elease" in what] == ["Activate the release"]
+    assert "trial" not in host.arguments("Activate the release")
+    assert host.done.index("Stop the unit") < host.done.index("Activate the release")
+    assert host.arguments("Activate the release")["instances"] == [{"index": 0, "release": "vllm-own"}]
+    # It is drained, and no client has a request in it.
+    assert (host.arguments("Drain")["lame_duck_seconds"], host.arguments("Drain")["wait"]) == (0, 0)
+    assert (change.passed, change.subject_release) == (1, "vllm-own")
+    notes = Host()
+    assert notes.do(changes.confirm(change, 5030.0)).outcome == "done"
+    # How long the search took says nothing about a restart.
+    assert notes.arguments("Note on the host that this instance is done")["seconds"] == 30.0
+
+
+@pytest.mark.parametrize("failing", ["stop", "start", "gate", "edge_gate"])
+def test_a_winner_that_fails_when_it_is_to_stay_is_rolled_back(failing: str) -> None:
+    change = changes.conclude(search(Host(), "vllm-a"), "vllm-a", 5000.0)
+    failed = Host().attempt(change, failing)
+    assert failed.attempt == 2
+    host = Host()
+    back = host.attempt(failed)
+    assert "Point to the last good release" in host.done
+    assert (back.outcome, back.subject) == ("rolled_back", {})
+    why = f"release vllm-a of vllm-0 failed ({failing}: it broke)"
+    assert back.message == f"gpu-1: {why}. It was rolled back to vllm-old and is in service."

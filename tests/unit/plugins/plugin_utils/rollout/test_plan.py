@@ -277,6 +277,20 @@ def test_a_benchmark_of_a_host_that_is_drained_by_hand_is_refused() -> None:
     ]
 
 
-def test_a_benchmark_of_the_last_host_is_downtime() -> None:
+@pytest.mark.parametrize("verb", ["benchmark", "tune"])
+def test_a_benchmark_of_the_last_host_is_downtime(verb: str) -> None:
     fleet = {"a": facts(staged())}
-    assert "this means downtime" in downtime(plan(fleet, verb="benchmark"), serving(fleet))
+    assert "this means downtime" in downtime(plan(fleet, verb=verb), serving(fleet))
+
+
+def test_a_search_of_settings_takes_one_host_that_has_a_way_back() -> None:
+    made = plan({"a": facts(staged("a search of settings was asked for"))}, verb="tune")
+    assert made.waves == [["a"]]
+    assert made.hosts["a"]["instances"][0]["action"] == "tune"
+    assert made.refusals + made.warnings == []
+    assert expected_seconds(made) is None
+    [refusal] = plan({"a": facts(staged(good=""))}, verb="tune").refusals
+    assert "so a failure could not be rolled back" in refusal
+    drained = status(0, drain={"state": "drained", "by": "operator", "reason": "fan"})
+    [refusal] = plan({"a": facts(staged(), host_status=drained)}, verb="tune").refusals
+    assert refusal == "a cannot be tuned: an operator has drained it (fan); playbooks/undrain.yml puts it back."
