@@ -1,5 +1,7 @@
-"""The least that HAProxy takes for what a gateway of kind ``edge`` has it do: a configuration that forwards, with the
-same buffer and the same two rounds of retries, and nothing else."""
+"""The least that HAProxy takes for what a gateway of kind ``edge`` has it do.
+
+A configuration that forwards, with the same buffer and the same rounds of retries, and nothing else.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ ALERTS = (
     Alert(
         "AccountantDown",
         "Nothing counts tokens and budgets at {{ $labels.host }}",
-        "fleet_accountant_wanted == 1\n"
-        "unless on (host) time() - fleet_accountant_last_look_timestamp_seconds < 120",
+        "fleet_accountant_wanted == 1\nunless on (host) time() - fleet_accountant_last_look_timestamp_seconds < 120",
         "ticket",
         "The accountant of a gateway of kind edge has written no figures for two minutes: it does not start, or hangs. "
         "Requests go on. Clients that it refused before stay refused until their minute or period is over; others are "

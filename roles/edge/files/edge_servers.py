@@ -5,7 +5,7 @@
 HAProxy takes a server for healthy until a check says otherwise, and forgets at a reload which servers are drained. So
 it reads the file that is written here: at a start every server is down until its first check, at a reload it is what it
 was, and what the record of drains names is drained either way. A process of this host that the edge does not know yet
-when it reloads is asked for its health here: a gateway that has one process alone would serve nobody until HAProxy asks.
+when it reloads is asked for its health here: a gateway with one process would refuse all requests until HAProxy asks.
 
 Usage: edge_servers.py start|reload [--config FILE] [--drains FILE] [--socket FILE] [--output FILE]
 """
