@@ -19,11 +19,14 @@ import subprocess
 import time
 import typing as t
 
-from ansible_collections.inference.fleet.plugins.module_utils.accountant.settings import CONFIG_PATH as ACCOUNTANT_PATH
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import (
+    ACCOUNTANT_SETTINGS,
+    ENGINE_ROOT,
+    STATE_DIRECTORY,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import KEYS_MAP_PATH
 from ansible_collections.inference.fleet.plugins.module_utils.facts import gpus, series
 from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
@@ -76,7 +79,7 @@ class HostPlaces:
     ignored_xids: t.Collection[int] = ()
     memory: str = MEMORY_PATH
     journal: str = ""
-    accountant: str = ACCOUNTANT_PATH
+    accountant: str = ACCOUNTANT_SETTINGS
 
 
 @dataclasses.dataclass
@@ -336,7 +339,7 @@ def parse_arguments(arguments: t.Sequence[str] | None = None) -> argparse.Namesp
     parser.add_argument("--memory", default=MEMORY_PATH, metavar="FILE")
     parser.add_argument("--output", default=METRICS_DIRECTORY, metavar="DIRECTORY")
     parser.add_argument("--journal", default="", metavar="DIRECTORY")
-    parser.add_argument("--accountant", default=ACCOUNTANT_PATH, metavar="FILE")
+    parser.add_argument("--accountant", default=ACCOUNTANT_SETTINGS, metavar="FILE")
     return parser.parse_args(arguments)
 
 
