@@ -145,10 +145,11 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     actions: list[str] = []
     if params["state"] == "absent":
         files.remove()
-        if os.path.lexists(config):
-            actions.append(f"remove {config}")
+        # What was used stays. Figures that nobody renews would be taken for the present.
+        for path in filter(os.path.lexists, (config, _metrics(params))):
+            actions.append(f"remove {path}")
             if not check:
-                os.unlink(config)
+                os.unlink(path)
     else:
         wanted = _settings(params)
         if read_text(config) != wanted.render():
@@ -192,8 +193,12 @@ def _settings(params: dict[str, t.Any]) -> AccountantSettings:
         directory=params["directory"],
         socket=params["socket"],
         state=os.path.join(params["state_directory"], "accountant.json"),
-        metrics=os.path.join(params["state_directory"], "metrics", "accountant.prom"),
+        metrics=_metrics(params),
     )
+
+
+def _metrics(params: dict[str, t.Any]) -> str:
+    return os.path.join(params["state_directory"], "metrics", "accountant.prom")
 
 
 def main() -> None:

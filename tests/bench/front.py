@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.bench import wire
 from tests.bench.apart import report as to_output
+from tests.bench.bare import bare
 from tests.certificates import certificate
 from tests.fakes.engine import MODEL
 from tests.integration.edge.conftest import KEY, Edge
@@ -87,6 +88,7 @@ def fronts(report: Report) -> None:
     """All figures."""
     with wire.Backend() as backend:
         requests(backend, report)
+        floor(backend, report)
         waits(backend, report)
         variants(backend, report)
         pictures(backend, report)
@@ -132,6 +134,34 @@ def requests(backend: wire.Backend, report: Report) -> None:
                 f"edge, {clients} at once: {passed.gateway * 1e3:.3f} ms of the gateway's CPU a request "
                 f"({1 / passed.gateway:.0f} requests/s a core), {direct.host * 1e3:.3f} of a host's edge",
             )
+
+
+def floor(backend: wire.Backend, report: Report) -> None:
+    """HAProxy that forwards and does nothing else, with one round of retries and with two, beside a gateway."""
+    with chain(backend, {}) as fleet, contextlib.ExitStack() as stack:
+        [gateway], [host] = fleet.gateways, fleet.hosts.values()
+        places: dict[str, tuple[int, t.Callable[[], float]]] = {
+            f"bare, {rounds} round(s)": (one.port, one.cpu_seconds)
+            for rounds in (1, 2)
+            for one in [stack.enter_context(bare(host.port, gateway.config, rounds))]
+        }
+        places["edge"] = (gateway.port, lambda: cpu_seconds(gateway))
+        request = wire.request_of(KEY, BODY.encode())
+        asked: dict[str, list[float]] = {name: [] for name in places}
+        chunk: dict[str, list[float]] = {name: [] for name in places}
+        for _ in range(ROUNDS):
+            for name, (port, spent) in places.items():
+                before = spent()
+                wire.ask(port, request, 32, 1600)
+                asked[name].append((spent() - before) / 1600 * 1e3)
+                before = spent()
+                pieces = wire.stream(port, KEY, BODY.encode(), STREAMS, PIECES, PAUSE)
+                chunk[name].append((spent() - before) / pieces * 1e6)
+    for name in places:
+        report(
+            "gateway",
+            f"{name}: {min(asked[name]):.3f} ms of CPU a request, {min(chunk[name]):.1f} us a streamed chunk",
+        )
 
 
 def waits(backend: wire.Backend, report: Report) -> None:

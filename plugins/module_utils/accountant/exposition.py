@@ -19,6 +19,7 @@ _HELP = {
     ),
     "fleet_accountant_bookings": ("gauge", "Requests in flight that have something booked."),
     "fleet_accountant_store_up": ("gauge", "Whether the Redis of the gateways answers; 1 where there is none."),
+    "fleet_accountant_last_look_timestamp_seconds": ("gauge", "When these figures were written."),
     "fleet_accountant_skipped_total": ("counter", "Places in the ring's lines that could not be read."),
     "fleet_accountant_expired_total": ("counter", "Requests that count as they were booked, because no line came."),
 }
@@ -32,6 +33,7 @@ class AccountFigures(t.NamedTuple):
         left: of it.
         tokens: of the last minute, by client.
         bookings, store_up, skipped, expired: see above.
+        now: when they were so.
     """
 
     ratio: t.Mapping[str, float]
@@ -41,6 +43,7 @@ class AccountFigures(t.NamedTuple):
     store_up: bool
     skipped: int
     expired: int
+    now: float
 
 
 def render(figures: AccountFigures) -> str:
@@ -53,6 +56,7 @@ def render(figures: AccountFigures) -> str:
     plain = {
         "fleet_accountant_bookings": figures.bookings,
         "fleet_accountant_store_up": int(figures.store_up),
+        "fleet_accountant_last_look_timestamp_seconds": int(figures.now),
         "fleet_accountant_skipped_total": figures.skipped,
         "fleet_accountant_expired_total": figures.expired,
     }

@@ -325,6 +325,7 @@ class Accountant:
             self._store is None or self._store.answers,
             self._skipped,
             self._expired,
+            now,
         )
         try:
             make_directories(os.path.dirname(self._settings.metrics))

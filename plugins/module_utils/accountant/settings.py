@@ -11,11 +11,11 @@ import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
-from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ACCOUNTANT_SETTINGS, STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.edge import haproxy_socket
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import KEYS_MAP_PATH
 
-CONFIG_PATH = "/etc/inference/accountant.json"
+CONFIG_PATH = ACCOUNTANT_SETTINGS
 #: Within the directory that HAProxy is confined to.
 SOCKET_DIRECTORY = "/var/lib/haproxy/accountant"
 

@@ -9,3 +9,5 @@ from __future__ import annotations
 ENGINE_ROOT = "/opt/inference"
 #: Records about the host: drains, claims, gates.
 STATE_DIRECTORY = "/var/lib/inference"
+#: The settings of the accountant, which a gateway has that should have one.
+ACCOUNTANT_SETTINGS = "/etc/inference/accountant.json"

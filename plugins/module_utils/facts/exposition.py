@@ -33,6 +33,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "fleet_gpu_remap_failure": (GAUGE, "Whether a row of a GPU's memory could not be remapped."),
     "fleet_gpu_clock_event_reasons": (GAUGE, "The driver's mask of why a GPU is slower than it could be."),
     "fleet_gpu_power_watts": (GAUGE, "The power that a GPU draws."),
+    "fleet_accountant_wanted": (GAUGE, "1 where an accountant should count the tokens of clients with limits on them."),
     "fleet_disk_available_bytes": (GAUGE, "Free space of the file system with weights, runtimes or journal."),
     "fleet_disk_size_bytes": (GAUGE, "Size of the file system with weights, runtimes or journal."),
     "fleet_requests_rejected_total": (COUNTER, "Requests that a limit refused, by client and cause."),

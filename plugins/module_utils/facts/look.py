@@ -22,7 +22,11 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
-from ansible_collections.inference.fleet.plugins.module_utils.core.paths import ENGINE_ROOT, STATE_DIRECTORY
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import (
+    ACCOUNTANT_SETTINGS,
+    ENGINE_ROOT,
+    STATE_DIRECTORY,
+)
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import KEYS_MAP_PATH
 from ansible_collections.inference.fleet.plugins.module_utils.facts import gpus, series
 from ansible_collections.inference.fleet.plugins.module_utils.facts.access_log import AccessCounters
@@ -63,6 +67,7 @@ class HostPlaces:
         ignored_xids: those that do not count.
         memory: what the looks before learned.
         journal: its directory; empty for the host's own.
+        accountant: the settings of an accountant, which only a gateway that should have one has.
     """
 
     state: str = STATE_DIRECTORY
@@ -74,6 +79,7 @@ class HostPlaces:
     ignored_xids: t.Collection[int] = ()
     memory: str = MEMORY_PATH
     journal: str = ""
+    accountant: str = ACCOUNTANT_SETTINGS
 
 
 @dataclasses.dataclass
@@ -155,6 +161,8 @@ class HostLook:
         self._read("clients", lambda: series.of_clients(read_text(keys) or "", keys))
         for path in self._places.certificates:
             self._read("certificates", functools.partial(_certificates, path))
+        if os.path.lexists(self._places.accountant):
+            self._series += series.of_accountant()
         found = self._gpus(memory)
         self._log(memory)
         if self._places.nvidia_smi:
@@ -331,6 +339,7 @@ def parse_arguments(arguments: t.Sequence[str] | None = None) -> argparse.Namesp
     parser.add_argument("--memory", default=MEMORY_PATH, metavar="FILE")
     parser.add_argument("--output", default=METRICS_DIRECTORY, metavar="DIRECTORY")
     parser.add_argument("--journal", default="", metavar="DIRECTORY")
+    parser.add_argument("--accountant", default=ACCOUNTANT_SETTINGS, metavar="FILE")
     return parser.parse_args(arguments)
 
 
@@ -347,6 +356,7 @@ def main() -> None:
         options.ignore_xid,
         options.memory,
         options.journal,
+        options.accountant,
     )
     text = HostLook(places, print).take({name: getattr(options, name) for name in LABELS})
     make_directories(options.output)

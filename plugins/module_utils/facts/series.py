@@ -67,6 +67,11 @@ def of_claim(document: t.Any, path: str) -> list[Series]:
     return [Series("fleet_rollout_claim_timestamp_seconds", labels, times.seconds(claim.since))]
 
 
+def of_accountant() -> list[Series]:
+    """A gateway that has an accountant. What it counts, and when it did last, it says itself."""
+    return [Series("fleet_accountant_wanted", {}, 1)]
+
+
 def of_clients(keys_map: str, path: str) -> list[Series]:
     """The clients whose keys expire. Nothing of a key is in it, not even of its hash."""
     found: dict[str, int] = {}

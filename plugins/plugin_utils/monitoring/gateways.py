@@ -30,6 +30,18 @@ ALERTS = (
         "Tell its owner, or set a larger budget in fleet_clients and run playbooks/keys.yml; nothing restarts.",
     ),
     Alert(
+        "AccountantDown",
+        "Nothing counts tokens and budgets at {{ $labels.host }}",
+        "fleet_accountant_wanted == 1\nunless on (host) time() - fleet_accountant_last_look_timestamp_seconds < 120",
+        "ticket",
+        "The accountant of a gateway of kind edge has written no figures for two minutes: it does not start, or hangs. "
+        "Requests go on. Clients that it refused before stay refused until their minute or period is over; others are "
+        "bounded by requests_per_minute and max_concurrent alone. What they use is counted when it is back.",
+        "systemctl status inference-accountant on the host, and its journal. playbooks/site.yml -l HOST installs it "
+        "again.",
+        "5m",
+    ),
+    Alert(
         "GatewayErrors",
         "{{ $value | humanizePercentage }} of the requests at {{ $labels.host }} end with an error of the service",
         'sum by (host) (rate(litellm_proxy_failed_requests_metric_total{exception_status=~"5.."}[10m]))\n'

@@ -3,6 +3,7 @@
 --   txn.no_model  why there is none: cut (the buffer ends before it), none, two, type or invalid
 --   txn.affinity  what two requests have in common that should meet the same cache, as 16 hexadecimal digits
 -- A body that cannot be read gets no affinity: it goes to the server with the fewest requests.
+-- Program choose_model.lua uses the reader, too.
 --
 -- Usage: http-request lua.affinity MODE
 --   prefix  the header X-Session-ID, else prompt_cache_key of the body, else the beginning of the conversation
@@ -404,49 +405,36 @@ local function is_whole(txn, length)
   return length <= SURELY_WHOLE
 end
 
-core.register_action("affinity", {"http-req"}, function(txn, mode)
+-- Reads a POST, and sets txn.affinity. Returns the model that the body names, else nothing and why there is none.
+function read_request(txn, mode)
+  local fetch = txn.f
   local function keep(kind, value)
     local client = txn:get_var("txn.client") or ""
     txn:set_var("txn.affinity", string.format("%016x", txn.c:xxh64(client .. "\0" .. kind .. "\0" .. value)))
   end
 
-  if txn.f:method() ~= "POST" then
-    return
-  end
   if mode == "client" then
     keep("client", "")
   end
-  local session = mode == "prefix" and txn.f:req_fhdr("x-session-id")
-  if is_name(session) then
+  local session = mode == "prefix" and fetch:req_fhdr("x-session-id")
+  local has_session = is_name(session)
+  if has_session then
     keep("session", session)
   end
 
-  local body = readable(txn.f:req_body() or "")
-  local encoding = txn.f:req_fhdr("content-encoding") or "identity"
+  local body = readable(fetch:req_body() or "")
+  local encoding = fetch:req_fhdr("content-encoding") or "identity"
   local found = {models = 0, system = {}}
   local ended = INVALID
   if encoding == "identity" then
-    ended = ended_by(find_parts, body, SHAPES[txn.f:path()] or OTHER, found)
+    ended = ended_by(find_parts, body, SHAPES[fetch:path()] or OTHER, found)
   end
   local is_cut = ended and not is_whole(txn, #body.raw)
-  if ended == CUT and not is_cut then
-    ended = INVALID
+  if ended == INVALID or ended == CUT and not is_cut then
+    return nil, "invalid"
   end
 
-  if ended == INVALID then
-    txn:set_var("txn.no_model", "invalid")
-    return
-  elseif found.models > 1 then
-    txn:set_var("txn.no_model", "two")
-  elseif is_name(found.model) then
-    txn:set_var("txn.model", found.model)
-  elseif found.models == 1 then
-    txn:set_var("txn.no_model", "type")
-  else
-    txn:set_var("txn.no_model", is_cut and "cut" or "none")
-  end
-
-  if mode == "prefix" and not is_name(session) then
+  if mode == "prefix" and not has_session then
     local words = is_name(found.session) and found.session or nil
     local prefix = not words and beginning(body, found)
     if words then
@@ -454,5 +442,21 @@ core.register_action("affinity", {"http-req"}, function(txn, mode)
     elseif prefix then
       keep("prefix", prefix)
     end
+  end
+
+  if found.models > 1 then
+    return nil, "two"
+  elseif is_name(found.model) then
+    return found.model
+  elseif found.models == 1 then
+    return nil, "type"
+  end
+  return nil, is_cut and "cut" or "none"
+end
+
+core.register_action("affinity", {"http-req"}, function(txn, mode)
+  if txn.f:method() == "POST" then
+    local model, why = read_request(txn, mode)
+    txn:set_var(model and "txn.model" or "txn.no_model", model or why)
   end
 end, 1)

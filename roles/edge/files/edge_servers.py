@@ -4,7 +4,8 @@
 
 HAProxy takes a server for healthy until a check says otherwise, and forgets at a reload which servers are drained. So
 it reads the file that is written here: at a start every server is down until its first check, at a reload it is what it
-was, and what the record of drains names is drained either way.
+was, and what the record of drains names is drained either way. A process of this host that the edge does not know yet
+when it reloads is asked for its health here: a gateway with one process would refuse all requests until HAProxy asks.
 
 Usage: edge_servers.py start|reload [--config FILE] [--drains FILE] [--socket FILE] [--output FILE]
 """
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import socket
 import sys
 import tempfile
 
@@ -36,13 +38,19 @@ HEADER = (
     "bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr "
     "srv_agent_addr srv_agent_port\n"
 )
+#: What a backend's health check asks for, and the backends whose servers are processes of this host.
+CHECK = re.compile(r"\s+http-check send meth GET uri (/\S*)")
+OWN = re.compile(r"instances_\d+$")
+LOOPBACK = "127.0.0.1"
 WEIGHT = re.compile(r"\sweight (\d+)")
 # Down, not drained, with a check that has yet to succeed.
 DOWN = "0 {backend} {number} {name} {address} 0 0 {weight} {weight} 0 6 1 0 6 0 0 0 - {port} - 0 0 - - 0"
+#: The same after a check that succeeded: the columns that differ, with as many good checks as HAProxy takes.
+UP = {5: "2", 10: "15", 11: "3", 12: "9"}
 BACKEND_COLUMN, NAME_COLUMN, ADDRESS_COLUMN, ADMIN_COLUMN, PORT_COLUMN = 1, 3, 4, 6, 18
 FORCED_DRAIN = 0x08
-#: Seconds for HAProxy's answer; its reload waits meanwhile.
-PATIENCE = 5.0
+#: Seconds for HAProxy's answer, and for that of a server; the reload waits meanwhile.
+PATIENCE, HEALTH_PATIENCE = 5.0, 1.0
 
 
 def configured(config: str) -> dict[tuple[str, str], list[str]]:
@@ -63,6 +71,44 @@ def configured(config: str) -> dict[tuple[str, str], list[str]]:
             row = DOWN.format(backend=backend, number=number, name=name, address=address, port=port, weight=weight)
             rows[backend, name] = row.split(" ")
     return rows
+
+
+def health_paths(config: str) -> dict[str, str]:
+    """What the backends with processes of this host ask for to see whether one serves."""
+    paths = {}
+    backend = ""
+    for line in config.splitlines():
+        if line and not line[0].isspace() and not line.startswith("."):
+            backend = line.partition("backend ")[2].strip()
+        check = CHECK.match(line)
+        if check and OWN.match(backend):
+            paths[backend] = check[1]
+    return paths
+
+
+def is_healthy(port: int, path: str) -> bool:
+    """Whether a process of this host answers its health check."""
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection((LOOPBACK, port), HEALTH_PATIENCE) as connection:
+            connection.sendall(request.encode())
+            return re.match(rb"HTTP/1\.[01] [23]\d\d ", connection.recv(64)) is not None
+    except OSError:
+        return False
+
+
+def ask_new(
+    wanted: dict[tuple[str, str], list[str]], live: dict[tuple[str, str], list[str]], paths: dict[str, str]
+) -> None:
+    """Mark those of this host up that HAProxy does not know yet and that are healthy."""
+    for server, row in wanted.items():
+        known = live.get(server)
+        is_known = known and known[PORT_COLUMN] == row[PORT_COLUMN]
+        if is_known or server[0] not in paths or row[ADDRESS_COLUMN] != LOOPBACK:
+            continue
+        if is_healthy(int(row[PORT_COLUMN]), paths[server[0]]):
+            for column, value in UP.items():
+                row[column] = value
 
 
 def current(reply: str) -> dict[tuple[str, str], list[str]]:
@@ -106,11 +152,13 @@ def main() -> None:
     parser.add_argument("--output", default="/run/haproxy/servers.state")
     arguments = parser.parse_args()
     with open(arguments.config, encoding="utf-8") as file:
-        wanted = configured(file.read())
+        config = file.read()
+    wanted = configured(config)
     live: dict[tuple[str, str], list[str]] = {}
     if arguments.event == "reload":
         try:
             live = current(haproxy_socket.ask(arguments.socket, "show servers state", PATIENCE))
+            ask_new(wanted, live, health_paths(config))
         except OSError as error:
             print(
                 f"{arguments.socket} does not answer, so every server has to be checked first: {error}", file=sys.stderr

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -428,7 +429,12 @@ def test_metrics_have_what_is_left(one: Gateways) -> None:
     assert one.use("money")[0] == 200
     one.settled("money", 250.0, "spent")
     eventually(lambda: 'fleet_budget_spent_ratio{client="money"} 0.05\n' in one.services[0].metrics.read_text(), 40)
-    assert 'fleet_budget_left{client="money"} 4750\n' in one.services[0].metrics.read_text()
+    text = one.services[0].metrics.read_text()
+    assert 'fleet_budget_left{client="money"} 4750\n' in text
+    # AccountantDown looks at the age of the figures.
+    written = re.search(r"^fleet_accountant_last_look_timestamp_seconds (\d+)$", text, re.MULTILINE)
+    assert written
+    assert time.time() - int(written[1]) < 60
 
 
 # Faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import typing as t
@@ -10,7 +11,7 @@ import typing as t
 import pytest
 
 from tests.fakes.engine import FakeEngine
-from tests.integration.edge.conftest import KEY, Edge, error_of, eventually
+from tests.integration.edge.conftest import KEY, Edge, error_of, eventually, free_port
 from tests.integration.edge.engine import Recorder
 from tests.integration.edge.traffic import Stream, Traffic
 
@@ -271,3 +272,42 @@ def test_an_engine_that_is_gone_has_no_work_and_one_without_counters_is_named(ed
     ]
     result = edge.drain(state="drained", wait=5, metrics=metrics)
     assert (result["idle"], result["uncounted"]) == (True, ["other"])
+
+
+def test_a_new_process_serves_from_the_reload_on(unstarted: Edge, engines: list[Recorder]) -> None:
+    """As where a gateway of one process changes its kind: the process that it leads to is another one."""
+    first, second = (engine.port for engine in engines)
+    unstarted.instance_ports = [first]
+    edge = unstarted.start_and_wait()
+    ended = threading.Event()
+    seen: list[int] = []
+
+    def ask() -> None:
+        while not ended.is_set():
+            seen.append(edge.status("/v1/x", KEY))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        edge.instance_ports = [second]
+        edge.configure()
+        edge.reload()
+        eventually(lambda: engines[1].seen)
+        time.sleep(1.5)
+    finally:
+        ended.set()
+        thread.join()
+    assert set(seen) == {200}
+
+
+def test_a_new_process_that_is_not_healthy_is_not_asked(unstarted: Edge, engines: list[Recorder]) -> None:
+    unstarted.instance_ports = [engines[0].port]
+    edge = unstarted.start_and_wait()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        edge.instance_ports = [engines[0].port, silent.getsockname()[1], free_port()]
+        edge.configure()
+        edge.reload()
+        found = [server.up for server in edge.servers() if server.backend.startswith("instances_")]
+        assert found == [True, False, False]

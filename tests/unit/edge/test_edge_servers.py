@@ -128,3 +128,33 @@ def test_a_link_that_haproxys_user_has_laid_is_not_followed(
     run(program, "start", tmp_path, monkeypatch)
     assert other.read_text() == "root's"
     assert not (tmp_path / "state").is_symlink()
+
+
+def test_only_processes_of_this_host_are_asked_for_their_health(program: types.ModuleType) -> None:
+    check = "    http-check send meth GET uri /health/{name} ver HTTP/1.1 hdr Host localhost\n"
+    config = "".join(
+        f"backend {name}\n" + check.format(name=name)
+        for name in ("instances_8000", "instances_8000_local", "peers_4000", "pool_a", "once_more")
+    )
+    assert program.health_paths(config) == {"instances_8000": "/health/instances_8000"}
+
+
+def test_one_that_has_moved_is_asked_and_one_that_is_known_is_not(
+    program: types.ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def is_healthy(port: int, path: str) -> bool:
+        asked.append((port, path))
+        return port != 8100
+
+    monkeypatch.setattr(program, "is_healthy", is_healthy)
+    wanted, live = program.configured(CONFIG), program.configured(CONFIG.replace(":8101", ":8109"))
+    del live["instances_8000", "engine-0"]
+    program.ask_new(wanted, live, {"instances_8000": "/health", "instances_8001": "/health"})
+    assert asked == [(8100, "/health"), (8101, "/health")]
+    assert {server[1]: state(row) for server, row in wanted.items()} == {
+        "engine-0": ("0", "0"),
+        "engine-1": ("2", "0"),
+        "engine-2": ("0", "0"),
+    }

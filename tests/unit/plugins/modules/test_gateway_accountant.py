@@ -72,11 +72,14 @@ def test_it_is_removed_and_what_was_used_stays(
     state = tmp_path / "state" / "accountant.json"
     state.parent.mkdir()
     state.write_text("{}")
+    figures = tmp_path / "state" / "metrics" / "accountant.prom"
+    figures.parent.mkdir()
+    figures.write_text("fleet_accountant_bookings 0\n")
     result = install(state="absent")
     assert (result["changed"], result["counting"]) == (True, False)
     assert "disable --quiet --now inference-accountant.service" in calls()
     assert (list(tmp_path.glob("etc/*")), list(tmp_path.glob("units/*.service"))) == ([], [])
-    assert state.exists()
+    assert (state.exists(), figures.exists()) == (True, False)
     assert not install(state="absent")["changed"]
 
 

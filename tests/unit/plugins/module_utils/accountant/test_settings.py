@@ -39,10 +39,11 @@ def test_the_unit_may_write_its_state_and_its_sockets_and_nothing_else() -> None
 
 
 def test_the_figures_have_a_text_and_a_type_each() -> None:
-    text = exposition.render(exposition.AccountFigures({"a": 0.5}, {"a": 50.0}, {}, 3, True, 0, 1))
+    text = exposition.render(exposition.AccountFigures({"a": 0.5}, {"a": 50.0}, {}, 3, True, 0, 1, 1796000000.7))
     assert 'fleet_budget_spent_ratio{client="a"} 0.5\n' in text
     assert "fleet_accountant_bookings 3\n" in text
     assert "fleet_accountant_store_up 1\n" in text
+    assert "fleet_accountant_last_look_timestamp_seconds 1796000000\n" in text
     assert "fleet_tokens_last_minute" not in text
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
     assert names == [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]

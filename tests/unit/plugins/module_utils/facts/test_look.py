@@ -62,6 +62,7 @@ class Host:
             gpus,
             memory=str(self.memory),
             journal=str(self.place / "journal"),
+            accountant=str(self.place / "accountant.json"),
         )
         self.said.clear()
         text = look.HostLook(places, self.said.append).take({"host": "gpu-1", "tier": "inference"})
@@ -108,6 +109,12 @@ def test_a_bare_host_has_no_problems(host: Host) -> None:
     shutil.rmtree(host.root)
     host.keys_map.unlink()
     assert problems(host.look()) == {}
+
+
+def test_a_gateway_with_the_settings_of_an_accountant_should_have_one(host: Host) -> None:
+    assert "accountant_wanted" not in host.look()
+    (host.place / "accountant.json").write_text("{}")
+    assert host.look()["accountant_wanted"] == [1]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", '"text"', "null", "{}", '{"at": 5, "state": 1}', "\0\udcff"])

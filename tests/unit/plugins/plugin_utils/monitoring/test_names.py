@@ -36,6 +36,7 @@ def test_the_list_of_our_own_metrics_is_what_our_programs_write() -> None:
     programs = [
         *ROOT.glob("plugins/module_utils/facts/*.py"),
         ROOT / "plugins/module_utils/watchdog/exposition.py",
+        ROOT / "plugins/module_utils/accountant/exposition.py",
         *ROOT.glob("roles/monitoring/files/*.py"),
         *ROOT.glob("roles/monitoring/templates/*.prom.j2"),
         # What LiteLLM's own metrics have of ours.
