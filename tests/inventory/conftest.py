@@ -17,6 +17,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 REGION = "us-east-1"
 
@@ -61,9 +63,7 @@ class Api:
 
 @pytest.fixture(scope="session")
 def server() -> t.Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         env={**os.environ, "MOTO_EC2_LOAD_DEFAULT_AMIS": "false"},

@@ -36,7 +36,7 @@ ALERTS = (
         "ticket",
         "The accountant of a gateway of kind edge has written no figures for two minutes: it does not start, or hangs. "
         "Requests go on. Clients that it refused before stay refused until their minute or period is over; others are "
-        "bounded by requests_per_minute and max_concurrent alone. What they use is counted when it is back.",
+        "bounded by their limits on requests alone. What they use is counted when it is back.",
         "systemctl status inference-accountant on the host, and its journal. playbooks/site.yml -l HOST installs it "
         "again.",
         "5m",

@@ -15,6 +15,7 @@ import pytest
 
 from lab import balancer, ec2, target_groups
 from lab.state import Lab
+from tests.ports import free_port
 from tests.unit.lab.aws.conftest import LONGEST_DELAY, PATIENCE, Cloud, serve, wait_for
 from tests.unit.lab.aws.targets import Answering
 
@@ -64,9 +65,7 @@ def balanced(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     with tempfile.TemporaryDirectory(prefix="fl") as name:
         place = Path(name)
         monkeypatch.setenv("INFERENCE_FLEET_STATE", name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         lab = Lab("b", SUBNET, balancer="registration", balancer_port=port)
         for host in ("inference-1", "inference-2"):
             lab.new_host(host, role="inference")

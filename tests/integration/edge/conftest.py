@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -39,6 +38,7 @@ from ansible_collections.inference.fleet.plugins.modules import (
 from ansible_collections.inference.fleet.plugins.plugin_utils.variables import units
 
 from tests.integration.edge.engine import Recorder
+from tests.ports import free_port
 from tests.programs import install_edge
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "edge"
@@ -54,12 +54,6 @@ KEY = "sk-the-key-of-team-a-for-tests-only-000000000"
 init_plugin_loader()
 
 Answer = tuple[int, dict[str, str], bytes]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(condition: t.Callable[[], t.Any], seconds: float = 10.0) -> None:

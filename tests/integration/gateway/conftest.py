@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 #: Debian's redis-tools has the server's program, without a service: it is one with redis-check-rdb, by another name.
 PROGRAM = shutil.which("redis-server") or shutil.which("redis-check-rdb")
 
@@ -54,9 +56,7 @@ def redis_server(directory: Path, *options: str) -> t.Iterator[int]:
     """A server; its port. Options with ``{port}`` get it."""
     if not PROGRAM:
         pytest.skip("needs redis-tools")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     words = [option.format(port=port) for option in options or ("--port", "{port}")]
     with (directory / "redis.log").open("wb") as log:
         process = subprocess.Popen(

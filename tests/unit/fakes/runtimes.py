@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.engines.options im
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import ENGINES
 
 from tests.fakes.standin import wheels
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ROOT / "lab" / "model" / "tiny"
@@ -94,9 +94,7 @@ class Engine:
     """
 
     def __init__(self, engine: str, runtime: Path, place: Path, given: dict[str, t.Any], **environment: str) -> None:
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port = int(unused.getsockname()[1])
+        self.port = free_port()
         self._engine = engine
         self._runtime = runtime
         self._place = place

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import typing as t
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.unit.fakes import runtimes
 
 NODE_OPTIONS: dict[str, t.Callable[[int, int], dict[str, t.Any]]] = {
@@ -26,9 +26,7 @@ NODE_OPTIONS: dict[str, t.Callable[[int, int], dict[str, t.Any]]] = {
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_it_serves_when_both_nodes_are_there(engine: str, tmp_path: Path) -> None:
     runtime = runtimes.make(engine, tmp_path)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     places = [tmp_path / "first", tmp_path / "second"]
     for place in places:
         place.mkdir()

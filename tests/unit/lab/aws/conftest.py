@@ -15,6 +15,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from tests.ports import free_port
 from tests.project import ROOT
 
 REGION = "us-east-1"
@@ -102,9 +103,7 @@ def wait_for(look: t.Callable[[], t.Any], expected: t.Any) -> None:
 @contextlib.contextmanager
 def serve(place: Path, *options: str) -> t.Iterator[Cloud]:
     """Run the lab's AWS for a block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     log = place / "aws.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -10,18 +10,13 @@ import pytest
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import GATEWAY
 from ansible_collections.inference.fleet.plugins.module_utils.facts.exporter import render_exporter
 
+from tests.ports import free_port
 from tests.unit.conftest import Result, RunModule
 from tests.unit.plugins.modules.conftest import Calls
 
 Install = t.Callable[..., Result]
 EXPORTER = "prometheus-node-exporter.service"
 CLIENT = "monitoring"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
