@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import socket
 
-#: Below those that the kernel gives to whoever binds port 0 or connects: such a port would be gone before the program,
-#: which takes seconds to start, has bound it. Tests in other processes choose here, too, so the choice is random.
+#: Below the ephemeral ports. The kernel could give one of those to another program before the one that it is meant for
+#: has started. The choice is random because tests in other processes choose from here too.
 RANGE = range(20000, 32000)
 
 

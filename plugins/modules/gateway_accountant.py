@@ -145,7 +145,7 @@ def run(params: dict[str, t.Any], check: bool, want_diff: bool) -> dict[str, t.A
     actions: list[str] = []
     if params["state"] == "absent":
         files.remove()
-        # What was used stays. Figures that nobody renews would be taken for the present.
+        # The accounts stay. The metrics go: nothing updates them, and stale ones would look current.
         for path in filter(os.path.lexists, (config, _metrics(params))):
             actions.append(f"remove {path}")
             if not check:

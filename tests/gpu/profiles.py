@@ -39,8 +39,9 @@ class Load:
     answer: int = 128
 
 
-#: Each twice, so that a difference can be told from the spread. The first one warms up and does not count.
+#: Runs before the others and is not reported.
 WARM_UP = Load(requests=16, at_once=16)
+#: Each load runs twice, which shows the spread.
 LOADS = (Load(8, 1), Load(160, 32), Load(256, 64), Load(8, 1), Load(160, 32), Load(256, 64))
 QUICK = (Load(2, 1, 20, 4), Load(8, 4, 20, 4))
 

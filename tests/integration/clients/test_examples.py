@@ -80,7 +80,11 @@ def ask(edge: Edge, key: str, name: str, place: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    "at", ["host", pytest.param("gateway", marks=pytest.mark.skipif(IS_HAPROXY_2_4, reason="2.4"))]
+    "at",
+    [
+        "host",
+        pytest.param("gateway", marks=pytest.mark.skipif(IS_HAPROXY_2_4, reason="gateways of kind edge need 2.5")),
+    ],
 )
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_run(fleet: EdgeFleet, tmp_path: Path, name: str, at: str) -> None:
