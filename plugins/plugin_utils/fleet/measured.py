@@ -192,7 +192,13 @@ def check(path: str, name: str, document: t.Any) -> None:
     Raises:
         FleetError: it says what is wrong.
     """
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise FleetError(
+            f"The measured profile {path} has schema {schema}, and this version of inference.fleet reads schema "
+            f"{SCHEMA}. Install the newer version on this controller."
+        )
+    if schema != SCHEMA:
         raise _corrupt(path, f"it has no schema: {SCHEMA}")
     if document.get("profile") != name:
         raise _corrupt(path, f"it says that it is the profile {document.get('profile')!r}")

@@ -56,6 +56,14 @@ def test_a_null_is_a_value(tmp_path: Path) -> None:
     assert find_settings(NAME, "vllm", "L40S", use(tmp_path)).values["max_num_seqs"] is None
 
 
+def test_a_file_of_a_newer_version_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("schema: 1", "schema: 2"))
+    with pytest.raises(FleetError, match=r"has schema 2, .* reads schema 1\. Install the newer version") as refused:
+        find_settings(NAME, "vllm", "L40S", use(tmp_path))
+    assert "measure again" not in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("engine", "changes", "message"),
     [
