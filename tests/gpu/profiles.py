@@ -30,30 +30,40 @@ class Load:
         requests: in all.
         at_once: in flight at a time.
         prompt: tokens of a prompt.
-        answer: tokens of an answer.
+        answer: tokens of an answer; the mean of them where they vary.
+        varied: whether answers have a quarter to seven quarters of that. Answers of one length end together, so that
+            the next prompts come at once as well, and each waits for the others.
     """
 
     requests: int
     at_once: int
     prompt: int = 896
     answer: int = 128
+    varied: bool = False
+
+    def answers(self, numbers: random.Random) -> list[int]:
+        """Tokens of each answer."""
+        if not self.varied:
+            return [self.answer] * self.requests
+        return [numbers.randint(self.answer // 4, self.answer * 7 // 4) for _ in range(self.requests)]
 
 
 #: Runs before the others and is not reported.
 WARM_UP = Load(requests=16, at_once=16)
+_ONCE = (Load(8, 1), Load(160, 32), Load(320, 32, varied=True), Load(256, 64))
 #: Each load runs twice, which shows the spread.
-LOADS = (Load(8, 1), Load(160, 32), Load(256, 64), Load(8, 1), Load(160, 32), Load(256, 64))
-QUICK = (Load(2, 1, 20, 4), Load(8, 4, 20, 4))
+LOADS = _ONCE * 2
+QUICK = (Load(2, 1, 20, 4), Load(8, 4, 20, 4), Load(8, 4, 20, 8, varied=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One answer: seconds to its first piece, from there to its end, its longest gap, and its pieces."""
+    """One answer: seconds to its first piece, from there to its end, its longest gap, and its tokens."""
 
     first: float
     rest: float
     gap: float
-    pieces: int
+    tokens: int
 
 
 def stream(client: Client, prompt: list[int], answer: int) -> Stream:
@@ -74,35 +84,36 @@ def stream(client: Client, prompt: list[int], answer: int) -> Stream:
     if not ended or len(moments) < 2:
         raise OSError(f"the stream ended after {len(moments)} pieces")
     gaps = [later - earlier for earlier, later in zip(moments, moments[1:])]
-    return Stream(moments[0] - began, moments[-1] - moments[0], max(gaps), len(moments))
+    return Stream(moments[0] - began, moments[-1] - moments[0], max(gaps), answer)
 
 
 def send(client: Client, load: Load, seed: int) -> dict[str, t.Any]:
     """Send a load, and say how fast the answers came."""
     numbers = random.Random(seed)  # noqa: S311
-    prompts = [numbers.choices(IDS, k=load.prompt) for _ in range(load.requests)]
+    questions = [(numbers.choices(IDS, k=load.prompt), answer) for answer in load.answers(numbers)]
     failed: list[str] = []
 
-    def ask(prompt: list[int]) -> Stream | None:
+    def ask(question: tuple[list[int], int]) -> Stream | None:
         try:
-            return stream(client, prompt, load.answer)
+            return stream(client, *question)
         except (OSError, urllib.error.URLError) as error:
             failed.append(repr(error)[:200])
             return None
 
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(load.at_once) as pool:
-        found = [one for one in pool.map(ask, prompts) if one]
-    return {"at_once": load.at_once, "failed": failed[:3], **figures(found, load, time.monotonic() - began)}
+        found = [one for one in pool.map(ask, questions) if one]
+    took = time.monotonic() - began
+    return {"at_once": load.at_once, "varied": load.varied, "failed": failed[:3], **figures(found, took)}
 
 
-def figures(found: t.Sequence[Stream], load: Load, seconds: float) -> dict[str, t.Any]:
+def figures(found: t.Sequence[Stream], seconds: float) -> dict[str, t.Any]:
     """Times in milliseconds; the time of a token is a stream's rest shared by its tokens."""
-    tokens = [one.rest / (load.answer - 1) for one in found]
+    tokens = [one.rest / (one.tokens - 1) for one in found]
     return {
         "requests": len(found),
         "seconds": round(seconds, 2),
-        "tokens_per_second": round(len(found) * load.answer / seconds, 1),
+        "tokens_per_second": round(sum(one.tokens for one in found) / seconds, 1),
         "first_token_ms": middle_and_high([one.first for one in found]),
         "token_ms": middle_and_high(tokens),
         "longest_gap_ms": middle_and_high([one.gap for one in found]),

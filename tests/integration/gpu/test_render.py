@@ -21,11 +21,11 @@ def bundles(rendered: Path) -> Bundles:
 
 
 def hosts_of(group: dict[str, t.Any]) -> set[str]:
-    below = [hosts_of(child) for child in (group.get("children") or {}).values()]
+    below = [hosts_of(child) for name, child in (group.get("children") or {}).items() if name != "variants"]
     return set(group.get("hosts") or {}).union(*below)
 
 
-def test_every_host_of_the_inventory_is_there(bundles: Bundles) -> None:
+def test_every_host_but_the_variants_is_there(bundles: Bundles) -> None:
     inventory = yaml.safe_load((ROOT / "tests/gpu/inventory.yml").read_text())
     assert set(bundles) == hosts_of(inventory["all"])
 
