@@ -50,7 +50,7 @@ class Load:
 
 #: Runs before the others and is not reported.
 WARM_UP = Load(requests=16, at_once=16)
-_ONCE = (Load(8, 1), Load(160, 32), Load(320, 32, varied=True), Load(256, 64))
+_ONCE = (Load(8, 1), Load(160, 32), Load(320, 32, prompt=768, varied=True), Load(256, 64))
 #: Each load runs twice, which shows the spread.
 LOADS = _ONCE * 2
 QUICK = (Load(2, 1, 20, 4), Load(8, 4, 20, 4), Load(8, 4, 20, 8, varied=True))

@@ -460,7 +460,7 @@ NODES = "which hosts an instance spans is fleet_instances[].nodes"
 FIT = "module vram_fit"
 ALB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html"
 TUNING = "https://docs.vllm.ai/en/stable/configuration/optimization/"
-MEASURED = "measured on one H200 with this architecture, vLLM 0.26: docs/profiles.md"
+MEASURED = "measured on an H200 with this architecture, vLLM 0.26 and SGLang 0.5.17: docs/benchmarks.md"
 
 #: The consequence of a missing program, and how to install it.
 ENDS = "the first request that needs it ends the engine for everybody"

@@ -372,8 +372,16 @@ _PROFILES = {
         Setting(
             "max_num_batched_tokens",
             2048,
-            "A long prompt is taken in small pieces, between which the running streams go on.",
-            TUNING,
+            "A long prompt is taken in small pieces, between which the running streams go on: half of them have their "
+            "first token after 103 ms instead of 313 with 8192, at 32 at once.",
+            MEASURED,
+        ),
+        Setting(
+            "quantization",
+            "fp8",
+            "First token at 32 at once: 399 ms instead of 654 at p95, 103 instead of 191 at the median; each token takes "
+            "3.8 ms instead of 5.4. Look at your answers: the gate's golden ones do not show small losses.",
+            MEASURED,
         ),
         Setting(
             "max_num_queued_reqs",
@@ -386,15 +394,16 @@ _PROFILES = {
         Setting("max_num_seqs", 512, "The more share a step, the less each costs.", TUNING),
         Setting(
             "max_num_batched_tokens",
-            16384,
-            "Above 8192 is advised for small models on large GPUs; the largest picture fits one step.",
-            TUNING,
+            4096,
+            "As many tokens a second as with 16384, or 2 % more, and at 64 requests half of them have their first token "
+            "after 245 ms instead of 572.",
+            MEASURED,
         ),
         Setting(
             "quantization",
             "fp8",
-            "1.36 times the tokens at 64 requests, and 7 GiB more for the cache. Look at your answers: the "
-            "gate's golden ones do not show small losses.",
+            "1.43 times the tokens of the seed's settings at 64 requests, and 7 GiB more for the cache. Look at your "
+            "answers: the gate's golden ones do not show small losses.",
             MEASURED,
         ),
     ),
