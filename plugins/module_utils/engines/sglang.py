@@ -294,8 +294,8 @@ _PROFILES = {
         Setting(
             "max_queued_requests",
             96,
-            "As for vLLM. Those that run do not count, but a request waits before it runs: with 32, a burst of 64 loses "
-            "half of its requests.",
+            "As for vLLM. Those that run do not count, but a request waits before it runs: with 32, a burst of 64 "
+            "loses half of its requests.",
             MEASURED,
         ),
         Setting("quantization", "fp8", "As for vLLM.", MEASURED),

@@ -379,8 +379,8 @@ _PROFILES = {
         Setting(
             "quantization",
             "fp8",
-            "First token at 32 at once: 399 ms instead of 654 at p95, 103 instead of 191 at the median; each token takes "
-            "3.8 ms instead of 5.4. Look at your answers: the gate's golden ones do not show small losses.",
+            "First token at 32 at once: 399 ms instead of 654 at p95, 103 instead of 191 at the median; each token "
+            "takes 3.8 ms instead of 5.4. Look at your answers: the gate's golden ones do not show small losses.",
             MEASURED,
         ),
         Setting(
@@ -395,8 +395,8 @@ _PROFILES = {
         Setting(
             "max_num_batched_tokens",
             4096,
-            "As many tokens a second as with 16384, or 2 % more, and at 64 requests half of them have their first token "
-            "after 245 ms instead of 572.",
+            "As many tokens a second as with 16384, or 2 % more, and at 64 requests half of them have their first "
+            "token after 245 ms instead of 572.",
             MEASURED,
         ),
         Setting(
