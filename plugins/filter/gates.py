@@ -11,9 +11,9 @@ def gate_lines(results: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[str]:
     """See gate_lines.yml."""
     lines = []
     for host, result in results.items():
-        told = str(result.get("msg") or "UNREACHABLE").splitlines()
+        message = str(result.get("msg") or "UNREACHABLE").splitlines()
         # One line for each service that passed; a failure's message is too long for a list.
-        lines += [f"{host}: {line}" for line in (told if result.get("passed") else told[:1])]
+        lines += [f"{host}: {line}" for line in (message if result.get("passed") else message[:1])]
     return lines
 
 

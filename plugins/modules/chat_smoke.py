@@ -464,9 +464,9 @@ def run(module: AnsibleModule) -> t.NoReturn:
     wrong = [message for options, result in results if (message := shortcoming(options, result))]
     messages = wrong or [result["message"] for _options, result in results]
     # The failure is in msg, which is printed in full; do not print it twice.
-    told = [{name: value for name, value in result.items() if name != "message"} for _options, result in results]
-    output: dict[str, t.Any] = {"targets": told} if module.params["url"] is None else told[0]
-    output.update(passed=not wrong, attempts=sum(result["attempts"] for result in told))
+    targets = [{name: value for name, value in result.items() if name != "message"} for _options, result in results]
+    output: dict[str, t.Any] = {"targets": targets} if module.params["url"] is None else targets[0]
+    output.update(passed=not wrong, attempts=sum(result["attempts"] for result in targets))
     if wrong:
         module.fail_json(msg="\n".join(messages), **output)
     module.exit_json(changed=False, msg="\n".join(messages), **output)

@@ -15,8 +15,8 @@ description:
   - O(state=staged) writes releases and validates the options with the engine's own parser; running instances are not
     touched.
   - O(state=kept) and O(state=earlier) stage nothing; they return what a restart, or a rollback by hand, would run.
-    O(state=unwanted) returns the host's instances that are not in O(instances), and unstages the releases of instances
-    that it never had.
+    O(state=undeclared) returns the host's instances that are not in O(instances), and unstages the releases of
+    instances that it never had.
   - O(state=active) makes the next start of the unit run a release, with its unit file. O(state=good) records that it
     passed its gate, O(state=restored) goes back to the last good one. O(state=removed) removes a stopped instance that
     is no longer wanted.
@@ -35,7 +35,7 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [staged, kept, earlier, unwanted, active, good, restored, removed, pruned]
+    choices: [staged, kept, earlier, undeclared, active, good, restored, removed, pruned]
     required: true
   root:
     description: The directory of runtimes, releases and instances.
@@ -115,7 +115,7 @@ options:
     type: path
     default: /etc/systemd/system
   edge_config:
-    description: The edge's configuration, for O(state=unwanted).
+    description: The edge's configuration, for O(state=undeclared).
     type: path
     default: /etc/haproxy/haproxy.cfg
   keep:
@@ -199,7 +199,7 @@ instances:
       type: bool
     instance:
       description:
-        - With O(state=unwanted), what M(inference.fleet.fleet_facts) would return for it. C(port) is the edge's port
+        - With O(state=undeclared), what M(inference.fleet.fleet_facts) would return for it. C(port) is the edge's port
           that leads to it, 0 where none does.
       type: dict
     described:
@@ -351,7 +351,7 @@ def chosen(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     return {"changed": False, "instances": results}
 
 
-def unwanted(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
+def undeclared(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
     """The host's instances that are no longer wanted; unstages releases of instances that are neither."""
     wanted = {item["index"] for item in module.params["instances"]}
     never_had = set(releases.staged_indexes()) - wanted
@@ -477,7 +477,7 @@ STATES: dict[str, t.Callable[[AnsibleModule, Releases], dict[str, t.Any]]] = {
     "staged": staged,
     "kept": chosen,
     "earlier": chosen,
-    "unwanted": unwanted,
+    "undeclared": undeclared,
     "active": linked,
     "good": linked,
     "restored": linked,

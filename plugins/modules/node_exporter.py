@@ -77,7 +77,7 @@ actions:
   type: list
   elements: str
 exporter:
-  description: The node exporter of the host; V(ours), V(absent), V(foreign) or V(unwanted).
+  description: The node exporter of the host; V(ours), V(absent), V(foreign) or V(off).
   returned: success
   type: str
 package:
@@ -103,7 +103,7 @@ from ansible_collections.inference.fleet.plugins.module_utils.facts.look import 
 AUTO = "auto"
 PRESENT = "present"
 ABSENT = "absent"
-UNWANTED = "unwanted"
+OFF = "off"
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "state": {"type": "str", "choices": [AUTO, PRESENT, ABSENT], "default": PRESENT},
@@ -119,7 +119,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
 def run(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     """Do what the parameters say; the module's result."""
     node = NodeExporter(params["unit_directory"], params["port"], check)
-    whose, warnings, made = UNWANTED, [], []
+    whose, warnings, made = OFF, [], []
     if not _is_wanted(params, node.is_ours):
         node.remove()
     else:

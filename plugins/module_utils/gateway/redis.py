@@ -89,7 +89,7 @@ def check(address: RedisAddress, option: str, timeout: float) -> str:
                 server.ask("AUTH", *([address.user] if address.user else []), address.password)
             if address.database:
                 server.ask("SELECT", str(address.database))
-            told = server.ask("INFO", "server")
+            info = server.ask("INFO", "server")
             replication = server.ask("INFO", "replication")
     except _Refused as error:
         raise FleetError(
@@ -109,7 +109,7 @@ def check(address: RedisAddress, option: str, timeout: float) -> str:
         raise FleetError(
             f"Redis at {address.place} ({option}) is a replica, which takes no writes. Give the primary's address."
         )
-    return _field(told, "redis_version") or "unknown"
+    return _field(info, "redis_version") or "unknown"
 
 
 def _reason(error: OSError) -> str:

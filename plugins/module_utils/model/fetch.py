@@ -72,7 +72,7 @@ S3_RANGE_MIB = 16
 ATTEMPTS = 6
 #: Copies with a wrong content after which a file is given up.
 WRONG_COPIES = 3
-#: Seconds without a byte after which the program ends, to be started anew.
+#: Seconds without a byte after which the program ends, to be started again.
 STALL = 300.0
 #: Seconds to wait for the disk to be mounted.
 MOUNT_PATIENCE = 120.0
@@ -308,7 +308,7 @@ def corrupted(spec: Spec, snapshot: Snapshot) -> list[str]:
 def withdraw(spec: Spec, snapshot: Snapshot, wrong: t.Iterable[str]) -> None:
     """Make a snapshot unfinished again: its name must not promise what it does not hold.
 
-    Its other files are verified anew before they are taken for good: what spoilt one may have spoilt more.
+    Its other files are verified again before they are taken for good: what spoilt one may have spoilt more.
     """
     directory = spec.directory(snapshot)
     partial = directory + PARTIAL
@@ -1050,7 +1050,7 @@ class Fetch:
         spec: the model.
         snapshot: the revision.
         source: where its files come from; opened only if one is missing.
-        progress: who is told.
+        progress: what is informed.
     """
 
     def __init__(
@@ -1407,16 +1407,16 @@ def wait_for_mount(spec: Spec, tell: t.Callable[[str], None], patience: float) -
         Problem: it is not mounted in time.
     """
     until = time.monotonic() + patience
-    told = False
+    reported = False
     while not os.path.ismount(spec.mount):
         if time.monotonic() > until:
             raise Problem(
                 f"{spec.mount} is not mounted, where the models are kept. Mount it (on a Deep Learning AMI: systemctl "
                 "start dlami-nvme), or set model_root to another directory and run site.yml."
             )
-        if not told:
+        if not reported:
             tell(f"waiting for {spec.mount} to be mounted")
-            told = True
+            reported = True
         time.sleep(0.5)
 
 

@@ -392,8 +392,8 @@ def _notes(change: Change, now: float) -> t.Iterator[Call]:
         yield change.call_release("Confirm the release", "good", **forget)
     yield from _note_done(change, now)
     if change.release:
-        told = {"instances": [change.instance], "root": settings.root}
-        yield Call("Keep what the engine said of memory", "inference.fleet.engine_memory", told)
+        arguments = {"instances": [change.instance], "root": settings.root}
+        yield Call("Keep what the engine said of memory", "inference.fleet.engine_memory", arguments)
         pruned = {"state": "pruned", "root": settings.root, "keep": settings.keep_releases}
         yield Call("Remove releases that nothing refers to", "inference.fleet.engine_release", pruned)
 

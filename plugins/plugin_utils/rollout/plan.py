@@ -237,8 +237,8 @@ def _expect(plan: RolloutPlan, fleet: t.Mapping[str, HostState]) -> None:
     for host, planned in plan.hosts.items():
         claim = fleet[host].claim
         own = [(claim.seconds if claim else {}).get(one["name"], usual) for one in planned["instances"]]
-        told = [seconds for seconds in own if seconds is not None]
-        planned["expected_seconds"] = round(sum(told)) if len(told) == len(own) else None
+        found = [seconds for seconds in own if seconds is not None]
+        planned["expected_seconds"] = round(sum(found)) if len(found) == len(own) else None
 
 
 def expected_seconds(plan: RolloutPlan) -> float | None:

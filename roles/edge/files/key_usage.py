@@ -132,7 +132,7 @@ def merged(before: Document | None, current: Process, former: list[Uses], now: i
     for key, use in current.uses.items():
         known = keys.setdefault(key, {"last_used": 0, "requests": 0})
         known["last_used"] = max(known["last_used"], use["last_used"])
-        # Fewer than were counted: the row had expired, and began anew.
+        # Fewer than were counted: the row had expired, and began again.
         again = counted.get(key, 0) if use["requests"] >= counted.get(key, 0) else 0
         known["requests"] += use["requests"] - again
     for key, use in ((key, use) for uses in former for key, use in uses.items()):
@@ -178,7 +178,7 @@ def read(path: str) -> Document | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        print(f"{path} cannot be read, so the keys' usage is counted anew: {error!r}", file=sys.stderr)
+        print(f"{path} cannot be read, so the keys' usage is counted from zero: {error!r}", file=sys.stderr)
         return None
 
 
@@ -201,13 +201,13 @@ def ask(path: str, command: str) -> str:
 
 def current_process(path: str) -> Process | None:
     """The process behind HAProxy's socket; None where its configuration has no such table."""
-    told = ask(path, "show info")
-    info = dict(line.partition(": ")[::2] for line in told.splitlines())
+    answered = ask(path, "show info")
+    info = dict(line.partition(": ")[::2] for line in answered.splitlines())
     reply = ask(path, f"show table {TABLE}")
     if reply.startswith(NO_TABLE):
         return None
     if not reply.startswith(A_TABLE) or not {"Pid", "Uptime_sec"} <= set(info):
-        wrong = told if reply.startswith(A_TABLE) else reply
+        wrong = answered if reply.startswith(A_TABLE) else reply
         raise ValueError(f"HAProxy answered {wrong.strip()[:80]!r}")
     now = time.time()
     # It knows its age in whole seconds, and its first request has to be later than this.
@@ -247,7 +247,7 @@ def save(arguments: argparse.Namespace) -> None:
         return
     current = current_process(arguments.socket)
     if current is None:
-        # Nobody counted until now.
+        # Nothing was counted until now.
         write(arguments.file, begun(None, now))
         return
     former = former_tables(arguments.master_socket)

@@ -6,7 +6,7 @@ usage: instance_prepare.py ROOT INDEX
 
 Reads the release under ROOT/instances/INDEX/current and writes to the unit's runtime directory
   config.yaml  the release's config with the engine's keys
-  release      the release's name, so that what runs can be told from what is configured
+  release      the release's name, to distinguish what runs from what is configured
 """
 
 from __future__ import annotations

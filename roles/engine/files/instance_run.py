@@ -6,12 +6,12 @@ usage: instance_run.py ROOT INDEX
 
 On one host this program becomes the engine. Of an instance that spans hosts it stays on each node, the engine's
 parent: the nodes keep in touch over their network, start the engine when all of them are there with releases that
-agree, and end it on all of them when it ends on one, when one is told to stop, or when one falls silent. An engine
+agree, and end it on all of them when it ends on one, when one is asked to stop, or when one falls silent. An engine
 alone waits for minutes, or for ever, for a node that is gone, and says of itself that it is healthy.
 
 What they say is a line of JSON each:
   hello   a node names its rank and what has to agree    start   the first one: all are there
-  alive   each, every ALIVE seconds                      leave   a node was told to stop: end the engine first
+  alive   each, every ALIVE seconds                      leave   a node was asked to stop: end the engine first
   end     the first one: it has ended, or has to
 """
 
@@ -132,7 +132,7 @@ class Node:
                 await asyncio.wait({ended, broken}, return_when=asyncio.FIRST_COMPLETED)
                 broken.cancel()
             await asyncio.wait({ended}, timeout=GRACE)
-        # Its own processes, too, which have nobody left to work with.
+        # Its own processes, too, which have no peer left to work with.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(engine.pid, signal.SIGKILL)
         await ended
@@ -151,7 +151,7 @@ class Node:
     def _stop(self) -> None:
         """The unit is stopped here. The first node, where requests are answered, goes first."""
         if self._place.rank == 0:
-            self._end("it was told to stop", gentle=True)
+            self._end("it was asked to stop", gentle=True)
         else:
             self._peers[0].say("leave")
 
@@ -161,7 +161,7 @@ class Node:
             if line is None:
                 return self._end(f"{peer.name} is gone", gentle=False)
             if line.get("say") == "leave":
-                self._end(f"{peer.name} was told to stop", gentle=True)
+                self._end(f"{peer.name} was asked to stop", gentle=True)
             elif line.get("say") == "end":
                 return self._end(str(line.get("reason") or f"it ended on {peer.name}"), gentle=False)
 

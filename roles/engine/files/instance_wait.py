@@ -4,14 +4,14 @@
 
 usage: instance_wait.py ROOT INDEX
 
-The instance's own processes have ended by now, so whoever holds its GPU or port is an orphan or a stranger. A start in
+The instance's own processes have ended by now, so what holds its GPU or port is an orphan or a stranger. A start in
 spite of them would fail, again and again; it waits instead, says what is in the way (in the journal for people, in
 waiting.json of the unit's runtime directory for programs), and goes on by itself once that is gone. The engine gets
 each GPU by its UUID, in the file environment of the unit's runtime directory: an index means the neighbour's GPU as
 soon as one of them is lost. An engine that takes numbers only gets those of this moment.
 
-Which UUID an index has is kept in STATE. It is worked out anew when the host has none of the GPUs that it had, as after
-an EC2 stop and start.
+Which UUID an index has is kept in STATE. It is worked out again when the host has none of the GPUs that it had, as
+after an EC2 stop and start.
 
 A node of an instance that spans hosts waits for its address in their network, too, and the file environment tells the
 engine which interface has it.

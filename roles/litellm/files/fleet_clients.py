@@ -82,7 +82,7 @@ class Clients:
         self._by_hash: dict[str, Client] = {}
 
     def of(self, key: str) -> Client | None:
-        """Whose key this is; None where it is nobody's."""
+        """Whose key this is; None where it is no client's."""
         self._read()
         return self._by_hash.get(hashlib.sha256(key.encode()).hexdigest())
 

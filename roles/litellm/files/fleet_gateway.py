@@ -24,7 +24,7 @@ from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
-#: What a client may call; all else is for nobody.
+#: What a client may call; all else is refused.
 ROUTES = {
     "/v1/chat/completions",
     "/v1/completions",
@@ -122,7 +122,7 @@ async def _release(request: str) -> None:
 
 
 def _identity(client: fleet_clients.Client, **more: t.Any) -> UserAPIKeyAuth:
-    """A client as LiteLLM knows it: the same with each of its keys, so that a rotation begins no limit anew."""
+    """A client as LiteLLM knows it: the same with each of its keys, so that a rotation resets no limit."""
     known: dict[str, t.Any] = {
         "api_key": hashlib.sha256(f"client {client.name}".encode()).hexdigest(),
         "key_alias": client.name,
@@ -151,7 +151,7 @@ def _with_history(client: fleet_clients.Client, key: str) -> UserAPIKeyAuth:
 
 
 class Refusal(ProxyException):
-    """What a client is told. LiteLLM puts the status where OpenAI's clients look for the code."""
+    """The answer to a client. LiteLLM puts the status where OpenAI's clients look for the code."""
 
     def to_dict(self) -> dict[str, t.Any]:
         return {**super().to_dict(), "code": self.openai_code}

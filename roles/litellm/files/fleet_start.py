@@ -22,7 +22,7 @@ import proxies
 
 #: Seconds for the database to answer, and for the query engine.
 PATIENCE = 5
-#: Starts with the database, one after the other, in which nobody was answered, before one without it.
+#: Starts with the database, one after the other, that answered no request, before one without it.
 TRIES = 2
 
 

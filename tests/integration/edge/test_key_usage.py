@@ -200,7 +200,7 @@ def test_a_damaged_file_is_reported_and_counting_starts_again(shared: Edge, cont
     assert [one["requests"] for one in found["usage"]] == [1]
     (warning,) = found["warnings"]
     assert str(shared.usage_file) in warning
-    assert "counted anew" in warning
+    assert "counted from zero" in warning
     assert shared.keep_usage("reload").returncode == 0
     assert not shared.usage()["warnings"]
     assert requests(shared) == {keys.fingerprint(KEY): 1}

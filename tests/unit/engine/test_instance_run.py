@@ -276,7 +276,7 @@ def test_a_stop_of_another_node_lets_the_first_finish_too(nodes: list[OneNode]) 
     assert nodes[1].status() == 0
     assert nodes[0].status() == 1
     assert nodes[0].log == ["started", "stopping", "ended"]
-    assert "gpu-2 was told to stop" in nodes[0].journal
+    assert "gpu-2 was asked to stop" in nodes[0].journal
 
 
 def test_a_drain_ends_when_a_node_dies_in_it(nodes: list[OneNode]) -> None:

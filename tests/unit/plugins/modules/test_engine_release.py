@@ -240,8 +240,8 @@ def test_an_instance_that_is_not_configured_is_found_and_removed(host: Host, tmp
     config = tmp_path / "haproxy.cfg"
     config.write_text("backend instances_8001\n    server engine-0 127.0.0.1:8100\n")
     more = {"edge_config": str(config)}
-    assert host.release("unwanted", more=more)["instances"] == []
-    [found] = host.release("unwanted", more={**more, "instances": [{"index": 5}]})["instances"]
+    assert host.release("undeclared", more=more)["instances"] == []
+    [found] = host.release("undeclared", more={**more, "instances": [{"index": 5}]})["instances"]
     assert (found["index"], found["release"], found["pending"]) == (0, "", "it is no longer wanted")
     assert found["running"].startswith("vllm-")
     expected = {"index": 0, "name": "vllm-0", "unit": "vllm@0.service", "port": 8001, "gpus": [1], "served_name": "m"}
@@ -313,11 +313,11 @@ def test_staging_again_brings_a_lost_link_back(host: Host) -> None:
 def test_what_was_staged_for_an_instance_that_never_ran_is_dropped(host: Host) -> None:
     host.deploy(options={"a": 1})
     host.release("staged", index=3)
-    assert not host.release("unwanted", index=3)["changed"]
-    assert host.release("unwanted", check=True)["changed"]
-    assert host.release("unwanted")["instances"] == []
+    assert not host.release("undeclared", index=3)["changed"]
+    assert host.release("undeclared", check=True)["changed"]
+    assert host.release("undeclared")["instances"] == []
     assert not (host.root / "staged" / "3").is_symlink()
-    assert not host.release("unwanted")["changed"]
+    assert not host.release("undeclared")["changed"]
 
 
 def test_a_restart_does_not_run_what_is_only_tried(host: Host) -> None:

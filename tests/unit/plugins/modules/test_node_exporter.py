@@ -77,10 +77,10 @@ def test_turning_it_off_removes_what_is_ours(install: Install, calls: Calls, tmp
 
 
 def test_node_exporter_is_wanted_where_somebody_can_read_it(install: Install, tmp_path: Path) -> None:
-    assert install(state="auto")["exporter"] == "unwanted"
+    assert install(state="auto")["exporter"] == "off"
     (tmp_path / "keys.map").write_text(f"{'a' * 64} v=2|{CLIENT}\n")
-    assert install(state="absent")["exporter"] == "unwanted"
-    assert install(state="auto", port=0)["exporter"] == "unwanted"
+    assert install(state="absent")["exporter"] == "off"
+    assert install(state="auto", port=0)["exporter"] == "off"
     assert install(state="auto")["package"] == "prometheus-node-exporter"
     # A key that is away for a while removes nothing.
     (tmp_path / "keys.map").write_text("")
