@@ -10,14 +10,21 @@ import statistics
 import subprocess
 import typing as t
 
+from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
+from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json
+from ansible_collections.inference.fleet.plugins.module_utils.core.paths import STATE_DIRECTORY
 from ansible_collections.inference.fleet.plugins.module_utils.gpu import smi
 
 _FIELDS = (
     smi.Field("index", "index", "number"),
+    smi.Field("uuid", "uuid", "text"),
     smi.Field("memory.used", "memory_used_mib", "number"),
     smi.Field("power.draw", "power_w", "number"),
 )
 _TIMEOUT = 20.0
+#: Which UUID each index had when the GPUs were first seen: roles/engine/files/instance_wait.py keeps it, and gives
+#: instances their GPUs by it. A reboot may number them in another order.
+GPUS_KNOWN = f"{STATE_DIRECTORY}/gpus.json"
 
 
 @dataclasses.dataclass
@@ -27,10 +34,12 @@ class GpuMeter:
     Args:
         gpus: the indices of the instance's GPUs; without any nothing is read.
         program: nvidia-smi.
+        uuids: of those indices, where the host knows them.
     """
 
     gpus: t.Sequence[int]
     program: str = "nvidia-smi"
+    uuids: t.Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._memory: list[float] = []
@@ -52,7 +61,8 @@ class GpuMeter:
 
     def take(self, text: str) -> None:
         """Take a reading from the answer of nvidia-smi."""
-        found = [gpu for gpu in smi.parse_gpus(text, _FIELDS)[0] if gpu["index"] in self.gpus]
+        shown = smi.parse_gpus(text, _FIELDS)[0]
+        found = [gpu for index in self.gpus for gpu in shown if self._is(gpu, index)]
         if len(found) != len(self.gpus):
             self.problem = f"{self.program} shows {len(found)} of the instance's {len(self.gpus)} GPUs"
             return
@@ -61,7 +71,20 @@ class GpuMeter:
             if len(values) == len(found):
                 readings.append(sum(values))
 
+    def _is(self, gpu: smi.GpuReading, index: int) -> bool:
+        return bool(gpu["uuid"] == self.uuids[index] if index in self.uuids else gpu["index"] == index)
+
     def figures(self) -> dict[str, float]:
         """The most memory and the usual power, over all GPUs of the instance."""
         memory = {"gpu_memory_gib": max(self._memory) / 1024} if self._memory else {}
         return {**memory, **({"watts": statistics.median(self._watts)} if self._watts else {})}
+
+
+def known_uuids(path: str = GPUS_KNOWN) -> dict[int, str]:
+    """The UUID of each index on this host, as starts of instances recorded it; empty where none did."""
+    try:
+        found = read_json(path)
+    except FleetError:
+        # The next start writes it again.
+        found = None
+    return {int(index): str(uuid) for index, uuid in found.items()} if isinstance(found, dict) else {}

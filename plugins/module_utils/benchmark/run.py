@@ -21,7 +21,7 @@ import typing as t
 from ansible_collections.inference.fleet.plugins.module_utils.benchmark import client
 from ansible_collections.inference.fleet.plugins.module_utils.benchmark.client import MeasuredEndpoint, Scenario
 from ansible_collections.inference.fleet.plugins.module_utils.benchmark.figures import figures
-from ansible_collections.inference.fleet.plugins.module_utils.benchmark.meter import GpuMeter
+from ansible_collections.inference.fleet.plugins.module_utils.benchmark.meter import GpuMeter, known_uuids
 from ansible_collections.inference.fleet.plugins.module_utils.core.errors import FleetError
 from ansible_collections.inference.fleet.plugins.module_utils.core.files import read_json, read_text, write_atomically
 from ansible_collections.inference.fleet.plugins.module_utils.core.modes import make_directories
@@ -72,7 +72,7 @@ def measure(run: BenchmarkRun, scenario: Scenario, path: str = PATH) -> dict[str
         ``repeats`` with the figures of each; ``failed`` requests of all ``requests``; ``problem``, the reason where
         nothing could be measured or requests failed; memory and power under ``gpu``.
     """
-    meter = GpuMeter(run.gpus)
+    meter = GpuMeter(run.gpus, uuids=known_uuids())
     repeats, requests, failed, problem = [], 0, 0, ""
     prompt_tokens: list[int] = []
     for number in range(run.repeats):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.inference.fleet.plugins.module_utils.benchmark.meter import GpuMeter
+from ansible_collections.inference.fleet.plugins.module_utils.benchmark.meter import GpuMeter, known_uuids
 
-#: index, memory.used, power.draw
-ANSWER = "0, 41234, 210.53\n1, 40000, 300.10\n2, 10, 33.0\n"
+#: index, uuid, memory.used, power.draw
+ANSWER = "0, GPU-a, 41234, 210.53\n1, GPU-b, 40000, 300.10\n2, GPU-c, 10, 33.0\n"
 
 
 def test_the_gpus_of_the_instance_are_added() -> None:
@@ -27,9 +27,30 @@ def test_a_gpu_that_is_missing_gives_no_reading() -> None:
     assert "shows 1 of the instance's 2 GPUs" in meter.problem
 
 
+def test_gpus_that_a_reboot_numbered_in_another_order_are_the_instances_own(tmp_path: Path) -> None:
+    record = tmp_path / "gpus.json"
+    record.write_text('{"0": "GPU-c", "1": "GPU-b", "2": "GPU-a"}')
+    meter = GpuMeter([0], uuids=known_uuids(str(record)))
+    meter.take(ANSWER)
+    assert meter.figures() == {"gpu_memory_gib": pytest.approx(10 / 1024), "watts": 33.0}
+    gone = GpuMeter([0], uuids={0: "GPU-z"})
+    gone.take(ANSWER)
+    assert "shows 0 of the instance's 1 GPUs" in gone.problem
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{broken"])
+def test_a_host_that_recorded_no_gpus_goes_by_the_index(tmp_path: Path, text: str | None) -> None:
+    record = tmp_path / "gpus.json"
+    if text is not None:
+        record.write_text(text)
+    meter = GpuMeter([1], uuids=known_uuids(str(record)))
+    meter.take(ANSWER)
+    assert meter.figures()["watts"] == 300.0
+
+
 def test_power_that_is_not_shown_leaves_memory() -> None:
     meter = GpuMeter([0])
-    meter.take("0, 1024, [N/A]\n")
+    meter.take("0, GPU-a, 1024, [N/A]\n")
     assert meter.figures() == {"gpu_memory_gib": 1.0}
 
 
