@@ -31,6 +31,7 @@ class Run:
         self._unchecked: bool = options.unchecked
         self._skipped: list[str] = options.skip
         self.quick: bool = options.quick
+        self.client: Path = options.client
         self._began = time.time()
         self.sites = dict((word.split("=")[0], Path(word.split("=")[1])) for word in options.site)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ class Run:
         sites = [f"--site={engine}={place}" for engine, place in self.sites.items()]
         without = [f"--without={option}" for option in self._without]
         flags = [*(["--unchecked"] if self._unchecked else []), *(["--quick"] if self.quick else [])]
-        return [f"--bundles={self._bundles}", f"--out={self.out}", *sites, *without, *flags]
+        return [f"--bundles={self._bundles}", f"--out={self.out}", f"--client={self.client}", *sites, *without, *flags]
 
     def does(self, part: str) -> bool:
         """Whether a part that takes long is wanted."""

@@ -4,11 +4,12 @@ usage: python3 -m tests.gpu.several STEP... --bundles DIRECTORY --out DIRECTORY 
 
 STEP is gpus, one:ENGINE, pair:ENGINE (two GPUs), both (two GPUs, an engine on each, behind the edge), two (two GPUs, a
 vLLM on each), affinity:vllm (the same behind the edge, which chooses), profiles:HOST,HOST,... (the same load for the
-settings of each), on:GPU:STEP (a step on one GPU, beside others), span:ENGINE (two hosts, with a GPU each or, where
-the machine has one, sharing it), watch:ENGINE (one GPU, under the watchdog), starts:ENGINE (one GPU, how long a start
-takes; see starts.py) or facts (the GPUs as metrics). Run it as root on a machine whose GPUs are idle, with its own
-Python, which has PyTorch. tests/gpu/render.yml makes the bundles, docs/testing.md has the rest. Each result is a line
-of results.jsonl in the output directory as soon as it is known, beside the journals of the units.
+settings of each), benchmark:HOST (what benchmark.yml measures, with its client at --client), on:GPU:STEP (a step on one
+GPU, beside others), span:ENGINE (two hosts, with a GPU each or, where the machine has one, sharing it), watch:ENGINE
+(one GPU, under the watchdog), starts:ENGINE (one GPU, how long a start takes; see starts.py) or facts (the GPUs as
+metrics). Run it as root on a machine whose GPUs are idle, with its own Python, which has PyTorch. tests/gpu/render.yml
+makes the bundles, docs/testing.md has the rest. Each result is a line of results.jsonl in the output directory as soon
+as it is known, beside the journals of the units.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from tests.gpu import spaces, units
 from tests.gpu.affinity import affinity
+from tests.gpu.benchmarks import benchmark
 from tests.gpu.client import IDS, Client, Streams, Workload
 from tests.gpu.edge import RealEdge
 from tests.gpu.facts import facts
@@ -456,9 +458,8 @@ def span(run: Run, engine: str) -> None:
 
 def ask_span(first: Path, second: Path, second_pid: str, out: Path, title: str) -> None:
     """The questions to an instance on two hosts, inside of the first one's network."""
-    run = Run(
-        argparse.Namespace(out=out, bundles=first.parent, without=[], site=[], unchecked=True, skip=[], quick=False)
-    )
+    options = {"without": [], "site": [], "unchecked": True, "skip": [], "quick": False, "client": None}
+    run = Run(argparse.Namespace(out=out, bundles=first.parent, **options))
     host = Host(first, {})
     other = Host(second, {}, spaces.prefix_of(second_pid))
     instance, further = host.instances[0], other.instances[0]
@@ -488,6 +489,7 @@ STEPS: dict[str, t.Callable[..., None]] = {
     "affinity": affinity,
     "profile": profile,
     "profiles": profiles,
+    "benchmark": benchmark,
     "on": on,
     "span": span,
     "watch": watch,
@@ -505,6 +507,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--bundles", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--site", action="append", default=[])
+    parser.add_argument("--client", type=Path, default=Path("/opt/aiperf/bin/aiperf"), help="the client of benchmarks")
     parser.add_argument("--without", action="append", default=[], help="ENGINE:OPTION that the brought version lacks")
     parser.add_argument("--unchecked", action="store_true", help="the brought version's parser is another one")
     parser.add_argument(

@@ -10,38 +10,21 @@ import typing as t
 from pathlib import Path
 
 import pytest
-import yaml
 from ansible_collections.inference.fleet.plugins.module_utils.benchmark import run as benchmark
 from ansible_collections.inference.fleet.plugins.module_utils.benchmark.client import MeasuredEndpoint, Scenario
 from ansible_collections.inference.fleet.plugins.module_utils.core.processes import start_ticks
-from ansible_collections.inference.fleet.plugins.module_utils.runtimes.runtime import RuntimeSpec, install
 
+from tests.benchmark_client import install_client
 from tests.fakes.engine import FakeEngine
 from tests.project import ROOT
 
-LOCKS = ROOT / "roles/benchmark/files/locks"
-[NAME] = yaml.safe_load((LOCKS / "locks.yml").read_text())
 TOKENIZER = str(ROOT / "lab/model/tiny")
 KEY = "sk-engine-0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    """The client, in a runtime below .cache as role benchmark makes it on a host."""
-    lock = yaml.safe_load((LOCKS / "locks.yml").read_text())[NAME]
-    spec = RuntimeSpec(
-        name=NAME,
-        root=str(ROOT / ".cache/benchmark/runtimes"),
-        lock=(LOCKS / f"{NAME}.txt").read_text(),
-        python=lock["python"],
-        uv_requirement=(ROOT / "roles/engine/files/uv.txt").read_text(),
-        environment={},
-        find_links=[],
-        min_free_bytes=2 * 1024**3,
-        compile_bytecode=True,
-    )
-    install(spec)
-    return f"{spec.path}/bin/aiperf"
+    return install_client()
 
 
 @pytest.fixture

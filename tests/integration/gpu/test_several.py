@@ -14,6 +14,7 @@ from pathlib import Path
 import ansible
 import pytest
 
+from tests.benchmark_client import install_client
 from tests.fakes.standin import wheels
 from tests.project import ROOT
 
@@ -44,11 +45,12 @@ def make_nvidia_smi(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def notes(rendered: Path) -> t.Iterator[dict[str, Note]]:
-    """What three runs of the steps found, by what it is. They wait more than they work, so they run side by side."""
+    """What some runs of the steps found, by what it is. They wait more than they work, so they run side by side."""
     runs = (
         ("one:vllm", "both", "span:sglang", "--skip=long", "--skip=again", "--skip=load"),
         ("facts", "watch:vllm", "affinity:vllm", "profiles:vllm-seed,vllm-throughput,vllm-balanced", "--quick"),
         ("starts:vllm:profiled+imports,cold+fork", "--quick"),
+        ("benchmark:vllm-one", "--quick", f"--client={install_client()}"),
     )
     # Not pytest's own place, which the engines' user must not enter.
     with tempfile.TemporaryDirectory(prefix="gpu-machine-") as name, ThreadPoolExecutor(len(runs)) as pool:
@@ -189,6 +191,15 @@ def test_each_profile_gets_the_same_load(notes: dict[str, Note], profile: str) -
     assert (note["requests"], note["failed"], note["at_once"], note["varied"]) == (8, [], 4, True)
     assert note["first_token_ms"]["p95"] >= note["first_token_ms"]["p50"] > 0
     assert note["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize("scenario", ["at_1", "picture"])
+def test_a_host_is_measured_as_a_benchmark_does(notes: dict[str, Note], scenario: str) -> None:
+    assert notes["vllm-one: checked"]["problems"] == []
+    note = notes[f"vllm-one: {scenario}"]
+    assert (note["requests"], note["failed"], note["problem"]) == (2, 0, "")
+    assert note["gpu"]["watts"] == 92
+    assert len(note["repeats"]) == 1
 
 
 def test_the_gpus_are_written_as_metrics(notes: dict[str, Note]) -> None:
