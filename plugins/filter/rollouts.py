@@ -10,6 +10,9 @@ from ansible_collections.inference.fleet.plugins.module_utils.edge.state import 
 from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import contest
 
+#: What of an instance follows from the engine of its release.
+RELEASED = ("name", "engine", "unit", "engine_port", "health_path")
+
 
 def release_requests(
     instances: list[dict[str, t.Any]], claim: t.Mapping[str, t.Any] | None = None
@@ -18,6 +21,15 @@ def release_requests(
     going = claim and claim.get("verb") == "rollback" and not claim.get("finished")
     targets = claim["targets"] if claim and going else {}
     return [{"index": one["index"], "release": targets.get(one["name"])} for one in instances]
+
+
+def released_instances(instances: list[dict[str, t.Any]], releases: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """See released_instances.yml."""
+    own = {release["index"]: release for release in releases if release.get("engine")}
+    return [
+        {**one, **{name: own[one["index"]][name] for name in RELEASED}} if one["index"] in own else one
+        for one in instances
+    ]
 
 
 def unfinished_rollouts(claims: list[dict[str, t.Any]]) -> list[str]:
@@ -69,5 +81,6 @@ class FilterModule:
             "hosts_beyond": hosts_beyond,
             "drain_problems": drain_problems,
             "release_requests": release_requests,
+            "released_instances": released_instances,
             "unfinished_rollouts": unfinished_rollouts,
         }

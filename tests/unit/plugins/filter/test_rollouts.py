@@ -26,6 +26,15 @@ def test_a_rollback_that_was_broken_off_keeps_its_targets(claim: t.Any, releases
     assert requests == [{"index": 0, "release": releases[0]}, {"index": 1, "release": releases[1]}]
 
 
+def test_an_instance_has_the_engine_of_its_release() -> None:
+    port = {"engine_port": 8100, "health_path": "/health"}
+    wanted = [{"index": i, "name": f"vllm-{i}", "engine": "vllm", "unit": f"vllm@{i}", "gpus": [i]} for i in range(3)]
+    kept = {"name": "sglang-1", "engine": "sglang", "unit": "sglang@1", **port}
+    releases = [{"index": 1, "release": "sglang-b", **kept}, {"index": 2, "engine": ""}]
+    found = FILTERS["released_instances"](wanted, releases)
+    assert found == [wanted[0], {"index": 1, "gpus": [1], **kept}, wanted[2]]
+
+
 def test_an_unfinished_rollout_is_reported_with_its_progress() -> None:
     claim = {"id": "r1", "verb": "site", "who": "anna", "since": "then", "targets": {"vllm-0": "x"}}
     lines = FILTERS["unfinished_rollouts"](
