@@ -144,3 +144,17 @@ def test_what_must_not_begin_is_refused_and_touches_nothing(fleet: Fleet) -> Non
     assert fleet.playbook("playbooks/undrain.yml", "-l", "inference-2").code == 0
     assert [fleet.process(host) for host in ("inference-1", "inference-2")] == before
     assert fleet.health("inference-1") == "200"
+
+
+def test_a_host_keeps_the_engine_that_its_variables_do_not_name(fleet: Fleet) -> None:
+    """As after ``site.yml -l HOST -e engine=sglang``: whatever follows has to ask the engine that is there."""
+    changed = fleet.playbook("site.yml", "-l", "inference-2", "-e", "engine=sglang")
+    assert changed.code == 0, changed.output
+    run = measure(fleet, "-l", "inference-1,inference-2")
+    assert run.code == 0, run.output
+    assert "inference-2 sglang-0 0.5.23+fake" in run.output
+    restarted = fleet.playbook("playbooks/rolling_restart.yml", "-l", "inference-2")
+    assert restarted.code == 0, restarted.output
+    assert fleet.process("inference-2", "sglang@0.service") != "0"
+    assert fleet.process("inference-2") == "0"
+    assert fleet.health("inference-2") == "200"
