@@ -110,7 +110,7 @@ class BenchmarkRecords(Run):
                     "id": plan["run"],
                     "at": times.now(),
                     "host": host,
-                    "instance": served.get("name", name),
+                    "instance": name,
                     **{key: served.get(key, "") for key in ("engine", "version", "model", "revision", "release")},
                     "context": served.get("context", 0),
                     "profile": str(self._of(host, "benchmark_profile_seen", "")),

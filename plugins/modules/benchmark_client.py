@@ -130,8 +130,8 @@ EXAMPLES = r"""
 RETURN = r"""
 instances:
   description: >-
-    With O(state=checked), for each instance by its name its C(name) by the engine that it runs, C(engine), C(version),
-    C(model), C(revision), C(release), C(tokenizer), C(served_name) and C(context), the tokens of the longest request.
+    With O(state=checked), for each instance by its name C(engine), C(version), C(model), C(revision), C(release),
+    C(tokenizer), C(served_name) and C(context), the tokens of the longest request.
   returned: with O(state=checked)
   type: dict
 problems:
@@ -165,7 +165,6 @@ from ansible_collections.inference.fleet.plugins.module_utils.core.paths import 
 from ansible_collections.inference.fleet.plugins.module_utils.edge import state as edge_state
 from ansible_collections.inference.fleet.plugins.module_utils.engines.key import parse
 from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import kind
-from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.module_utils.instances.releases import Releases
 from ansible_collections.inference.fleet.plugins.module_utils.net.http import HttpClient, HttpFailure
 
@@ -204,8 +203,6 @@ def check(params: dict[str, t.Any], stop: bool) -> dict[str, t.Any]:
             continue
         copied = ("engine", "version", "model", "revision")
         found[name] = {
-            # By its variables the host may have another engine.
-            "name": str(Instance(index, str(manifest["engine"]), (), 0).as_dict()["name"]),
             **{key: str(manifest.get(key) or "") for key in copied},
             "release": release,
             "tokenizer": str(manifest.get("model_path") or ""),

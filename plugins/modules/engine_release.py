@@ -252,14 +252,17 @@ def running_release(index: int) -> str:
     return release_of(running_unit(index), index)
 
 
-def pending_reason(releases: Releases, index: int, release: str, running: str) -> str:
+def pending_reason(releases: Releases, index: int, release: Release, running: str, unit: str) -> str:
     """Why an instance must be deployed; empty when it need not be."""
+    own = str(_place(index, release.engine, release.span)["unit"])
     if not running:
         return "it does not run" if releases.linked(index, "current") else "it is new"
-    if running != release:
-        return f"its release changes from {running} to {release}"
-    if releases.linked(index, "good") != release:
-        return f"its release {release} has not passed the gate"
+    if running != release.name:
+        return f"its release changes from {running} to {release.name}"
+    if unit != own:
+        return f"it runs as {unit}, and its release belongs to {own}"
+    if releases.linked(index, "good") != release.name:
+        return f"its release {release.name} has not passed the gate"
     return ""
 
 
@@ -302,7 +305,7 @@ def staged(module: AnsibleModule, releases: Releases) -> dict[str, t.Any]:
                 "release": release.name,
                 "running": running,
                 "running_unit": unit,
-                "pending": pending_reason(releases, index, release.name, running),
+                "pending": pending_reason(releases, index, release, running, unit),
                 "problem": "",
                 "drafts": bool(release.draft_path),
                 **_place(index, release.engine, release.span),

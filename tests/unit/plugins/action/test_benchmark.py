@@ -108,14 +108,6 @@ def test_what_a_host_says_against_it_is_named(run: Run) -> None:
     assert "gpu-1 does not answer." in run.ask("planned")["msg"]
 
 
-def test_a_host_is_shown_with_the_engine_that_it_runs(run: Run) -> None:
-    """By its variables it has another one."""
-    runs = {**SERVED, "name": "sglang-0", "engine": "sglang", "version": "0.5.23"}
-    run.hosts["gpu-2"]["benchmark_checked"] = {"instances": {"vllm-0": runs}, "problems": []}
-    shown = run.measure(1000, 1010, 990, run="20261130T100000Z")
-    assert [column["title"] for column in shown["columns"]][2:4] == ["gpu-1 vllm-0 0.32.0", "gpu-2 sglang-0 0.5.23"]
-
-
 def test_no_room_for_results_is_refused(run: Run) -> None:
     run.records.write_text("a file")
     refused = run.ask("planned")

@@ -56,15 +56,6 @@ def test_an_instance_says_what_it_serves(place: Place, run_module: RunModule) ->
     assert (served["served_name"], served["tokenizer"], served["release"]) == ("Qwen/x", "/m", "vllm-1")
 
 
-def test_it_is_named_after_the_engine_that_it_runs(place: Place, run_module: RunModule) -> None:
-    """Its variables name another one since."""
-    instance = {"name": "sglang-0", "index": 0, "serves": True}
-    with FakeEngine(key=KEY, model="Qwen/x") as engine:
-        instances = [{**instance, "engine_port": engine.port}]
-        found = run_module("benchmark_client", place.arguments(engine, instances=instances))
-    assert found["instances"]["sglang-0"]["name"] == "vllm-0"
-
-
 def test_the_other_nodes_of_an_instance_are_passed_over(place: Place, run_module: RunModule) -> None:
     instances = [{"name": "vllm-0", "index": 0, "engine_port": 1, "serves": False}]
     found = run_module("benchmark_client", place.arguments(None, instances=instances))

@@ -32,12 +32,12 @@ class Host:
         (runtime / "python").chmod(0o755)
         (runtime.parent / ".complete.json").write_text("{}")
 
-    def _systemd_says(self, state: str) -> None:
-        self.systemctl.write_text(f"#!/bin/sh\ncase $4 in vllm@0.service) echo ActiveState={state};; esac\n")
+    def _systemd_says(self, state: str, unit: str = "vllm@0.service") -> None:
+        self.systemctl.write_text(f"#!/bin/sh\ncase $4 in {unit}) echo ActiveState={state};; esac\n")
         self.systemctl.chmod(0o755)
 
-    def start(self, release: str) -> None:
-        self._systemd_says("active")
+    def start(self, release: str, unit: str = "vllm@0.service") -> None:
+        self._systemd_says("active", unit)
         (self.run_directory / "0").mkdir(parents=True, exist_ok=True)
         (self.run_directory / "0" / "release").write_text(release + "\n")
 
@@ -103,6 +103,13 @@ def test_the_life_of_a_release(host: Host) -> None:
     assert host.release("staged", options={"dtype": "auto"})["instances"][0]["pending"] == ""
     assert not host.release("active", release=name)["changed"]
     assert not host.release("good")["changed"]
+
+
+def test_a_release_that_runs_as_another_engines_unit_is_deployed_again(host: Host) -> None:
+    name = host.deploy()
+    host.start(name, "sglang@0.service")
+    [found] = host.release("staged")["instances"]
+    assert found["pending"] == "it runs as sglang@0.service, and its release belongs to vllm@0.service"
 
 
 def test_the_place_in_an_instance_that_spans_hosts_is_kept(host: Host) -> None:
