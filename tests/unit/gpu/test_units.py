@@ -118,7 +118,9 @@ def test_it_starts_again_and_leaves_nothing_of_the_old_process(place: Path) -> N
 
 def test_each_start_has_an_empty_directory_for_temporary_files(place: Path) -> None:
     def directory(count: int) -> Path:
-        lines = Path(f"/proc/{seen(place, count)[-1][-1]}/environ").read_text().split("\0")
+        environment = Path(f"/proc/{seen(place, count)[-1][-1]}/environ")
+        # Popen returns before the kernel shows it.
+        lines = wait_for(environment.read_text).split("\0")
         return Path(next(line for line in lines if line.startswith("TMPDIR=")).removeprefix("TMPDIR="))
 
     start(place)
