@@ -7,6 +7,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.inference.fleet.plugins.module_utils.edge.state import leaving
+from ansible_collections.inference.fleet.plugins.module_utils.engines.registry import KINDS
+from ansible_collections.inference.fleet.plugins.module_utils.instances.plan import Instance
 from ansible_collections.inference.fleet.plugins.plugin_utils.inventory.beyond import hosts_beyond
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import contest
 
@@ -20,7 +22,13 @@ def release_requests(
     """The instances as module engine_release takes them, with the release of an interrupted rollback."""
     going = claim and claim.get("verb") == "rollback" and not claim.get("finished")
     targets = claim["targets"] if claim and going else {}
-    return [{"index": one["index"], "release": targets.get(one["name"])} for one in instances]
+    return [{"index": one["index"], "release": _target(targets, int(one["index"]))} for one in instances]
+
+
+def _target(targets: t.Mapping[str, str], index: int) -> str | None:
+    """The claim's release for an instance, which it names by the engine there, not by that of the variables."""
+    names = [Instance(index, kind, (), 0).name for kind in KINDS]
+    return next((targets[name] for name in names if name in targets), None)
 
 
 def released_instances(instances: list[dict[str, t.Any]], releases: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:

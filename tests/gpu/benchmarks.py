@@ -14,7 +14,7 @@ import typing as t
 from pathlib import Path
 
 from tests.gpu.hosts import ROOT, Host
-from tests.gpu.runs import Instance, Run, gate, rows, stop, wait_ready
+from tests.gpu.runs import Instance, Run, rows, serve
 
 #: A load for the stand-in.
 QUICK = {"scenarios": ["at_1", "picture"], "requests": 1, "prompt_tokens": 12, "output_tokens": 4, "repeats": 1}
@@ -24,20 +24,13 @@ Record = dict[str, t.Any]
 
 
 def benchmark(run: Run, name: str) -> None:
-    """One host with one instance: its start, its gate, every scenario that fits, and the record."""
-    host = run.host(name, checked=False)
-    (instance,) = host.instances
-    try:
-        host.start(instance)
-        if not wait_ready(run, f"{name}: start", host, instance):
-            return
-        gate(run, f"{name}: gate", host, instance)
+    """One host with one instance: every scenario that fits, and the record."""
+
+    def write_record(host: Host, instance: Instance) -> None:
         record = measure(run, name, host, instance)
         (run.out / f"record-{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        stop(run, f"{name}: stop", host, instance)
-    finally:
-        host.stop(instance)
-        run.keep_journals(name, host)
+
+    serve(run, name, write_record)
 
 
 def measure(run: Run, name: str, host: Host, instance: Instance) -> Record:

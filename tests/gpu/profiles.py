@@ -17,8 +17,8 @@ import typing as t
 import urllib.error
 
 from tests.gpu.client import IDS, Client
-from tests.gpu.hosts import ROOT
-from tests.gpu.runs import Run, client_of, gate, rows, stop, wait_ready
+from tests.gpu.hosts import ROOT, Host
+from tests.gpu.runs import Instance, Run, client_of, rows, serve
 from tests.gpu.spaces import Space, SpaceError
 
 
@@ -129,24 +129,17 @@ def middle_and_high(values: t.Sequence[float]) -> dict[str, float] | None:
 
 
 def profile(run: Run, name: str) -> None:
-    """One host with one instance: its start, its gate, and the loads."""
-    host = run.host(name, checked=False)
-    (instance,) = host.instances
-    try:
-        host.start(instance)
-        if not wait_ready(run, f"{name}: start", host, instance):
-            return
-        gate(run, f"{name}: gate", host, instance)
+    """One host with one instance, and the loads."""
+
+    def send_loads(host: Host, instance: Instance) -> None:
         client = client_of(host, instance)
         send(client, QUICK[0] if run.quick else WARM_UP, int(time.time()))
         for load in QUICK if run.quick else LOADS:
             run.note(
                 f"{name}: load", **send(client, load, time.time_ns()), memory=rows("--query-gpu=index,memory.used")
             )
-        stop(run, f"{name}: stop", host, instance)
-    finally:
-        host.stop(instance)
-        run.keep_journals(name, host)
+
+    serve(run, name, send_loads)
 
 
 def profiles(run: Run, names: str) -> None:

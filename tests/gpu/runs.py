@@ -130,6 +130,22 @@ def ask_gate(run: Run, what: str, host: Host, **asked: t.Any) -> bool:
     return not result.get("failed")
 
 
+def serve(run: Run, name: str, measure: t.Callable[[Host, Instance], None]) -> None:
+    """One host with one instance: its start, its gate, what is measured of it, and its stop."""
+    host = run.host(name, checked=False)
+    (instance,) = host.instances
+    try:
+        host.start(instance)
+        if not wait_ready(run, f"{name}: start", host, instance):
+            return
+        gate(run, f"{name}: gate", host, instance)
+        measure(host, instance)
+        stop(run, f"{name}: stop", host, instance)
+    finally:
+        host.stop(instance)
+        run.keep_journals(name, host)
+
+
 def client_of(host: Host, instance: Instance) -> Client:
     """A client of an instance's own port."""
     return Client(instance["engine_port"], instance["served_name"], host.key())

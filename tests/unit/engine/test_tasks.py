@@ -5,8 +5,11 @@ from __future__ import annotations
 import typing as t
 from pathlib import Path
 
+import pytest
 import yaml
 from ansible_collections.inference.fleet.plugins.plugin_utils.rollout import steps
+
+from tests.project import ROOT
 
 TASKS = Path(__file__).resolve().parents[3] / "roles" / "engine" / "tasks"
 
@@ -197,3 +200,11 @@ def test_the_key_of_metrics_moves_while_both_keys_are_valid() -> None:
     order = names(load("../../keys/tasks/finish.yml"))
     assert order.index("inference.fleet.api_key/keys_finished") < order.index("move_metrics.yml")
     assert order.index("move_metrics.yml") < order.index("update_and_prove.yml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "playbooks").rglob("*.yml")), ids=lambda path: path.stem)
+def test_a_playbook_that_keeps_what_a_host_has_goes_by_it(path: Path) -> None:
+    """By its variables the host may have another engine, with another unit."""
+    text = path.read_text()
+    if "inference.fleet.engine_release:" in text:
+        assert "engine_kept:" in text

@@ -17,6 +17,7 @@ INSTANCES = [{"index": 0, "name": "vllm-0", "unit": "vllm@0.service"}, {"index":
     [
         (None, [None, None]),
         ({"verb": "rollback", "finished": False, "targets": {"vllm-1": "vllm-old"}}, [None, "vllm-old"]),
+        ({"verb": "rollback", "finished": False, "targets": {"sglang-1": "sglang-old"}}, [None, "sglang-old"]),
         ({"verb": "rollback", "finished": True, "targets": {"vllm-1": "vllm-old"}}, [None, None]),
         ({"verb": "site", "finished": False, "targets": {"vllm-1": "vllm-old"}}, [None, None]),
     ],
