@@ -87,4 +87,5 @@ def known_uuids(path: str = GPUS_KNOWN) -> dict[int, str]:
     except FleetError:
         # The next start writes it again.
         found = None
-    return {int(index): str(uuid) for index, uuid in found.items()} if isinstance(found, dict) else {}
+    items = found.items() if isinstance(found, dict) else ()
+    return {int(index): str(uuid) for index, uuid in items if index.isdecimal()}

@@ -38,7 +38,7 @@ def test_gpus_that_a_reboot_numbered_in_another_order_are_the_instances_own(tmp_
     assert "shows 0 of the instance's 1 GPUs" in gone.problem
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{broken"])
+@pytest.mark.parametrize("text", [None, "", "[]", "{broken", '{"first": "GPU-a"}'])
 def test_a_host_that_recorded_no_gpus_goes_by_the_index(tmp_path: Path, text: str | None) -> None:
     record = tmp_path / "gpus.json"
     if text is not None:
